@@ -1,0 +1,18 @@
+//! What runs on the leader: functions, their execution context, the registry, and the built-in
+//! libraries `inventory` and `kv`.
+//!
+//! A function is executed once, by the leader, against the leader state. What it reads and
+//! writes goes through its [`ExecutionContext`]; it returns a result or a [`Refusal`]. What it
+//! wrote becomes the effects of a command; only those, never the function, reach the other
+//! nodes, so a function may be as nondeterministic as it likes: time and chance come from the
+//! context too. A function that refuses or fails has changed nothing (S-09).
+
+mod context;
+mod function;
+pub mod inventory;
+pub mod kv;
+mod registry;
+
+pub use context::{ExecutionContext, Execution, ReadSet};
+pub use function::{Failure, Function, Placement, Refusal};
+pub use registry::Registry;

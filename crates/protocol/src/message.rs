@@ -1,0 +1,287 @@
+//! What nodes say to each other.
+//!
+//! ```text
+//!   gateway        leader p                 acceptor q               learner (every node)
+//!      |              |  NextBallot (1)         |                         |
+//!      |              |------------------------>| next_ballot := b, durable
+//!      |              |  BallotInfo (2)         |                         |
+//!      |              |<------------------------|   (or MyNextBal)        |
+//!      | ExecuteFunction                        |                         |
+//!      |------------->|  BeginBallot (3', 3")   |                         |
+//!      |              |------------------------>| vote, durable           |
+//!      |              |  Voted (4)              |   Voted (claim 3)       |
+//!      |              |<------------------------|------------------------>|
+//!      |              |  Success (5, 6; claim 2)                          |
+//!      |              |-------------------------------------------------->| issue, apply
+//!      | Executed     |                                                   |
+//!      |<-------------|                                CatchUp / Commands | <-> any peer
+//! ```
+//!
+//! One enum per receiving role, one struct per message. Any message may be lost, doubled,
+//! delayed or reordered; none of that costs safety, and repetition gets the same answer.
+
+use crate::ballot::Ballot;
+use crate::call::{Call, Outcome, RequestId};
+use crate::command::{Command, CommandId, CommandNumber, Run, Vote};
+use crate::node::NodeId;
+
+/// Who takes a message within a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Promises and votes.
+    Acceptor,
+    /// Runs functions and proposes their commands.
+    Leader,
+    /// Issues and applies commands.
+    Learner,
+    /// Watches who is alive.
+    FailureDetector,
+    /// Speaks for clients.
+    Gateway,
+}
+
+/// A message between nodes, by the role that receives it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Message {
+    /// To the acceptor.
+    Acceptor(ToAcceptor),
+    /// To the leader.
+    Leader(ToLeader),
+    /// To the learner.
+    Learner(ToLearner),
+    /// To the failure detector.
+    FailureDetector(Heartbeat),
+    /// To the gateway.
+    Gateway(ToGateway),
+}
+
+impl Message {
+    /// The role that takes this message.
+    #[must_use]
+    pub fn recipient(&self) -> Role {
+        match self {
+            Self::Acceptor(_) => Role::Acceptor,
+            Self::Leader(_) => Role::Leader,
+            Self::Learner(_) => Role::Learner,
+            Self::FailureDetector(_) => Role::FailureDetector,
+            Self::Gateway(_) => Role::Gateway,
+        }
+    }
+
+    /// The name of the message, for logs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Acceptor(ToAcceptor::NextBallot(_)) => "NextBallot",
+            Self::Acceptor(ToAcceptor::BeginBallot(_)) => "BeginBallot",
+            Self::Leader(ToLeader::BallotInfo(_)) => "BallotInfo",
+            Self::Leader(ToLeader::MyNextBal(_)) => "MyNextBal",
+            Self::Leader(ToLeader::Voted(_)) | Self::Learner(ToLearner::Voted(_)) => "Voted",
+            Self::Leader(ToLeader::ExecuteFunction(_)) => "ExecuteFunction",
+            Self::Leader(ToLeader::ReadBarrier(_)) => "ReadBarrier",
+            Self::Learner(ToLearner::Success(_)) => "Success",
+            Self::Learner(ToLearner::CatchUp(_)) => "CatchUp",
+            Self::Learner(ToLearner::Commands(_)) => "Commands",
+            Self::FailureDetector(_) => "Heartbeat",
+            Self::Gateway(ToGateway::Executed(_)) => "Executed",
+            Self::Gateway(ToGateway::BarrierPassed(_)) => "BarrierPassed",
+        }
+    }
+}
+
+/// What acceptors receive; always from a leader.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ToAcceptor {
+    /// Step 1.
+    NextBallot(NextBallot),
+    /// Steps 3' and 3".
+    BeginBallot(BeginBallot),
+}
+
+/// What leaders receive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ToLeader {
+    /// Step 2, from an acceptor.
+    BallotInfo(BallotInfo),
+    /// Steps 2 and 4, from an acceptor.
+    MyNextBal(MyNextBal),
+    /// Step 4, from an acceptor.
+    Voted(Voted),
+    /// From a gateway.
+    ExecuteFunction(Call),
+    /// From a gateway.
+    ReadBarrier(ReadBarrier),
+}
+
+/// What learners receive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ToLearner {
+    /// Steps 5 and 6, from the leader (claim 2).
+    Success(Success),
+    /// Step 4, from every acceptor, when learners decide for themselves (claim 3).
+    Voted(Voted),
+    /// Claim 4, from a learner that lacks commands.
+    CatchUp(CatchUp),
+    /// Claim 4, the answer.
+    Commands(Commands),
+}
+
+/// What gateways receive; from a leader.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ToGateway {
+    /// The answer to `ExecuteFunction`.
+    Executed(Executed),
+    /// The answer to `ReadBarrier`.
+    BarrierPassed(BarrierPassed),
+}
+
+/// Step 1, leader to acceptors: asks for the promise to vote in no ballot below `ballot`. The
+/// sender's `last_tried` is durable before it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NextBallot {
+    /// The ballot that the sender owns and wants to lead.
+    pub ballot: Ballot,
+    /// The lowest command number for which the sender does not know the issued command.
+    pub first: CommandNumber,
+}
+
+/// Step 2, acceptor to leader: the promise, with what the acceptor knows. The acceptor's
+/// `next_ballot` is durable before it is sent.
+///
+/// The patent's D (issued commands at or above n) and X (missing below n) are ranges, because
+/// issued commands have no gaps: D is `first..=issued`, X is `issued+1..first`. So one id says
+/// both, and bodies travel by `CatchUp`, from any learner, in bounded pieces. V is `votes`.
+/// A promise with many votes is sent in `parts`, since a frame has a size limit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BallotInfo {
+    /// The ballot promised; the `ballot` of the `NextBallot` answered.
+    pub ballot: Ballot,
+    /// The `first` of the `NextBallot` answered.
+    pub first: CommandNumber,
+    /// The last command that the acceptor knows to be issued.
+    pub issued: CommandId,
+    /// V: the last vote for each number above `issued` and not below `first`, ascending. Parts
+    /// hold consecutive pieces of it.
+    pub votes: Vec<Vote>,
+    /// Which part this is, from 0.
+    pub part: u32,
+    /// How many parts make the promise; at least 1.
+    pub parts: u32,
+}
+
+/// Steps 2 and 4, acceptor to leader: "I promised `ballot`, higher than yours".
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MyNextBal {
+    /// The acceptor's `next_ballot`.
+    pub ballot: Ballot,
+    /// The ballot that was received and refused.
+    pub refused: Ballot,
+}
+
+/// Steps 3' and 3", leader to acceptors: vote for a run of consecutive commands. The sender
+/// leads `ballot`. An empty run asks only whether the promise still stands (the round of a
+/// linearizable read).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BeginBallot {
+    /// The ballot that the sender leads.
+    pub ballot: Ballot,
+    /// Consecutive commands, ascending, each the precedent of the next; may be empty.
+    pub commands: Vec<Command>,
+    /// Counts the sender's messages in this ballot. The answer returns it, which proves that
+    /// the promise still stood *after* this message was sent.
+    pub round: u64,
+}
+
+/// Step 4, acceptor to leader (claim 2), or to every learner (claim 3): "I voted". The votes
+/// are durable before it is sent.
+///
+/// Votes in one ballot are gap-free (DESIGN 5 rule 5), so a vote for `last` says that for each
+/// lower number the sender voted in the same ballot or knows the command issued: receivers
+/// need keep only the highest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Voted {
+    /// The ballot voted in: the sender's `next_ballot`.
+    pub ballot: Ballot,
+    /// The run voted for; `None` when the sender has not voted in this ballot.
+    pub run: Option<Run>,
+    /// The highest `round` of a `BeginBallot` of this ballot that the sender has received.
+    pub round: u64,
+}
+
+/// Steps 5 and 6, leader to learners: all commands up to `issued` are issued. A majority set's
+/// votes for it are durable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Success {
+    /// The ballot through which it was issued.
+    pub ballot: Ballot,
+    /// The last issued command.
+    pub issued: CommandId,
+    /// Bodies, for a learner that may lack them: a run that ends with `issued`, or empty.
+    pub commands: Vec<Command>,
+}
+
+/// Claim 4, learner to any learner: "I lack commands from `first` on".
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CatchUp {
+    /// The lowest number that the sender lacks.
+    pub first: CommandNumber,
+}
+
+/// Claim 4, the answer: issued commands, as many as fit one piece.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Commands {
+    /// Consecutive issued commands from the number asked for; empty when the sender has none.
+    pub commands: Vec<Command>,
+    /// The last command that the sender knows to be issued.
+    pub issued: CommandId,
+}
+
+/// From every node to every node, many times a second, on a connection of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Heartbeat {
+    /// Whom the sender hears from now, ascending, itself included.
+    pub hears: Vec<NodeId>,
+    /// Whether the sender may lead.
+    pub can_lead: bool,
+    /// The ballot that the sender leads now.
+    pub leads: Option<Ballot>,
+    /// The ballot of the working leader that the sender hears *directly*; never hearsay, so
+    /// that two nodes cannot keep alive the memory of a dead one.
+    pub follows: Option<Ballot>,
+    /// The highest ballot that the sender has seen.
+    pub ballot: Ballot,
+    /// The last command number that the sender knows to be issued.
+    pub issued: CommandNumber,
+    /// The last command number that the sender has applied.
+    pub applied: CommandNumber,
+    /// The last command number in the sender's durable state.
+    pub durable: CommandNumber,
+    /// The sender wants a heartbeat back at once: a probe.
+    pub answer: bool,
+}
+
+/// Gateway to leader: "which number must a read that arrived now reach?"
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReadBarrier {
+    /// Names the question; fresh for every repetition, so that an old answer is no answer.
+    pub id: u64,
+}
+
+/// Leader to gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BarrierPassed {
+    /// The question answered.
+    pub id: u64,
+    /// A state with this number or a later one shows all that was acknowledged before the
+    /// question; `None` when the asked node does not lead.
+    pub at: Option<CommandNumber>,
+}
+
+/// Leader to gateway: what became of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Executed {
+    /// The call.
+    pub request: RequestId,
+    /// What became of it.
+    pub outcome: Outcome,
+}

@@ -1,0 +1,152 @@
+//! Stable storage.
+//!
+//! Two kinds of data under two disciplines (DESIGN 8):
+//!
+//! - the *log*: promises, votes and `last_tried`. Durable before anything that depends on it
+//!   is sent ([`LogStore::write`] returns after the sync);
+//! - the *state*: the state machine M, the list of issued commands, stored outcomes. It can be
+//!   rebuilt from the log above what was last synced, so it is written without a sync per
+//!   command; "applied up to" is in the same atomic write as the effects that it covers.
+//!
+//! Two implementations behind the same traits: RocksDB ([`rocksdb`]) and memory with crash
+//! semantics ([`memory`]), which keeps what was synced apart from what was not. One
+//! conformance suite ([`conformance`]) runs on both.
+//!
+//! The first failed write or sync latches a store shut: every later call fails with the same
+//! reason, nothing is retried (after a failed sync the kernel may have marked the lost pages
+//! clean), and the node stops.
+
+use bytes::Bytes;
+use protocol::{Ballot, ClusterId, Command, CommandId, CommandNumber, NodeId, StateView, Vote};
+
+pub mod conformance;
+pub mod memory;
+pub mod rocksdb;
+
+/// Why stable storage cannot be used. Whoever gets one stops the node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// The disk or the database failed; the store is latched shut.
+    #[error("stable storage failed: {0}; nothing that was acknowledged depends on what could not be written. Mend the disk, then start the node again")]
+    Failed(String),
+    /// A stored record cannot be read: damaged, or of a newer format.
+    #[error("a stored record is not readable: {0}; this node must not vote with it. Restore the data directory, or start with an empty one under a new node name")]
+    Corrupt(String),
+    /// The data directory belongs to another cluster or node, or another process holds it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Whose data this is; checked at every opening.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The cluster's name, for error messages.
+    pub cluster_name: String,
+    /// The node.
+    pub node: NodeId,
+    /// The node's name, for error messages.
+    pub node_name: String,
+}
+
+/// One record of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LogRecord {
+    /// The leader's `lastTried`: the last ballot that this node began.
+    LastTried(Ballot),
+    /// The acceptor's `nextBal`: it votes in no lower ballot.
+    NextBallot(Ballot),
+    /// The acceptor's `prevVote` for the command's number; replaces an earlier one there.
+    Vote(Vote),
+}
+
+/// What the log holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LogImage {
+    /// See [`LogRecord::LastTried`].
+    pub last_tried: Ballot,
+    /// See [`LogRecord::NextBallot`].
+    pub next_ballot: Ballot,
+    /// The votes for numbers above the one asked for, ascending by number.
+    pub votes: Vec<Vote>,
+}
+
+/// The log of one node. Shared by the acceptor and the leader of the node.
+pub trait LogStore: Send + Sync {
+    /// Writes all records in one atomic batch and syncs; they are durable when this returns.
+    /// An empty slice does nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`], now and for ever after, when a write or sync has failed.
+    fn write(&self, records: &[LogRecord]) -> Result<(), StorageError>;
+
+    /// Reads the log, with the votes above `above` only.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] for a record that cannot be read, which is never taken for an
+    /// absent one; [`StorageError::Failed`] when the disk fails.
+    fn load(&self, above: CommandNumber) -> Result<LogImage, StorageError>;
+}
+
+/// The state of one node: M, the issued commands, stored outcomes. Written by the learner;
+/// read by the learner, the leader and the gateway through [`StateView`].
+pub trait StateStore: StateView + Send + Sync {
+    /// Applies issued commands, in order, in one atomic write: effects (each entry's version
+    /// is its command's number), the stored outcome of each request, the forgetting that the
+    /// bodies order, the commands themselves, and "applied up to". Not synced.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`] when the write fails; [`StorageError::Corrupt`] for a body that
+    /// cannot be decoded.
+    ///
+    /// # Panics
+    /// When the first command does not follow the last applied one: our own broken state.
+    fn apply(&self, commands: &[Command]) -> Result<(), StorageError>;
+
+    /// The last applied command; [`CommandId::NULL`] at first.
+    fn applied(&self) -> CommandId;
+
+    /// Makes everything applied so far durable; afterwards [`StateStore::durable`] says so.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`].
+    fn sync(&self) -> Result<(), StorageError>;
+
+    /// The number up to which the state is durable.
+    fn durable(&self) -> CommandNumber;
+
+    /// Issued commands from `first` on, in order, at most `limit` and, beyond the first one, at
+    /// most `bytes` of bodies. Empty when `first` is above what was applied.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Vec<Command>, StorageError>;
+
+    /// A view of the whole state as of one command number, unchanged by later writes.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError>;
+}
+
+/// The state at one command number.
+pub trait StateSnapshot: StateView {
+    /// The command number that this view shows.
+    fn at(&self) -> CommandNumber;
+
+    /// A digest of all entries (keys, values, versions) and all stored outcomes, in order; equal
+    /// on all nodes at equal numbers.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn digest(&self) -> Result<[u8; 32], StorageError>;
+}
+
+/// How many bytes a command weighs in limits: its body and the fixed part of its record.
+#[must_use]
+pub fn weight(command: &Command) -> usize {
+    const FIXED: usize = 64;
+    let body: &Bytes = &command.body;
+    body.len() + FIXED
+}
