@@ -1,2 +1,144 @@
-//! Jobs.
-fn main() {}
+//! `cargo xtask JOB`: everything that a developer runs, so that the README needs two commands.
+//!
+//! Few dependencies on purpose: this must compile before the system packages are there that the
+//! rest needs.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod setup;
+
+/// Jobs of the workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", after_help = "Examples:\n  cargo xtask dev --nodes 5\n  cargo xtask test")]
+struct Cli {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Subcommand)]
+enum Job {
+    /// Check for the system packages that building RocksDB needs; as root, install what is missing
+    Setup,
+    /// Build in release mode and run a cluster on this machine (all arguments go to `quorate dev`)
+    Dev {
+        /// For `quorate dev`, such as --nodes 5
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Set up, lint, and run all tests
+    Test {
+        /// For the test runner, such as the name of a test
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Formatting and clippy, warnings refused
+    Lint,
+    /// Measure a release build: the table of docs/performance.md
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().job) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(job: Job) -> anyhow::Result<()> {
+    match job {
+        Job::Setup => setup::run(),
+        Job::Dev { arguments } => {
+            setup::run()?;
+            let error = Command::new(release_binary()?).arg("dev").args(arguments).exec();
+            Err(error).context("quorate dev")
+        }
+        Job::Test { arguments } => {
+            setup::run()?;
+            lint()?;
+            test(&arguments)
+        }
+        Job::Lint => {
+            setup::run()?;
+            lint()
+        }
+        Job::Bench(arguments) => {
+            setup::run()?;
+            bench::run(&arguments, &release_binary()?)
+        }
+    }
+}
+
+fn lint() -> anyhow::Result<()> {
+    step("formatting");
+    cargo(&["fmt", "--all", "--check"])?;
+    step("clippy");
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+}
+
+/// The runner's own summary stays the last thing that is printed for its tests.
+fn test(arguments: &[String]) -> anyhow::Result<()> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if has_nextest() {
+        step("documentation tests");
+        cargo(&["test", "--workspace", "--doc"])?;
+        step("tests (nextest)");
+        return cargo(&[&["nextest", "run", "--workspace"], &arguments[..]].concat());
+    }
+    step("tests");
+    cargo(&[&["test", "--workspace"], &arguments[..]].concat())
+}
+
+fn has_nextest() -> bool {
+    Command::new(cargo_program()).args(["nextest", "--version"]).output().is_ok_and(|done| done.status.success())
+}
+
+/// Builds the binary in release mode and says where it is.
+fn release_binary() -> anyhow::Result<PathBuf> {
+    step("building quorate in release mode; the first time takes some minutes, most of it RocksDB");
+    cargo(&["build", "--release", "--package", "quorate"])?;
+    Ok(target_directory()?.join("release/quorate"))
+}
+
+/// Where cargo puts what it builds.
+fn target_directory() -> anyhow::Result<PathBuf> {
+    let asked = Command::new(cargo_program())
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(workspace())
+        .output()
+        .context("cargo metadata")?;
+    let metadata: serde_json::Value = serde_json::from_slice(&asked.stdout).context("cargo metadata")?;
+    let directory = metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?;
+    Ok(directory.into())
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    let line = format!("cargo {}", arguments.join(" "));
+    let status = Command::new(cargo_program()).args(arguments).current_dir(workspace()).status().context("cargo")?;
+    if !status.success() {
+        bail!("`{line}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// The cargo that runs this job.
+fn cargo_program() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+/// The checkout.
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+fn step(what: &str) {
+    eprintln!("==> {what}");
+}

@@ -79,4 +79,15 @@ pub trait Function: Send + Sync {
     /// # Errors
     /// [`Failure`]; nothing that was written through the context then counts.
     fn execute(&self, context: &mut ExecutionContext<'_>, arguments: Value) -> Result<Value, Failure>;
+
+    /// Runs the function on the caller's own text; this is what [`run`](crate::run) calls. Only a
+    /// function to which the text matters implements it: a [`Value`] rounds long numbers.
+    ///
+    /// # Errors
+    /// As [`Function::execute`]; [`Failure::InvalidArguments`] for a text that is not JSON.
+    fn execute_text(&self, context: &mut ExecutionContext<'_>, arguments: &str) -> Result<Value, Failure> {
+        let arguments = serde_json::from_str(arguments)
+            .map_err(|error| Failure::InvalidArguments(format!("the arguments are not JSON: {error}")))?;
+        self.execute(context, arguments)
+    }
 }

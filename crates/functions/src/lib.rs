@@ -12,7 +12,14 @@ mod function;
 pub mod inventory;
 pub mod kv;
 mod registry;
+mod run;
+#[cfg(test)]
+mod testing;
+mod text;
+mod typed;
 
-pub use context::{ExecutionContext, Execution, ReadSet};
+pub use context::{EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead};
 pub use function::{Failure, Function, Placement, Refusal};
-pub use registry::Registry;
+pub use registry::{DuplicateName, Registry};
+pub use run::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, Execution, RESULT_BYTES_MAX, run};
+pub use typed::TypedFunction;

@@ -1,1 +1,32 @@
-//! http-api.
+//! The REST gateway of a node.
+//!
+//! Any node takes any request. A call goes to whichever node leads, and a change of leader is
+//! a delay for the caller, not an error; a linearizable read asks the leader what it must see
+//! and is then answered from this node's own state. Errors are problem documents (RFC 9457)
+//! that say whether a call was executed.
+//!
+//! - [`core`]: calls and reads in flight; pure.
+//! - [`actor`]: the actor around it.
+//! - [`backend`]: what the routes need of the node; the binary implements it.
+//! - [`server()`]: the HTTP server. Its routes are in `routes`, the contract is `API.md` and the
+//!   served `/openapi.json`.
+
+pub mod actor;
+pub mod backend;
+pub mod core;
+pub mod server;
+
+mod api;
+mod call;
+mod json;
+mod names;
+mod observe;
+mod problem;
+mod read;
+mod request;
+mod routes;
+
+pub use actor::GatewayActor;
+pub use backend::Backend;
+pub use core::Gateway;
+pub use server::{Options, server};

@@ -26,7 +26,7 @@ pub use body::{CommandBody, Effect, Forget};
 pub use call::{Call, Fingerprint, Outcome, RequestId, StoredOutcome};
 pub use command::{Command, CommandId, CommandNumber, Run, Vote};
 pub use majority::MajoritySets;
-pub use message::{Message, Role};
+pub use message::{LearnFrom, Message, Role};
 pub use node::{ClusterId, NodeId};
 pub use state::{Entry, Key, StateError, StateView};
 pub use time::{Now, Tick, Timestamp};

@@ -40,6 +40,16 @@ pub enum Role {
     Gateway,
 }
 
+/// How learners come to know that a command is issued (DESIGN 5 rule 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LearnFrom {
+    /// The leader announces it (claim 2).
+    Leader,
+    /// Every acceptor tells every learner its vote, and each decides (claim 3): one message
+    /// delay less, more messages.
+    Voters,
+}
+
 /// A message between nodes, by the role that receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {

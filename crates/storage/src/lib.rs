@@ -17,9 +17,12 @@
 //! clean), and the node stops.
 
 use bytes::Bytes;
-use protocol::{Ballot, ClusterId, Command, CommandId, CommandNumber, NodeId, StateView, Vote};
+use protocol::{
+    Ballot, ClusterId, Command, CommandBody, CommandId, CommandNumber, NodeId, StateView, StoredOutcome, Vote,
+};
 
 pub mod conformance;
+mod digest;
 pub mod memory;
 pub mod rocksdb;
 
@@ -27,10 +30,14 @@ pub mod rocksdb;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
     /// The disk or the database failed; the store is latched shut.
-    #[error("stable storage failed: {0}; nothing that was acknowledged depends on what could not be written. Mend the disk, then start the node again")]
+    #[error(
+        "stable storage failed: {0}; nothing that was acknowledged depends on what could not be written. Mend the disk, then start the node again"
+    )]
     Failed(String),
     /// A stored record cannot be read: damaged, or of a newer format.
-    #[error("a stored record is not readable: {0}; this node must not vote with it. Restore the data directory, or start with an empty one under a new node name")]
+    #[error(
+        "a stored record is not readable: {0}; this node must not vote with it. Restore the data directory, or start with an empty one under a new node name"
+    )]
     Corrupt(String),
     /// The data directory belongs to another cluster or node, or another process holds it.
     #[error("{0}")]
@@ -141,6 +148,31 @@ pub trait StateSnapshot: StateView {
     /// # Errors
     /// [`StorageError`].
     fn digest(&self) -> Result<[u8; 32], StorageError>;
+}
+
+/// How many stored outcomes one command makes a replica forget, at most: it adds one, so any
+/// backlog shrinks, and applying it stays a small piece of work. Callers' outcomes go first,
+/// then gateways', the oldest of each first. Part of what a command means: the same on all nodes.
+pub const FORGET_MAX: usize = 64;
+
+/// The outcome that is stored for a command.
+pub(crate) fn outcome_of(command: &Command, body: &CommandBody) -> StoredOutcome {
+    StoredOutcome {
+        command: command.number(),
+        fingerprint: body.fingerprint,
+        result: body.result.clone(),
+        time: body.time,
+    }
+}
+
+/// Asserts that `command` may be applied after `applied`: the caller's broken state, not an input.
+pub(crate) fn assert_follows(command: &Command, applied: CommandId) {
+    assert!(
+        command.number() == applied.number.next() && command.follows(applied),
+        "commands are applied in order, without gaps: {} on {} cannot follow {applied}",
+        command.id,
+        command.precedent,
+    );
 }
 
 /// How many bytes a command weighs in limits: its body and the fixed part of its record.

@@ -1,1 +1,35 @@
-//! transport.
+//! Connections between nodes.
+//!
+//! Each node dials each of its peers once per [`Lane`]; what it dialed carries its messages to
+//! that peer, and the peer's own connections carry the other direction. A connection begins
+//! with a [`handshake`] that keeps out other clusters, other versions and mistaken addresses;
+//! then [`frame`]s follow, each with one message as [`wire`] writes it.
+//!
+//! ```text
+//!   Handle::send -> Queue (per peer and lane) -> dialer ===TCP===> reader -> on_message
+//! ```
+//!
+//! What the transport promises: messages of one lane from one peer arrive whole, at most once
+//! and in order while a connection lives. What it does not: that they arrive. A full queue, a
+//! lost connection or a damaged frame loses messages, counted, and never blocks a sender; the
+//! protocol repeats what matters.
+//!
+//! Heartbeats have an arbiter of their own, so that neither a large frame nor a slow disk
+//! delays them. There is no logic of the protocol here. DESIGN 11.
+
+mod backoff;
+mod dialer;
+pub mod frame;
+pub mod handshake;
+mod lane;
+mod listener;
+mod queue;
+mod reader;
+mod report;
+mod socket;
+mod transport;
+pub mod wire;
+
+pub use lane::Lane;
+pub use queue::QueueLimit;
+pub use transport::{Handle, Limits, OnEvent, OnMessage, Peer, PeerEvent, Runtimes, Transport, TransportConfig};

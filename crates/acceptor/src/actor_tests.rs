@@ -1,0 +1,166 @@
+//! The actor between a mailbox and a disk that counts, and fails when told to.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use protocol::message::{BeginBallot, NextBallot, ToAcceptor};
+use protocol::{CommandId, CommandNumber, LearnFrom};
+use storage::LogImage;
+use storage::memory::MemoryLog;
+
+use super::*;
+use crate::core::Config;
+
+/// What happened, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Wrote(usize),
+    Sent(&'static str),
+    Proposed(usize),
+    Failed,
+}
+
+#[derive(Default)]
+struct Disk {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    broken: AtomicBool,
+}
+
+impl LogStore for Disk {
+    fn write(&self, records: &[LogRecord]) -> Result<(), StorageError> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(StorageError::Failed("the test broke it".into()));
+        }
+        self.seen.lock().expect("no panic").push(Seen::Wrote(records.len()));
+        Ok(())
+    }
+
+    fn load(&self, _: CommandNumber) -> Result<LogImage, StorageError> {
+        Ok(LogImage::default())
+    }
+}
+
+fn config() -> Config {
+    let learners = vec![NodeId(1)];
+    Config { me: NodeId(1), window: 64, learners, learn_from: LearnFrom::Leader, part_bytes: 1 << 20 }
+}
+
+fn start(disk: &Arc<Disk>) -> actix::Addr<AcceptorActor> {
+    let note = |seen: Seen| {
+        let all = Arc::clone(&disk.seen);
+        move || all.lock().expect("no panic").push(seen.clone())
+    };
+    let (sent, proposed, failed) = (Arc::clone(&disk.seen), Arc::clone(&disk.seen), note(Seen::Failed));
+    let ports = AcceptorPorts {
+        send: Box::new(move |_, message| sent.lock().expect("no panic").push(Seen::Sent(message.name()))),
+        proposed: Box::new(move |_, commands| proposed.lock().expect("no panic").push(Seen::Proposed(commands.len()))),
+        failed: Box::new(move |_| failed()),
+    };
+    let core = Acceptor::new(config(), LogImage::default(), CommandId::NULL);
+    AcceptorActor::new(core, Arc::clone(disk) as Arc<dyn LogStore>, ports).start()
+}
+
+const BALLOT: Ballot = Ballot::new(1, NodeId(1));
+
+fn deliver(message: ToAcceptor) -> Deliver {
+    Deliver(Input::Message { from: NodeId(1), message })
+}
+
+fn next_ballot() -> Deliver {
+    deliver(ToAcceptor::NextBallot(NextBallot { ballot: BALLOT, first: CommandNumber(1) }))
+}
+
+fn begin(number: u64) -> Deliver {
+    let id = |number| match number {
+        0 => CommandId::NULL,
+        number => CommandId::new(BALLOT, CommandNumber(number)),
+    };
+    let commands = vec![Command { id: id(number), precedent: id(number - 1), body: Bytes::new() }];
+    deliver(ToAcceptor::BeginBallot(BeginBallot { ballot: BALLOT, commands, round: number }))
+}
+
+/// Waits for the end of the turn: a flush of its own follows all that was queued before.
+async fn settle(actor: &actix::Addr<AcceptorActor>) {
+    actor.send(Flush).await.expect("the actor lives");
+}
+
+/// S-11, A6, DESIGN 4: catches a sync per message, and a message that leaves before the write
+/// that it depends on.
+#[actix::test]
+async fn what_is_queued_shares_one_write_and_is_sent_after_it() {
+    let disk = Arc::new(Disk::default());
+    let actor = start(&disk);
+    actor.try_send(next_ballot()).expect("room");
+    for number in 1..=9 {
+        actor.try_send(begin(number)).expect("room");
+    }
+    settle(&actor).await;
+    let seen = disk.seen.lock().expect("no panic").clone();
+    let mut expected = vec![Seen::Proposed(1); 9];
+    expected.extend([Seen::Wrote(10), Seen::Sent("BallotInfo")]);
+    expected.extend(vec![Seen::Sent("Voted"); 9]);
+    assert_eq!(seen, expected);
+}
+
+/// S-12: catches an acceptor that answers after its disk failed, retries, or does not say so.
+#[actix::test]
+async fn after_a_failed_write_it_is_deaf_and_says_so_once() {
+    let disk = Arc::new(Disk::default());
+    let actor = start(&disk);
+    disk.broken.store(true, Ordering::SeqCst);
+    actor.try_send(next_ballot()).expect("room");
+    settle(&actor).await;
+    disk.broken.store(false, Ordering::SeqCst);
+    actor.try_send(next_ballot()).expect("room");
+    settle(&actor).await;
+    assert_eq!(*disk.seen.lock().expect("no panic"), [Seen::Failed]);
+}
+
+/// A6, A7, S-11: catches an answer that a power cut takes back: whatever was sent is known to
+/// the acceptor that starts again from the disk.
+#[actix::test]
+async fn what_was_answered_survives_a_power_cut() {
+    let log = Arc::new(MemoryLog::new());
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let out = Arc::clone(&sent);
+    let ports = AcceptorPorts {
+        send: Box::new(move |_, message| out.lock().expect("no panic").push(message)),
+        proposed: Box::new(|_, _| ()),
+        failed: Box::new(|error| panic!("{error}")),
+    };
+    let core = Acceptor::new(config(), LogImage::default(), CommandId::NULL);
+    let actor = AcceptorActor::new(core, Arc::clone(&log) as Arc<dyn LogStore>, ports).start();
+    for message in [next_ballot(), begin(1), begin(2)] {
+        actor.try_send(message).expect("room");
+    }
+    settle(&actor).await;
+    log.crash();
+
+    let image = log.load(CommandNumber::NULL).expect("a good disk");
+    let mut core = Acceptor::new(config(), image, CommandId::NULL);
+    let mut effects = Vec::new();
+    core.handle(begin(2).0, &mut effects);
+    let last = sent.lock().expect("no panic").last().cloned().expect("an answer");
+    assert_eq!(last.name(), "Voted");
+    assert_eq!(effects.last(), Some(&Effect::Send { to: NodeId(1), message: last }));
+}
+
+/// DESIGN 13: catches a stream of inputs that puts off the answers to its beginning for ever.
+#[actix::test]
+async fn a_turn_ends_after_its_most_inputs() {
+    let disk = Arc::new(Disk::default());
+    let actor = start(&disk);
+    for _ in 0..10 {
+        // The mailbox holds 16 until the actor has started.
+        actor.try_send(next_ballot()).expect("room");
+    }
+    settle(&actor).await;
+    for _ in 0..TURN_INPUTS_MAX + 1 {
+        actor.try_send(begin(1)).expect("room");
+    }
+    settle(&actor).await;
+    let seen = disk.seen.lock().expect("no panic").clone();
+    let first_answer = seen.iter().position(|seen| *seen == Seen::Sent("Voted")).expect("an answer");
+    assert!(seen[first_answer..].contains(&Seen::Proposed(1)), "answers came only after every input");
+}

@@ -1,0 +1,384 @@
+//! The acceptor as a pure state machine.
+//!
+//! It remembers a *promise* (`next_ballot`, the patent's `nextBal`: it takes part in no lower
+//! ballot) and *votes* (`prevVote`: for each command number, the command that it voted for in
+//! the highest ballot in which it voted there). Three things happen to it:
+//!
+//! - `NextBallot` (step 1) raises the promise, and the answer tells what was voted for so far;
+//! - `BeginBallot` (steps 3', 3") asks for votes in the promised ballot (step 4);
+//! - the learner of this node says what is known to be issued.
+//!
+//! **Gap-free voting** (DESIGN 5 rule 5, checklist S-01), which the patent lacks and needs: a
+//! vote for a command at `m` is cast only when this acceptor voted in the *same ballot* for its
+//! precedent at `m - 1`, or knows that one to be issued. A command that comes too early waits.
+//! So a vote for `m` stands for all numbers below, and a tally of an old ballot cannot come
+//! true after one of its votes has been overwritten.
+//!
+//! An older ballot's votes *above* a new vote are kept until they are voted on again: their
+//! commands may still be anchored (the patent's FIG. 6), and only the next leader can tell.
+//!
+//! Caveats. Votes at numbers that are issued leave memory, not the disk: what a restarted
+//! acceptor knows to be issued may be less than before, and then it tells of those votes again.
+//! Commands that wait are in memory only; a leader sends again what was not answered. How far
+//! votes reach above the last issued command is bounded by the window of the leaders, not here.
+
+#[cfg(test)]
+mod properties;
+mod reason;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot, ToAcceptor, ToLeader, ToLearner, Voted};
+use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId, Run, Vote};
+use storage::{LogImage, LogRecord};
+
+pub use reason::IgnoreReason;
+
+/// What an acceptor is told once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    /// This node.
+    pub me: NodeId,
+    /// How many commands beyond the last issued one a leader may begin ballots for (claim 5).
+    /// Here it bounds the commands that wait for their precedents.
+    pub window: usize,
+    /// All learners, this node's included.
+    pub learners: Vec<NodeId>,
+    /// Whether votes go to the learners too.
+    pub learn_from: LearnFrom,
+    /// The weight ([`storage::weight`]) of votes from which a `BallotInfo` is sent in several
+    /// parts; a single vote may exceed it. 1 MiB is usual: far below the limit of a frame.
+    pub part_bytes: usize,
+}
+
+/// What happens to an acceptor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A message arrived.
+    Message {
+        /// The node that sent it, as the transport knows it.
+        from: NodeId,
+        /// The message.
+        message: ToAcceptor,
+    },
+    /// The learner of this node knows all commands up to this one to be issued.
+    Issued(CommandId),
+}
+
+/// What an acceptor wants done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Bodies of proposed commands, for the learner of this node. Claims nothing, so it need
+    /// not wait for the disk.
+    Proposed {
+        /// The ballot in which they are proposed.
+        ballot: Ballot,
+        /// The commands, consecutive.
+        commands: Vec<Command>,
+    },
+    /// A barrier: durable before any later `Send` is carried out.
+    Persist(LogRecord),
+    /// A message for a node, possibly this one.
+    Send {
+        /// The recipient.
+        to: NodeId,
+        /// The message.
+        message: Message,
+    },
+    /// The input changed nothing.
+    Ignored(IgnoreReason),
+}
+
+/// The acceptor of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Acceptor {
+    config: Config,
+    /// The promise: no vote in a lower ballot.
+    next_ballot: Ballot,
+    /// The last command that this node knows to be issued.
+    issued: CommandId,
+    /// The last vote for each number above `issued`.
+    votes: BTreeMap<CommandNumber, Vote>,
+    /// Commands of ballot `next_ballot` whose precedents are missing here; at most `window`.
+    waiting: BTreeMap<CommandNumber, Command>,
+    /// The highest round of a `BeginBallot` received in `next_ballot`.
+    round: u64,
+}
+
+impl Acceptor {
+    /// The acceptor that left `image` behind, on a node that knows commands up to `issued` to
+    /// be issued.
+    ///
+    /// # Panics
+    /// When a stored vote lies above the stored promise: a broken log of our own.
+    #[must_use]
+    pub fn new(config: Config, image: LogImage, issued: CommandId) -> Self {
+        let next_ballot = image.next_ballot;
+        let above = image.votes.into_iter().filter(|vote| vote.command.number() > issued.number);
+        let votes: BTreeMap<_, _> = above.map(|vote| (vote.command.number(), vote)).collect();
+        assert!(
+            votes.values().all(|vote| vote.ballot <= next_ballot),
+            "invariant 3: a stored vote lies above the stored promise {next_ballot}"
+        );
+        Self { config, next_ballot, issued, votes, waiting: BTreeMap::new(), round: 0 }
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.config.me
+    }
+
+    /// The promise.
+    #[must_use]
+    pub fn next_ballot(&self) -> Ballot {
+        self.next_ballot
+    }
+
+    /// The last command that this acceptor knows to be issued.
+    #[must_use]
+    pub fn issued(&self) -> CommandId {
+        self.issued
+    }
+
+    /// The last votes for the numbers above [`Acceptor::issued`], ascending.
+    pub fn votes(&self) -> impl Iterator<Item = &Vote> {
+        self.votes.values()
+    }
+
+    /// Takes one input and adds what it leads to.
+    pub fn handle(&mut self, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Message { from, message: ToAcceptor::NextBallot(message) } => {
+                self.on_next_ballot(from, &message, effects);
+            }
+            Input::Message { from, message: ToAcceptor::BeginBallot(message) } => {
+                self.on_begin_ballot(from, message, effects);
+            }
+            Input::Issued(id) => self.on_issued(id, effects),
+        }
+    }
+
+    /// Step 2.
+    fn on_next_ballot(&mut self, from: NodeId, message: &NextBallot, effects: &mut Vec<Effect>) {
+        if let Some(reason) = reason::not_its_ballot(from, message.ballot) {
+            return effects.push(Effect::Ignored(reason));
+        }
+        if message.ballot < self.next_ballot {
+            return self.refuse(from, message.ballot, effects);
+        }
+        if message.ballot > self.next_ballot {
+            self.next_ballot = message.ballot;
+            self.waiting.clear();
+            self.round = 0;
+            effects.push(Effect::Persist(LogRecord::NextBallot(message.ballot)));
+        }
+        self.tell_votes(message.first, effects);
+    }
+
+    /// Sends V of step 2, in parts that fit frames; one empty part when there is no vote.
+    fn tell_votes(&self, first: CommandNumber, effects: &mut Vec<Effect>) {
+        let mut parts = vec![Vec::new()];
+        let mut bytes = 0;
+        for vote in self.votes.range(first..).map(|(_, vote)| vote) {
+            let weight = storage::weight(&vote.command);
+            if bytes > 0 && bytes + weight > self.config.part_bytes {
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += weight;
+            parts.last_mut().expect("there is always a part").push(vote.clone());
+        }
+        let count = u32::try_from(parts.len()).expect("every part but one holds a vote of a bounded window");
+        for (part, votes) in (0..count).zip(parts) {
+            let (ballot, issued) = (self.next_ballot, self.issued);
+            let info = BallotInfo { ballot, first, issued, votes, part, parts: count };
+            self.send(ballot.node, Message::Leader(ToLeader::BallotInfo(info)), effects);
+        }
+    }
+
+    /// Step 4.
+    fn on_begin_ballot(&mut self, from: NodeId, message: BeginBallot, effects: &mut Vec<Effect>) {
+        let BeginBallot { ballot, mut commands, round } = message;
+        if let Some(reason) = reason::not_its_ballot(from, ballot).or_else(|| reason::not_a_run(ballot, &commands)) {
+            return effects.push(Effect::Ignored(reason));
+        }
+        if ballot < self.next_ballot {
+            return self.refuse(from, ballot, effects);
+        }
+        if ballot > self.next_ballot {
+            return effects.push(Effect::Ignored(IgnoreReason::NotPromised));
+        }
+        // Numbers up to the last issued one are decided; nothing depends on votes there.
+        commands.retain(|command| command.number() > self.issued.number);
+        if let Some(reason) = commands.iter().find_map(|command| self.contradicted(command)) {
+            return effects.push(Effect::Ignored(reason));
+        }
+
+        self.round = self.round.max(round);
+        let proposed = !commands.is_empty();
+        if proposed {
+            effects.push(Effect::Proposed { ballot, commands: commands.clone() });
+        }
+        for command in commands {
+            if !self.has_voted_for(command.id) {
+                self.waiting.insert(command.number(), command);
+            }
+        }
+        self.vote_for_waiting(effects);
+        // The highest ones stay: a leader begins no ballot beyond the window, so a command that
+        // falls out here is issued already, and the learner will say so.
+        while self.waiting.len() > self.config.window {
+            self.waiting.pop_first();
+        }
+        self.tell_voted(proposed, effects);
+    }
+
+    /// What the learner of this node knows.
+    fn on_issued(&mut self, id: CommandId, effects: &mut Vec<Effect>) {
+        assert!(id.number >= self.issued.number, "invariant 7: issued commands never become fewer");
+        assert!(
+            id.number > self.issued.number || id == self.issued,
+            "invariant 1: two commands issued at one number, {} and {id}",
+            self.issued
+        );
+        if id == self.issued {
+            return;
+        }
+        self.issued = id;
+        self.votes = self.votes.split_off(&id.number.next());
+        self.waiting = self.waiting.split_off(&id.number.next());
+        let next = self.waiting.get(&id.number.next());
+        if next.is_some_and(|command| !command.follows(id)) {
+            // Another ballot issued another command here: this one's proposals come to nothing.
+            self.waiting.clear();
+        }
+        if self.vote_for_waiting(effects) {
+            self.tell_voted(true, effects);
+        }
+    }
+
+    /// Casts all votes that the gap-free rule allows. True when there was one.
+    fn vote_for_waiting(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let mut later = BTreeMap::new();
+        let mut voted = false;
+        for (number, command) in std::mem::take(&mut self.waiting) {
+            if !self.may_vote(&command) {
+                later.insert(number, command);
+                continue;
+            }
+            let vote = Vote { ballot: self.next_ballot, command };
+            let earlier = self.votes.insert(number, vote.clone());
+            assert!(
+                earlier.is_none_or(|earlier| earlier.ballot < self.next_ballot),
+                "B1: a second vote at {number} in ballot {}",
+                self.next_ballot
+            );
+            effects.push(Effect::Persist(LogRecord::Vote(vote)));
+            voted = true;
+        }
+        self.waiting = later;
+        voted
+    }
+
+    /// DESIGN 5 rule 5.
+    fn may_vote(&self, command: &Command) -> bool {
+        command.follows(self.issued) || self.has_voted_for(command.precedent)
+    }
+
+    /// Whether the vote for this command was cast in the promised ballot.
+    fn has_voted_for(&self, id: CommandId) -> bool {
+        self.voted_at(id.number).is_some_and(|command| command.id == id)
+    }
+
+    /// The command voted for at `number` in the promised ballot.
+    fn voted_at(&self, number: CommandNumber) -> Option<&Command> {
+        self.votes.get(&number).filter(|vote| vote.ballot == self.next_ballot).map(|vote| &vote.command)
+    }
+
+    /// Why a command of the promised ballot contradicts what is known here. Within one ballot
+    /// all commands form one chain, which begins after the last issued command.
+    fn contradicted(&self, command: &Command) -> Option<IgnoreReason> {
+        let number = command.number();
+        let at = |number: CommandNumber| self.voted_at(number).or_else(|| self.waiting.get(&number));
+        if command.precedent.number == self.issued.number && !command.follows(self.issued) {
+            return Some(IgnoreReason::NotAfterIssued);
+        }
+        if at(number).is_some_and(|known| known != command) {
+            return Some(IgnoreReason::TwoCommandsAtOneNumber);
+        }
+        let below = number.previous().and_then(at);
+        let above = at(number.next());
+        let chained =
+            below.is_none_or(|below| command.follows(below.id)) && above.is_none_or(|above| above.follows(command.id));
+        (!chained).then_some(IgnoreReason::BrokenChain)
+    }
+
+    /// `MyNextBal` of steps 2 and 4.
+    fn refuse(&self, from: NodeId, refused: Ballot, effects: &mut Vec<Effect>) {
+        let message = MyNextBal { ballot: self.next_ballot, refused };
+        self.send(from, Message::Leader(ToLeader::MyNextBal(message)), effects);
+    }
+
+    /// `Voted` of step 4: to the leader, and where learners decide and there is something for
+    /// them to learn, to each of them (claim 3).
+    fn tell_voted(&self, proposed: bool, effects: &mut Vec<Effect>) {
+        let voted = Voted { ballot: self.next_ballot, run: self.run(), round: self.round };
+        let learners = match self.config.learn_from {
+            LearnFrom::Voters if proposed && voted.run.is_some() => self.config.learners.as_slice(),
+            LearnFrom::Voters | LearnFrom::Leader => &[],
+        };
+        self.send(voted.ballot.node, Message::Leader(ToLeader::Voted(voted.clone())), effects);
+        for learner in learners {
+            self.send(*learner, Message::Learner(ToLearner::Voted(voted.clone())), effects);
+        }
+    }
+
+    /// The highest unbroken run of votes in the promised ballot. All numbers below it were
+    /// voted for in this ballot too, or known to be issued, when it was voted for.
+    fn run(&self) -> Option<Run> {
+        let mut voted = self.votes.values().rev().filter(|vote| vote.ballot == self.next_ballot);
+        let last = voted.next()?.command.id;
+        let mut first = last.number;
+        for vote in voted {
+            if vote.command.number().next() != first {
+                break;
+            }
+            first = vote.command.number();
+        }
+        Some(Run { first, last })
+    }
+
+    /// The one way out. Asserts what each message claims of this acceptor.
+    fn send(&self, to: NodeId, message: Message, effects: &mut Vec<Effect>) {
+        match &message {
+            Message::Leader(ToLeader::BallotInfo(info)) => {
+                assert_eq!(info.ballot, self.next_ballot, "step 2: a promise is told that is not kept");
+                assert_eq!(to, info.ballot.node, "step 2: a promise is for the owner of the ballot");
+                assert!(
+                    info.votes.iter().all(|vote| vote.ballot <= info.ballot),
+                    "invariant 3: a vote lies above the promise"
+                );
+            }
+            Message::Leader(ToLeader::MyNextBal(refusal)) => {
+                assert_eq!(refusal.ballot, self.next_ballot, "step 2: a promise is told that is not kept");
+                assert!(refusal.refused < refusal.ballot, "step 2: only lower ballots are refused");
+            }
+            Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
+                assert_eq!(voted.ballot, self.next_ballot, "step 4: votes are told of the promised ballot only");
+                assert!(
+                    voted.run.is_none_or(|run| self.has_voted_for(run.last)),
+                    "step 4: a vote is told that was not cast"
+                );
+            }
+            Message::Acceptor(_)
+            | Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
+            | Message::Learner(ToLearner::Success(_) | ToLearner::CatchUp(_) | ToLearner::Commands(_))
+            | Message::FailureDetector(_)
+            | Message::Gateway(_) => panic!("an acceptor does not send {}", message.name()),
+        }
+        effects.push(Effect::Send { to, message });
+    }
+}

@@ -1,0 +1,106 @@
+//! The actor with a real clock, two of them wired to each other.
+
+use std::sync::{Arc, Mutex};
+
+use protocol::MajoritySets;
+
+use super::*;
+use crate::core::Config;
+
+/// What an actor said to its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Said {
+    Campaign,
+    StepDown,
+    LeaderIs(Option<Ballot>),
+    Suspected(NodeId, bool),
+    PeerIssued(NodeId, CommandNumber),
+}
+
+type Peer = Arc<Mutex<Option<actix::Addr<FailureDetectorActor>>>>;
+
+struct Node {
+    address: actix::Addr<FailureDetectorActor>,
+    said: Arc<Mutex<Vec<Said>>>,
+    status: Arc<Mutex<LocalStatus>>,
+    view: watch::Receiver<View>,
+}
+
+fn start(me: u64, peer: &Peer) -> Node {
+    let members = vec![NodeId(1), NodeId(2)];
+    let core = FailureDetector::new(Config {
+        me: NodeId(me),
+        can_lead: true,
+        acceptors: MajoritySets::simple(members.clone()).expect("two nodes"),
+        members,
+        heartbeat: Duration::from_millis(20),
+        timeout_min: Duration::from_millis(100),
+        timeout_max: Duration::from_secs(60),
+    });
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let status = Arc::new(Mutex::new(LocalStatus::default()));
+    let say = |said: &Arc<Mutex<Vec<Said>>>| {
+        let said = Arc::clone(said);
+        move |what| said.lock().expect("no panic").push(what)
+    };
+    let (campaign, step_down, leader_is) = (say(&said), say(&said), say(&said));
+    let (suspected, peer_issued) = (say(&said), say(&said));
+    let (peer, local) = (Arc::clone(peer), Arc::clone(&status));
+    let ports = DetectorPorts {
+        send: Box::new(move |_, heartbeat| {
+            if let Some(peer) = &*peer.lock().expect("no panic") {
+                // A full mailbox loses the heartbeat, as a network may.
+                let _ = peer.try_send(Deliver(Input::Heartbeat { from: NodeId(me), heartbeat }));
+            }
+        }),
+        status: Box::new(move || *local.lock().expect("no panic")),
+        campaign: Box::new(move || campaign(Said::Campaign)),
+        step_down: Box::new(move || step_down(Said::StepDown)),
+        leader_is: Box::new(move |leader| leader_is(Said::LeaderIs(leader))),
+        peer_issued: Box::new(move |peer, issued| peer_issued(Said::PeerIssued(peer, issued))),
+        suspected: Box::new(move |peer, suspected_now| suspected(Said::Suspected(peer, suspected_now))),
+    };
+    let (sender, view) = watch::channel(View::default());
+    Node { address: FailureDetectorActor::new(core, ports, sender).start(), said, status, view }
+}
+
+impl Node {
+    /// Waits until the node has said this; the test's own time limit is ten seconds.
+    async fn says(&mut self, what: &Said) {
+        let heard = async {
+            while !self.said.lock().expect("no panic").contains(what) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(10), heard).await;
+        assert!(heard.is_ok(), "waited for {what:?}: {:?}", self.said.lock().expect("no panic"));
+    }
+}
+
+/// Catches an effect that is not carried out, a clock that stands still, and a view that is not
+/// published.
+#[actix::test]
+async fn two_nodes_find_each_other_follow_and_lose_each_other() {
+    let (to_first, to_second): (Peer, Peer) = Default::default();
+    let (mut first, mut second) = (start(1, &to_second), start(2, &to_first));
+    *to_first.lock().expect("no panic") = Some(first.address.clone());
+    *to_second.lock().expect("no panic") = Some(second.address.clone());
+
+    second.says(&Said::Suspected(NodeId(1), false)).await;
+    first.says(&Said::Campaign).await;
+    let ballot = Ballot::new(1, NodeId(1));
+    let issued = CommandNumber(7);
+    *first.status.lock().expect("no panic") = LocalStatus { leads: Some(ballot), ballot, issued, ..Default::default() };
+    second.says(&Said::LeaderIs(Some(ballot))).await;
+    second.says(&Said::PeerIssued(NodeId(1), issued)).await;
+    first.says(&Said::LeaderIs(Some(ballot))).await;
+    second.view.wait_for(|view| view.leader == Some(ballot) && view.peers[&NodeId(1)].heard).await.expect("it runs");
+
+    *to_first.lock().expect("no panic") = None;
+    *to_second.lock().expect("no panic") = None;
+    second.address.send(Deliver(Input::Closed(NodeId(1)))).await.expect("it runs");
+    second.address.send(Deliver(Input::Unreachable(NodeId(1)))).await.expect("it runs");
+    second.says(&Said::Suspected(NodeId(1), true)).await;
+    second.says(&Said::LeaderIs(None)).await;
+    first.says(&Said::StepDown).await;
+}

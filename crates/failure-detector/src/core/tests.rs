@@ -1,0 +1,315 @@
+//! One detector, effect by effect.
+
+use super::*;
+
+const HEARTBEAT: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_millis(250);
+const ME: NodeId = NodeId(1);
+
+fn ms(milliseconds: u64) -> Tick {
+    Tick(milliseconds * 1_000)
+}
+
+fn detector(count: u64) -> FailureDetector {
+    let members: Vec<NodeId> = (1..=count).map(NodeId).collect();
+    FailureDetector::new(Config {
+        me: ME,
+        can_lead: true,
+        acceptors: MajoritySets::simple(members.clone()).expect("nodes"),
+        members,
+        heartbeat: HEARTBEAT,
+        timeout_min: TIMEOUT,
+        timeout_max: Duration::from_secs(2),
+    })
+}
+
+/// A detector, its time, and peers that say the same every heartbeat.
+struct Bench {
+    detector: FailureDetector,
+    now: u64,
+    local: LocalStatus,
+    peers: BTreeMap<u64, Heartbeat>,
+}
+
+impl Bench {
+    fn new(count: u64) -> Self {
+        Self { detector: detector(count), now: 0, local: LocalStatus::default(), peers: BTreeMap::new() }
+    }
+
+    fn input(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.detector.handle(input, Now { tick: ms(self.now), ..Now::default() }, &mut effects);
+        effects
+    }
+
+    fn hear(&mut self, from: u64, heartbeat: &Heartbeat) -> Vec<Effect> {
+        self.input(Input::Heartbeat { from: NodeId(from), heartbeat: heartbeat.clone() })
+    }
+
+    /// Ticks every 10 ms, with the peers' heartbeats every 50 ms; all effects but plain heartbeats.
+    fn run(&mut self, milliseconds: u64) -> Vec<(u64, Effect)> {
+        let mut seen = Vec::new();
+        let end = self.now + milliseconds;
+        while self.now < end {
+            self.now += 10;
+            let mut effects = self.input(Input::Tick(self.local));
+            if self.now.is_multiple_of(50) {
+                for (from, heartbeat) in self.peers.clone() {
+                    effects.extend(self.hear(from, &heartbeat));
+                }
+            }
+            effects.retain(|effect| !matches!(effect, Effect::Send { .. }));
+            seen.extend(effects.into_iter().map(|effect| (self.now, effect)));
+        }
+        seen
+    }
+}
+
+fn says(hears: &[u64], leads: Option<Ballot>, follows: Option<Ballot>) -> Heartbeat {
+    let hears = hears.iter().copied().map(NodeId).collect();
+    let ballot = leads.or(follows).unwrap_or_default();
+    Heartbeat { hears, can_lead: true, leads, follows, ballot, ..Heartbeat::default() }
+}
+
+/// Three nodes, of which 2 leads and 3 follows, for two seconds.
+fn followers(leader: Ballot) -> Bench {
+    let mut bench = Bench::new(3);
+    bench.peers.insert(2, says(&[1, 2, 3], Some(leader), Some(leader)));
+    bench.peers.insert(3, says(&[1, 2, 3], None, Some(leader)));
+    let seen = bench.run(2_000);
+    let expected = [Effect::Trust(NodeId(2)), Effect::LeaderIs(Some(leader)), Effect::Trust(NodeId(3))];
+    assert_eq!(seen.into_iter().map(|(_, effect)| effect).collect::<Vec<_>>(), expected);
+    bench
+}
+
+const LEADER: Ballot = Ballot::new(4, NodeId(2));
+
+/// Catches a node alone in its family that waits for others, or never leads.
+#[test]
+fn a_node_alone_campaigns_at_once() {
+    let mut bench = Bench::new(1);
+    assert_eq!(bench.run(200), [(10, Effect::Campaign { rank: 0, attempt: 1 })]);
+}
+
+/// Catches heartbeats that are late, that do not say what others judge by, or that flood.
+#[test]
+fn heartbeats_are_regular_and_early_only_after_a_change() {
+    let mut bench = followers(LEADER);
+    let local =
+        LocalStatus { issued: CommandNumber(9), applied: CommandNumber(8), durable: CommandNumber(7), ..bench.local };
+    bench.local = local;
+    let mut sent = Vec::new();
+    for _ in 0..100 {
+        bench.now += 10;
+        if bench.now.is_multiple_of(50) {
+            for (from, heartbeat) in bench.peers.clone() {
+                bench.hear(from, &heartbeat);
+            }
+        }
+        let effects = bench.input(Input::Tick(local));
+        sent.extend(effects.into_iter().filter_map(|effect| {
+            if let Effect::Send { to: NodeId(3), heartbeat } = effect { Some(heartbeat) } else { None }
+        }));
+    }
+    assert_eq!(sent.len(), 20);
+    let expected = Heartbeat {
+        ballot: LEADER,
+        issued: local.issued,
+        applied: local.applied,
+        durable: local.durable,
+        ..says(&[1, 2, 3], None, Some(LEADER))
+    };
+    assert_eq!(sent[19], expected);
+    let mut effects = bench.input(Input::Closed(NodeId(2)));
+    effects.extend(bench.input(Input::Unreachable(NodeId(2))));
+    bench.now += 10;
+    effects.extend(bench.input(Input::Tick(local)));
+    let told =
+        Effect::Send { to: NodeId(3), heartbeat: Heartbeat { hears: vec![ME, NodeId(3)], follows: None, ..expected } };
+    assert!(effects.contains(&told), "{effects:?}");
+}
+
+/// A closed connection is evidence: catches one that is not asked about, one that alone condemns
+/// a peer, and a peer that is never trusted again.
+#[test]
+fn closed_asks_at_once_and_refused_condemns() {
+    let mut bench = followers(LEADER);
+    assert!(!bench.input(Input::Unreachable(NodeId(3))).iter().any(|effect| matches!(effect, Effect::Suspect { .. })));
+    let probes = |effects: &[Effect]| {
+        effects.iter().filter(|effect| matches!(effect, Effect::Send { heartbeat, .. } if heartbeat.answer)).count()
+    };
+    assert_eq!(probes(&bench.input(Input::Closed(NodeId(3)))), 1);
+    assert_eq!(bench.run(2_000), [], "heartbeats go on");
+    bench.input(Input::Closed(NodeId(3)));
+    let seen = bench.input(Input::Unreachable(NodeId(3)));
+    assert!(seen.contains(&Effect::Suspect { peer: NodeId(3), why: Suspicion::Refused }), "{seen:?}");
+    assert_eq!(probes(&bench.input(Input::Closed(NodeId(3)))), 0, "nobody is there to ask");
+    assert_eq!(bench.run(50), [(bench.now, Effect::Trust(NodeId(3)))]);
+    bench.peers.remove(&3);
+    let begun = bench.now;
+    bench.input(Input::Closed(NodeId(3)));
+    let seen = bench.run(200);
+    assert_eq!(seen.len(), 1);
+    assert!(seen[0].0 - begun <= 110, "it had two heartbeats left: {seen:?}");
+}
+
+/// Catches a dead process's last words, read after its connection closed, that make the refusal
+/// count for nothing.
+#[test]
+fn last_words_do_not_undo_a_refusal() {
+    let mut bench = followers(LEADER);
+    let words = bench.peers.remove(&3).expect("node 3");
+    let begun = bench.now;
+    bench.input(Input::Closed(NodeId(3)));
+    bench.now += 5;
+    bench.hear(3, &words);
+    assert!(!bench.input(Input::Unreachable(NodeId(3))).iter().any(|effect| matches!(effect, Effect::Suspect { .. })));
+    let seen = bench.run(200);
+    assert_eq!(seen.len(), 1);
+    assert!(seen[0].0 - begun <= 120, "{seen:?}");
+}
+
+/// Catches a probe that is not answered, and an answer that asks back for ever.
+#[test]
+fn a_probe_is_answered_once() {
+    let mut bench = followers(LEADER);
+    bench.run(20);
+    let probe = Heartbeat { answer: true, ..bench.peers[&3].clone() };
+    let effects = bench.hear(3, &probe);
+    let answers: Vec<_> = effects.iter().filter(|effect| matches!(effect, Effect::Send { .. })).collect();
+    assert!(matches!(answers[..], [Effect::Send { to: NodeId(3), heartbeat }] if !heartbeat.answer), "{effects:?}");
+}
+
+/// Catches a timeout that does not grow with irregular heartbeats, leaves its bounds, does not
+/// come down again, or takes an outage for irregularity.
+#[test]
+fn timeouts_follow_the_intervals_between_bounds() {
+    let config = detector(2).config;
+    let mut peer = Peer::default();
+    let mut now = ms(1);
+    let mut hear = |peer: &mut Peer, after: u64| {
+        now = now + Duration::from_millis(after);
+        peer.hear(Heartbeat::default(), now, &config);
+        peer.timeout(&config)
+    };
+    assert_eq!(hear(&mut peer, 0), TIMEOUT * 2, "not enough is known");
+    for _ in 0..20 {
+        hear(&mut peer, 50);
+    }
+    assert_eq!(hear(&mut peer, 50), TIMEOUT);
+    assert_eq!(hear(&mut peer, 60_000), TIMEOUT, "an outage");
+    let grown = (0..40).map(|turn| hear(&mut peer, if turn % 2 == 0 { 20 } else { 180 })).max();
+    assert!(grown > Some(Duration::from_millis(500)), "{grown:?}");
+    let most = (0..40).map(|turn| hear(&mut peer, if turn % 2 == 0 { 20 } else { 1_900 })).max();
+    assert_eq!(most, Some(config.timeout_max));
+    for _ in 0..60 {
+        hear(&mut peer, 50);
+    }
+    assert_eq!(hear(&mut peer, 50), TIMEOUT);
+}
+
+/// DESIGN 9: catches a late tick taken for the silence of others, and a campaign right after it.
+#[test]
+fn own_stall_moves_all_deadlines() {
+    let mut bench = followers(LEADER);
+    bench.now += 10_000;
+    assert_eq!(bench.input(Input::Closed(NodeId(2))).iter().filter(|e| matches!(e, Effect::Suspect { .. })).count(), 0);
+    let refused = bench.input(Input::Unreachable(NodeId(2)));
+    let suspicion = Effect::Suspect { peer: NodeId(2), why: Suspicion::Refused };
+    assert!(refused.contains(&suspicion), "a refusal is no silence: {refused:?}");
+    bench.peers.remove(&2);
+    bench.peers.insert(3, says(&[1, 3], None, None));
+    let woke = bench.now;
+    let seen = bench.run(2_000);
+    let campaign = Effect::Campaign { rank: 0, attempt: 1 };
+    let (at, _) = seen.iter().find(|(_, effect)| *effect == campaign).expect("a campaign");
+    assert!(at - woke >= 250, "it hears the others first: {seen:?}");
+}
+
+/// S-28: catches duels (no waiting for another's attempt), retries without pause, and a node
+/// that never succeeds but keeps all others waiting.
+#[test]
+fn others_attempts_are_waited_for_but_not_for_ever() {
+    let mut bench = followers(LEADER);
+    bench.peers.remove(&2);
+    bench.peers.insert(3, Heartbeat { ballot: Ballot::new(5, NodeId(3)), ..says(&[1, 3], None, None) });
+    let begun = bench.now;
+    bench.input(Input::Closed(NodeId(2)));
+    bench.input(Input::Unreachable(NodeId(2)));
+    let mut campaigns = Vec::new();
+    for round in 6..60 {
+        let seen = bench.run(100);
+        campaigns.extend(seen.into_iter().filter(|(_, effect)| matches!(effect, Effect::Campaign { .. })));
+        bench.peers.insert(3, Heartbeat { ballot: Ballot::new(round, NodeId(3)), ..says(&[1, 3], None, None) });
+    }
+    let times: Vec<u64> = campaigns.iter().map(|(at, _)| at - begun).collect();
+    assert!((400..800).contains(&times[0]), "three attempts are waited for: {times:?}");
+    let pauses: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses[..3], [500, 1_000, 2_000], "{times:?}");
+}
+
+/// Catches a candidate far behind that goes before one that is not, and one that gets no turn.
+#[test]
+fn a_candidate_far_behind_comes_last_but_has_a_turn() {
+    for (behind, rank) in [(1_000, 0), (1_000_000, 1)] {
+        let mut bench = followers(LEADER);
+        bench.peers.remove(&2);
+        bench.peers.insert(3, Heartbeat { issued: CommandNumber(behind), ..says(&[1, 3], None, None) });
+        bench.input(Input::Closed(NodeId(2)));
+        bench.input(Input::Unreachable(NodeId(2)));
+        let seen = bench.run(600);
+        assert!(seen.iter().any(|(_, effect)| *effect == Effect::Campaign { rank, attempt: 1 }), "{seen:?}");
+        let told = Effect::PeerIssued { peer: NodeId(3), issued: CommandNumber(behind) };
+        assert!(seen.iter().any(|(_, effect)| *effect == told), "{seen:?}");
+    }
+}
+
+/// Catches a campaign of a node that may not lead, or that hears no majority.
+#[test]
+fn who_cannot_lead_does_not_campaign() {
+    let mut bench = followers(LEADER);
+    bench.detector.config.can_lead = false;
+    bench.peers = BTreeMap::from([(3, says(&[1, 3], None, None))]);
+    assert!(!bench.run(5_000).iter().any(|(_, effect)| matches!(effect, Effect::Campaign { .. })));
+
+    let mut bench = followers(LEADER);
+    bench.peers = BTreeMap::from([(3, says(&[3], None, None))]);
+    let seen = bench.run(5_000);
+    assert!(!seen.iter().any(|(_, effect)| matches!(effect, Effect::Campaign { .. })), "3 does not hear it: {seen:?}");
+}
+
+/// Catches a leader that stays although no majority set hears it, and one that goes too early.
+#[test]
+fn a_leader_without_a_majority_steps_down_after_a_timeout() {
+    let own = Ballot::new(9, ME);
+    let mut bench = Bench::new(3);
+    bench.local = LocalStatus { leads: Some(own), ballot: own, ..LocalStatus::default() };
+    bench.peers = BTreeMap::from([(2, says(&[1, 2], None, Some(own))), (3, says(&[1, 3], None, Some(own)))]);
+    let seen = bench.run(5_000);
+    assert!(!seen.iter().any(|(_, effect)| matches!(effect, Effect::StepDown { .. })), "{seen:?}");
+    bench.peers = BTreeMap::from([(2, says(&[2], None, None)), (3, says(&[3], None, None))]);
+    let begun = bench.now;
+    let seen = bench.run(400);
+    let steps: Vec<_> = seen.iter().filter(|(_, effect)| matches!(effect, Effect::StepDown { .. })).collect();
+    assert_eq!(steps.len(), 1, "{seen:?}");
+    assert!((250..=350).contains(&(steps[0].0 - begun)), "{seen:?}");
+    assert!(seen.iter().any(|(_, effect)| *effect == Effect::LeaderIs(None)), "{seen:?}");
+}
+
+/// Catches a panic or a trace of what strangers and liars say.
+#[test]
+fn strange_heartbeats_are_ignored() {
+    let mut bench = followers(LEADER);
+    bench.run(20);
+    for stranger in [1, 9] {
+        let lie = says(&[1, 2, 3], Some(Ballot::new(99, NodeId(stranger))), None);
+        let before = bench.detector.clone();
+        assert_eq!(bench.hear(stranger, &lie), [Effect::Ignored(IgnoreReason::NotAPeer)]);
+        assert_eq!(bench.input(Input::Closed(NodeId(stranger))), [Effect::Ignored(IgnoreReason::NotAPeer)]);
+        assert_eq!(bench.input(Input::Unreachable(NodeId(stranger))), [Effect::Ignored(IgnoreReason::NotAPeer)]);
+        assert_eq!(bench.detector, before);
+    }
+    let foreign = says(&[1, 2, 3], Some(Ballot::new(99, NodeId(2))), Some(LEADER));
+    bench.peers.insert(3, foreign);
+    assert_eq!(bench.run(1_000), [], "a claim to another node's ballot leads nobody");
+}

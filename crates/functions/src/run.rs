@@ -1,0 +1,96 @@
+//! One execution of a function, from argument text to result and effects.
+//!
+//! Whatever happens in it, nothing stays but what the returned [`Execution`] holds: a function
+//! that refuses, fails, exceeds a limit or panics has no effects (S-09).
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use protocol::{Effect, StateView, Timestamp};
+use serde_json::Value;
+
+use crate::context::{ExecutionContext, ReadSet};
+use crate::function::{Failure, Function};
+use crate::text;
+
+/// The longest argument text, in bytes: the largest value (1 MiB) in base64, with room around it.
+pub const ARGUMENTS_BYTES_MAX: usize = 2 << 20;
+/// The longest result text, in bytes: like a value, it is stored on every replica and travels
+/// whole.
+pub const RESULT_BYTES_MAX: usize = 1 << 20;
+/// How deep arguments may be nested. As serde_json's own limit, which does not look into
+/// values that are kept as text.
+pub const ARGUMENTS_DEPTH_MAX: usize = 127;
+
+/// What came of one execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// The function's result as JSON text, or why there is none.
+    pub result: Result<Bytes, Failure>,
+    /// What it wrote, one effect a key, in order of keys; empty when there is no result.
+    pub effects: Vec<Effect>,
+    /// What it read, with a failure too: a "not now" waits until some of it changes.
+    pub reads: ReadSet,
+}
+
+/// Executes a function against `state`. Never panics, and never lets the function's panic out.
+#[must_use]
+pub fn run(
+    function: &dyn Function,
+    state: &dyn StateView,
+    now: Timestamp,
+    entropy: u64,
+    arguments: &Bytes,
+) -> Execution {
+    let mut context = ExecutionContext::new(state, now, entropy);
+    let returned = check_arguments(arguments).and_then(|text| {
+        // Unwind safety: after a panic nothing of the context is used but its reads, and the
+        // state is behind a reference through which a function can only read.
+        catch_unwind(AssertUnwindSafe(|| function.execute_text(&mut context, text)))
+            .unwrap_or_else(|panic| Err(Failure::Panicked(panic_text(panic.as_ref()))))
+    });
+    let (effects, reads) = context.finish();
+    let outcome = effects.and_then(|effects| Ok((result_text(&returned?)?, effects)));
+    match outcome {
+        Ok((result, effects)) => Execution { result: Ok(result), effects, reads },
+        Err(failure) => Execution { result: Err(failure), effects: Vec::new(), reads },
+    }
+}
+
+/// The arguments as text: UTF-8, not too long, not too deep.
+fn check_arguments(arguments: &Bytes) -> Result<&str, Failure> {
+    if arguments.len() > ARGUMENTS_BYTES_MAX {
+        return Err(Failure::TooLarge(format!(
+            "arguments have at most {ARGUMENTS_BYTES_MAX} bytes, these have {}",
+            arguments.len()
+        )));
+    }
+    let text = std::str::from_utf8(arguments)
+        .map_err(|error| Failure::InvalidArguments(format!("the arguments are not UTF-8: {error}")))?;
+    if text::depth(text) > ARGUMENTS_DEPTH_MAX {
+        return Err(Failure::InvalidArguments(format!(
+            "the arguments are nested too deep: at most {ARGUMENTS_DEPTH_MAX} levels"
+        )));
+    }
+    Ok(text)
+}
+
+fn result_text(result: &Value) -> Result<Bytes, Failure> {
+    let text = result.to_string();
+    if text.len() > RESULT_BYTES_MAX {
+        return Err(Failure::TooLarge(format!(
+            "a result has at most {RESULT_BYTES_MAX} bytes, this one has {}",
+            text.len()
+        )));
+    }
+    Ok(text.into())
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+#[cfg(test)]
+mod tests;

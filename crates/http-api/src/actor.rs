@@ -1,0 +1,223 @@
+//! The gateway actor: gives the core its inputs and carries out its effects.
+//!
+//! Nothing here is durable, so an effect is carried out as soon as its input is handled; reads
+//! still share questions, because the core has only one under way at a time.
+//!
+//! It lives on the arbiter (thread) of the node's leader actor. On the node that leads, each
+//! call then goes from gateway to leader and back without waking another thread, which costs
+//! more than executing a short function.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use metrics::{Counter, Gauge};
+use protocol::message::ToGateway;
+use protocol::{Call, Message as PeerMessage, NodeId, RequestId, Tick};
+use tokio::sync::oneshot;
+
+use crate::core::{Answer, Effect, Gateway, IgnoreReason, Input};
+
+/// How often deadlines and repetitions are looked at while something is in flight: well below
+/// the shortest of them (25 ms), and nothing beside the cost of a call.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Messages that may wait for the actor: all calls that may be in flight (10,000) with their
+/// answers in the worst turn. Senders use `try_send`, and a caller refused here is told 503.
+pub const MAILBOX: usize = 16_384;
+
+/// Execute a function; the answer goes to `reply`. A caller who drops the other end goes away,
+/// its call does not. The result says whether the call was taken in.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct Submit {
+    /// What to execute.
+    pub call: Call,
+    /// How long the caller waits, from now.
+    pub wait: Duration,
+    /// Where the answer goes; exactly one, unless the node stops.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// Ask which command number a read that arrives now must reach.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct AskBarrier {
+    /// How long the reader waits, from now.
+    pub wait: Duration,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// A message for the role `gateway`, from this node's leader or another's.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FromLeader {
+    /// The sender.
+    pub from: NodeId,
+    /// What it says.
+    pub message: ToGateway,
+}
+
+/// Who leads now, as far as this node knows.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LeaderIs(pub Option<NodeId>);
+
+/// Whether a call is in flight at this gateway.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct IsInFlight(pub RequestId);
+
+/// See the module.
+pub struct GatewayActor {
+    core: Gateway,
+    send: Box<dyn Fn(NodeId, PeerMessage) + Send>,
+    replies: BTreeMap<u64, oneshot::Sender<Answer>>,
+    next_ticket: u64,
+    started: Instant,
+    ticking: Option<SpawnHandle>,
+    /// Reused between inputs.
+    effects: Vec<Effect>,
+    in_flight: Gauge,
+    sent: Counter,
+}
+
+impl GatewayActor {
+    /// An actor around `core`. `send` passes a message on to the leader of a node, this one
+    /// included; it must not block, and may drop: the core sends again.
+    #[must_use]
+    pub fn new(core: Gateway, send: Box<dyn Fn(NodeId, PeerMessage) + Send>) -> Self {
+        Self {
+            core,
+            send,
+            replies: BTreeMap::new(),
+            next_ticket: 0,
+            started: clock(),
+            ticking: None,
+            effects: Vec::new(),
+            in_flight: metrics::gauge!("quorate_gateway_calls_in_flight"),
+            sent: metrics::counter!("quorate_gateway_sent_total"),
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick(0) + clock().duration_since(self.started)
+    }
+
+    fn take(&mut self, reply: oneshot::Sender<Answer>) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.replies.insert(ticket, reply);
+        ticket
+    }
+
+    /// One input through the core, and its effects.
+    fn turn(&mut self, input: Input, ctx: &mut Context<Self>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.core.handle(input, self.now(), &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { to, message } => {
+                    self.sent.increment(1);
+                    (self.send)(to, message);
+                }
+                Effect::Answer { ticket, answer } => {
+                    if let Some(reply) = self.replies.remove(&ticket) {
+                        // A caller who has gone needs no answer.
+                        let _ = reply.send(answer);
+                    }
+                }
+                Effect::Ignored(reason) => ignored(reason),
+            }
+        }
+        self.effects = effects;
+        #[expect(clippy::cast_precision_loss, reason = "at most some thousands")]
+        self.in_flight.set(self.core.calls_in_flight() as f64);
+        if self.core.is_idle() {
+            if let Some(handle) = self.ticking.take() {
+                ctx.cancel_future(handle);
+            }
+        } else if self.ticking.is_none() {
+            self.ticking = Some(ctx.run_interval(TICK, Self::tick));
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let gone: Vec<u64> =
+            self.replies.iter().filter(|(_, reply)| reply.is_closed()).map(|(&ticket, _)| ticket).collect();
+        for ticket in gone {
+            self.replies.remove(&ticket);
+            self.turn(Input::Abandon { ticket }, ctx);
+        }
+        self.turn(Input::Tick, ctx);
+    }
+}
+
+impl Actor for GatewayActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Handler<Submit> for GatewayActor {
+    type Result = bool;
+
+    fn handle(&mut self, message: Submit, ctx: &mut Self::Context) -> bool {
+        let Submit { call, wait, reply } = message;
+        let (ticket, deadline) = (self.take(reply), self.now() + wait);
+        self.turn(Input::Submit { ticket, call, deadline }, ctx);
+        self.replies.contains_key(&ticket)
+    }
+}
+
+impl Handler<AskBarrier> for GatewayActor {
+    type Result = ();
+
+    fn handle(&mut self, message: AskBarrier, ctx: &mut Self::Context) {
+        let (ticket, deadline) = (self.take(message.reply), self.now() + message.wait);
+        self.turn(Input::Barrier { ticket, deadline }, ctx);
+    }
+}
+
+impl Handler<FromLeader> for GatewayActor {
+    type Result = ();
+
+    fn handle(&mut self, FromLeader { from, message }: FromLeader, ctx: &mut Self::Context) {
+        self.turn(Input::FromLeader { from, message }, ctx);
+    }
+}
+
+impl Handler<LeaderIs> for GatewayActor {
+    type Result = ();
+
+    fn handle(&mut self, LeaderIs(leader): LeaderIs, ctx: &mut Self::Context) {
+        if self.core.leader() != leader {
+            let calls = self.core.calls_in_flight();
+            match leader {
+                Some(node) => tracing::info!(leader = node.0, calls, "node {node} leads; calls in flight go to it"),
+                None => tracing::warn!(calls, "no leader is known; calls wait until one is"),
+            }
+        }
+        self.turn(Input::LeaderIs(leader), ctx);
+    }
+}
+
+impl Handler<IsInFlight> for GatewayActor {
+    type Result = bool;
+
+    fn handle(&mut self, IsInFlight(request): IsInFlight, _: &mut Self::Context) -> bool {
+        self.core.is_in_flight(&request)
+    }
+}
+
+fn ignored(reason: IgnoreReason) {
+    metrics::counter!("quorate_gateway_ignored_total", "reason" => reason.name()).increment(1);
+}
+
+#[expect(clippy::disallowed_methods, reason = "the actor reads the clock for its core")]
+fn clock() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,45 @@
+//! What all routes of a server share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix_web::http::header::HeaderValue;
+use metrics_exporter_prometheus::PrometheusHandle;
+use protocol::RequestId;
+
+use crate::backend::{Backend, Limits};
+
+/// Shared by all threads of the server.
+pub(crate) struct Api {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) limits: Limits,
+    pub(crate) prometheus: PrometheusHandle,
+    /// The value of `Quorate-Node`.
+    pub(crate) node_header: HeaderValue,
+    entropy: u64,
+    calls: AtomicU64,
+}
+
+impl Api {
+    pub(crate) fn new(backend: Arc<dyn Backend>, entropy: u64, prometheus: PrometheusHandle) -> Self {
+        let (id, name) = backend.node();
+        // A name that is not visible ASCII cannot stand in a header; the id can.
+        let node_header = HeaderValue::from_str(name).unwrap_or_else(|_| HeaderValue::from(id.0));
+        Self { limits: backend.limits(), backend, prometheus, node_header, entropy, calls: AtomicU64::new(0) }
+    }
+
+    /// A number that no other call of this gateway, its other lives or other gateways has.
+    fn fresh(&self) -> u128 {
+        (u128::from(self.entropy) << 64) | u128::from(self.calls.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An id for a call whose caller gave none.
+    pub(crate) fn request_id(&self) -> RequestId {
+        RequestId::Gateway(self.fresh())
+    }
+
+    /// A key for a caller who gave none and wants to ask later.
+    pub(crate) fn caller_key(&self) -> RequestId {
+        RequestId::Caller(format!("{:032x}", self.fresh()))
+    }
+}

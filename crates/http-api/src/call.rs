@@ -1,0 +1,249 @@
+//! A call on its way to the leader and back, and what its outcome is in HTTP.
+
+use std::time::Duration;
+
+use actix::prelude::SendError;
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use bytes::Bytes;
+use protocol::{Call, CommandNumber, Outcome, RequestId};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::actor::Submit;
+use crate::api::Api;
+use crate::core::{Answer, Unavailable};
+use crate::json;
+use crate::names;
+use crate::problem::Problem;
+use crate::request::{Wishes, path_segment};
+
+/// How much longer than the caller's own `wait` an answer may take to get here: a refusal that
+/// did not pass leaves the leader only when that wait is over.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A call that was executed, or had been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// Its command; `None` when nothing changed.
+    pub(crate) command: Option<CommandNumber>,
+    /// The number of the state after it.
+    pub(crate) at: CommandNumber,
+    /// What the function returned, JSON text.
+    pub(crate) result: Bytes,
+    /// The outcome was stored by an earlier call with the same key.
+    pub(crate) replayed: bool,
+}
+
+impl Done {
+    /// `{"command": N, "result": …}`, the result as the function wrote it. `more` goes before.
+    pub(crate) fn body(&self, more: &str) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.result.len() + more.len() + 48);
+        body.extend_from_slice(b"{");
+        body.extend_from_slice(more.as_bytes());
+        body.extend_from_slice(b"\"command\":");
+        match self.command {
+            Some(command) => body.extend_from_slice(command.0.to_string().as_bytes()),
+            None => body.extend_from_slice(b"null"),
+        }
+        body.extend_from_slice(b",\"result\":");
+        body.extend_from_slice(if self.result.is_empty() { b"null" } else { &self.result });
+        body.extend_from_slice(b"}");
+        body
+    }
+}
+
+/// A call for the leader. The arguments are JSON text that was checked.
+pub(crate) fn new_call(api: &Api, function: String, arguments: Bytes, wishes: &Wishes) -> Result<Call, Problem> {
+    let fingerprint = match wishes.key {
+        Some(_) => json::fingerprint(&function, &arguments).map_err(|error| invalid_json(&error))?,
+        None => json::fingerprint_of_bytes(&function, &arguments),
+    };
+    let request = wishes.key.clone().unwrap_or_else(|| api.request_id());
+    Ok(Call { request, fingerprint, function, arguments, patience: wishes.wait.unwrap_or_default() })
+}
+
+/// 400: the body is not JSON.
+pub(crate) fn invalid_json(error: &serde_json::Error) -> Problem {
+    Problem::bad_request("invalid_json", format!("the body is not JSON that can be read: {error}"))
+}
+
+/// How far a call got when its caller is answered.
+pub(crate) enum Reply {
+    /// Executed, with the wait that the caller chose.
+    Done(Done, Option<Duration>),
+    /// Taken in; where to ask.
+    Accepted(HttpResponse),
+}
+
+impl Reply {
+    pub(crate) fn respond(self) -> HttpResponse {
+        match self {
+            Self::Done(done, wait) => respond(&done, wait),
+            Self::Accepted(response) => response,
+        }
+    }
+}
+
+/// Executes a call as its caller wishes: waits for the outcome, or says where to ask for it.
+pub(crate) async fn run(api: &Api, function: String, arguments: Bytes, mut wishes: Wishes) -> Result<Reply, Problem> {
+    if !wishes.respond_async {
+        let call = new_call(api, function, arguments, &wishes)?;
+        return Ok(Reply::Done(execute(api, call, wishes.wait).await?, wishes.wait));
+    }
+    let key = wishes.key.get_or_insert_with(|| api.caller_key()).to_string();
+    let call = new_call(api, function, arguments, &wishes)?;
+    accept(api, call, wishes.wait.unwrap_or(api.limits.wait_max)).await?;
+    let location = location(&key);
+    let response = HttpResponse::Accepted()
+        .insert_header((header::LOCATION, location.as_str()))
+        .insert_header((names::PREFERENCE_APPLIED, "respond-async"))
+        .json(json!({"idempotency_key": key, "location": location}));
+    Ok(Reply::Accepted(response))
+}
+
+/// Where to ask for the outcome of a call.
+fn location(key: &str) -> String {
+    format!("/v1/calls/{}", path_segment(key))
+}
+
+/// Sends a call and waits for its outcome.
+async fn execute(api: &Api, call: Call, wait: Option<Duration>) -> Result<Done, Problem> {
+    let instance = instance(&call.request);
+    let answer = submit(api, call, wait)?;
+    outcome(answer.await, instance)
+}
+
+/// Sends a call; the answer comes later.
+pub(crate) fn submit(api: &Api, call: Call, wait: Option<Duration>) -> Result<oneshot::Receiver<Answer>, Problem> {
+    if api.backend.stopping() {
+        return Err(Problem::stopping());
+    }
+    let (reply, answer) = oneshot::channel();
+    let wait = wait.map_or(api.limits.wait, |wait| wait + GRACE);
+    api.backend.gateway().try_send(Submit { call, wait, reply }).map_err(|error| refused(&error))?;
+    Ok(answer)
+}
+
+/// Sends a call whose caller does not wait.
+async fn accept(api: &Api, call: Call, wait: Duration) -> Result<(), Problem> {
+    if api.backend.stopping() {
+        return Err(Problem::stopping());
+    }
+    let instance = instance(&call.request);
+    let (reply, mut answer) = oneshot::channel();
+    let taken = api.backend.gateway().send(Submit { call, wait, reply }).await;
+    match taken {
+        Ok(true) => Ok(()),
+        // Answered at once: turned away, unless the whole call has already been executed.
+        Ok(false) => match answer.try_recv() {
+            Ok(answer) => outcome(Ok(answer), instance).map(|_| ()),
+            Err(_) => Ok(()),
+        },
+        Err(_) => Err(Problem::stopping()),
+    }
+}
+
+/// The gateway's mailbox did not take a message.
+pub(crate) fn refused<T>(error: &SendError<T>) -> Problem {
+    match error {
+        SendError::Full(_) => Problem::unavailable("busy", "this node has too much to do; ask again, or another node"),
+        SendError::Closed(_) => Problem::stopping(),
+    }
+}
+
+/// Where to ask for the outcome later, when the caller named the call.
+pub(crate) fn instance(request: &RequestId) -> Option<String> {
+    match request {
+        RequestId::Caller(key) => Some(location(key)),
+        RequestId::Gateway(_) => None,
+    }
+}
+
+/// What an answer is in HTTP.
+pub(crate) fn outcome(
+    answer: Result<Answer, oneshot::error::RecvError>,
+    instance: Option<String>,
+) -> Result<Done, Problem> {
+    match answer {
+        Ok(Answer::Outcome { outcome, settled }) => executed(outcome, settled).map_err(|p| p.instance(instance)),
+        Ok(Answer::Unknown) => {
+            let detail = "no outcome within the wait; the call may have been executed, or may still be: send it again \
+                          with the same Idempotency-Key";
+            let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_outcome", detail);
+            Err(problem.unknown().retry_later().instance(instance))
+        }
+        Ok(Answer::NotExecuted(why)) => Err(unavailable(why)),
+        Ok(Answer::BarrierPassed(_)) => unreachable!("a call is not answered like a read"),
+        Err(_) => Err(Problem::stopping().unknown().instance(instance)),
+    }
+}
+
+/// Why a call or read came to nothing.
+pub(crate) fn unavailable(why: Unavailable) -> Problem {
+    match why {
+        Unavailable::NoLeader => {
+            Problem::unavailable("no_leader", "no leader is known; a majority of the acceptors may be down")
+        }
+        Unavailable::NoAnswer => {
+            let detail = "the leader did not confirm the read in time; it may have lost its majority. Read with \
+                          consistency=local to see what this node knows";
+            Problem::unavailable("no_majority", detail)
+        }
+        Unavailable::TooMany => Problem::overloaded(),
+    }
+}
+
+fn executed(outcome: Outcome, settled: bool) -> Result<Done, Problem> {
+    // A copy of the call that may still run makes a refusal less than final.
+    let final_if_settled = |problem: Problem| if settled { problem } else { problem.unknown() };
+    let unprocessable = |code, detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
+    match outcome {
+        Outcome::Issued { command, result, replayed } => {
+            Ok(Done { command: Some(command), at: command, result, replayed })
+        }
+        Outcome::Unchanged { at, result } => Ok(Done { command: None, at, result, replayed: false }),
+        Outcome::Refused { at, code, message } if code == "precondition_failed" => {
+            Err(final_if_settled(precondition_failed(message).at(at)))
+        }
+        Outcome::Refused { at, code, message } => {
+            Err(final_if_settled(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).at(at)))
+        }
+        Outcome::InvalidArguments { message } => Err(Problem::bad_request("invalid_arguments", message)),
+        Outcome::UnknownFunction => Err(Problem::not_found(
+            "unknown_function",
+            "there is no function of that name; GET /v1/functions lists all",
+        )),
+        Outcome::RequestReused => Err(unprocessable(
+            "idempotency_key_reused",
+            "this Idempotency-Key was used with another function or other arguments; take a new one".to_owned(),
+        )),
+        Outcome::Failed { message } => Err(final_if_settled(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "function_failed",
+            format!("the function failed and changed nothing: {message}"),
+        ))),
+        Outcome::Overloaded => Err(final_if_settled(Problem::overloaded())),
+        Outcome::NotLeader | Outcome::LeadershipLost => unreachable!("the gateway asks on instead of answering that"),
+    }
+}
+
+/// 412.
+pub(crate) fn precondition_failed(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
+}
+
+/// The reply to a call that was waited for.
+fn respond(done: &Done, wait: Option<Duration>) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+    response.insert_header((names::COMMAND, HeaderValue::from(done.at.0)));
+    if done.replayed {
+        response.insert_header((names::IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")));
+    }
+    if let Some(wait) = wait {
+        response.insert_header((names::PREFERENCE_APPLIED, format!("wait={}", wait.as_secs())));
+    }
+    response.body(done.body(""))
+}

@@ -1,0 +1,546 @@
+//! What a gateway remembers of calls and reads until they are answered.
+//!
+//! A caller talks to any living node and should see a delay, not an error, when the leader
+//! changes. So the gateway keeps each call until it has an outcome and sends it again, under
+//! the same request id, when the leader changes, when a leader says that it does not lead or
+//! no longer leads, and when nothing was heard for a while. The request id makes a repetition
+//! the same call (DESIGN 6, *Exactly once*; S-23).
+//!
+//! A read asks the leader which command number it must reach. All reads that wait share one
+//! question, and a question counts only for reads that had arrived before it was asked; every
+//! repetition has a fresh id, so that an old answer is no answer (S-20).
+//!
+//! What a caller is told when time is up is exact: *not executed* only when no copy of the
+//! call can still run anywhere, *unknown* otherwise (S-22).
+//!
+//! Caveat: a copy that was sent twice to one leader may run after the first one was refused.
+//! [`Answer::Outcome::settled`] says whether that is excluded.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::Duration;
+
+use protocol::message::{Executed, ReadBarrier, ToGateway, ToLeader};
+use protocol::{Call, CommandNumber, Message, NodeId, Outcome, RequestId, Tick};
+
+#[cfg(test)]
+mod tests;
+
+/// The bounds of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// The most calls, and the most callers and readers, that wait at once: some seconds of
+    /// what a cluster executes. More wait for nothing but memory.
+    pub in_flight: usize,
+    /// The most bytes of arguments in flight: they are kept for sending again.
+    pub bytes: usize,
+    /// How long a sent call waits for its answer before it is sent again; doubles up to
+    /// [`Settings::resend_max`]. Above the usual time of a call, below a caller's patience.
+    pub resend: Duration,
+    /// The longest such wait.
+    pub resend_max: Duration,
+    /// How long to wait after the leader said "not I" or "not now" before asking it again;
+    /// doubles up to [`Settings::resend`]. Short: a new leader is ready in a few round trips.
+    pub retry: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            in_flight: 10_000,
+            bytes: 64 << 20,
+            resend: Duration::from_millis(300),
+            resend_max: Duration::from_secs(2),
+            retry: Duration::from_millis(25),
+        }
+    }
+}
+
+/// What happens to a gateway. `ticket` names a waiting caller; the actor never uses one twice.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A caller wants a function executed and waits until `deadline`.
+    Submit {
+        /// The caller.
+        ticket: u64,
+        /// What to execute.
+        call: Call,
+        /// Until when the caller waits.
+        deadline: Tick,
+    },
+    /// A reader wants to know which number a read that arrives now must reach.
+    Barrier {
+        /// The reader.
+        ticket: u64,
+        /// Until when the reader waits.
+        deadline: Tick,
+    },
+    /// A leader, or who was thought to be one, says something.
+    FromLeader {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: ToGateway,
+    },
+    /// Who leads now, as far as this node knows.
+    LeaderIs(Option<NodeId>),
+    /// Time has passed.
+    Tick,
+    /// A caller or reader has gone away. A call goes on without it.
+    Abandon {
+        /// Who.
+        ticket: u64,
+    },
+}
+
+/// What a gateway wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Send a message to a leader.
+    Send {
+        /// The node.
+        to: NodeId,
+        /// The message.
+        message: Message,
+    },
+    /// Tell a caller or reader; its ticket is used up.
+    Answer {
+        /// Who.
+        ticket: u64,
+        /// What.
+        answer: Answer,
+    },
+    /// Something was left aside.
+    Ignored(IgnoreReason),
+}
+
+/// What a caller or reader is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// What became of the call. Never `NotLeader` or `LeadershipLost`.
+    Outcome {
+        /// The outcome.
+        outcome: Outcome,
+        /// No other copy of the call can still run: what was not executed never will be.
+        settled: bool,
+    },
+    /// A state with this number or a later one shows all that was acknowledged before the
+    /// question.
+    BarrierPassed(CommandNumber),
+    /// Time is up; the call was not executed and never will be, or the read is not possible.
+    NotExecuted(Unavailable),
+    /// Time is up, and the call may have been executed, or may still be.
+    Unknown,
+}
+
+/// Why a call or read came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unavailable {
+    /// No leader was known, or none would take it.
+    NoLeader,
+    /// A leader is known, but did not confirm the read in time: it may have lost its majority.
+    NoAnswer,
+    /// Too many callers and readers wait already.
+    TooMany,
+}
+
+/// Why an input changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IgnoreReason {
+    /// An outcome of a call that is not, or no longer, in flight here.
+    NotInFlight,
+    /// The answer to a question that was replaced by a newer one.
+    OldBarrier,
+    /// The leader is the one already known.
+    SameLeader,
+}
+
+impl IgnoreReason {
+    /// The name, for metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotInFlight => "not_in_flight",
+            Self::OldBarrier => "old_barrier",
+            Self::SameLeader => "same_leader",
+        }
+    }
+}
+
+/// A call that has no outcome yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Flight {
+    call: Call,
+    /// Who waits for it, and until when. May be empty: a call goes on without its callers.
+    callers: BTreeMap<u64, Tick>,
+    /// The latest deadline of all who ever waited: then the call is given up.
+    expires: Tick,
+    /// When the caller's patience with "not now" ends; a later leader gets what is left of it.
+    patient_until: Tick,
+    /// How many copies went to whom that may still run there.
+    copies: BTreeMap<NodeId, u32>,
+    /// When to send it (again) to the leader. Nothing only while no leader is known.
+    again: Option<Tick>,
+    /// How long to wait for the next answer.
+    pause: Duration,
+    /// How often this leader has put it off.
+    refusals: u32,
+}
+
+impl Flight {
+    /// A copy sent once and declined will not run. Of two copies, one may still be on its way.
+    fn declined_by(&mut self, node: NodeId) {
+        if self.copies.get(&node) == Some(&1) {
+            self.copies.remove(&node);
+        }
+    }
+
+    /// No copy but the one answered by `node` can still run.
+    fn settled_by(&self, node: NodeId) -> bool {
+        self.copies.iter().all(|(&to, &count)| to == node && count == 1)
+    }
+}
+
+/// The question that is with the leader now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Round {
+    id: u64,
+    /// The readers that had arrived before it was asked.
+    readers: BTreeMap<u64, Tick>,
+    /// When to ask anew.
+    again: Tick,
+}
+
+/// The gateway of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Gateway {
+    settings: Settings,
+    leader: Option<NodeId>,
+    flights: BTreeMap<RequestId, Flight>,
+    /// The call that each caller waits for.
+    callers: BTreeMap<u64, RequestId>,
+    /// Bytes of arguments in flight.
+    bytes: usize,
+    round: Option<Round>,
+    /// Readers that came after the question was asked, or while no leader is known.
+    readers: BTreeMap<u64, Tick>,
+    /// The id of the next question.
+    next_barrier: u64,
+    /// How long to wait for the next answer to a question.
+    barrier_pause: Duration,
+    /// How often this leader has put the readers off.
+    barrier_refusals: u32,
+}
+
+impl Gateway {
+    /// A gateway with nothing in flight. `first_barrier` is chance, so that an answer meant for
+    /// an earlier life of this node is no answer.
+    #[must_use]
+    pub fn new(settings: Settings, first_barrier: u64) -> Self {
+        let barrier_pause = settings.resend;
+        Self {
+            settings,
+            leader: None,
+            flights: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            bytes: 0,
+            round: None,
+            readers: BTreeMap::new(),
+            next_barrier: first_barrier,
+            barrier_pause,
+            barrier_refusals: 0,
+        }
+    }
+
+    /// Whether nothing waits for anything, so that ticks are not needed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.round.is_none() && self.readers.is_empty()
+    }
+
+    /// How many calls have no outcome yet.
+    #[must_use]
+    pub fn calls_in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Whether this call has no outcome yet.
+    #[must_use]
+    pub fn is_in_flight(&self, request: &RequestId) -> bool {
+        self.flights.contains_key(request)
+    }
+
+    /// Who leads, as far as the gateway knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// Takes one input and says what to do.
+    pub fn handle(&mut self, input: Input, now: Tick, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Submit { ticket, call, deadline } => self.submit(ticket, call, deadline, now, effects),
+            Input::Barrier { ticket, deadline } => self.barrier(ticket, deadline, now, effects),
+            Input::FromLeader { from, message: ToGateway::Executed(executed) } => {
+                self.executed(from, executed, now, effects);
+            }
+            Input::FromLeader { from, message: ToGateway::BarrierPassed(passed) } => {
+                self.barrier_passed(from, passed.id, passed.at, now, effects);
+            }
+            Input::LeaderIs(leader) => self.leader_is(leader, now, effects),
+            Input::Tick => self.tick(now, effects),
+            Input::Abandon { ticket } => self.abandon(ticket),
+        }
+    }
+
+    fn submit(&mut self, ticket: u64, call: Call, deadline: Tick, now: Tick, effects: &mut Vec<Effect>) {
+        assert!(!self.callers.contains_key(&ticket), "a ticket names one caller");
+        let answer = |outcome| Effect::Answer { ticket, answer: Answer::Outcome { outcome, settled: true } };
+        if self.waiting() >= self.settings.in_flight {
+            effects.push(answer(Outcome::Overloaded));
+            return;
+        }
+        if let Some(flight) = self.flights.get_mut(&call.request) {
+            if flight.call.fingerprint != call.fingerprint {
+                effects.push(answer(Outcome::RequestReused));
+                return;
+            }
+            flight.callers.insert(ticket, deadline);
+            flight.expires = flight.expires.max(deadline);
+            self.callers.insert(ticket, call.request);
+            return;
+        }
+        let bytes = self.bytes.saturating_add(call.arguments.len());
+        if self.flights.len() >= self.settings.in_flight || bytes > self.settings.bytes {
+            effects.push(answer(Outcome::Overloaded));
+            return;
+        }
+        let request = call.request.clone();
+        let flight = Flight {
+            patient_until: now + call.patience,
+            call,
+            callers: BTreeMap::from([(ticket, deadline)]),
+            expires: deadline,
+            copies: BTreeMap::new(),
+            again: None,
+            pause: self.settings.resend,
+            refusals: 0,
+        };
+        self.bytes = bytes;
+        self.callers.insert(ticket, request.clone());
+        let flight = self.flights.entry(request).or_insert(flight);
+        send(&self.settings, self.leader, flight, now, effects);
+    }
+
+    fn executed(&mut self, from: NodeId, executed: Executed, now: Tick, effects: &mut Vec<Effect>) {
+        let Executed { request, outcome } = executed;
+        let Some(flight) = self.flights.get_mut(&request) else {
+            effects.push(Effect::Ignored(IgnoreReason::NotInFlight));
+            return;
+        };
+        let settled = flight.settled_by(from);
+        match outcome {
+            Outcome::NotLeader => {
+                flight.declined_by(from);
+                put_off(&self.settings, self.leader, flight, from, now);
+            }
+            Outcome::LeadershipLost => put_off(&self.settings, self.leader, flight, from, now),
+            // Of several copies another one may have run, or be waiting: only asking on tells.
+            Outcome::Overloaded if !settled => put_off(&self.settings, self.leader, flight, from, now),
+            Outcome::Issued { .. }
+            | Outcome::Unchanged { .. }
+            | Outcome::Refused { .. }
+            | Outcome::InvalidArguments { .. }
+            | Outcome::UnknownFunction
+            | Outcome::RequestReused
+            | Outcome::Failed { .. }
+            | Outcome::Overloaded => self.finish(&request, &outcome, settled, effects),
+        }
+    }
+
+    /// Answers all who wait for the call and forgets it.
+    fn finish(&mut self, request: &RequestId, outcome: &Outcome, settled: bool, effects: &mut Vec<Effect>) {
+        let flight = self.flights.remove(request).expect("the call is in flight");
+        self.bytes -= flight.call.arguments.len();
+        for &ticket in flight.callers.keys() {
+            self.callers.remove(&ticket);
+            let answer = Answer::Outcome { outcome: outcome.clone(), settled };
+            effects.push(Effect::Answer { ticket, answer });
+        }
+    }
+
+    fn barrier(&mut self, ticket: u64, deadline: Tick, now: Tick, effects: &mut Vec<Effect>) {
+        if self.waiting() >= self.settings.in_flight {
+            effects.push(Effect::Answer { ticket, answer: Answer::NotExecuted(Unavailable::TooMany) });
+            return;
+        }
+        let earlier = self.readers.insert(ticket, deadline);
+        assert!(earlier.is_none(), "a ticket names one reader");
+        // With a question under way, this reader came too late for it and waits for the next.
+        if self.round.is_none() {
+            self.ask(now, effects);
+        }
+    }
+
+    /// Asks a fresh question for all readers there are, if there are any and a leader is known.
+    fn ask(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        if let Some(round) = self.round.take() {
+            self.readers.extend(round.readers);
+        }
+        let Some(to) = self.leader else { return };
+        if self.readers.is_empty() {
+            return;
+        }
+        let id = self.next_barrier;
+        self.next_barrier = self.next_barrier.wrapping_add(1);
+        self.round = Some(Round { id, readers: mem::take(&mut self.readers), again: now + self.barrier_pause });
+        self.barrier_pause = self.settings.resend_max.min(self.barrier_pause * 2);
+        effects.push(Effect::Send { to, message: Message::Leader(ToLeader::ReadBarrier(ReadBarrier { id })) });
+    }
+
+    fn barrier_passed(
+        &mut self,
+        from: NodeId,
+        id: u64,
+        at: Option<CommandNumber>,
+        now: Tick,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(round) = self.round.as_mut().filter(|round| round.id == id && self.leader == Some(from)) else {
+            effects.push(Effect::Ignored(IgnoreReason::OldBarrier));
+            return;
+        };
+        let Some(at) = at else {
+            round.again = now + retry_pause(&self.settings, self.barrier_refusals);
+            self.barrier_refusals = self.barrier_refusals.saturating_add(1);
+            return;
+        };
+        let answered = mem::take(&mut round.readers);
+        self.round = None;
+        self.reset_barrier_pauses();
+        let answers = answered.into_keys().map(|ticket| Effect::Answer { ticket, answer: Answer::BarrierPassed(at) });
+        effects.extend(answers);
+        self.ask(now, effects);
+    }
+
+    fn leader_is(&mut self, leader: Option<NodeId>, now: Tick, effects: &mut Vec<Effect>) {
+        if self.leader == leader {
+            effects.push(Effect::Ignored(IgnoreReason::SameLeader));
+            return;
+        }
+        self.leader = leader;
+        for flight in self.flights.values_mut() {
+            flight.pause = self.settings.resend;
+            flight.refusals = 0;
+            send(&self.settings, leader, flight, now, effects);
+        }
+        self.reset_barrier_pauses();
+        self.ask(now, effects);
+    }
+
+    fn tick(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        self.expire_calls(now, effects);
+        self.expire_reads(now, effects);
+        for flight in self.flights.values_mut() {
+            if flight.again.is_some_and(|again| again <= now) {
+                send(&self.settings, self.leader, flight, now, effects);
+            }
+        }
+        if self.round.as_ref().is_some_and(|round| round.again <= now) {
+            self.ask(now, effects);
+        }
+    }
+
+    fn expire_calls(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        let (callers, bytes) = (&mut self.callers, &mut self.bytes);
+        self.flights.retain(|_, flight| {
+            let given_up = flight.expires <= now;
+            // A call that goes on for somebody else may still be executed.
+            let may_run = !given_up || !flight.copies.is_empty();
+            flight.callers.retain(|&ticket, &mut deadline| {
+                if deadline > now {
+                    return true;
+                }
+                let answer = if may_run { Answer::Unknown } else { Answer::NotExecuted(Unavailable::NoLeader) };
+                callers.remove(&ticket);
+                effects.push(Effect::Answer { ticket, answer });
+                false
+            });
+            if given_up {
+                *bytes -= flight.call.arguments.len();
+            }
+            !given_up
+        });
+    }
+
+    fn expire_reads(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        let why = if self.leader.is_some() { Unavailable::NoAnswer } else { Unavailable::NoLeader };
+        let mut expire = |readers: &mut BTreeMap<u64, Tick>| {
+            readers.retain(|&ticket, &mut deadline| {
+                if deadline <= now {
+                    effects.push(Effect::Answer { ticket, answer: Answer::NotExecuted(why) });
+                }
+                deadline > now
+            });
+        };
+        expire(&mut self.readers);
+        if let Some(round) = self.round.as_mut() {
+            expire(&mut round.readers);
+            // A question that nobody waits for any more; later readers need a new one.
+            if round.readers.is_empty() && self.readers.is_empty() {
+                self.round = None;
+            }
+        }
+    }
+
+    fn abandon(&mut self, ticket: u64) {
+        if let Some(request) = self.callers.remove(&ticket) {
+            let flight = self.flights.get_mut(&request).expect("a caller waits for a call in flight");
+            flight.callers.remove(&ticket);
+            return;
+        }
+        self.readers.remove(&ticket);
+        if let Some(round) = self.round.as_mut() {
+            round.readers.remove(&ticket);
+        }
+    }
+
+    fn reset_barrier_pauses(&mut self) {
+        self.barrier_pause = self.settings.resend;
+        self.barrier_refusals = 0;
+    }
+
+    /// How many callers and readers wait.
+    fn waiting(&self) -> usize {
+        let asked = self.round.as_ref().map_or(0, |round| round.readers.len());
+        self.callers.len() + self.readers.len() + asked
+    }
+}
+
+/// Sends the call to the leader and notes when to send it again; without one, it waits.
+fn send(settings: &Settings, leader: Option<NodeId>, flight: &mut Flight, now: Tick, effects: &mut Vec<Effect>) {
+    let Some(to) = leader else {
+        flight.again = None;
+        return;
+    };
+    *flight.copies.entry(to).or_default() += 1;
+    flight.again = Some(now + flight.pause);
+    flight.pause = settings.resend_max.min(flight.pause * 2);
+    let call = Call { patience: flight.patient_until.since(now), ..flight.call.clone() };
+    effects.push(Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) });
+}
+
+/// The leader put the call off: ask it again soon. To another leader it was sent already, when
+/// that one became known.
+fn put_off(settings: &Settings, leader: Option<NodeId>, flight: &mut Flight, from: NodeId, now: Tick) {
+    if leader == Some(from) {
+        flight.again = Some(now + retry_pause(settings, flight.refusals));
+        flight.refusals = flight.refusals.saturating_add(1);
+    }
+}
+
+/// `retry`, doubled with every refusal up to `resend`.
+fn retry_pause(settings: &Settings, refusals: u32) -> Duration {
+    // 2^16 times the shortest useful pause is beyond any `resend`.
+    settings.resend.min(settings.retry * (1 << refusals.min(16)))
+}

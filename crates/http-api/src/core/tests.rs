@@ -1,0 +1,462 @@
+//! Exact effects of the gateway core.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use protocol::Fingerprint;
+use protocol::message::BarrierPassed;
+
+use super::*;
+
+const A: NodeId = NodeId(1);
+const B: NodeId = NodeId(2);
+const SECOND: Tick = Tick(1_000_000);
+
+fn ms(millis: u64) -> Tick {
+    Tick(millis * 1_000)
+}
+
+fn call(key: &str) -> Call {
+    Call {
+        request: RequestId::caller(key).expect("a valid key"),
+        fingerprint: Fingerprint([1; 16]),
+        function: "f".into(),
+        arguments: Bytes::from_static(b"{}"),
+        patience: Duration::ZERO,
+    }
+}
+
+fn issued(number: u64) -> Outcome {
+    Outcome::Issued { command: CommandNumber(number), result: Bytes::from_static(b"{}"), replayed: false }
+}
+
+fn refusal() -> Outcome {
+    Outcome::Refused { at: CommandNumber(3), code: "insufficient_stock".into(), message: "too little".into() }
+}
+
+/// A gateway and a clock that the test moves.
+struct World {
+    core: Gateway,
+    now: Tick,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    fn with(settings: Settings) -> Self {
+        Self { core: Gateway::new(settings, 100), now: Tick(0) }
+    }
+
+    fn led_by(node: NodeId) -> Self {
+        let mut world = Self::new();
+        assert_eq!(world.handle(Input::LeaderIs(Some(node))), []);
+        world
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.core.handle(input, self.now, &mut effects);
+        effects
+    }
+
+    fn submit(&mut self, ticket: u64, call: Call) -> Vec<Effect> {
+        self.handle(Input::Submit { ticket, call, deadline: SECOND })
+    }
+
+    fn barrier(&mut self, ticket: u64) -> Vec<Effect> {
+        self.handle(Input::Barrier { ticket, deadline: SECOND })
+    }
+
+    fn executed(&mut self, from: NodeId, key: &str, outcome: Outcome) -> Vec<Effect> {
+        let request = RequestId::caller(key).expect("a valid key");
+        self.handle(Input::FromLeader { from, message: ToGateway::Executed(Executed { request, outcome }) })
+    }
+
+    fn passed(&mut self, from: NodeId, id: u64, at: Option<u64>) -> Vec<Effect> {
+        let message = ToGateway::BarrierPassed(BarrierPassed { id, at: at.map(CommandNumber) });
+        self.handle(Input::FromLeader { from, message })
+    }
+
+    fn tick_at(&mut self, now: Tick) -> Vec<Effect> {
+        self.now = now;
+        self.handle(Input::Tick)
+    }
+}
+
+fn sent(to: NodeId, call: Call) -> Effect {
+    Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) }
+}
+
+fn asked(to: NodeId, id: u64) -> Effect {
+    Effect::Send { to, message: Message::Leader(ToLeader::ReadBarrier(ReadBarrier { id })) }
+}
+
+fn answer(ticket: u64, answer: Answer) -> Effect {
+    Effect::Answer { ticket, answer }
+}
+
+fn told(ticket: u64, outcome: Outcome, settled: bool) -> Effect {
+    answer(ticket, Answer::Outcome { outcome, settled })
+}
+
+fn old() -> [Effect; 1] {
+    [Effect::Ignored(IgnoreReason::OldBarrier)]
+}
+
+/// Catches a call that is not sent at once, answered wrongly, or remembered for ever.
+#[test]
+fn a_call_goes_to_the_leader_and_its_outcome_to_the_caller() {
+    let mut world = World::led_by(A);
+    assert_eq!(world.submit(1, call("k")), [sent(A, call("k"))]);
+    assert!(world.core.is_in_flight(&call("k").request));
+    assert_eq!(world.executed(A, "k", issued(7)), [told(1, issued(7), true)]);
+    assert!(world.core.is_idle());
+    assert_eq!(world.executed(A, "k", issued(7)), [Effect::Ignored(IgnoreReason::NotInFlight)]);
+}
+
+/// A11: catches a call that is lost, or answered with an error, when there is no leader for a
+/// while, or another one.
+#[test]
+fn calls_wait_for_a_leader_and_follow_it() {
+    let mut world = World::new();
+    assert_eq!(world.submit(1, call("k")), []);
+    assert_eq!(world.tick_at(ms(900)), [], "without a leader there is nobody to ask");
+    assert_eq!(world.handle(Input::LeaderIs(Some(A))), [sent(A, call("k"))]);
+    assert_eq!(world.handle(Input::LeaderIs(Some(A))), [Effect::Ignored(IgnoreReason::SameLeader)]);
+    assert_eq!(world.handle(Input::LeaderIs(None)), []);
+    assert_eq!(world.handle(Input::LeaderIs(Some(B))), [sent(B, call("k"))]);
+    assert_eq!(
+        world.executed(B, "k", issued(7)),
+        [told(1, issued(7), false)],
+        "the first copy may still be on its way"
+    );
+}
+
+/// Catches a refusal by a node that does not lead being passed on to the caller, and a busy
+/// loop with a leader that is not ready.
+#[test]
+fn a_node_that_does_not_lead_is_asked_again_after_growing_pauses() {
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    for (at, again) in [(0, 25), (25, 75), (75, 175), (175, 375), (375, 675), (675, 975)] {
+        assert_eq!(world.tick_at(ms(at)).len(), usize::from(at > 0), "at {at}");
+        assert_eq!(world.executed(A, "k", Outcome::NotLeader), []);
+        assert_eq!(world.tick_at(ms(again - 1)), [], "before {again}");
+    }
+    // Told by a node that is no longer thought to lead: the new leader has the call already.
+    assert_eq!(world.handle(Input::LeaderIs(Some(B))), [sent(B, call("k"))]);
+    assert_eq!(world.executed(A, "k", Outcome::NotLeader), []);
+    assert_eq!(world.tick_at(ms(990)), []);
+}
+
+/// A11, S-21: catches a lost leadership that ends a call: only the next leader knows.
+#[test]
+fn a_call_whose_leader_lost_the_lead_is_sent_again() {
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    assert_eq!(world.executed(A, "k", Outcome::LeadershipLost), []);
+    assert_eq!(world.tick_at(ms(25)), [sent(A, call("k"))]);
+    assert_eq!(world.executed(A, "k", Outcome::LeadershipLost), []);
+    assert_eq!(world.handle(Input::LeaderIs(Some(B))), [sent(B, call("k"))]);
+    let replayed = Outcome::Issued { command: CommandNumber(7), result: Bytes::new(), replayed: true };
+    assert_eq!(world.executed(B, "k", replayed.clone()), [told(1, replayed, false)]);
+}
+
+/// A12: catches a lost message that leaves a caller waiting, and a storm of repetitions.
+#[test]
+fn silence_is_answered_with_repetition_less_and_less_often() {
+    let mut world = World::led_by(A);
+    world.handle(Input::Submit { ticket: 1, call: call("k"), deadline: ms(60_000) });
+    let mut repeated = Vec::new();
+    for at in 1..10_000 {
+        let effects = world.tick_at(ms(at));
+        if !effects.is_empty() {
+            assert_eq!(effects, [sent(A, call("k"))]);
+            repeated.push(at);
+        }
+    }
+    assert_eq!(repeated, [300, 900, 2_100, 4_100, 6_100, 8_100]);
+}
+
+/// S-22: catches a deadline that is taken for an abort, and an *unknown* where nothing ran.
+#[test]
+fn when_time_is_up_the_caller_is_told_what_is_known() {
+    let none = Answer::NotExecuted(Unavailable::NoLeader);
+    let mut world = World::new();
+    world.submit(1, call("k"));
+    assert_eq!(world.tick_at(SECOND), [answer(1, none.clone())]);
+    assert!(world.core.is_idle());
+
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    world.handle(Input::LeaderIs(None));
+    assert_eq!(world.tick_at(SECOND), [answer(1, Answer::Unknown)]);
+    assert_eq!(world.executed(A, "k", issued(1)), [Effect::Ignored(IgnoreReason::NotInFlight)]);
+
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    world.executed(A, "k", Outcome::NotLeader);
+    world.handle(Input::LeaderIs(None));
+    assert_eq!(world.tick_at(SECOND), [answer(1, none)], "it was declined by all who had it");
+
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    world.tick_at(ms(300));
+    world.executed(A, "k", Outcome::NotLeader);
+    world.handle(Input::LeaderIs(None));
+    assert_eq!(world.tick_at(SECOND), [answer(1, Answer::Unknown)], "the other copy may be on its way");
+}
+
+/// Catches "not executed" about a call that another caller still waits for.
+#[test]
+fn a_call_that_goes_on_for_another_caller_may_still_be_executed() {
+    let mut world = World::new();
+    world.handle(Input::Submit { ticket: 1, call: call("k"), deadline: ms(10) });
+    world.handle(Input::Submit { ticket: 2, call: call("k"), deadline: ms(20) });
+    assert_eq!(world.tick_at(ms(10)), [answer(1, Answer::Unknown)]);
+    assert_eq!(world.handle(Input::LeaderIs(Some(A))), [sent(A, call("k"))]);
+    assert_eq!(world.executed(A, "k", issued(1)), [told(2, issued(1), true)]);
+}
+
+/// S-23: catches a repeated key that runs twice, and one with another body that gets the
+/// outcome of the first.
+#[test]
+fn callers_with_one_key_share_one_flight() {
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    assert_eq!(world.submit(2, call("k")), []);
+    let other = Call { fingerprint: Fingerprint([2; 16]), ..call("k") };
+    assert_eq!(world.submit(3, other), [told(3, Outcome::RequestReused, true)]);
+    assert_eq!(world.executed(A, "k", issued(1)), [told(1, issued(1), true), told(2, issued(1), true)]);
+}
+
+/// Catches a call that is stopped, or an outcome that goes nowhere, when a caller goes away.
+#[test]
+fn a_call_goes_on_without_its_caller() {
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    assert_eq!(world.handle(Input::Abandon { ticket: 1 }), []);
+    assert_eq!(world.tick_at(ms(300)), [sent(A, call("k"))]);
+    assert_eq!(world.submit(2, call("k")), [], "a caller who comes back finds it under way");
+    assert_eq!(world.executed(A, "k", issued(1)), [told(2, issued(1), false)]);
+    world.submit(3, call("l"));
+    world.handle(Input::Abandon { ticket: 3 });
+    assert_eq!(world.tick_at(SECOND), [], "given up at its deadline");
+    assert!(world.core.is_idle());
+}
+
+/// Catches an overloaded leader reported to a caller whose call may have run elsewhere.
+#[test]
+fn overload_is_final_only_when_no_other_copy_may_run() {
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    assert_eq!(world.executed(A, "k", Outcome::Overloaded), [told(1, Outcome::Overloaded, true)]);
+
+    world.submit(2, call("l"));
+    world.handle(Input::LeaderIs(Some(B)));
+    assert_eq!(world.executed(B, "l", Outcome::Overloaded), []);
+    assert_eq!(world.tick_at(ms(25)), [sent(B, call("l"))]);
+}
+
+/// Catches a refusal that is called final while another copy of the call may still run.
+#[test]
+fn a_refusal_is_settled_only_when_no_other_copy_may_run() {
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    assert_eq!(world.executed(A, "k", refusal()), [told(1, refusal(), true)]);
+    world.submit(2, call("k"));
+    world.executed(A, "k", Outcome::NotLeader);
+    world.tick_at(ms(25));
+    assert_eq!(world.executed(A, "k", refusal()), [told(2, refusal(), true)], "the first copy was declined");
+    world.submit(3, call("k"));
+    assert_eq!(world.tick_at(ms(325)), [sent(A, call("k"))]);
+    assert_eq!(world.executed(A, "k", refusal()), [told(3, refusal(), false)]);
+}
+
+/// Catches a caller's patience that starts anew with each leader.
+#[test]
+fn the_next_leader_gets_what_is_left_of_the_patience() {
+    let mut world = World::led_by(A);
+    let patient = |millis| Call { patience: Duration::from_millis(millis), ..call("k") };
+    assert_eq!(world.submit(1, patient(400)), [sent(A, patient(400))]);
+    assert_eq!(world.tick_at(ms(300)), [sent(A, patient(100))]);
+    assert_eq!(world.tick_at(ms(900)), [sent(A, patient(0))]);
+}
+
+/// S-20: catches a read that is answered by a question asked before it arrived, and a question
+/// for every read.
+#[test]
+fn reads_share_the_next_question_but_never_an_earlier_one() {
+    let mut world = World::led_by(A);
+    assert_eq!(world.barrier(1), [asked(A, 100)]);
+    assert_eq!(world.barrier(2), []);
+    assert_eq!(world.barrier(3), []);
+    let passed = |ticket, at| answer(ticket, Answer::BarrierPassed(CommandNumber(at)));
+    assert_eq!(world.passed(A, 100, Some(5)), [passed(1, 5), asked(A, 101)]);
+    assert_eq!(world.passed(A, 100, Some(5)), old(), "the same answer, doubled on its way");
+    assert_eq!(world.passed(A, 101, Some(6)), [passed(2, 6), passed(3, 6)]);
+    assert!(world.core.is_idle());
+}
+
+/// S-20, S-21: catches an answer to an earlier question, or of an earlier leader, that is taken
+/// for a newer one's.
+#[test]
+fn a_repeated_question_is_a_new_one() {
+    let mut world = World::led_by(A);
+    world.barrier(1);
+    world.barrier(2);
+    assert_eq!(world.tick_at(ms(300)), [asked(A, 101)], "silence");
+    assert_eq!(world.passed(A, 100, Some(5)), old());
+    assert_eq!(world.handle(Input::LeaderIs(Some(B))), [asked(B, 102)]);
+    assert_eq!(world.passed(A, 101, Some(5)), old());
+    assert_eq!(world.passed(A, 102, Some(5)), old(), "asked of another node");
+    assert_eq!(world.passed(B, 102, None), []);
+    assert_eq!(world.tick_at(ms(324)), []);
+    assert_eq!(world.tick_at(ms(325)), [asked(B, 103)]);
+    assert_eq!(world.passed(B, 102, Some(5)), old());
+    let passed = |ticket| answer(ticket, Answer::BarrierPassed(CommandNumber(6)));
+    assert_eq!(world.passed(B, 103, Some(6)), [passed(1), passed(2)]);
+}
+
+/// Catches a read that waits for ever, or that stops others when its reader goes away.
+#[test]
+fn reads_end_at_their_deadlines() {
+    let mut world = World::new();
+    assert_eq!(world.barrier(1), []);
+    assert_eq!(world.tick_at(SECOND), [answer(1, Answer::NotExecuted(Unavailable::NoLeader))]);
+    assert!(world.core.is_idle());
+
+    let mut world = World::led_by(A);
+    world.barrier(1);
+    world.barrier(2);
+    world.handle(Input::Abandon { ticket: 2 });
+    assert_eq!(world.tick_at(SECOND), [answer(1, Answer::NotExecuted(Unavailable::NoAnswer))]);
+    assert!(world.core.is_idle());
+    assert_eq!(world.passed(A, 100, Some(1)), old());
+
+    world.now = Tick(0);
+    world.barrier(3);
+    world.barrier(4);
+    world.handle(Input::Abandon { ticket: 3 });
+    let passed = answer(4, Answer::BarrierPassed(CommandNumber(9)));
+    assert_eq!(world.passed(A, 101, Some(9)), [asked(A, 102)]);
+    assert_eq!(world.passed(A, 102, Some(9)), [passed]);
+}
+
+/// Catches memory without a bound: calls, callers, readers, bytes.
+#[test]
+fn what_waits_is_bounded() {
+    let overloaded = |ticket| [told(ticket, Outcome::Overloaded, true)];
+    let settings = Settings { in_flight: 3, bytes: 7, ..Settings::default() };
+    let mut world = World::with(settings);
+    for (ticket, key) in [(1, "k"), (2, "l"), (3, "m")] {
+        assert_eq!(world.submit(ticket, call(key)), []);
+    }
+    assert_eq!(world.submit(4, call("n")), overloaded(4));
+    assert_eq!(world.submit(5, call("k")), overloaded(5), "callers of one call count too");
+    assert_eq!(world.barrier(6), [answer(6, Answer::NotExecuted(Unavailable::TooMany))]);
+    world.handle(Input::Abandon { ticket: 3 });
+    assert_eq!(world.submit(7, call("n")), overloaded(7), "its call goes on");
+    assert_eq!(world.barrier(8), []);
+    world.tick_at(SECOND);
+    assert!(world.core.is_idle());
+    let large = Call { arguments: Bytes::from_static(b"12345678"), ..call("k") };
+    assert_eq!(world.submit(9, large), overloaded(9));
+    world.handle(Input::LeaderIs(Some(A)));
+    assert_eq!(world.submit(10, call("k")), [sent(A, call("k"))], "what has ended counts no more");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Submit(u8, u64),
+    Barrier(u64),
+    Abandon(u8),
+    Leader(Option<u64>),
+    Tick(u64),
+    Executed(u64, u8, u8),
+    Passed(u64, u8, Option<u64>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..4_u8, 0..2_000_u64).prop_map(|(key, wait)| Step::Submit(key, wait)),
+        (0..2_000_u64).prop_map(Step::Barrier),
+        any::<u8>().prop_map(Step::Abandon),
+        prop::option::of(1..3_u64).prop_map(Step::Leader),
+        (0..500_u64).prop_map(Step::Tick),
+        (1..3_u64, 0..4_u8, 0..6_u8).prop_map(|(from, key, outcome)| Step::Executed(from, key, outcome)),
+        (1..3_u64, 0..8_u8, prop::option::of(0..9_u64)).prop_map(|(from, id, at)| Step::Passed(from, id, at)),
+    ]
+}
+
+proptest! {
+    /// A11, S-22, S-23: whatever leaders say and however they change, every caller and reader
+    /// who stays is answered exactly once and no later than the tick after its deadline; nobody
+    /// is told of a leader's troubles; and nothing is left over.
+    #[test]
+    fn everybody_is_answered_exactly_once(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::new();
+        let mut waiting = BTreeMap::new();
+        let mut next = 0;
+        for step in steps.into_iter().chain([Step::Tick(5_000)]) {
+            let mut ticket = || { next += 1; next };
+            let ticked = matches!(step, Step::Tick(_));
+            let input = match step {
+                Step::Submit(key, wait) => {
+                    let (ticket, deadline) = (ticket(), world.now + Duration::from_millis(wait));
+                    waiting.insert(ticket, deadline);
+                    Input::Submit { ticket, call: call(&format!("k{key}")), deadline }
+                }
+                Step::Barrier(wait) => {
+                    let (ticket, deadline) = (ticket(), world.now + Duration::from_millis(wait));
+                    waiting.insert(ticket, deadline);
+                    Input::Barrier { ticket, deadline }
+                }
+                Step::Abandon(ticket) => {
+                    waiting.remove(&u64::from(ticket));
+                    Input::Abandon { ticket: ticket.into() }
+                }
+                Step::Leader(node) => Input::LeaderIs(node.map(NodeId)),
+                Step::Tick(millis) => {
+                    world.now = world.now + Duration::from_millis(millis);
+                    Input::Tick
+                }
+                Step::Executed(from, key, outcome) => {
+                    let request = call(&format!("k{key}")).request;
+                    let outcome = [
+                        issued(1), refusal(), Outcome::NotLeader, Outcome::LeadershipLost, Outcome::Overloaded,
+                        Outcome::Failed { message: String::new() },
+                    ][usize::from(outcome)].clone();
+                    let message = ToGateway::Executed(Executed { request, outcome });
+                    Input::FromLeader { from: NodeId(from), message }
+                }
+                Step::Passed(from, id, at) => {
+                    let at = at.map(CommandNumber);
+                    let message = ToGateway::BarrierPassed(BarrierPassed { id: 100 + u64::from(id), at });
+                    Input::FromLeader { from: NodeId(from), message }
+                }
+            };
+            for effect in world.handle(input) {
+                match effect {
+                    Effect::Answer { ticket, answer } => {
+                        prop_assert!(waiting.remove(&ticket).is_some(), "{ticket} was answered unasked: {answer:?}");
+                        let troubles = matches!(
+                            answer,
+                            Answer::Outcome { outcome: Outcome::NotLeader | Outcome::LeadershipLost, .. }
+                        );
+                        prop_assert!(!troubles, "a leader's troubles reached the caller {}", ticket);
+                    }
+                    Effect::Send { to, .. } => prop_assert_eq!(Some(to), world.core.leader()),
+                    Effect::Ignored(_) => {}
+                }
+            }
+            if ticked {
+                prop_assert!(waiting.values().all(|deadline| *deadline > world.now), "{waiting:?} at {:?}", world.now);
+            }
+        }
+        prop_assert!(world.core.is_idle(), "{:?}", world.core);
+        prop_assert_eq!(world.core.bytes, 0);
+        prop_assert!(world.core.callers.is_empty());
+    }
+}

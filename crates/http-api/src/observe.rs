@@ -1,0 +1,97 @@
+//! What is done around every request: bounds on its head, the headers that every reply has,
+//! and counting.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, ResponseError as _, web};
+use metrics::{Counter, Histogram};
+
+use crate::api::Api;
+use crate::names;
+use crate::problem::Problem;
+use crate::routes::ROUTES;
+
+/// The longest path and query: two keys of 1 KiB, every byte percent-encoded, have 6 KiB.
+const URI_BYTES_MAX: usize = 8 << 10;
+/// The most bytes of headers: what proxies and tracing add is a few KiB.
+const HEADER_BYTES_MAX: usize = 32 << 10;
+
+/// What counts the requests of one server thread.
+pub(crate) struct Requests {
+    counters: RefCell<BTreeMap<(&'static str, u16), Counter>>,
+    latencies: BTreeMap<&'static str, Histogram>,
+}
+
+impl Requests {
+    pub(crate) fn new() -> Self {
+        let latency = |route| metrics::histogram!("quorate_http_request_duration_seconds", "route" => route);
+        let routes = ROUTES.iter().map(|(route, _)| *route).chain([UNKNOWN_ROUTE]);
+        Self { counters: RefCell::default(), latencies: routes.map(|route| (route, latency(route))).collect() }
+    }
+
+    fn count(&self, pattern: Option<String>, status: StatusCode, took: Duration) {
+        let known = pattern.and_then(|pattern| self.latencies.get_key_value(pattern.as_str()));
+        let route = known.map_or(UNKNOWN_ROUTE, |(route, _)| route);
+        if let Some(latency) = self.latencies.get(route) {
+            latency.record(took.as_secs_f64());
+        }
+        let mut counters = self.counters.borrow_mut();
+        let counter = counters.entry((route, status.as_u16())).or_insert_with(|| {
+            metrics::counter!("quorate_http_requests_total", "route" => route, "status" => status.as_str().to_owned())
+        });
+        counter.increment(1);
+    }
+}
+
+/// The label of requests that no route takes; their paths would be labels without bound.
+const UNKNOWN_ROUTE: &str = "unknown";
+
+/// The middleware around all routes.
+pub(crate) async fn observe<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let started = clock();
+    let api = request.app_data::<web::Data<Api>>().expect("the application has it").clone();
+    let requests = request.app_data::<web::Data<Requests>>().expect("the application has it").clone();
+    let mut response = match check_head(&request) {
+        // The handlers turn their own errors into responses, and there are no other services.
+        Ok(()) => next.call(request).await?.map_into_left_body(),
+        Err(problem) => request.into_response(problem.error_response()).map_into_right_body(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(names::NODE, api.node_header.clone());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let (pattern, status) = (response.request().match_pattern(), response.status());
+    requests.count(pattern, status, clock().duration_since(started));
+    tracing::debug!(method = %response.request().method(), path = response.request().path(), %status, "request");
+    Ok(response)
+}
+
+fn check_head(request: &ServiceRequest) -> Result<(), Problem> {
+    let uri = request.uri().path().len() + request.query_string().len();
+    if uri > URI_BYTES_MAX {
+        let detail = format!("path and query have {uri} bytes, at most {URI_BYTES_MAX} are taken");
+        return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
+    }
+    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > HEADER_BYTES_MAX {
+        let detail = format!("the headers have {bytes} bytes, at most {HEADER_BYTES_MAX} are taken");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Problem::new(status, "headers_too_large", detail));
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "requests are timed")]
+fn clock() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,268 @@
+//! Reading requests strictly: what is not understood is refused with a sentence, never guessed.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap, HeaderName};
+use actix_web::{HttpRequest, web};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use protocol::{CommandNumber, RequestId};
+
+use crate::api::Api;
+use crate::names;
+use crate::problem::Problem;
+
+/// The query of a request, with no parameter but those that its route knows.
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Parses the query; `known` are the parameters of the route.
+    pub(crate) fn of(request: &HttpRequest, known: &[&str]) -> Result<Self, Problem> {
+        let text = request.query_string();
+        if text.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let bad = |detail: String| Problem::bad_request("invalid_query", detail);
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(text)
+            .map_err(|error| bad(format!("the query cannot be read: {error}")))?
+            .into_inner();
+        for (at, (name, _)) in pairs.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let rest = if known.is_empty() {
+                    "this route has none".to_owned()
+                } else {
+                    format!("this route knows {}", known.join(", "))
+                };
+                return Err(bad(format!("there is no query parameter {name:?}; {rest}")));
+            }
+            if pairs.iter().take(at).any(|(earlier, _)| earlier == name) {
+                return Err(bad(format!("the query parameter {name:?} is given twice")));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        // `parse` would take a sign.
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(number) if digits => Ok(Some(number)),
+            Ok(_) | Err(_) => {
+                let detail = format!("{name} is a whole number from 0 to {}, not {text:?}", u64::MAX);
+                Err(Problem::bad_request("invalid_query", detail))
+            }
+        }
+    }
+
+    /// A number of items from 1 to `max`; `default` when absent.
+    pub(crate) fn limit(&self, default: usize, max: usize) -> Result<usize, Problem> {
+        let Some(limit) = self.number("limit")? else { return Ok(default) };
+        usize::try_from(limit).ok().filter(|limit| (1..=max).contains(limit)).ok_or_else(|| {
+            Problem::bad_request("invalid_query", format!("limit is a whole number from 1 to {max}, not {limit}"))
+        })
+    }
+}
+
+/// What follows `/v1/<collection>/` in the path, percent-decoded once. A slash in it may be
+/// written `/` or `%2F`.
+pub(crate) fn path_rest(request: &HttpRequest) -> Result<String, Problem> {
+    let raw = request.uri().path().splitn(4, '/').nth(3).unwrap_or_default();
+    let bad = || Problem::bad_request("invalid_path", "the path is not percent-encoded UTF-8");
+    if !raw.contains('%') {
+        return Ok(raw.to_owned());
+    }
+    let digit =
+        |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let (high, low) = (digit(bytes.next()).ok_or_else(bad)?, digit(bytes.next()).ok_or_else(bad)?);
+            decoded.push(high << 4 | low);
+        } else {
+            decoded.push(byte);
+        }
+    }
+    String::from_utf8(decoded).map_err(|_| bad())
+}
+
+/// Percent-encodes a text as one segment of a path.
+pub(crate) fn path_segment(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::with_capacity(text.len()), |mut path, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            let _ = write!(path, "%{byte:02X}");
+        }
+        path
+    })
+}
+
+/// What the headers of a call say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// `Idempotency-Key`.
+    pub(crate) key: Option<RequestId>,
+    /// `Prefer: wait=S`.
+    pub(crate) wait: Option<Duration>,
+    /// `Prefer: respond-async`.
+    pub(crate) respond_async: bool,
+}
+
+impl Wishes {
+    pub(crate) fn of(request: &HttpRequest, wait_max: Duration) -> Result<Self, Problem> {
+        let headers = request.headers();
+        let mut wishes = Self { key: idempotency_key(headers)?, ..Self::default() };
+        for preference in list(headers, &names::PREFER)? {
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            // Parameters of a preference follow a semicolon; those we know have none.
+            let value = value.split(';').next().unwrap_or_default().trim().trim_matches('"');
+            match name.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+                "wait" => wishes.wait = Some(wait(value, wait_max)?),
+                "respond-async" => wishes.respond_async = true,
+                // RFC 7240: preferences that are not understood are ignored.
+                _ => {}
+            }
+        }
+        Ok(wishes)
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<RequestId>, Problem> {
+    let bad = |detail: String| Problem::bad_request("invalid_idempotency_key", detail);
+    let mut values = headers.get_all(names::IDEMPOTENCY_KEY);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(bad("a call has one Idempotency-Key".to_owned()));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
+    RequestId::caller(text).map(Some).map_err(bad)
+}
+
+fn wait(text: &str, wait_max: Duration) -> Result<Duration, Problem> {
+    let seconds = text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    seconds.map(Duration::from_secs).filter(|wait| *wait <= wait_max).ok_or_else(|| {
+        let most = wait_max.as_secs();
+        Problem::bad_request(
+            "invalid_prefer",
+            format!("Prefer: wait= takes whole seconds from 0 to {most}, not {text:?}"),
+        )
+    })
+}
+
+/// The items of a header that is a comma-separated list, over all its lines. None of our lists
+/// has commas in quotes.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>, Problem> {
+    let mut items = Vec::new();
+    for value in headers.get_all(name) {
+        let text = value
+            .to_str()
+            .map_err(|_| Problem::bad_request("invalid_header", format!("the header {name} is not visible ASCII")))?;
+        items.extend(text.split(',').map(str::trim).filter(|item| !item.is_empty()));
+    }
+    Ok(items)
+}
+
+/// `If-Match` or `If-None-Match`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tags {
+    /// `*`: any version.
+    Any,
+    /// These versions. Tags that are not ours are left out, since they match nothing.
+    Versions(Vec<CommandNumber>),
+}
+
+impl Tags {
+    /// Reads the header; `None` when it is absent.
+    pub(crate) fn of(request: &HttpRequest, name: &HeaderName) -> Result<Option<Self>, Problem> {
+        let items = list(request.headers(), name)?;
+        match items.as_slice() {
+            [] if request.headers().contains_key(name) => Err(bad_tag(name, "")),
+            [] => Ok(None),
+            ["*"] => Ok(Some(Self::Any)),
+            tags => {
+                let mut versions = Vec::new();
+                for tag in tags {
+                    // A weak tag never came from here, and If-Match compares strongly.
+                    let strong = tag.strip_prefix("W/").unwrap_or(tag);
+                    let quoted = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+                    let opaque = quoted.ok_or_else(|| bad_tag(name, tag))?;
+                    if strong.len() == tag.len() {
+                        versions.extend(opaque.parse().ok().map(CommandNumber));
+                    }
+                }
+                Ok(Some(Self::Versions(versions)))
+            }
+        }
+    }
+
+    pub(crate) fn matches(&self, version: CommandNumber) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Versions(versions) => versions.contains(&version),
+        }
+    }
+}
+
+fn bad_tag(name: &HeaderName, tag: &str) -> Problem {
+    Problem::bad_request(
+        "invalid_header",
+        format!("{name} is * or a list of quoted versions such as \"17\", not {tag:?}"),
+    )
+}
+
+/// Refuses a body that says it is something else than JSON; one that says nothing is tried.
+pub(crate) fn require_json(request: &HttpRequest) -> Result<(), Problem> {
+    let Some(value) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default();
+    let kind = text.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = format!("send the body as application/json, not {kind:?}");
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+}
+
+/// The whole body, bounded in size and time.
+pub(crate) async fn body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    api: &Api,
+    max: usize,
+) -> Result<Bytes, Problem> {
+    let too_large = || Problem::too_large("body_too_large", format!("the body has more than {max} bytes"));
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if announced.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > max as u64) {
+        return Err(too_large());
+    }
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        let detail = "send the body without a Content-Encoding";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+    }
+    let read = async {
+        let mut payload = payload;
+        let mut pieces: Vec<Bytes> = Vec::new();
+        let mut length = 0_usize;
+        while let Some(piece) = payload.next().await {
+            let piece = piece.map_err(|error| Problem::bad_request("incomplete_body", error.to_string()))?;
+            length += piece.len();
+            if length > max {
+                return Err(too_large());
+            }
+            pieces.push(piece);
+        }
+        // Most bodies come in one piece, which is not copied.
+        Ok(if pieces.len() > 1 { pieces.concat().into() } else { pieces.pop().unwrap_or_default() })
+    };
+    tokio::time::timeout(api.limits.body_wait, read).await.map_err(|_| {
+        let seconds = api.limits.body_wait.as_secs();
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", format!("the body did not arrive within {seconds} s"))
+    })?
+}

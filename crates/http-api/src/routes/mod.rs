@@ -1,0 +1,108 @@
+//! The routes. One table ([`ROUTES`]) says which there are; the `Allow` header of a 405 and the
+//! tests of the OpenAPI description come from it.
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::guard;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{App, Error, HttpRequest, HttpResponse, Resource, Route, middleware, web};
+
+use crate::api::Api;
+use crate::observe::{self, Requests};
+use crate::problem::Problem;
+
+pub(crate) mod calls;
+pub(crate) mod cluster;
+pub(crate) mod commands;
+pub(crate) mod openapi;
+pub(crate) mod pages;
+pub(crate) mod probes;
+pub(crate) mod state;
+
+#[cfg(test)]
+mod tests;
+
+/// All patterns, with the methods of each.
+pub(crate) const ROUTES: [(&str, &str); 16] = [
+    ("/v1/functions", "GET, HEAD"),
+    ("/v1/functions/{name}", "POST"),
+    ("/v1/calls", "POST"),
+    ("/v1/calls/{idempotency_key:.*}", "GET, HEAD"),
+    ("/v1/state", "GET, HEAD"),
+    ("/v1/state/{key:.*}", "GET, HEAD, PUT, DELETE"),
+    ("/v1/commands", "GET, HEAD"),
+    ("/v1/cluster", "GET, HEAD"),
+    ("/v1/digest", "GET, HEAD"),
+    ("/livez", "GET, HEAD"),
+    ("/readyz", "GET, HEAD"),
+    ("/healthz", "GET, HEAD"),
+    ("/metrics", "GET, HEAD"),
+    ("/openapi.json", "GET, HEAD"),
+    ("/docs", "GET, HEAD"),
+    ("/", "GET, HEAD"),
+];
+
+/// The application: one for each thread of the server.
+pub(crate) fn app(
+    api: web::Data<Api>,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = Error,
+        InitError = (),
+    >,
+> {
+    App::new()
+        .app_data(api)
+        .app_data(web::Data::new(Requests::new()))
+        .service(resource("/v1/functions").route(get().to(calls::functions)))
+        .service(resource("/v1/functions/{name}").route(web::post().to(calls::execute)))
+        .service(resource("/v1/calls").route(web::post().to(calls::batch)))
+        .service(resource("/v1/calls/{idempotency_key:.*}").route(get().to(calls::stored)))
+        .service(resource("/v1/state").route(get().to(state::list)))
+        .service(
+            resource("/v1/state/{key:.*}")
+                .route(get().to(state::get))
+                .route(web::put().to(state::put))
+                .route(web::delete().to(state::delete)),
+        )
+        .service(resource("/v1/commands").route(get().to(commands::list)))
+        .service(resource("/v1/cluster").route(get().to(cluster::view)))
+        .service(resource("/v1/digest").route(get().to(cluster::digest)))
+        .service(resource("/livez").route(get().to(probes::livez)))
+        .service(resource("/readyz").route(get().to(probes::readyz)))
+        .service(resource("/healthz").route(get().to(probes::healthz)))
+        .service(resource("/metrics").route(get().to(probes::metrics)))
+        .service(resource("/openapi.json").route(get().to(pages::description)))
+        .service(resource("/docs").route(get().to(pages::docs)))
+        .service(resource("/").route(get().to(pages::home)))
+        .default_service(web::to(no_route))
+        .wrap(middleware::from_fn(observe::observe))
+}
+
+fn resource(pattern: &str) -> Resource {
+    web::resource(pattern.to_owned()).default_service(web::to(no_method))
+}
+
+/// A HEAD is answered like a GET; the server leaves the body out.
+fn get() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+async fn no_route() -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found(
+        "unknown_route",
+        "there is no such route; GET /openapi.json describes all, GET /docs shows them",
+    ))
+}
+
+async fn no_method(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let pattern = request.match_pattern().unwrap_or_default();
+    let allowed = ROUTES.iter().find(|(known, _)| *known == pattern).map_or("", |(_, methods)| methods);
+    let detail = format!("this route takes {allowed}, not {}", request.method());
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+    Err(problem.header(header::ALLOW, HeaderValue::from_static(allowed)))
+}

@@ -1,0 +1,279 @@
+//! Calls: statuses, headers, bodies, problem fields.
+
+use std::sync::atomic::Ordering;
+
+use actix_web::http::Method;
+use bytes::Bytes;
+use protocol::{CommandNumber, Fingerprint, Outcome, RequestId, StoredOutcome, Timestamp};
+use serde_json::json;
+
+use super::world::{World, not_executed};
+
+const INBOUND: &str = "/v1/functions/inventory.inbound";
+
+fn issued(command: u64) -> Outcome {
+    Outcome::Issued {
+        command: CommandNumber(command),
+        result: Bytes::from_static(b"{\"stock\": 500}"),
+        replayed: false,
+    }
+}
+
+fn refused(code: &str) -> Outcome {
+    Outcome::Refused { at: CommandNumber(9), code: code.into(), message: "there is too little of it".into() }
+}
+
+/// Catches a reply that is not the documented one, and arguments that do not arrive as sent.
+#[actix_web::test]
+async fn an_issued_call_returns_command_and_result() {
+    let world = World::new(|_| Some(issued(17)));
+    let reply = world.post(INBOUND, "{\"warehouse\": \"A\",  \"amount\": 500}").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.text(), "{\"command\":17,\"result\":{\"stock\": 500}}");
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    assert_eq!(reply.header("quorate-command"), Some("17"));
+    assert_eq!(reply.header("idempotent-replayed"), None);
+    let call = &world.calls()[0];
+    assert_eq!(call.function, "inventory.inbound");
+    assert_eq!(call.arguments, "{\"warehouse\": \"A\",  \"amount\": 500}");
+    assert!(matches!(call.request, RequestId::Gateway(id) if id >> 64 == 7), "{:?}", call.request);
+    assert!(call.patience.is_zero());
+}
+
+/// Catches a call that changed nothing and is reported with a command.
+#[actix_web::test]
+async fn an_unchanged_call_has_no_command() {
+    let world = World::new(|_| {
+        Some(Outcome::Unchanged { at: CommandNumber(9), result: Bytes::from_static(b"{\"deleted\":false}") })
+    });
+    let reply = world.post("/v1/functions/kv.delete", "{\"key\":\"k\"}").await;
+    assert_eq!(reply.text(), "{\"command\":null,\"result\":{\"deleted\":false}}");
+    assert_eq!(reply.header("quorate-command"), Some("9"));
+}
+
+/// S-08, S-22: catches an outcome with another status, code or `outcome` than documented.
+#[actix_web::test]
+async fn every_outcome_has_its_status() {
+    let failed = Outcome::Failed { message: "it panicked".into() };
+    let bad = Outcome::InvalidArguments { message: "amount is missing".into() };
+    for (outcome, status, code) in [
+        (refused("insufficient_stock"), 422, "insufficient_stock"),
+        (refused("version_mismatch"), 422, "version_mismatch"),
+        (refused("precondition_failed"), 412, "precondition_failed"),
+        (bad, 400, "invalid_arguments"),
+        (Outcome::UnknownFunction, 404, "unknown_function"),
+        (Outcome::RequestReused, 422, "idempotency_key_reused"),
+        (failed, 500, "function_failed"),
+        (Outcome::Overloaded, 429, "overloaded"),
+    ] {
+        let world = World::new(move |_| Some(outcome.clone()));
+        let reply = world.post(INBOUND, "{}").await;
+        assert_eq!(reply.problem(), not_executed(status, code));
+        let at = if [412, 422].contains(&status) && code != "idempotency_key_reused" { Some("9") } else { None };
+        assert_eq!(reply.header("quorate-command"), at, "{code}");
+        assert_eq!(reply.json().get("instance"), None, "a call without a key cannot be asked for");
+    }
+}
+
+/// S-22: catches a silent leader reported as "not executed", and a missing one as "unknown".
+#[actix_web::test]
+async fn no_answer_is_unknown_and_no_leader_is_not_executed() {
+    let silent = World::new(|_| None);
+    let waits = ("Prefer", "wait=0");
+    let reply = silent.with_header(Method::POST, INBOUND, waits).await;
+    assert_eq!(reply.problem(), (504, "no_outcome".into(), "unknown".into()));
+    let reply = silent.with_header(Method::POST, INBOUND, ("Idempotency-Key", "k/1")).await;
+    assert_eq!(reply.status, 504);
+    assert_eq!(reply.json()["instance"], "/v1/calls/k%2F1", "where to ask");
+    let world = World::without_leader(Box::new(|_| None));
+    assert_eq!(world.post(INBOUND, "{}").await.problem(), not_executed(503, "no_leader"));
+}
+
+/// Catches a stopping node that still takes calls.
+#[actix_web::test]
+async fn a_stopping_node_takes_no_calls() {
+    let world = World::new(|_| Some(issued(1)));
+    world.backend.stopping.store(true, Ordering::SeqCst);
+    assert_eq!(world.post(INBOUND, "{}").await.problem(), not_executed(503, "stopping"));
+    assert_eq!(world.with_header(Method::POST, INBOUND, ("Prefer", "respond-async")).await.status, 503);
+    assert!(world.calls().is_empty());
+    assert_eq!(world.get("/readyz").await.status, 503);
+    assert_eq!(world.get("/livez").await.status, 200);
+}
+
+/// S-23: catches a key that does not reach the leader, a fingerprint that differs between
+/// spellings of one body, and a replay that is not marked.
+#[actix_web::test]
+async fn an_idempotency_key_names_the_call() {
+    let world = World::new(|_| {
+        Some(Outcome::Issued { command: CommandNumber(5), result: Bytes::from_static(b"{}"), replayed: true })
+    });
+    for body in ["{\"a\":1,\"b\":2}", "{ \"b\": 2, \"a\": 1 }", "{\"a\":1,\"b\":3}"] {
+        let request = actix_web::test::TestRequest::post().uri(INBOUND).insert_header(("Idempotency-Key", "key-1"));
+        let reply = world.ask(request.set_payload(body)).await;
+        assert_eq!(reply.header("idempotent-replayed"), Some("true"));
+        assert_eq!(reply.header("quorate-command"), Some("5"));
+    }
+    let calls = world.calls();
+    assert!(calls.iter().all(|call| call.request == RequestId::caller("key-1").expect("a key")));
+    assert_eq!(calls[0].fingerprint, calls[1].fingerprint);
+    assert_ne!(calls[0].fingerprint, calls[2].fingerprint);
+}
+
+/// Catches a wait that does not reach the function, and one that is taken without a bound.
+#[actix_web::test]
+async fn prefer_says_how_long_to_wait() {
+    let world = World::new(|_| Some(issued(1)));
+    let reply = world.with_header(Method::POST, INBOUND, ("Prefer", "foo=bar, Wait=\"3\"; x=y")).await;
+    assert_eq!(reply.header("preference-applied"), Some("wait=3"));
+    assert_eq!(world.calls()[0].patience.as_secs(), 3);
+    for bad in ["wait=61", "wait=-1", "wait=+1", "wait=x", "wait", "wait=1.5", "wait=99999999999999999999"] {
+        let reply = world.with_header(Method::POST, INBOUND, ("Prefer", bad)).await;
+        assert_eq!(reply.problem(), not_executed(400, "invalid_prefer"), "{bad}");
+    }
+    assert_eq!(world.calls().len(), 1);
+}
+
+/// Catches a call that is accepted and cannot be asked for, or is not executed.
+#[actix_web::test]
+async fn respond_async_says_where_to_ask() {
+    let world = World::new(|_| None);
+    let reply = world.with_header(Method::POST, INBOUND, ("Prefer", "respond-async")).await;
+    assert_eq!(reply.status, 202);
+    assert_eq!(reply.header("preference-applied"), Some("respond-async"));
+    let location = reply.header("location").expect("where to ask").to_owned();
+    let key = reply.json()["idempotency_key"].as_str().expect("a key").to_owned();
+    assert_eq!(location, format!("/v1/calls/{key}"));
+    let asked = world.get(&location).await;
+    assert_eq!(asked.status, 202, "{}", asked.text());
+    assert_eq!(asked.json(), json!({"idempotency_key": key, "status": "running"}));
+    assert_eq!(world.calls()[0].request, RequestId::caller(key).expect("a caller's key"));
+}
+
+/// Catches a call that was turned away and is reported as accepted.
+#[actix_web::test]
+async fn respond_async_reports_what_is_refused_at_once() {
+    let world = World::new(|_| None);
+    let request = |body: &'static str| {
+        let request = actix_web::test::TestRequest::post().uri(INBOUND).insert_header(("Idempotency-Key", "k"));
+        request.insert_header(("Prefer", "respond-async")).set_payload(body)
+    };
+    assert_eq!(world.ask(request("{\"a\":1}")).await.status, 202);
+    assert_eq!(world.ask(request("{\"a\":1}")).await.status, 202, "the same call again");
+    let reply = world.ask(request("{\"a\":2}")).await;
+    assert_eq!(reply.problem(), not_executed(422, "idempotency_key_reused"));
+    assert_eq!(reply.json()["instance"], "/v1/calls/k");
+}
+
+/// Catches a stored outcome that is lost or mislabelled, and a 404 that is not one.
+#[actix_web::test]
+async fn a_stored_outcome_can_be_asked_for() {
+    let world = World::new(|_| None);
+    let stored = StoredOutcome {
+        command: CommandNumber(17),
+        fingerprint: Fingerprint::default(),
+        result: Bytes::from_static(b"{\"stock\":500}"),
+        time: Timestamp(1),
+    };
+    world.change(|node| drop(node.outcomes.insert(RequestId::caller("a/b%").expect("a key"), stored)));
+    for uri in ["/v1/calls/a%2Fb%25", "/v1/calls/a/b%25"] {
+        let reply = world.get(uri).await;
+        assert_eq!(reply.text(), "{\"command\":17,\"result\":{\"stock\":500}}");
+        assert_eq!(reply.header("idempotent-replayed"), Some("true"));
+        assert_eq!(reply.header("quorate-command"), Some("41"), "a read says what state it shows");
+    }
+    assert_eq!(world.get("/v1/calls/other").await.problem(), not_executed(404, "unknown_call"));
+    assert_eq!(world.get("/v1/calls/a%20b").await.problem(), not_executed(400, "invalid_idempotency_key"));
+}
+
+/// Catches a batch in which one call spoils others, or whose outcomes are out of order.
+#[actix_web::test]
+async fn each_call_of_a_batch_stands_alone() {
+    let world = World::new(|call| match call.function.as_str() {
+        "refuses" => Some(refused("insufficient_stock")),
+        "silent" => None,
+        "replays" => Some(Outcome::Issued { command: CommandNumber(3), result: Bytes::new(), replayed: true }),
+        _ => Some(issued(call.arguments.len() as u64)),
+    });
+    let reply = world
+        .post(
+            "/v1/calls",
+            r#"[{"function":"f","arguments":{"a": 1}}, {"function":"refuses","arguments":{}},
+                {"function":"silent","arguments":{},"idempotency_key":"s"}, {"function":"replays","arguments":{}},
+                {"function":"g","arguments":{},"idempotency_key":"not visible"},
+                {"function":"g","arguments":[],"idempotency_key":"k"}]"#,
+        )
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let outcomes = reply.json();
+    assert_eq!(outcomes[0], json!({"status": 200, "command": 8, "result": {"stock": 500}}));
+    assert_eq!(outcomes[1]["code"], "insufficient_stock");
+    assert_eq!(outcomes[1]["status"], 422);
+    assert_eq!(outcomes[2]["outcome"], "unknown");
+    assert_eq!(outcomes[2]["instance"], "/v1/calls/s");
+    assert_eq!(outcomes[3], json!({"status": 200, "replayed": true, "command": 3, "result": null}));
+    assert_eq!(outcomes[4]["code"], "invalid_idempotency_key");
+    assert_eq!(outcomes[5]["command"], 2);
+    assert_eq!(outcomes.as_array().map(Vec::len), Some(6));
+    assert_eq!(reply.header("quorate-command"), Some("8"));
+    let functions: Vec<_> = world.calls().into_iter().map(|call| call.function).collect();
+    assert_eq!(functions, ["f", "refuses", "silent", "replays", "g"]);
+    assert_eq!(world.calls()[0].arguments, "{\"a\": 1}", "arguments are passed on as they came");
+}
+
+/// Catches a batch that is executed in part although it is malformed, or has no bound.
+#[actix_web::test]
+async fn a_malformed_batch_is_refused_whole() {
+    let world = World::new(|_| Some(issued(1)));
+    for (body, status) in [
+        ("{}", 400),
+        ("[{\"function\":\"f\"}]", 400),
+        ("[{\"function\":\"f\",\"arguments\":{},\"key\":\"k\"}]", 400),
+        ("[{\"function\":1,\"arguments\":{}}]", 400),
+        ("[{\"function\":\"f\",\"arguments\":{}},]", 400),
+    ] {
+        assert_eq!(world.post("/v1/calls", body).await.status, status, "{body}");
+    }
+    let many = |count| format!("[{}]", vec!["{\"function\":\"f\",\"arguments\":1}"; count].join(","));
+    assert_eq!(world.post("/v1/calls", many(1_001)).await.problem(), not_executed(413, "too_many_calls"));
+    let keyed = world.with_header(Method::POST, "/v1/calls", ("Idempotency-Key", "k")).await;
+    assert_eq!(keyed.problem(), not_executed(400, "invalid_idempotency_key"));
+    assert!(world.calls().is_empty());
+    assert_eq!(world.post("/v1/calls", "[]").await.text(), "[]");
+    let reply = world.post("/v1/calls", many(1_000)).await;
+    assert_eq!(reply.json().as_array().map(Vec::len), Some(1_000));
+}
+
+/// Catches bytes that change on their way into the state, and preconditions that get lost.
+#[actix_web::test]
+async fn put_and_delete_are_calls_of_kv() {
+    let world = World::new(|_| Some(issued(17)));
+    let put = actix_web::test::TestRequest::put().uri("/v1/state/a%2Fb/c%25").set_payload(vec![0, 255]);
+    let reply = world.ask(put).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("etag"), Some("\"17\""));
+    assert_eq!(world.calls()[0].function, "kv.put");
+    assert_eq!(world.calls()[0].arguments, r#"{"key":"a/b/c%","base64":"AP8="}"#);
+    let reply = world.with_header(Method::DELETE, "/v1/state/k", ("If-Match", "\"3\", \"4\"")).await;
+    assert_eq!((reply.status.as_u16(), reply.header("etag")), (200, None));
+    assert_eq!(world.calls()[1].function, "kv.delete");
+    assert_eq!(world.calls()[1].arguments, r#"{"key":"k","if_match":[3,4]}"#);
+    for (header, arguments) in [
+        (("If-Match", "*"), r#"{"key":"k","if_match":[]}"#),
+        (("If-None-Match", "*"), r#"{"key":"k","if_none_match":[]}"#),
+        (("If-None-Match", "\"3\""), r#"{"key":"k","if_none_match":[3]}"#),
+        (("If-None-Match", "\"of another server\""), r#"{"key":"k"}"#),
+        (("If-Match", "\"x\", \"5\", W/\"6\""), r#"{"key":"k","if_match":[5]}"#),
+    ] {
+        assert_eq!(world.with_header(Method::DELETE, "/v1/state/k", header).await.status, 200, "{header:?}");
+        assert_eq!(world.calls().last().expect("a call").arguments, arguments);
+    }
+    let before = world.calls().len();
+    let foreign = world.with_header(Method::PUT, "/v1/state/k", ("If-Match", "\"of another server\"")).await;
+    assert_eq!(foreign.problem(), not_executed(412, "precondition_failed"));
+    for bad in ["3", "\"3", "*, \"3\"", ""] {
+        let reply = world.with_header(Method::PUT, "/v1/state/k", ("If-Match", bad)).await;
+        assert_eq!(reply.problem(), not_executed(400, "invalid_header"), "{bad}");
+    }
+    assert_eq!(world.calls().len(), before);
+}

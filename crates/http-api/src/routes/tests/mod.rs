@@ -1,0 +1,7 @@
+//! The REST contract, over a node whose leader is a script.
+
+mod calls;
+mod hostile;
+mod reads;
+mod surface;
+mod world;

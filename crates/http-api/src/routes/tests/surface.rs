@@ -1,0 +1,169 @@
+//! The routes as a whole: what there is, how it is described, and the pages and probes.
+
+use std::collections::BTreeSet;
+
+use actix_web::http::Method;
+use serde_json::Value;
+
+use super::world::{World, check, not_executed};
+use crate::backend::Health;
+use crate::routes::ROUTES;
+
+fn world() -> World {
+    World::new(|_| None)
+}
+
+/// A path that the pattern takes.
+fn example(pattern: &str) -> String {
+    match pattern.split_once('{') {
+        Some((start, _)) => format!("{start}x"),
+        None => pattern.to_owned(),
+    }
+}
+
+/// Catches a route that the table does not have, or that does not exist, and errors of the
+/// framework's own that are not problems.
+#[actix_web::test]
+async fn the_table_of_routes_is_what_is_served() {
+    let world = world();
+    for (pattern, methods) in ROUTES {
+        for method in
+            [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::TRACE]
+        {
+            let reply = world.with_header(method.clone(), &example(pattern), ("Accept", "*/*")).await;
+            let listed = methods.split(", ").any(|known| known == method.as_str());
+            assert_eq!(reply.status != 405, listed, "{method} {pattern}: {}", reply.status);
+            if !listed {
+                assert_eq!(reply.problem(), not_executed(405, "method_not_allowed"));
+                assert_eq!(reply.header("allow"), Some(methods));
+            }
+        }
+    }
+    for uri in
+        ["/nowhere", "/v1", "/v1/functions/a/b", "/v1/functions/", "/v1/transactions", "//", "/v1/cluster/leader"]
+    {
+        assert_eq!(world.get(uri).await.problem(), not_executed(404, "unknown_route"), "{uri}");
+    }
+}
+
+/// Catches a route that is not described, and a description of one that is not there.
+#[actix_web::test]
+async fn openapi_describes_exactly_the_routes() {
+    let reply = world().get("/openapi.json").await;
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    let document = reply.json();
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+    let mut described = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            described.insert(format!("{} {path}", method.to_uppercase()));
+            let name = format!("{method} {path}");
+            assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{name}");
+            let problem = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"]["$ref"];
+            assert_eq!(problem, "#/components/schemas/Problem", "{name}");
+        }
+    }
+    let routes: BTreeSet<_> = ROUTES
+        .iter()
+        .flat_map(|(pattern, methods)| methods.split(", ").map(move |method| (pattern, method)))
+        .filter(|(_, method)| *method != "HEAD")
+        .map(|(pattern, method)| format!("{method} {}", pattern.replace(":.*", "")))
+        .collect();
+    assert_eq!(described, routes);
+    check_references(&document, &document);
+}
+
+/// Catches a reference into nowhere, which makes the whole description useless to tools.
+fn check_references(document: &Value, part: &Value) {
+    match part {
+        Value::Object(fields) => {
+            if let Some(Value::String(reference)) = fields.get("$ref") {
+                let pointer = reference.strip_prefix('#').expect("a reference into this document");
+                assert!(document.pointer(pointer).is_some(), "{reference} is not there");
+            }
+            fields.values().for_each(|field| check_references(document, field));
+        }
+        Value::Array(items) => items.iter().for_each(|item| check_references(document, item)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Catches a probe that says yes when something fails, or that does not say what.
+#[actix_web::test]
+async fn probes_say_what_holds() {
+    let world = world();
+    let disk = check("disk", true, "writable");
+    world.change(|node| {
+        node.health = Health { live: vec![disk.clone()], ready: vec![check("leader", true, "node a, heard 3 ms ago")] };
+    });
+    for uri in ["/livez", "/readyz", "/healthz"] {
+        let reply = world.get(uri).await;
+        assert_eq!((reply.status.as_u16(), reply.text()), (200, "ok\n"), "{uri}");
+    }
+    assert_eq!(world.get("/livez?verbose").await.text(), "[+]disk ok: writable\nlivez check passed\n");
+    world.change(|node| node.health.ready[0] = check("leader", false, "none is known"));
+    assert_eq!(world.get("/livez").await.status, 200, "a node without a leader need not be restarted");
+    for uri in ["/readyz", "/readyz?verbose", "/healthz"] {
+        let reply = world.get(uri).await;
+        assert_eq!(reply.status, 503);
+        assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert!(reply.text().contains("[+]disk ok: writable\n[-]leader failed: none is known\n"), "{}", reply.text());
+        assert!(reply.text().ends_with("check failed\n"));
+    }
+    world.change(|node| node.health.live[0] = check("disk", false, "a sync failed"));
+    assert_eq!(world.get("/livez").await.status, 503);
+}
+
+/// Catches pages that need the internet, or that let a name become markup.
+#[actix_web::test]
+async fn pages_stand_alone() {
+    let world = world();
+    for uri in ["/", "/docs"] {
+        let reply = world.get(uri).await;
+        assert_eq!(reply.header("content-type"), Some("text/html; charset=utf-8"));
+        assert!(reply.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+        assert!(!reply.text().contains("http://") && !reply.text().contains("https://"), "{uri}");
+        assert!(!reply.text().contains("{{"), "{uri} has a place holder left");
+    }
+    let home = world.get("/").await;
+    assert!(home.text().contains("&#60;demo&#62;") && !home.text().contains("<demo>"));
+    assert!(home.text().contains("b (id 2)"));
+}
+
+/// Catches a cluster view or a list of functions without the documented fields.
+#[actix_web::test]
+async fn cluster_and_functions_are_shown() {
+    let world = world();
+    let cluster = world.get("/v1/cluster").await.json();
+    assert_eq!(cluster["leader"]["name"], "b");
+    let node = cluster["nodes"][0].as_object().expect("a node");
+    for field in ["id", "name", "roles", "addresses", "reachable", "ballot", "issued", "applied", "durable"] {
+        assert!(node.contains_key(field), "{field}");
+    }
+    assert_eq!(cluster["membership"]["number"], 0);
+    let functions = world.get("/v1/functions").await.json();
+    assert_eq!(functions["functions"][0]["name"], "inventory.inbound");
+    assert!(functions["functions"][0]["arguments_schema"].is_object());
+}
+
+/// Catches requests that are not counted, and labels that a stranger can multiply.
+#[actix_web::test]
+async fn requests_are_counted_by_route_and_status() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let guard = metrics::set_default_local_recorder(&recorder);
+    let world = world();
+    world.get("/v1/state/a?consistency=local").await;
+    world.get("/v1/state/b?consistency=local").await;
+    world.get("/nowhere/1").await;
+    world.get("/nowhere/2").await;
+    world.get(&format!("/{}", "x".repeat(9 << 10))).await;
+    drop(guard);
+    let text = handle.render();
+    let line = |text: &str| format!("quorate_http_requests_total{{{text}}}");
+    assert!(text.contains(&(line("route=\"/v1/state/{key:.*}\",status=\"404\"") + " 2")), "{text}");
+    assert!(text.contains(&(line("route=\"unknown\",status=\"404\"") + " 2")), "{text}");
+    assert!(text.contains(&(line("route=\"unknown\",status=\"414\"") + " 1")), "{text}");
+    assert!(text.contains("quorate_http_request_duration_seconds_count{route=\"/v1/state/{key:.*}\"} 2"), "{text}");
+    assert_eq!(world.get("/metrics").await.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+}

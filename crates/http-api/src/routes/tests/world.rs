@@ -1,0 +1,330 @@
+//! A node for the routes to stand on: its gateway is the real one, its leader a script, its
+//! state a map.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use actix_web::http::header::HeaderMap;
+use actix_web::http::{Method, StatusCode};
+use actix_web::{test, web};
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use protocol::message::{BarrierPassed, Executed, ToGateway, ToLeader};
+use protocol::{
+    Call, Command, CommandNumber, Entry, Key, Message, NodeId, Outcome, RequestId, StateError, StateView,
+    StoredOutcome, Timestamp,
+};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::actor::{FromLeader, GatewayActor, LeaderIs};
+use crate::api::Api;
+use crate::backend::{
+    AcceptorView, Addresses, Backend, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView, Limits,
+    MembershipView, NodeView, Snapshot,
+};
+use crate::core::{Gateway, Settings};
+use crate::routes;
+
+/// What the leader says to a call; nothing when it stays silent.
+pub(super) type Script = Box<dyn Fn(&Call) -> Option<Outcome>>;
+
+/// What a test can change of the node.
+#[derive(Default)]
+pub(super) struct Node {
+    pub(super) state: BTreeMap<Key, Entry>,
+    pub(super) outcomes: BTreeMap<RequestId, StoredOutcome>,
+    pub(super) commands: Vec<Command>,
+    pub(super) applied: u64,
+    pub(super) time: u64,
+    pub(super) broken: bool,
+    pub(super) health: Health,
+    /// What the leader says a read must reach; nothing: it is silent.
+    pub(super) barrier: Option<u64>,
+    /// The calls that reached the leader.
+    pub(super) calls: Vec<Call>,
+}
+
+pub(super) struct FakeBackend {
+    gateway: Addr<GatewayActor>,
+    pub(super) node: Mutex<Node>,
+    pub(super) stopping: AtomicBool,
+    limits: Limits,
+}
+
+pub(super) struct World {
+    pub(super) backend: Arc<FakeBackend>,
+    api: web::Data<Api>,
+}
+
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl World {
+    /// A node whose leader answers calls as `script` says.
+    pub(super) fn new(script: impl Fn(&Call) -> Option<Outcome> + 'static) -> Self {
+        let world = Self::without_leader(Box::new(script));
+        let known = world.backend.gateway.try_send(LeaderIs(Some(NodeId(2))));
+        known.expect("an empty mailbox takes it");
+        world
+    }
+
+    /// A node that knows of no leader.
+    pub(super) fn without_leader(script: Script) -> Self {
+        let (send, mut sent) = mpsc::unbounded_channel();
+        let send = Box::new(move |to, message| send.send((to, message)).expect("the script listens"));
+        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 1), send).start();
+        let limits = Limits {
+            body_bytes: 64 << 10,
+            body_wait: Duration::from_millis(50),
+            wait: Duration::from_millis(100),
+            ..Limits::default()
+        };
+        let node = Mutex::new(Node { applied: 41, time: 1_000, barrier: Some(41), ..Node::default() });
+        let backend = Arc::new(FakeBackend { gateway, node, stopping: AtomicBool::new(false), limits });
+        let leader = backend.clone();
+        actix::spawn(async move {
+            while let Some((from, message)) = sent.recv().await {
+                if let Some(message) = leader.as_leader(&script, message) {
+                    leader.gateway.send(FromLeader { from, message }).await.expect("the gateway lives");
+                }
+            }
+        });
+        let prometheus = PrometheusBuilder::new().build_recorder().handle();
+        let api = web::Data::new(Api::new(backend.clone(), 7, prometheus));
+        Self { backend, api }
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Node)) {
+        change(&mut self.backend.node.lock().expect("no test panics with it"));
+    }
+
+    pub(super) fn calls(&self) -> Vec<Call> {
+        self.backend.node.lock().expect("no test panics with it").calls.clone()
+    }
+
+    pub(super) fn put(&self, key: &str, value: &[u8], version: u64) {
+        let entry = Entry { value: Bytes::copy_from_slice(value), version: CommandNumber(version) };
+        self.change(|node| drop(node.state.insert(Key::new(key).expect("a key"), entry)));
+    }
+
+    /// Sends a request through the whole application.
+    pub(super) async fn ask(&self, request: test::TestRequest) -> Reply {
+        let app = test::init_service(routes::app(self.api.clone())).await;
+        let response = test::call_service(&app, request.to_request()).await;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let reply = Reply { status, headers, body: test::read_body(response).await };
+        assert_eq!(reply.header("quorate-node"), Some("b"), "every reply names its node");
+        if status.as_u16() >= 400 && reply.header("content-type") != Some("text/plain; charset=utf-8") {
+            reply.check_problem();
+        }
+        reply
+    }
+
+    pub(super) async fn get(&self, uri: &str) -> Reply {
+        self.ask(test::TestRequest::get().uri(uri)).await
+    }
+
+    pub(super) async fn post(&self, uri: &str, body: impl Into<Bytes>) -> Reply {
+        self.ask(test::TestRequest::post().uri(uri).set_payload(body)).await
+    }
+
+    pub(super) async fn with_header(&self, method: Method, uri: &str, header: (&str, &str)) -> Reply {
+        self.ask(test::TestRequest::with_uri(uri).method(method).insert_header(header).set_payload("{}")).await
+    }
+}
+
+impl Reply {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// Status, code and outcome of a problem.
+    pub(super) fn problem(&self) -> (u16, String, String) {
+        let json = self.json();
+        let text = |field: &str| json[field].as_str().expect("a text").to_owned();
+        (self.status.as_u16(), text("code"), text("outcome"))
+    }
+
+    fn check_problem(&self) {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.text());
+        let json = self.json();
+        assert_eq!(json["type"], "about:blank");
+        assert_eq!(json["status"], self.status.as_u16());
+        assert_eq!(json["title"], self.status.canonical_reason().expect("a known status"));
+        assert!(json["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{json}");
+        assert!(["not_executed", "unknown"].contains(&json["outcome"].as_str().expect("an outcome")));
+        let passes = [429, 503, 504].contains(&self.status.as_u16());
+        assert_eq!(self.header("retry-after").is_some(), passes, "Retry-After with {}", self.status);
+    }
+}
+
+/// A refusal as `(status, code, outcome)`, to compare with [`Reply::problem`].
+pub(super) fn not_executed(status: u16, code: &str) -> (u16, String, String) {
+    (status, code.to_owned(), "not_executed".to_owned())
+}
+
+impl FakeBackend {
+    fn as_leader(&self, script: &Script, message: Message) -> Option<ToGateway> {
+        let mut node = self.node.lock().expect("no test panics with it");
+        match message {
+            Message::Leader(ToLeader::ExecuteFunction(call)) => {
+                let outcome = script(&call);
+                let request = call.request.clone();
+                node.calls.push(call);
+                Some(ToGateway::Executed(Executed { request, outcome: outcome? }))
+            }
+            Message::Leader(ToLeader::ReadBarrier(asked)) => {
+                let at = Some(CommandNumber(node.barrier?));
+                Some(ToGateway::BarrierPassed(BarrierPassed { id: asked.id, at }))
+            }
+            other => panic!("a gateway does not send {}", other.name()),
+        }
+    }
+}
+
+struct FakeView {
+    state: BTreeMap<Key, Entry>,
+    outcomes: BTreeMap<RequestId, StoredOutcome>,
+    broken: bool,
+}
+
+impl FakeView {
+    fn check(&self) -> Result<(), StateError> {
+        if self.broken { Err(StateError("the disk is on fire".into())) } else { Ok(()) }
+    }
+}
+
+impl StateView for FakeView {
+    fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
+        self.check()?;
+        Ok(self.state.get(key).cloned())
+    }
+
+    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
+        self.check()?;
+        let wanted = |key: &&Key| key.as_str().starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
+        let keys = self.state.keys().filter(wanted).take(limit);
+        Ok(keys.map(|key| (key.clone(), self.state[key].clone())).collect())
+    }
+
+    fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
+        self.check()?;
+        Ok(self.outcomes.get(request).cloned())
+    }
+}
+
+impl Backend for FakeBackend {
+    fn node(&self) -> (NodeId, &str) {
+        (NodeId(2), "b")
+    }
+
+    fn gateway(&self) -> Addr<GatewayActor> {
+        self.gateway.clone()
+    }
+
+    fn snapshot(&self) -> Result<Snapshot<'_>, StateError> {
+        let node = self.node.lock().expect("no test panics with it");
+        let view = FakeView { state: node.state.clone(), outcomes: node.outcomes.clone(), broken: node.broken };
+        Ok(Snapshot { at: CommandNumber(node.applied), view: Box::new(view) })
+    }
+
+    fn applied(&self) -> CommandNumber {
+        CommandNumber(self.node.lock().expect("no test panics with it").applied)
+    }
+
+    fn wait_applied(&self, number: CommandNumber, _: Duration) -> LocalBoxFuture<'_, bool> {
+        // The node "catches up" to 100 at once, and never further.
+        Box::pin(async move {
+            let mut node = self.node.lock().expect("no test panics with it");
+            node.applied = node.applied.max(number.0.min(100));
+            node.applied >= number.0
+        })
+    }
+
+    fn time_at(&self) -> Timestamp {
+        Timestamp(self.node.lock().expect("no test panics with it").time)
+    }
+
+    fn commands(&self, first: CommandNumber, limit: usize, _: usize) -> Result<Vec<Command>, StateError> {
+        let node = self.node.lock().expect("no test panics with it");
+        Ok(node.commands.iter().filter(|command| command.number() >= first).take(limit).cloned().collect())
+    }
+
+    fn digest(
+        &self,
+        at: Option<CommandNumber>,
+        _: Duration,
+    ) -> LocalBoxFuture<'_, Result<(CommandNumber, [u8; 32]), DigestError>> {
+        let applied = self.applied();
+        Box::pin(async move {
+            match at {
+                Some(at) if at < applied => Err(DigestError::Gone { oldest: applied }),
+                Some(at) if at > applied => Err(DigestError::Timeout),
+                Some(_) | None => Ok((applied, [0xab; 32])),
+            }
+        })
+    }
+
+    fn functions(&self) -> Vec<FunctionInfo> {
+        vec![FunctionInfo {
+            name: "inventory.inbound".into(),
+            description: "Adds to the stock.".into(),
+            arguments_schema: serde_json::json!({"type": "object"}),
+            result_schema: serde_json::json!({"type": "object"}),
+        }]
+    }
+
+    fn cluster(&self) -> ClusterView {
+        let addresses = Addresses { peer: "127.0.0.1:7081".into(), http: "127.0.0.1:8081".into() };
+        let node = NodeView {
+            id: 2,
+            name: "b".into(),
+            roles: vec!["leader".into()],
+            addresses,
+            reachable: true,
+            ballot: "7.2".into(),
+            issued: 41,
+            applied: 41,
+            durable: 40,
+        };
+        ClusterView {
+            name: "<demo>".into(),
+            nodes: vec![node],
+            leader: Some(LeaderView { id: 2, name: "b".into() }),
+            membership: MembershipView { number: 0, acceptors: vec![AcceptorView { id: 2, weight: 1 }] },
+            rule: "1 of 1".into(),
+        }
+    }
+
+    fn health(&self) -> Health {
+        self.node.lock().expect("no test panics with it").health.clone()
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.clone()
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+}
+
+pub(super) fn check(name: &'static str, ok: bool, detail: &str) -> Check {
+    Check { name, ok, detail: detail.to_owned() }
+}

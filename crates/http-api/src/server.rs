@@ -1,0 +1,60 @@
+//! Builds the HTTP server around a node.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::http::KeepAlive;
+use actix_web::{HttpServer, web};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::api::Api;
+use crate::backend::Backend;
+use crate::routes;
+
+/// How long a client may take for the head of a request.
+const HEAD_WAIT: Duration = Duration::from_secs(5);
+/// How long an idle connection is kept: above the minute at which common proxies drop theirs,
+/// so that it is never the server that closes one just as a request arrives.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a connection may take to be closed.
+const DISCONNECT_WAIT: Duration = Duration::from_secs(1);
+/// Connections that wait to be accepted: what the kernel takes by default.
+const BACKLOG: u32 = 4096;
+
+/// What the server needs beside its node.
+pub struct Options {
+    /// Server threads; at least 1.
+    pub workers: usize,
+    /// Chance, unique among all gateways and their restarts: the upper half of request ids.
+    pub entropy: u64,
+    /// What `/metrics` shows. Its recorder must be installed before the server is built.
+    pub prometheus: PrometheusHandle,
+    /// How long requests under way may take when the server is told to stop.
+    pub grace: Duration,
+}
+
+/// The HTTP server of a node, accepting on `listener`; it runs when awaited. Signals are the
+/// caller's business: stop it through [`Server::handle`].
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
+    let limits = backend.limits();
+    let api = web::Data::new(Api::new(backend, options.entropy, options.prometheus));
+    let server = HttpServer::new(move || routes::app(api.clone()))
+        .workers(options.workers)
+        .backlog(BACKLOG)
+        .max_connections(limits.connections)
+        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+        .client_request_timeout(HEAD_WAIT)
+        .client_disconnect_timeout(DISCONNECT_WAIT)
+        .tcp_nodelay(true)
+        .shutdown_timeout(options.grace.as_secs().max(1))
+        .disable_signals()
+        .listen(listener)?
+        .run();
+    Ok(server)
+}

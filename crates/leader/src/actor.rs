@@ -1,0 +1,279 @@
+//! The actor around the leader core: it translates and never decides.
+//!
+//! One turn is: every message that the mailbox holds goes through the core; then, at `Flush`,
+//! the core sends what it gathered, what must be durable is written with one sync, and only
+//! then do messages leave. It shares an arbiter thread with the gateway and the protocol
+//! connections, because each of a call's steps wakes the next: on one thread that is a function
+//! call. It blocks only in the rare sync of `last_tried`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use functions::Registry;
+use protocol::{
+    Ballot, CommandBody, CommandNumber, Entry, Key, Message, NodeId, Now, RequestId, StateError, StateView,
+    StoredOutcome, Timestamp,
+};
+use storage::{LogRecord, LogStore, StateStore};
+use tracing::{error, info, warn};
+
+use crate::core::{Effect, Input, Leader, LeaderView, Machine, Note, PoolJob, World};
+
+/// One input for the core.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub struct Deliver(pub Input);
+
+/// The actor has emptied its mailbox.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Flush;
+
+/// Room for what all gateways and acceptors of a full window may have under way; beyond it
+/// senders drop, which the protocol tolerates, and count.
+const MAILBOX: usize = 65_536;
+/// Inputs handled before a turn ends even though more are waiting: bounds the delay of the first.
+const TURN_MAX: usize = 1_024;
+/// How often time passes for the core: a fraction of its shortest pause.
+const TICK: Duration = Duration::from_millis(10);
+/// Functions on the pool at a time; more wait their turn.
+const POOL_MAX: usize = 4;
+
+/// What the actor reaches beyond its own crate.
+pub struct LeaderPorts {
+    /// Sends a message to a node, this one included.
+    pub send: Box<dyn Fn(NodeId, Message) + Send>,
+    /// Tells the learner of this node that a peer knows more.
+    pub learn_from_peer: Box<dyn Fn(NodeId, CommandNumber) + Send>,
+    /// Tells the node which ballot it leads now, or none.
+    pub leads: Box<dyn Fn(Option<Ballot>) + Send>,
+    /// The disk failed: stop the node.
+    pub failed: Box<dyn Fn(String) + Send>,
+    /// Both clocks.
+    pub clock: Box<dyn Fn() -> Now + Send>,
+    /// Chance.
+    pub entropy: Box<dyn FnMut() -> u64 + Send>,
+}
+
+/// See the module.
+pub struct LeaderActor {
+    core: Leader,
+    log: Arc<dyn LogStore>,
+    state: Arc<dyn StateStore>,
+    functions: Registry,
+    ports: LeaderPorts,
+    pool: Arc<tokio::sync::Semaphore>,
+    effects: Vec<Effect>,
+    handled: usize,
+    /// After a disk error nothing is said any more.
+    deaf: bool,
+}
+
+impl LeaderActor {
+    /// An actor around a core.
+    #[must_use]
+    pub fn new(
+        core: Leader,
+        log: Arc<dyn LogStore>,
+        state: Arc<dyn StateStore>,
+        functions: Registry,
+        ports: LeaderPorts,
+    ) -> Self {
+        let pool = Arc::new(tokio::sync::Semaphore::new(POOL_MAX));
+        Self { core, log, state, functions, ports, pool, effects: Vec::new(), handled: 0, deaf: false }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let world = World {
+            now: (self.ports.clock)(),
+            entropy: (self.ports.entropy)(),
+            machine: &StoredMachine(self.state.as_ref()),
+            functions: &self.functions,
+        };
+        self.core.handle(input, &world, &mut self.effects);
+    }
+
+    fn end_turn(&mut self, ctx: &mut Context<Self>) {
+        self.handled = 0;
+        self.feed(Input::EndOfTurn);
+        let mut effects = std::mem::take(&mut self.effects);
+        let records: Vec<LogRecord> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Persist(record) => Some(record.clone()),
+                Effect::Send { .. }
+                | Effect::RunOnPool(_)
+                | Effect::LearnFromPeer { .. }
+                | Effect::Leads(_)
+                | Effect::Note(_)
+                | Effect::Ignored(_)
+                | Effect::Failed(_) => None,
+            })
+            .collect();
+        if !records.is_empty()
+            && let Err(error) = self.log.write(&records)
+        {
+            return self.fail(&error.to_string());
+        }
+        for effect in effects.drain(..) {
+            self.carry_out(effect, ctx);
+        }
+        self.effects = effects;
+        let load = self.core.load();
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and these are small")]
+        {
+            metrics::gauge!("quorate_leader_unissued_commands").set(load.unissued as f64);
+            metrics::gauge!("quorate_leader_kept_calls").set(load.kept_calls as f64);
+            metrics::gauge!("quorate_leader_held_replies").set(load.held_replies as f64);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Persist(_) => {}
+            Effect::Send { to, message } => (self.ports.send)(to, message),
+            Effect::RunOnPool(job) => self.run_on_pool(job, ctx),
+            Effect::LearnFromPeer { peer, issued } => (self.ports.learn_from_peer)(peer, issued),
+            Effect::Leads(ballot) => (self.ports.leads)(ballot),
+            Effect::Note(note) => log(&note),
+            Effect::Ignored(reason) => {
+                metrics::counter!("quorate_leader_ignored_total", "reason" => reason.name()).increment(1);
+            }
+            Effect::Failed(error) => self.fail(&error.to_string()),
+        }
+    }
+
+    fn fail(&mut self, reason: &str) {
+        if !self.deaf {
+            self.deaf = true;
+            error!(reason, "the leader cannot use its storage; this node stops");
+            (self.ports.failed)(reason.to_owned());
+        }
+    }
+
+    fn run_on_pool(&self, job: PoolJob, ctx: &mut Context<Self>) {
+        let Some(function) = self.functions.get(&job.function).map(Arc::clone) else { return };
+        let (state, pool, actor) = (Arc::clone(&self.state), Arc::clone(&self.pool), ctx.address());
+        ctx.spawn(
+            async move {
+                let Ok(_permit) = pool.acquire_owned().await else { return };
+                let id = job.job;
+                let run = move || run_on_snapshot(function.as_ref(), &job, state.as_ref());
+                let done = match tokio::task::spawn_blocking(run).await {
+                    Ok(execution) => Input::PoolDone { job: id, execution: Box::new(execution) },
+                    Err(_) => return,
+                };
+                // Waits for room: a finished execution must not get lost.
+                _ = actor.send(Deliver(done)).await;
+            }
+            .into_actor(self),
+        );
+    }
+}
+
+fn run_on_snapshot(
+    function: &dyn functions::Function,
+    job: &PoolJob,
+    state: &dyn StateStore,
+) -> functions::Execution {
+    match state.snapshot() {
+        Ok(snapshot) => {
+            let view = LeaderView::new(&job.overlay, snapshot.as_ref(), snapshot.at());
+            functions::run(function, &view, job.now, job.entropy, &job.arguments)
+        }
+        Err(error) => functions::Execution {
+            result: Err(functions::Failure::State(StateError(error.to_string()))),
+            effects: Vec::new(),
+            reads: functions::ReadSet::default(),
+        },
+    }
+}
+
+/// One line for each thing that an operator may want to read.
+fn log(note: &Note) {
+    match note {
+        Note::Campaigns(ballot) => info!(%ballot, "asks for promises to lead"),
+        Note::Leads { ballot, history, issued } => {
+            metrics::counter!("quorate_leader_elections_won_total").increment(1);
+            info!(%ballot, history, %issued, "leads: a majority set promised; so many commands of earlier ballots are proposed again");
+        }
+        Note::StepsDown { ballot, reason, superseded_by, unissued } => {
+            metrics::counter!("quorate_leader_step_downs_total").increment(1);
+            let by = superseded_by.map(|ballot| ballot.to_string()).unwrap_or_default();
+            warn!(%ballot, reason, superseded_by = by, unissued, "does not lead any more, or gave up trying");
+        }
+    }
+}
+
+impl Actor for LeaderActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(TICK, |actor, ctx| {
+            if !actor.deaf {
+                actor.feed(Input::Tick);
+                actor.end_turn(ctx);
+            }
+        });
+    }
+}
+
+impl Handler<Deliver> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, Deliver(input): Deliver, ctx: &mut Self::Context) {
+        if self.deaf {
+            return;
+        }
+        self.feed(input);
+        self.handled += 1;
+        if self.handled == 1 {
+            ctx.notify(Flush);
+        }
+        if self.handled >= TURN_MAX {
+            self.end_turn(ctx);
+        }
+    }
+}
+
+impl Handler<Flush> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
+        if !self.deaf && self.handled > 0 {
+            self.end_turn(ctx);
+        }
+    }
+}
+
+/// M(p) as the learner of this node stores it.
+struct StoredMachine<'a>(&'a dyn StateStore);
+
+impl StateView for StoredMachine<'_> {
+    fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
+        self.0.get(key)
+    }
+
+    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
+        self.0.scan(prefix, after, limit)
+    }
+
+    fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
+        self.0.outcome(request)
+    }
+}
+
+impl Machine for StoredMachine<'_> {
+    fn last_time(&self) -> Result<Timestamp, StateError> {
+        let last = self.0.applied().number;
+        let commands = self.0.commands(last, 1, 0).map_err(|error| StateError(error.to_string()))?;
+        match commands.first() {
+            Some(command) => CommandBody::decode(&command.body)
+                .map(|body| body.time)
+                .map_err(|error| StateError(error.to_string())),
+            None => Ok(Timestamp::default()),
+        }
+    }
+}

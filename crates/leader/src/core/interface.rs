@@ -1,0 +1,220 @@
+//! What goes into a leader and what comes out: its configuration, inputs and effects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use functions::{Execution, Registry};
+use protocol::message::ToLeader;
+use protocol::{
+    Ballot, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Now, StateError, StateView, Timestamp,
+};
+use storage::LogRecord;
+
+use super::leader_state::Overlay;
+
+/// What a leader is told once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    /// This node.
+    pub me: NodeId,
+    /// The acceptors and their majority sets.
+    pub acceptors: MajoritySets,
+    /// Who learns, this node included.
+    pub learners: Vec<NodeId>,
+    /// Who decides that a command is issued.
+    pub learn_from: LearnFrom,
+    /// Commands begun past the last issued one, at most (claim 5).
+    pub window: u64,
+    /// Bytes proposed and not issued, at most: what one slow acceptor can cost in memory.
+    pub pipeline_bytes: usize,
+    /// Bytes in one `BeginBallot`, beyond its first command: well below the limit of a frame.
+    pub run_bytes: usize,
+    /// `BeginBallot` rounds under way before new commands are gathered instead of sent, so that
+    /// under load each message, vote and sync carries many commands.
+    pub rounds_in_flight: u64,
+    /// Calls kept for room in the window, for the pool or for a refusal to pass, at most.
+    pub kept_calls: usize,
+    /// The first pause before a message without an answer is sent again.
+    pub resend: Duration,
+    /// How long promises are awaited before the attempt is given up.
+    pub prepare_timeout: Duration,
+    /// How long outcomes of calls with a caller's key are kept.
+    pub caller_retention: Duration,
+    /// How long outcomes of other calls are kept: longer than any gateway re-sends one.
+    pub gateway_retention: Duration,
+}
+
+/// M(p) as the leader reads it.
+pub trait Machine: StateView {
+    /// The time of the last applied command.
+    ///
+    /// # Errors
+    /// [`StateError`] when the disk fails.
+    fn last_time(&self) -> Result<Timestamp, StateError>;
+}
+
+/// The world at one input.
+pub struct World<'a> {
+    /// Both clocks.
+    pub now: Now,
+    /// Fresh chance, for a function that wants some.
+    pub entropy: u64,
+    /// M(p) of the learner on this node.
+    pub machine: &'a dyn Machine,
+    /// What can be called.
+    pub functions: &'a Registry,
+}
+
+/// What happens to a leader.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A message.
+    Message {
+        /// Who sent it.
+        from: NodeId,
+        /// The message.
+        message: ToLeader,
+    },
+    /// The failure detector: this node should lead, in a ballot above all that its node has
+    /// heard of.
+    Campaign {
+        /// The highest ballot that its node has heard of.
+        above: Ballot,
+    },
+    /// The failure detector, or an operator: this node should not lead.
+    StepDown(&'static str),
+    /// The learner of this node has issued and applied all up to here.
+    Learned(CommandId),
+    /// A function on the pool has finished.
+    PoolDone {
+        /// Which job.
+        job: u64,
+        /// What came of it.
+        execution: Box<Execution>,
+    },
+    /// A connection to this node stands again.
+    Connected(NodeId),
+    /// Time passes; a few times in the shortest timeout.
+    Tick,
+    /// The actor has handled what its mailbox held: send what was gathered.
+    EndOfTurn,
+}
+
+/// What a leader wants done, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make durable before anything after it.
+    Persist(LogRecord),
+    /// Send a message, perhaps to this node itself.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Run a function on the pool and come back with `PoolDone`.
+    RunOnPool(PoolJob),
+    /// Tell the learner of this node that `peer` knows commands up to `issued`.
+    LearnFromPeer {
+        /// Who knows.
+        peer: NodeId,
+        /// What it knows.
+        issued: CommandNumber,
+    },
+    /// This node leads that ballot now, or none.
+    Leads(Option<Ballot>),
+    /// Something an operator may want to read.
+    Note(Note),
+    /// An input that changes nothing.
+    Ignored(IgnoreReason),
+    /// The state cannot be read: stop the node.
+    Failed(StateError),
+}
+
+/// A function to run elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolJob {
+    /// Names the job in `PoolDone`.
+    pub job: u64,
+    /// The function.
+    pub function: String,
+    /// Its arguments.
+    pub arguments: Bytes,
+    /// LS(p), to be laid over a snapshot of M(p) with [`LeaderView::new`].
+    pub overlay: Arc<Overlay>,
+    /// The time it sees.
+    pub now: Timestamp,
+    /// The chance it sees.
+    pub entropy: u64,
+}
+
+/// What an operator may want to read, one line each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Note {
+    /// Began to ask for promises.
+    Campaigns(Ballot),
+    /// Leads; so many commands of earlier ballots are proposed again.
+    Leads {
+        /// The ballot.
+        ballot: Ballot,
+        /// The length of the initial history.
+        history: usize,
+        /// The last command known to be issued.
+        issued: CommandNumber,
+    },
+    /// Gave up or lost the lead.
+    StepsDown {
+        /// The ballot.
+        ballot: Ballot,
+        /// Why.
+        reason: &'static str,
+        /// The higher ballot that superseded it, if that was the reason.
+        superseded_by: Option<Ballot>,
+        /// Proposed commands whose fate the next leader decides.
+        unissued: usize,
+    },
+}
+
+/// Why an input changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IgnoreReason {
+    /// An answer to a ballot that this node does not prepare or lead now.
+    OtherBallot,
+    /// The sender is no acceptor.
+    NotAnAcceptor,
+    /// A vote for a command that this node did not propose.
+    UnknownCommand,
+    /// A part of a promise that cannot be.
+    Malformed,
+    /// A function finished for a leadership that is over.
+    LateExecution,
+    /// Campaigning while leading, or stepping down while not.
+    NothingToDo,
+}
+
+impl IgnoreReason {
+    /// The label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OtherBallot => "other_ballot",
+            Self::NotAnAcceptor => "not_an_acceptor",
+            Self::UnknownCommand => "unknown_command",
+            Self::Malformed => "malformed",
+            Self::LateExecution => "late_execution",
+            Self::NothingToDo => "nothing_to_do",
+        }
+    }
+}
+
+/// How much a leader has on its hands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Load {
+    /// Commands proposed and not issued.
+    pub unissued: usize,
+    /// Calls kept for room, for the pool or for a refusal to pass.
+    pub kept_calls: usize,
+    /// Replies held by the output gate.
+    pub held_replies: usize,
+}

@@ -1,0 +1,245 @@
+//! A ballot that is led: proposing, counting votes, issuing, answering.
+
+use protocol::message::{BarrierPassed, BeginBallot, Executed, ReadBarrier, Success, ToAcceptor, ToGateway, Voted};
+use protocol::{
+    Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome,
+};
+
+use super::calls::Calls;
+use super::interface::{Effect, IgnoreReason, Load, Note};
+use super::leader_state::LeaderState;
+use super::pipeline::{Pacing, Pipeline, Proposed, Waiter};
+use super::preparing::{Arrived, Preparing};
+use super::rounds::Rounds;
+use super::{Turn, history};
+
+/// The data of the phase. The methods about calls are in `calls`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Leading {
+    pub(super) ballot: Ballot,
+    pub(super) pipeline: Pipeline,
+    pub(super) state: LeaderState,
+    pub(super) rounds: Rounds,
+    pub(super) calls: Calls,
+    /// The end of the initial history: what earlier leaders may have acknowledged.
+    history_end: CommandNumber,
+    /// Commands issued in this turn, to be announced at its end.
+    announce: Vec<Command>,
+}
+
+impl Leading {
+    /// Step 3: LS(p) is M(p) with the initial history executed on it, and the history is what
+    /// is proposed first (step 3').
+    ///
+    /// # Errors
+    /// A command of the history that this version cannot read: this node must not lead.
+    pub(super) fn new(preparing: &Preparing, learned: CommandId, turn: &mut Turn<'_>) -> Result<Self, &'static str> {
+        let history = history::initial_history(learned, preparing.votes());
+        let time = turn.world.machine.last_time().map_err(|error| {
+            turn.effects.push(Effect::Failed(error));
+            "the state cannot be read"
+        })?;
+        let pacing = Pacing {
+            window: turn.config.window,
+            run_bytes: turn.config.run_bytes,
+            resend: turn.config.resend,
+        };
+        let mut leading = Self {
+            ballot: preparing.ballot,
+            pipeline: Pipeline::new(pacing, learned, &turn.config.acceptors, turn.world.now.tick),
+            state: LeaderState::new(time),
+            rounds: Rounds::default(),
+            calls: Calls::default(),
+            history_end: learned.number,
+            announce: Vec::new(),
+        };
+        for command in history {
+            let body = CommandBody::decode(&command.body).map_err(|_| "a command voted for earlier is not readable")?;
+            leading.history_end = command.number();
+            leading.lay(command, &body, Vec::new());
+        }
+        Ok(leading)
+    }
+
+    /// Executes a command on LS(p) and puts it into the pipeline.
+    pub(super) fn lay(&mut self, command: Command, body: &CommandBody, waiters: Vec<Waiter>) {
+        let outcome = StoredOutcome {
+            command: command.number(),
+            fingerprint: body.fingerprint,
+            result: body.result.clone(),
+            time: body.time,
+        };
+        self.state.execute(&body.request, outcome, &body.effects);
+        let (request, result) = (body.request.clone(), body.result.clone());
+        self.pipeline.push(Proposed { command, request, result, waiters });
+    }
+
+    /// First acts: tell learners what is issued, take up what arrived meanwhile.
+    pub(super) fn begin(&mut self, arrived: Vec<Arrived>, turn: &mut Turn<'_>) {
+        let issued = self.pipeline.issued();
+        turn.note(Note::Leads { ballot: self.ballot, history: self.pipeline.len(), issued: issued.number });
+        if turn.config.learn_from == LearnFrom::Leader {
+            for learner in turn.config.learners.iter().filter(|learner| **learner != turn.config.me) {
+                turn.tell_learner(*learner, Success { ballot: self.ballot, issued, commands: Vec::new() });
+            }
+        }
+        for arrived in arrived {
+            match arrived {
+                Arrived::Call(from, call, entropy) => self.take_call(from, call, entropy, turn),
+                Arrived::Barrier(from, barrier) => self.on_barrier(from, &barrier, turn),
+            }
+        }
+        self.on_end_of_turn(turn);
+    }
+
+    pub(super) fn ballot(&self) -> Ballot {
+        self.ballot
+    }
+
+    pub(super) fn load(&self) -> Load {
+        Load { unissued: self.pipeline.len(), kept_calls: self.calls.len(), held_replies: self.rounds.held() }
+    }
+
+    pub(super) fn on_call(&mut self, from: NodeId, call: Call, turn: &mut Turn<'_>) {
+        self.take_call(from, call, turn.world.entropy, turn);
+    }
+
+    /// A linearizable read has arrived somewhere: it must show all that anyone was told.
+    pub(super) fn on_barrier(&mut self, from: NodeId, barrier: &ReadBarrier, turn: &mut Turn<'_>) {
+        if self.rounds.held() >= turn.config.kept_calls {
+            return turn.refuse_barrier(from, barrier);
+        }
+        let at = match turn.config.learn_from {
+            // Nobody was told more than this leader issued, or an earlier one, whose commands
+            // are in the initial history.
+            LearnFrom::Leader => self.pipeline.issued().number.max(self.history_end),
+            // A learner may have issued anything that was proposed, and shown it to a reader.
+            LearnFrom::Voters => self.pipeline.last().number,
+        };
+        let reply = ToGateway::BarrierPassed(BarrierPassed { id: barrier.id, at: Some(at) });
+        self.rounds.gate(at, from, reply);
+    }
+
+    /// Step 5.
+    pub(super) fn on_voted(&mut self, from: NodeId, voted: &Voted, turn: &mut Turn<'_>) {
+        self.rounds.returned(from, voted.round, &turn.config.acceptors);
+        if let Some(run) = voted.run {
+            match self.pipeline.voted(from, run, turn.world.now.tick) {
+                None => turn.ignore(IgnoreReason::UnknownCommand),
+                Some(true) => {
+                    let issued = self.pipeline.issue(&turn.config.acceptors);
+                    self.answer_issued(issued, turn);
+                }
+                Some(false) => {}
+            }
+        }
+        self.open_gate(turn);
+    }
+
+    /// The learner of this node has issued and applied all up to `issued`. False when that is
+    /// not what this leader proposed: another leader was at work, this one is superseded.
+    pub(super) fn on_learned(&mut self, issued: CommandId, turn: &mut Turn<'_>) -> bool {
+        let ours = self.pipeline.get_mut(issued.number).map(|proposed| proposed.command.id);
+        if ours.is_some_and(|ours| ours != issued) || issued.number > self.pipeline.last().number {
+            return false;
+        }
+        let newly = self.pipeline.issue_up_to(issued.number);
+        self.answer_issued(newly, turn);
+        self.state.applied(issued.number);
+        self.open_gate(turn);
+        self.take_queued(turn);
+        true
+    }
+
+    fn answer_issued(&mut self, issued: Vec<Proposed>, turn: &mut Turn<'_>) {
+        if issued.is_empty() {
+            return;
+        }
+        for Proposed { command, request, result, waiters } in issued {
+            let number = command.number();
+            for waiter in waiters {
+                let outcome =
+                    Outcome::Issued { command: number, result: result.clone(), replayed: waiter.repeated };
+                turn.reply_outcome(waiter.gateway, request.clone(), outcome);
+            }
+            self.announce.push(command);
+        }
+        self.take_queued(turn);
+    }
+
+    pub(super) fn open_gate(&mut self, turn: &mut Turn<'_>) {
+        for gated in self.rounds.open(self.pipeline.issued().number) {
+            turn.reply(gated.gateway, gated.reply);
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, node: NodeId, turn: &mut Turn<'_>) {
+        self.pipeline.reconnected(node, turn.world.now.tick);
+        self.repeat(turn);
+    }
+
+    pub(super) fn on_tick(&mut self, turn: &mut Turn<'_>) {
+        self.expire(turn);
+        self.repeat(turn);
+        self.on_end_of_turn(turn);
+    }
+
+    /// Sends again what acceptors have not answered, oldest first.
+    fn repeat(&mut self, turn: &mut Turn<'_>) {
+        let (ballot, round) = (self.ballot, self.rounds.last());
+        let rounds = &self.rounds;
+        for (acceptor, commands) in self.pipeline.due(turn.world.now.tick, |node| rounds.is_behind(node)) {
+            turn.ask_acceptor(acceptor, ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round }));
+        }
+    }
+
+    /// Steps 3' and 3": begins ballots on what was proposed in this turn, all acceptors alike,
+    /// and announces what was issued in it.
+    pub(super) fn on_end_of_turn(&mut self, turn: &mut Turn<'_>) {
+        self.announce_issued(turn);
+        while self.rounds.in_flight() < turn.config.rounds_in_flight
+            && (self.pipeline.has_unsent() || self.rounds.wants_round())
+        {
+            let commands = self.pipeline.take_unsent();
+            let round = self.rounds.begin();
+            for acceptor in turn.config.acceptors.nodes() {
+                let begin = BeginBallot { ballot: self.ballot, commands: commands.clone(), round };
+                turn.ask_acceptor(*acceptor, ToAcceptor::BeginBallot(begin));
+            }
+        }
+    }
+
+    /// Success to all learners (claim 2); the one on this node gets the bodies at once, so that
+    /// applying does not wait for its acceptor.
+    fn announce_issued(&mut self, turn: &mut Turn<'_>) {
+        let commands = std::mem::take(&mut self.announce);
+        if commands.is_empty() || turn.config.learn_from == LearnFrom::Voters {
+            return;
+        }
+        let issued = self.pipeline.issued();
+        for learner in turn.config.learners.iter().filter(|learner| **learner != turn.config.me) {
+            turn.tell_learner(*learner, Success { ballot: self.ballot, issued, commands: Vec::new() });
+        }
+        turn.tell_learner(turn.config.me, Success { ballot: self.ballot, issued, commands });
+    }
+
+    /// The lead is over: whoever waits for a proposed command hears that only a later leader
+    /// knows, everybody else that this node does not lead.
+    pub(super) fn end(mut self, turn: &mut Turn<'_>) {
+        for Proposed { request, waiters, .. } in self.pipeline.drain() {
+            for waiter in waiters {
+                turn.reply_outcome(waiter.gateway, request.clone(), Outcome::LeadershipLost);
+            }
+        }
+        for gated in self.rounds.drain() {
+            let reply = match gated.reply {
+                ToGateway::Executed(executed) => {
+                    ToGateway::Executed(Executed { request: executed.request, outcome: Outcome::NotLeader })
+                }
+                ToGateway::BarrierPassed(passed) => ToGateway::BarrierPassed(BarrierPassed { id: passed.id, at: None }),
+            };
+            turn.reply(gated.gateway, reply);
+        }
+        self.calls.end(turn);
+    }
+}

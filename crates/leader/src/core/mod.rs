@@ -1,0 +1,344 @@
+//! The leader as a pure state machine.
+//!
+//! ```text
+//!            Campaign                 promises of a majority set, all that
+//!   Idle ---------------> Preparing   they know issued is learnt and applied
+//!    ^                     |     |  ------------------------------------> Leading
+//!    |  MyNextBal, timeout |     +-- MyNextBal: a higher ballot (step 3)     |
+//!    +---------------------+                                                |
+//!    +----------------------------------------------------------------------+
+//!        MyNextBal (superseded), StepDown (no majority set), a foreign command
+//! ```
+//!
+//! Phases own their data; [`Leader::handle`] takes one input and appends effects. `Persist` is
+//! a barrier: nothing after it leaves before what it wrote is durable. `last_tried` is the only
+//! thing a leader persists (B1, A7); its commands are made durable by the acceptors that vote
+//! for them.
+//!
+//! Caveats. Safety depends neither on clocks nor on there being one leader: any number of nodes
+//! may lead at a time, each in its own ballot. Time only repeats what may have been lost.
+
+mod calls;
+mod history;
+mod interface;
+mod leader_state;
+mod leading;
+mod pipeline;
+mod preparing;
+mod rounds;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use protocol::message::{
+    BallotInfo, BarrierPassed, Executed, MyNextBal, ReadBarrier, Success, ToAcceptor, ToGateway, ToLeader, ToLearner,
+    Voted,
+};
+use protocol::{Ballot, Call, CommandId, Message, NodeId, Outcome, RequestId};
+use storage::LogRecord;
+
+pub use history::initial_history;
+pub use interface::{Config, Effect, IgnoreReason, Input, Load, Machine, Note, PoolJob, World};
+pub use leader_state::{LeaderView, Overlay};
+
+use leading::Leading;
+use preparing::{Arrived, Preparing};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Idle,
+    Preparing(Preparing),
+    Leading(Box<Leading>),
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Leader {
+    config: Arc<Config>,
+    /// The last ballot that this node began: durable before it is sent.
+    last_tried: Ballot,
+    /// The highest ballot heard of.
+    highest: Ballot,
+    /// What the learner of this node has issued and applied.
+    learned: CommandId,
+    phase: Phase,
+}
+
+/// One input being handled: what it may look at and what it wants done.
+struct Turn<'a> {
+    config: &'a Config,
+    world: &'a World<'a>,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl Turn<'_> {
+    fn ask_acceptor(&mut self, to: NodeId, message: ToAcceptor) {
+        self.effects.push(Effect::Send { to, message: Message::Acceptor(message) });
+    }
+
+    fn tell_learner(&mut self, to: NodeId, success: Success) {
+        self.effects.push(Effect::Send { to, message: Message::Learner(ToLearner::Success(success)) });
+    }
+
+    fn reply(&mut self, to: NodeId, reply: ToGateway) {
+        self.effects.push(Effect::Send { to, message: Message::Gateway(reply) });
+    }
+
+    fn reply_outcome(&mut self, to: NodeId, request: RequestId, outcome: Outcome) {
+        self.reply(to, ToGateway::Executed(Executed { request, outcome }));
+    }
+
+    fn refuse_call(&mut self, to: NodeId, call: Call) {
+        self.reply_outcome(to, call.request, Outcome::NotLeader);
+    }
+
+    fn refuse_barrier(&mut self, to: NodeId, barrier: &ReadBarrier) {
+        self.reply(to, ToGateway::BarrierPassed(BarrierPassed { id: barrier.id, at: None }));
+    }
+
+    fn ignore(&mut self, reason: IgnoreReason) {
+        self.effects.push(Effect::Ignored(reason));
+    }
+
+    fn note(&mut self, note: Note) {
+        self.effects.push(Effect::Note(note));
+    }
+}
+
+impl Leader {
+    /// A leader that leads nothing. `last_tried` is what its log says; `learned` what the
+    /// learner of its node has applied.
+    #[must_use]
+    pub fn new(config: Config, last_tried: Ballot, learned: CommandId) -> Self {
+        Self { config: Arc::new(config), last_tried, highest: last_tried, learned, phase: Phase::Idle }
+    }
+
+    /// The ballot that this node leads now.
+    #[must_use]
+    pub fn leads(&self) -> Option<Ballot> {
+        match &self.phase {
+            Phase::Leading(leading) => Some(leading.ballot()),
+            Phase::Idle | Phase::Preparing(_) => None,
+        }
+    }
+
+    /// How many commands are proposed and not issued, and how many calls and replies are kept.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        match &self.phase {
+            Phase::Leading(leading) => leading.load(),
+            Phase::Idle | Phase::Preparing(_) => Load::default(),
+        }
+    }
+
+    /// Takes one input; appends what is to be done, in order.
+    pub fn handle(&mut self, input: Input, world: &World<'_>, effects: &mut Vec<Effect>) {
+        let config = Arc::clone(&self.config);
+        let mut turn = Turn { config: &config, world, effects };
+        match input {
+            Input::Message { from, message } => self.on_message(from, message, &mut turn),
+            Input::Campaign { above } => self.on_campaign(above, &mut turn),
+            Input::StepDown(reason) => self.become_idle(reason, None, &mut turn),
+            Input::Learned(issued) => self.on_learned(issued, &mut turn),
+            Input::PoolDone { job, execution } => match &mut self.phase {
+                Phase::Leading(leading) => leading.on_pool_done(job, *execution, &mut turn),
+                Phase::Idle | Phase::Preparing(_) => turn.ignore(IgnoreReason::LateExecution),
+            },
+            Input::Connected(node) => match &mut self.phase {
+                Phase::Leading(leading) => leading.on_connected(node, &mut turn),
+                Phase::Preparing(preparing) if preparing.awaits(node) => {
+                    turn.ask_acceptor(node, ToAcceptor::NextBallot(preparing.question()));
+                }
+                Phase::Idle | Phase::Preparing(_) => {}
+            },
+            Input::Tick => self.on_tick(&mut turn),
+            Input::EndOfTurn => {
+                if let Phase::Leading(leading) = &mut self.phase {
+                    leading.on_end_of_turn(&mut turn);
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, from: NodeId, message: ToLeader, turn: &mut Turn<'_>) {
+        match message {
+            ToLeader::BallotInfo(info) => self.on_ballot_info(from, info, turn),
+            ToLeader::MyNextBal(next) => self.on_my_next_bal(from, &next, turn),
+            ToLeader::Voted(voted) => self.on_voted(from, &voted, turn),
+            ToLeader::ExecuteFunction(call) => match &mut self.phase {
+                Phase::Leading(leading) => leading.on_call(from, call, turn),
+                Phase::Preparing(preparing) if preparing.arrived.len() < turn.config.kept_calls => {
+                    preparing.arrived.push(Arrived::Call(from, call, turn.world.entropy));
+                }
+                Phase::Idle | Phase::Preparing(_) => turn.refuse_call(from, call),
+            },
+            ToLeader::ReadBarrier(barrier) => match &mut self.phase {
+                Phase::Leading(leading) => leading.on_barrier(from, &barrier, turn),
+                Phase::Preparing(preparing) if preparing.arrived.len() < turn.config.kept_calls => {
+                    preparing.arrived.push(Arrived::Barrier(from, barrier));
+                }
+                Phase::Idle | Phase::Preparing(_) => turn.refuse_barrier(from, &barrier),
+            },
+        }
+    }
+
+    /// Step 1: a ballot of this node's own, above all that it has heard of. `last_tried` first.
+    fn on_campaign(&mut self, above: Ballot, turn: &mut Turn<'_>) {
+        if matches!(self.phase, Phase::Leading(_)) {
+            return turn.ignore(IgnoreReason::NothingToDo);
+        }
+        let above = self.highest.max(self.last_tried).max(above);
+        let Some(ballot) = above.next_of(turn.config.me) else {
+            return turn.ignore(IgnoreReason::NothingToDo);
+        };
+        assert!(ballot > self.last_tried && ballot.node == turn.config.me, "B1: a ballot of one's own, never twice");
+        (self.last_tried, self.highest) = (ballot, ballot);
+        turn.effects.push(Effect::Persist(LogRecord::LastTried(ballot)));
+        let now = turn.world.now.tick;
+        let mut preparing = Preparing::new(ballot, self.learned.number.next(), now, now + turn.config.resend);
+        if let Phase::Preparing(earlier) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            preparing.arrived = earlier.arrived;
+        }
+        for acceptor in turn.config.acceptors.nodes() {
+            turn.ask_acceptor(*acceptor, ToAcceptor::NextBallot(preparing.question()));
+        }
+        turn.note(Note::Campaigns(ballot));
+        self.phase = Phase::Preparing(preparing);
+    }
+
+    /// Step 3, collecting.
+    fn on_ballot_info(&mut self, from: NodeId, info: BallotInfo, turn: &mut Turn<'_>) {
+        if !turn.config.acceptors.nodes().contains(&from) {
+            return turn.ignore(IgnoreReason::NotAnAcceptor);
+        }
+        let Phase::Preparing(preparing) = &mut self.phase else {
+            return turn.ignore(IgnoreReason::OtherBallot);
+        };
+        if info.ballot != preparing.ballot || info.first != preparing.first {
+            return turn.ignore(IgnoreReason::OtherBallot);
+        }
+        if info.part >= info.parts {
+            return turn.ignore(IgnoreReason::Malformed);
+        }
+        preparing.promised(from, info);
+        self.lead_when_ready(turn);
+    }
+
+    /// Leads as soon as a majority set has promised and all that it knows to be issued is
+    /// learnt and applied here (S-07): only then does M(p) underlie LS(p).
+    fn lead_when_ready(&mut self, turn: &mut Turn<'_>) {
+        let Phase::Preparing(preparing) = &self.phase else { return };
+        let Some((issued, peer)) = preparing.majority(&turn.config.acceptors) else { return };
+        if issued.number > self.learned.number {
+            turn.effects.push(Effect::LearnFromPeer { peer, issued: issued.number });
+            return;
+        }
+        let Phase::Preparing(preparing) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
+        let (ballot, learned) = (preparing.ballot, self.learned);
+        match Leading::new(&preparing, learned, turn) {
+            Ok(leading) => {
+                let mut leading = Box::new(leading);
+                leading.begin(preparing.arrived, turn);
+                self.phase = Phase::Leading(leading);
+            }
+            Err(reason) => {
+                self.phase = Phase::Preparing(preparing);
+                self.become_idle(reason, None, turn);
+            }
+        }
+        if self.leads().is_some() {
+            turn.effects.push(Effect::Leads(Some(ballot)));
+        }
+    }
+
+    /// Somebody promised a higher ballot to another node.
+    fn on_my_next_bal(&mut self, from: NodeId, next: &MyNextBal, turn: &mut Turn<'_>) {
+        if !turn.config.acceptors.nodes().contains(&from) {
+            return turn.ignore(IgnoreReason::NotAnAcceptor);
+        }
+        self.highest = self.highest.max(next.ballot);
+        let current = match &self.phase {
+            Phase::Idle => return turn.ignore(IgnoreReason::OtherBallot),
+            Phase::Preparing(preparing) => preparing.ballot,
+            Phase::Leading(leading) => leading.ballot(),
+        };
+        if next.ballot <= current {
+            return turn.ignore(IgnoreReason::OtherBallot);
+        }
+        // The patent tries again at once with a higher ballot. Whether this node should is for
+        // the failure detector to say, lest two nodes outbid each other for ever.
+        self.become_idle("superseded by a higher ballot", Some(next.ballot), turn);
+    }
+
+    fn on_voted(&mut self, from: NodeId, voted: &Voted, turn: &mut Turn<'_>) {
+        if !turn.config.acceptors.nodes().contains(&from) {
+            return turn.ignore(IgnoreReason::NotAnAcceptor);
+        }
+        match &mut self.phase {
+            // Only votes of the ballot led now count (S-01).
+            Phase::Leading(leading) if leading.ballot() == voted.ballot => leading.on_voted(from, voted, turn),
+            Phase::Idle | Phase::Preparing(_) | Phase::Leading(_) => turn.ignore(IgnoreReason::OtherBallot),
+        }
+    }
+
+    fn on_learned(&mut self, issued: CommandId, turn: &mut Turn<'_>) {
+        if issued.number < self.learned.number {
+            return;
+        }
+        self.learned = issued;
+        match &mut self.phase {
+            Phase::Idle => {}
+            Phase::Preparing(_) => self.lead_when_ready(turn),
+            Phase::Leading(leading) => {
+                if !leading.on_learned(issued, turn) {
+                    self.become_idle("another leader's command was issued", None, turn);
+                }
+            }
+        }
+    }
+
+    fn on_tick(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.world.now.tick;
+        match &mut self.phase {
+            Phase::Idle => {}
+            Phase::Preparing(preparing) => {
+                if now.since(preparing.since) >= turn.config.prepare_timeout {
+                    return self.become_idle("no majority set promised in time", None, turn);
+                }
+                if now >= preparing.resend_at {
+                    preparing.resend_at = now + turn.config.resend;
+                    let waiting = turn.config.acceptors.nodes().iter().filter(|node| preparing.awaits(**node));
+                    for acceptor in waiting.copied().collect::<Vec<_>>() {
+                        turn.ask_acceptor(acceptor, ToAcceptor::NextBallot(preparing.question()));
+                    }
+                }
+                self.lead_when_ready(turn);
+            }
+            Phase::Leading(leading) => leading.on_tick(turn),
+        }
+    }
+
+    /// The leader state is dropped; nobody is answered as if this node led (S-21, S-22).
+    fn become_idle(&mut self, reason: &'static str, superseded_by: Option<Ballot>, turn: &mut Turn<'_>) {
+        let (ballot, unissued) = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Idle => return turn.ignore(IgnoreReason::NothingToDo),
+            Phase::Preparing(preparing) => {
+                for arrived in preparing.arrived {
+                    match arrived {
+                        Arrived::Call(from, call, _) => turn.refuse_call(from, call),
+                        Arrived::Barrier(from, barrier) => turn.refuse_barrier(from, &barrier),
+                    }
+                }
+                (preparing.ballot, 0)
+            }
+            Phase::Leading(leading) => {
+                let (ballot, unissued) = (leading.ballot(), leading.load().unissued);
+                leading.end(turn);
+                turn.effects.push(Effect::Leads(None));
+                (ballot, unissued)
+            }
+        };
+        turn.note(Note::StepsDown { ballot, reason, superseded_by, unissued });
+    }
+}

@@ -1,0 +1,233 @@
+//! The learner's actor under actix, on a store in memory.
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::Actor as _;
+use bytes::Bytes;
+use protocol::message::{CatchUp, Commands, Success, ToLearner};
+use protocol::{
+    Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Fingerprint, Forget, Key, LearnFrom,
+    MajoritySets, Message, NodeId, RequestId, StateError, StateView, StoredOutcome, Timestamp,
+};
+use quorate_learner::{
+    Config, Deliver, DigestRefusal, Input, Learner, LearnerActor, LearnerPorts, NoDigest, Progress, Queries, Stop,
+    Timing,
+};
+use storage::memory::{Fault, MemoryState};
+use storage::{StateSnapshot, StateStore, StorageError};
+use tokio::sync::watch;
+
+const LEADER: NodeId = NodeId(2);
+const LONG: Duration = Duration::from_secs(30);
+
+/// A store that notes how many commands each write applied.
+struct Noting {
+    inner: MemoryState,
+    batches: Mutex<Vec<usize>>,
+}
+
+impl StateView for Noting {
+    fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
+        self.inner.scan(prefix, after, limit)
+    }
+
+    fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
+        self.inner.outcome(request)
+    }
+}
+
+impl StateStore for Noting {
+    fn apply(&self, commands: &[Command]) -> Result<(), StorageError> {
+        self.batches.lock().expect("not poisoned").push(commands.len());
+        self.inner.apply(commands)
+    }
+
+    fn applied(&self) -> CommandId {
+        self.inner.applied()
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync()
+    }
+
+    fn durable(&self) -> CommandNumber {
+        self.inner.durable()
+    }
+
+    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Vec<Command>, StorageError> {
+        self.inner.commands(first, limit, bytes)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError> {
+        self.inner.snapshot()
+    }
+}
+
+/// What the actor told others, in order.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Sent(NodeId, Message),
+    Learned(CommandId),
+    Failed(StorageError),
+}
+
+struct Node {
+    store: Arc<Noting>,
+    learner: actix::Addr<LearnerActor>,
+    queries: Queries,
+    told: mpsc::Receiver<Told>,
+}
+
+fn start() -> Node {
+    let store = Arc::new(Noting { inner: MemoryState::new(), batches: Mutex::default() });
+    let majority = MajoritySets::simple((1..=3).map(NodeId)).expect("three nodes");
+    let peers = vec![NodeId(2), NodeId(3)];
+    let timing = Timing::default();
+    let config = Config { me: NodeId(1), peers, learn_from: LearnFrom::Leader, majority, window: 64, timing };
+    let (tell, told) = mpsc::channel();
+    let (sent, learned, failed) = (tell.clone(), tell.clone(), tell);
+    let ports = LearnerPorts {
+        send: Box::new(move |to, message| sent.send(Told::Sent(to, message)).expect("heard")),
+        learned: Box::new(move |id| learned.send(Told::Learned(id)).expect("heard")),
+        failed: Box::new(move |error| failed.send(Told::Failed(error)).expect("heard")),
+    };
+    let (publish, progress) = watch::channel(Progress::default());
+    let actor = LearnerActor::new(Learner::new(config, store.applied()), store.clone(), ports, publish);
+    let learner = actor.start();
+    let queries = Queries::new(store.clone(), progress, learner.clone());
+    Node { store, learner, queries, told }
+}
+
+fn ballot() -> Ballot {
+    Ballot::new(1, LEADER)
+}
+
+/// Commands 1 to `count`, each putting its number.
+fn chain(count: u64) -> Vec<Command> {
+    let id = |number| match number {
+        0 => CommandId::NULL,
+        number => CommandId::new(ballot(), CommandNumber(number)),
+    };
+    let command = |number: u64| {
+        let body = CommandBody {
+            time: Timestamp(number),
+            request: RequestId::Gateway(number.into()),
+            fingerprint: Fingerprint::default(),
+            function: "kv.put".into(),
+            result: Bytes::from_static(b"null"),
+            effects: vec![Effect::Put { key: Key::new("k").expect("a key"), value: Bytes::from(number.to_string()) }],
+            forget: Forget::default(),
+        };
+        Command { id: id(number), precedent: id(number - 1), body: body.encode() }
+    };
+    (1..=count).map(command).collect()
+}
+
+fn success(commands: &[Command]) -> Deliver {
+    let issued = commands.last().expect("not empty").id;
+    let message = ToLearner::Success(Success { ballot: ballot(), issued, commands: commands.to_vec() });
+    Deliver(Input::Message { from: LEADER, message })
+}
+
+/// The digest that a store has which applied just these.
+fn digest_after(commands: &[Command]) -> [u8; 32] {
+    let store = MemoryState::new();
+    store.apply(commands).expect("applied");
+    store.snapshot().expect("a view").digest().expect("a digest")
+}
+
+/// S-14, A4: catches one write for each message, telling before applying, and an answer to a
+/// peer that lacks what the same turn applied.
+#[actix::test]
+async fn a_turn_applies_once_then_tells_then_sends() {
+    let node = start();
+    let c = chain(10);
+    let question = ToLearner::CatchUp(CatchUp { first: CommandNumber(9) });
+    node.learner.do_send(Deliver(Input::Message { from: NodeId(3), message: question }));
+    for command in &c {
+        node.learner.do_send(success(std::slice::from_ref(command)));
+    }
+    assert!(node.queries.wait_applied(CommandNumber(10), LONG).await);
+    assert_eq!(*node.store.batches.lock().expect("not poisoned"), [10]);
+    let empty = Message::Learner(ToLearner::Commands(Commands { commands: vec![], issued: CommandId::NULL }));
+    let told: Vec<Told> = node.told.try_iter().collect();
+    assert_eq!(told, [Told::Learned(c[9].id), Told::Sent(NodeId(3), empty)]);
+
+    let question = ToLearner::CatchUp(CatchUp { first: CommandNumber(9) });
+    node.learner.send(Deliver(Input::Message { from: NodeId(3), message: question })).await.expect("delivered");
+    let digest = node.queries.digest_at(None, LONG).await.expect("a digest");
+    assert_eq!((digest.at, digest.digest), (CommandNumber(10), digest_after(&c)));
+    let piece = Message::Learner(ToLearner::Commands(Commands { commands: c[8..].to_vec(), issued: c[9].id }));
+    assert_eq!(node.told.try_iter().collect::<Vec<_>>(), [Told::Sent(NodeId(3), piece)]);
+}
+
+/// S-33: catches a digest at a number that shows a later state although more was issued in the
+/// same turn, and a number that has gone by answered with anything but that.
+#[actix::test]
+async fn a_digest_is_exact_in_the_middle_of_a_turn() {
+    let node = start();
+    let c = chain(9);
+    let queries = node.queries.clone();
+    let digest = actix::spawn(async move { queries.digest_at(Some(CommandNumber(4)), LONG).await });
+    // The request goes first: the task above runs before this one again.
+    tokio::task::yield_now().await;
+    node.learner.do_send(success(&c));
+    let digest = digest.await.expect("the task ends").expect("a digest");
+    assert_eq!((digest.at, digest.digest), (CommandNumber(4), digest_after(&c[..4])));
+    assert!(node.queries.wait_applied(CommandNumber(9), LONG).await);
+    assert_eq!(*node.store.batches.lock().expect("not poisoned"), [4, 5]);
+    let gone = node.queries.digest_at(Some(CommandNumber(4)), LONG).await;
+    assert_eq!(gone, Err(NoDigest::Refused(DigestRefusal::Gone)));
+    let never = node.queries.digest_at(Some(CommandNumber(99)), Duration::from_millis(1)).await;
+    assert_eq!(never, Err(NoDigest::Refused(DigestRefusal::NotReached)));
+    assert!(!node.queries.wait_applied(CommandNumber(99), Duration::from_millis(1)).await);
+}
+
+/// S-14: catches a state that never becomes durable by itself.
+#[actix::test]
+async fn what_is_applied_becomes_durable_without_being_asked() {
+    let node = start();
+    node.learner.do_send(success(&chain(3)));
+    let mut progress = node.queries.progress_changes();
+    let durable = progress.wait_for(|progress| progress.durable == CommandNumber(3));
+    tokio::time::timeout(LONG, durable).await.expect("in time").expect("the learner lives");
+    node.store.inner.crash();
+    assert_eq!(node.store.applied(), chain(3)[2].id);
+}
+
+/// S-14: catches a stop that loses what was applied since the last sync, or what was still in
+/// the mailbox, and one that leaves those who wait without an answer.
+#[actix::test]
+async fn a_stopped_learner_leaves_a_durable_state() {
+    let node = start();
+    let queries = node.queries.clone();
+    let waiting = actix::spawn(async move { queries.digest_at(Some(CommandNumber(99)), LONG).await });
+    tokio::task::yield_now().await;
+    node.learner.do_send(success(&chain(3)));
+    node.learner.send(Stop).await.expect("delivered");
+    assert_eq!(node.queries.progress().durable, CommandNumber(3));
+    node.store.inner.crash();
+    assert_eq!(node.store.applied(), chain(3)[2].id);
+    assert_eq!(waiting.await.expect("the task ends"), Err(NoDigest::Stopped));
+}
+
+/// S-12: catches a learner that goes on after a failed write, or tells of it as if it had
+/// succeeded.
+#[actix::test]
+async fn a_failed_write_stops_the_learner() {
+    let node = start();
+    let c = chain(2);
+    node.store.inner.fail_next(Fault::Write);
+    node.learner.send(success(&c[..1])).await.expect("delivered");
+    node.learner.send(success(&c)).await.expect("delivered");
+    assert_eq!(node.queries.digest_at(None, LONG).await, Err(NoDigest::Stopped));
+    let told: Vec<Told> = node.told.try_iter().collect();
+    assert!(matches!(told[..], [Told::Failed(StorageError::Failed(_))]), "{told:?}");
+    assert_eq!(node.queries.progress(), Progress::default());
+}

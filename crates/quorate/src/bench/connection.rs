@@ -1,0 +1,170 @@
+//! A connection that does one thing at little cost: post JSON and read the answer.
+//!
+//! The load generator shares the machine with the nodes that it measures, so each microsecond
+//! that it takes is one that they lack. A general client costs several times as much a call.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The longest answer taken: far above any outcome.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Headers of an answer.
+const HEADERS_MAX: usize = 64;
+
+/// An open connection to one node.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    host: String,
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What the head of an answer says.
+struct Head {
+    status: u16,
+    head_bytes: usize,
+    body_bytes: usize,
+    closes: bool,
+}
+
+impl Connection {
+    /// Opens a connection to `host:port`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) async fn open(host: &str, wait: Duration) -> io::Result<Self> {
+        let stream = tokio::time::timeout(wait, TcpStream::connect(host)).await??;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, host: host.to_owned(), outgoing: Vec::new(), incoming: Vec::with_capacity(4096) })
+    }
+
+    /// Posts JSON and waits for the answer. After an error the connection is of no more use.
+    /// The flag says whether it can be used again.
+    ///
+    /// # Errors
+    /// A broken connection, or an answer that is not HTTP/1.1 with a length.
+    pub(crate) async fn post(&mut self, path: &str, key: Option<&str>, body: &str) -> io::Result<(Answer, bool)> {
+        self.outgoing.clear();
+        for part in ["POST ", path, " HTTP/1.1\r\nHost: ", &self.host, "\r\nContent-Type: application/json\r\n"] {
+            self.outgoing.extend_from_slice(part.as_bytes());
+        }
+        if let Some(key) = key {
+            for part in ["Idempotency-Key: ", key, "\r\n"] {
+                self.outgoing.extend_from_slice(part.as_bytes());
+            }
+        }
+        self.outgoing.extend_from_slice(format!("Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        self.exchange().await
+    }
+
+    /// Gets a path.
+    ///
+    /// # Errors
+    /// As [`Connection::post`].
+    pub(crate) async fn get(&mut self, path: &str) -> io::Result<Answer> {
+        self.outgoing = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host).into_bytes();
+        Ok(self.exchange().await?.0)
+    }
+
+    async fn exchange(&mut self) -> io::Result<(Answer, bool)> {
+        self.stream.write_all(&self.outgoing).await?;
+        self.incoming.clear();
+        loop {
+            if self.stream.read_buf(&mut self.incoming).await? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the node closed the connection"));
+            }
+            if self.incoming.len() > ANSWER_BYTES_MAX {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
+            }
+            let Some(head) = parse_head(&self.incoming)? else { continue };
+            let total = head.head_bytes + head.body_bytes;
+            if self.incoming.len() >= total {
+                let body = self.incoming[head.head_bytes..total].to_vec();
+                return Ok((Answer { status: head.status, body }, !head.closes));
+            }
+        }
+    }
+}
+
+/// Reads the head of an answer, `None` while it is not all there.
+fn parse_head(bytes: &[u8]) -> io::Result<Option<Head>> {
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the answer is not HTTP: {what}"));
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let parsed = response.parse(bytes).map_err(|error| invalid(&error.to_string()))?;
+    let httparse::Status::Complete(head_bytes) = parsed else { return Ok(None) };
+    let status = response.code.ok_or_else(|| invalid("no status"))?;
+    let header = |name: &str| {
+        let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        found.and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
+    };
+    let closes = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    let length = header("content-length").and_then(|length| length.parse().ok());
+    let body_bytes = match length {
+        Some(length) if length <= ANSWER_BYTES_MAX => length,
+        None if status == 204 => 0,
+        Some(_) | None => return Err(invalid("no usable Content-Length")),
+    };
+    Ok(Some(Head { status, head_bytes, body_bytes, closes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Catches an answer that is cut where the network cut it, and a closing connection that is
+    /// used again.
+    #[tokio::test]
+    async fn an_answer_in_pieces_is_read_whole() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let host = listener.local_addr().expect("an address").to_string();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"{}") {
+                stream.read_buf(&mut asked).await.expect("the request");
+            }
+            for piece in ["HTTP/1.1 409 Con", "flict\r\nContent-Length: 4\r\nConnection: close\r\n\r", "\n{\"", "a}"] {
+                stream.write_all(piece.as_bytes()).await.expect("sent");
+                stream.flush().await.expect("sent");
+                tokio::task::yield_now().await;
+            }
+            String::from_utf8(asked).expect("text")
+        });
+        let mut connection = Connection::open(&host, Duration::from_secs(5)).await.expect("connected");
+        let (answer, usable) = connection.post("/v1/functions/f", Some("k-1"), "{}").await.expect("an answer");
+        assert_eq!(answer, Answer { status: 409, body: b"{\"a}".to_vec() });
+        assert!(!usable);
+        let asked = server.await.expect("the server ran");
+        assert!(asked.starts_with("POST /v1/functions/f HTTP/1.1\r\nHost: 127.0.0.1:"), "{asked}");
+        assert!(asked.contains("\r\nIdempotency-Key: k-1\r\n") && asked.contains("\r\nContent-Length: 2\r\n"), "{asked}");
+    }
+
+    /// Catches a lost answer that passes for one.
+    #[tokio::test]
+    async fn a_connection_closed_early_is_an_error() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let host = listener.local_addr().expect("an address").to_string();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            stream.read_u8().await.expect("the request");
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await.expect("sent");
+        });
+        let mut connection = Connection::open(&host, Duration::from_secs(5)).await.expect("connected");
+        assert!(connection.post("/", None, "").await.is_err());
+        server.await.expect("the server ran");
+    }
+}

@@ -1,0 +1,103 @@
+//! What is measured while it runs.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+/// Latencies above a minute count as a minute.
+const LATENCY_MAX: Duration = Duration::from_secs(60);
+
+/// Counters and latencies of one stretch of time.
+pub(crate) struct Record {
+    /// Since when.
+    pub(crate) start: Instant,
+    /// Until when; moves until the end.
+    pub(crate) end: Instant,
+    /// Latencies of calls with a 2xx answer, in microseconds.
+    pub(crate) latencies: Histogram<u64>,
+    /// Other outcomes by code.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Calls sent again.
+    pub(crate) retries: u64,
+    last_success: Instant,
+    gap: (Duration, Instant),
+}
+
+impl Record {
+    /// Begins to record.
+    pub(crate) fn new(start: Instant) -> Self {
+        let top = u64::try_from(LATENCY_MAX.as_micros()).unwrap_or(u64::MAX);
+        let latencies = Histogram::new_with_bounds(1, top, 3).expect("bounds as the histogram wants them");
+        Self { start, end: start, latencies, errors: BTreeMap::new(), retries: 0, last_success: start, gap: (Duration::ZERO, start) }
+    }
+
+    /// A call got a 2xx answer.
+    pub(crate) fn success(&mut self, sent: Instant, now: Instant) {
+        self.latencies.saturating_record(u64::try_from((now - sent).as_micros()).unwrap_or(u64::MAX));
+        self.close_gap(now);
+        self.last_success = now;
+    }
+
+    /// A call ended in another way.
+    pub(crate) fn error(&mut self, code: &str) {
+        match self.errors.get_mut(code) {
+            Some(count) => *count += 1,
+            None => drop(self.errors.insert(code.to_owned(), 1)),
+        }
+    }
+
+    /// Ends the recording.
+    pub(crate) fn finish(&mut self, now: Instant) {
+        self.end = now;
+        self.close_gap(now);
+    }
+
+    fn close_gap(&mut self, now: Instant) {
+        let gap = now.saturating_duration_since(self.last_success);
+        if gap > self.gap.0 {
+            self.gap = (gap, self.last_success);
+        }
+    }
+
+    /// The longest time without a success, and how long after the start it began.
+    pub(crate) fn longest_gap(&self) -> (Duration, Duration) {
+        (self.gap.0, self.gap.1.saturating_duration_since(self.start))
+    }
+
+    /// How long it has been recording.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.end.saturating_duration_since(self.start)
+    }
+
+    /// Calls with a 2xx answer.
+    pub(crate) fn successes(&self) -> u64 {
+        self.latencies.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::now;
+
+    /// Catches a gap that is not seen because nothing succeeded at the start or at the end.
+    #[test]
+    fn the_longest_gap_counts_the_ends_too() {
+        let start = now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let gap = |successes: &[u64], end: u64| {
+            let mut record = Record::new(start);
+            for millis in successes {
+                record.success(at(millis.saturating_sub(1)), at(*millis));
+            }
+            record.finish(at(end));
+            let (gap, from) = record.longest_gap();
+            (gap.as_millis(), from.as_millis())
+        };
+        assert_eq!(gap(&[10, 20, 320, 330], 400), (300, 20));
+        assert_eq!(gap(&[500, 510], 520), (500, 0));
+        assert_eq!(gap(&[10, 20], 900), (880, 20));
+        assert_eq!(gap(&[], 700), (700, 0));
+    }
+}

@@ -1,0 +1,265 @@
+//! The command line: what there is to say and how it is read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Quorate runs your functions once and replicates what they decided.
+#[derive(Debug, Parser)]
+#[command(
+    name = "quorate",
+    version,
+    propagate_version = true,
+    after_help = "Try it:\n  quorate dev\n  quorate call inventory.inbound '{\"warehouse\": \"A\", \"amount\": 500}'\n  quorate status"
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one node
+    Serve(Serve),
+    /// Run a whole cluster of real node processes on this machine, to try things out
+    Dev(Dev),
+    /// Call a function
+    Call(Call),
+    /// Read the value of a key
+    Get(Get),
+    /// Write the value of a key
+    Put(Put),
+    /// Delete a key
+    Delete(Delete),
+    /// Show the nodes: who leads, what each has issued, applied and made durable
+    Status(Status),
+    /// Measure calls a second and latencies
+    Bench(Bench),
+}
+
+/// `quorate serve`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Configuration, later ones win: defaults, --config, environment, --set.\n\nExamples:\n  quorate serve\n      a cluster of one node in ./quorate-data, REST on http://127.0.0.1:8080\n  quorate serve --config a.toml --set log.format=json\n  QUORATE_LISTEN__HTTP=127.0.0.1:9000 quorate serve --print-config\n\nExit codes: 0 stopped as asked; 1 failed while running; 2 wrong usage or configuration."
+)]
+pub(crate) struct Serve {
+    /// A TOML file
+    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key, such as listen.http=127.0.0.1:9000; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// Show the configuration with where each value came from, and stop
+    #[arg(long)]
+    pub(crate) print_config: bool,
+    /// Stop when standard input is closed: `dev` holds the other end
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_parent: bool,
+}
+
+/// `quorate dev`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Node k, from 1, serves REST on HTTP_BASE + k - 1 and its peers on PEER_BASE + k - 1. A node that dies is\nnot started again; the command to do so by hand is printed. Running it again with the same --data\ncontinues the same cluster. What is printed is also in DIR/nodes.json.\n\nExamples:\n  quorate dev\n  quorate dev --nodes 5 --data /tmp/five --http-base 9080 --peer-base 9180 --set log.level=debug"
+)]
+pub(crate) struct Dev {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=26))]
+    pub(crate) nodes: u16,
+    /// Where their data lies
+    #[arg(long, value_name = "DIR", default_value = ".quorate/dev")]
+    pub(crate) data: PathBuf,
+    /// The first REST port
+    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) http_base: u16,
+    /// The first port for peers
+    #[arg(long, value_name = "PORT", default_value_t = 7080, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) peer_base: u16,
+    /// Set one key of the configuration of every node; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
+/// How every client command reaches the cluster.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Connection {
+    /// REST of a node; several, separated by commas, are tried in turn
+    #[arg(long, env = "QUORATE_URL", value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: Vec<String>,
+    /// Sent as bearer token
+    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs: one JSON value on standard output
+    Json,
+}
+
+/// `quorate call`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --key the command makes a key of its own, so that trying another node never executes the call twice.\n\nExamples:\n  quorate call inventory.inbound '{\"warehouse\": \"A\", \"amount\": 500}'\n  quorate call inventory.outbound '{\"warehouse\": \"A\", \"amount\": 900}' --wait 30s\n  quorate call kv.increment '{\"key\": \"visits\"}' --key order-17 --output json"
+)]
+pub(crate) struct Call {
+    /// Its name, such as inventory.transfer
+    pub(crate) function: String,
+    /// Its arguments; `-` reads them from standard input
+    #[arg(value_name = "JSON", default_value = "{}")]
+    pub(crate) arguments: String,
+    /// The idempotency key: the same key and arguments get the first answer again
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// How long to wait for a refusal to pass and for the outcome, such as 30s
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// `quorate get`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  quorate get inventory/goods/A\n  quorate get inventory/goods/A --consistency local --output json")]
+pub(crate) struct Get {
+    /// The key
+    pub(crate) key: String,
+    /// How current the value must be
+    #[arg(long, value_enum, default_value_t = Consistency::Linearizable)]
+    pub(crate) consistency: Consistency,
+    /// Wait until the node has applied this command
+    #[arg(long, value_name = "N")]
+    pub(crate) min_command: Option<u64>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// How current a read is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Consistency {
+    /// At least everything acknowledged before the read began
+    Linearizable,
+    /// The newest state that the asked node knows
+    Local,
+}
+
+/// `quorate put`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  quorate put greeting '\"hello\"'\n  quorate put greeting '\"hello again\"' --if-version 17")]
+pub(crate) struct Put {
+    /// The key
+    pub(crate) key: String,
+    /// The value: its bytes are stored as they are; `-` reads them from standard input
+    pub(crate) value: String,
+    #[command(flatten)]
+    pub(crate) condition: Condition,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// `quorate delete`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  quorate delete greeting")]
+pub(crate) struct Delete {
+    /// The key
+    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) condition: Condition,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// What must be true of a key for a write to happen.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Condition {
+    /// Only if the key has this version (0: it is absent)
+    #[arg(long, value_name = "N")]
+    pub(crate) if_version: Option<u64>,
+    /// The idempotency key
+    #[arg(long = "idempotency-key", value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// `quorate status`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  quorate status --url http://127.0.0.1:8080,http://127.0.0.1:8081")]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// `quorate bench`.
+#[derive(Debug, Args)]
+#[command(after_long_help = BENCH_HELP, after_help = "See --help for the template language and examples.")]
+pub(crate) struct Bench {
+    /// The function to call
+    #[arg(default_value = "inventory.transfer")]
+    pub(crate) function: String,
+    /// Its arguments, with random fields
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        default_value = r#"{"from": "w$int(0,999)", "to": "w$distinct(0,999)", "amount": 1}"#
+    )]
+    pub(crate) arguments: String,
+    /// REST of the nodes; clients are spread over them
+    #[arg(long, env = "QUORATE_URL", value_name = "URL,URL", value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
+    pub(crate) urls: Vec<String>,
+    /// Clients at once; each has one call under way at a time
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) clients: u32,
+    /// How long to measure
+    #[arg(long, default_value_t = 6.0)]
+    pub(crate) seconds: f64,
+    /// Measure this many calls instead
+    #[arg(long, conflicts_with = "seconds")]
+    pub(crate) calls: Option<u64>,
+    /// Seconds to run before measuring
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    pub(crate) warmup: f64,
+    /// Fill stock first: inventory:N is N warehouses w0, w1, … with 1,000,000 goods each
+    #[arg(long, value_name = "inventory:N")]
+    pub(crate) setup: Option<String>,
+    /// After a failure send the call again, to the next node, with the same idempotency key
+    #[arg(long)]
+    pub(crate) retry: bool,
+    /// Give up on one call after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    pub(crate) timeout: f64,
+    /// Process ids of the nodes, to report their CPU time a call
+    #[arg(long, value_name = "PID,PID", value_delimiter = ',')]
+    pub(crate) pids: Vec<u32>,
+    /// The same seed gives the same arguments
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+const BENCH_HELP: &str = "\
+Arguments are JSON; in its strings these are replaced anew for every call:
+  $int(a,b)       a random whole number from a to b
+  $distinct(a,b)  the same, but unlike every number drawn before in this call
+  $text(n)        n random letters
+  $client         the number of the client, from 0
+  $sequence       the number of the call of this client, from 0
+A string that is nothing but one $int, $distinct, $client or $sequence becomes a number.
+
+Every client waits for its answer before the next call (closed loop). Latencies are of calls with a 2xx
+answer, retries included; other answers are counted by their code. The longest gap is the longest time in
+which no call succeeded. Syncs come from the nodes' /metrics.
+
+Examples:
+  quorate bench --setup inventory:1000 --clients 64
+  quorate bench kv.put --arguments '{\"key\": \"k$int(0,9999)\", \"value\": \"$text(256)\"}' --seconds 10
+  quorate bench --urls http://127.0.0.1:8080,http://127.0.0.1:8081,http://127.0.0.1:8082 --retry --seconds 20";

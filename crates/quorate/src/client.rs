@@ -1,0 +1,197 @@
+//! How the client commands talk to the cluster.
+//!
+//! A request is tried on each `--url` in turn until one answers. That is safe: reads may be
+//! repeated, and every change carries an idempotency key (the caller's, or one made here), so
+//! that a node that did execute it without being heard gives the first answer again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use reqwest::header::HeaderMap;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::cli::Connection;
+use crate::failure::Failure;
+
+/// How long one node may take to answer when the caller does not say; above the 10 s that a
+/// gateway waits for an outcome.
+const ANSWER_WAIT: Duration = Duration::from_secs(15);
+
+/// What a gateway may need beyond the wait that it was asked for.
+const WAIT_MARGIN: Duration = Duration::from_secs(5);
+
+/// How long a connection may take to open before the next node is tried.
+const CONNECT_WAIT: Duration = Duration::from_secs(3);
+
+/// One request, to be sent to any node.
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    /// From `/v1` on, with the query.
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Option<String>,
+    /// What the caller is willing to wait.
+    pub(crate) wait: Option<Duration>,
+}
+
+impl Request {
+    /// A request without headers and body.
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), headers: Vec::new(), body: None, wait: None }
+    }
+
+    /// Adds the idempotency key, made here when the caller gave none.
+    pub(crate) fn with_key(mut self, key: Option<&str>) -> Self {
+        let key = key.map_or_else(new_key, str::to_owned);
+        self.headers.push(("Idempotency-Key", key));
+        self
+    }
+}
+
+/// A 2xx answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    /// A header as text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_slice(&self.body).context("the node's answer is not JSON; is it Quorate that serves this URL?")
+    }
+}
+
+/// Sends a request to the first node that answers.
+///
+/// # Errors
+/// The problem that the server reports, or that no node could be reached.
+pub(crate) fn send(connection: &Connection, request: &Request) -> Result<Reply, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(send_to_any(connection, request))
+}
+
+async fn send_to_any(connection: &Connection, request: &Request) -> Result<Reply, Failure> {
+    let wait = request.wait.map_or(ANSWER_WAIT, |wait| wait + WAIT_MARGIN);
+    let client = reqwest::Client::builder()
+        .connect_timeout(CONNECT_WAIT)
+        .timeout(wait)
+        .no_proxy()
+        .build()
+        .context("no HTTP client")?;
+    let mut unreachable = Vec::new();
+    for url in &connection.url {
+        let base = base_url(url)?;
+        let mut builder = client.request(request.method.clone(), format!("{base}{}", request.path));
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
+        }
+        if let Some(token) = &connection.token {
+            builder = builder.bearer_auth(token);
+        }
+        if let Some(body) = &request.body {
+            builder = builder.body(body.clone());
+        }
+        match exchange(builder).await {
+            Ok((status, headers, body)) if status.is_success() => return Ok(Reply { headers, body }),
+            Ok((status, _, body)) => return Err(anyhow!(problem_line(status, &body)).into()),
+            Err(error) => unreachable.push(format!("{url}: {}", innermost(&error))),
+        }
+    }
+    Err(anyhow!("no answer from {}; is a node running there? (--url or QUORATE_URL)", unreachable.join("; ")).into())
+}
+
+async fn exchange(builder: reqwest::RequestBuilder) -> reqwest::Result<(StatusCode, HeaderMap, Vec<u8>)> {
+    let response = builder.send().await?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    Ok((status, headers, response.bytes().await?.to_vec()))
+}
+
+/// Checks a URL of a node and takes off a slash at its end.
+///
+/// # Errors
+/// A line for the caller.
+pub(crate) fn base_url(url: &str) -> Result<&str, Failure> {
+    let base = url.trim_end_matches('/');
+    match base.strip_prefix("http://") {
+        Some(rest) if !rest.is_empty() && !rest.contains('/') => Ok(base),
+        _ => Err(Failure::Usage(format!("--url {url}: must be http://host:port (this version has no TLS)"))),
+    }
+}
+
+/// A problem of the server as one line: code, sentence, and the one thing to know.
+pub(crate) fn problem_line(status: StatusCode, body: &[u8]) -> String {
+    let problem: Value = serde_json::from_slice(body).unwrap_or_default();
+    let field = |name: &str| problem.get(name).and_then(Value::as_str).map(|text| text.replace('\n', " "));
+    let reason = status.canonical_reason().unwrap_or("an unknown status");
+    let code = field("code").unwrap_or_else(|| reason.to_lowercase());
+    let detail = field("detail").or_else(|| field("title")).map(|detail| format!(": {detail}")).unwrap_or_default();
+    let outcome = match field("outcome").as_deref() {
+        Some("not_executed") => "; it was not executed",
+        Some("unknown") => "; whether it was executed is unknown: ask again with the same key",
+        Some(_) | None => "",
+    };
+    format!("{code}{detail} (HTTP {}{outcome})", status.as_u16())
+}
+
+/// The cause at the bottom, which is what an operator can act on: "connection refused".
+fn innermost(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut error: &dyn std::error::Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// The path of a key. A slash is encoded too, or `a/../b` would become another key on the way.
+///
+/// # Errors
+/// For `.` and `..`, which no URL can carry.
+pub(crate) fn state_path(key: &str) -> Result<String, Failure> {
+    if matches!(key, "" | "." | "..") {
+        return Err(Failure::Usage(format!("{key:?} cannot stand in a URL; use another key")));
+    }
+    Ok(format!("/v1/state/{}", percent_encode(key)))
+}
+
+/// Percent-encodes all but unreserved characters.
+pub(crate) fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[expect(clippy::disallowed_methods, reason = "a client may draw a key; the cluster only compares it")]
+fn new_key() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// An argument, or standard input for `-`.
+///
+/// # Errors
+/// When standard input cannot be read as UTF-8.
+pub(crate) fn argument_or_stdin(argument: &str) -> anyhow::Result<String> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let text = std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")?;
+    if text.is_empty() {
+        bail!("standard input is empty; give the JSON or the value there");
+    }
+    Ok(text)
+}

@@ -1,0 +1,6 @@
+//! One file for each command, but for `dev` and `bench`, which have rooms of their own.
+
+pub(crate) mod call;
+pub(crate) mod serve;
+pub(crate) mod state;
+pub(crate) mod status;

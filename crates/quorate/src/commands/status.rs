@@ -1,0 +1,96 @@
+//! `quorate status`.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::cli::{Output, Status};
+use crate::client::{Request, send};
+use crate::failure::Failure;
+
+/// Shows the cluster as the first node that answers sees it.
+///
+/// # Errors
+/// When no node answers.
+pub(crate) fn run(status: &Status) -> Result<(), Failure> {
+    let reply = send(&status.connection, &Request::new(Method::GET, "/v1/cluster"))?;
+    let cluster = reply.json()?;
+    match status.connection.output {
+        Output::Json => println!("{cluster}"),
+        Output::Text => print!("{}", table(&cluster, reply.header("Quorate-Node").unwrap_or("?"))),
+    }
+    Ok(())
+}
+
+/// The answer of `GET /v1/cluster` as a table.
+fn table(cluster: &Value, seen_by: &str) -> String {
+    let text = |value: &Value, name: &str| match value.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => "-".to_owned(),
+        Some(other) => other.to_string(),
+    };
+    let leader = cluster.get("leader").filter(|leader| !leader.is_null());
+    let leads = match leader {
+        Some(leader) => format!("{} leads", text(leader, "name")),
+        None => "nobody leads".to_owned(),
+    };
+    let mut lines =
+        format!("cluster {}: {leads}, majority {}, seen by {seen_by}\n", text(cluster, "name"), text(cluster, "rule"));
+    let head = ["ID", "NAME", "STATE", "BALLOT", "ISSUED", "APPLIED", "DURABLE", "REST", "PEER", "ROLES"];
+    let mut rows: Vec<Vec<String>> = vec![head.iter().map(ToString::to_string).collect()];
+    for node in cluster.get("nodes").and_then(Value::as_array).into_iter().flatten() {
+        let reachable = node.get("reachable").and_then(Value::as_bool).unwrap_or(false);
+        let state = match leader {
+            _ if !reachable => "not heard",
+            Some(leader) if leader.get("id") == node.get("id") => "leader",
+            Some(_) | None => "up",
+        };
+        let roles = node.get("roles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let addresses = node.get("addresses").unwrap_or(&Value::Null);
+        rows.push(vec![
+            text(node, "id"),
+            text(node, "name"),
+            state.to_owned(),
+            text(node, "ballot"),
+            text(node, "issued"),
+            text(node, "applied"),
+            text(node, "durable"),
+            text(addresses, "http"),
+            text(addresses, "peer"),
+            roles.collect::<Vec<_>>().join(","),
+        ]);
+    }
+    let widths: Vec<usize> =
+        (0..head.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        lines.push_str(cells.join("  ").trim_end());
+        lines.push('\n');
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Catches a table that calls a dead node up, or a leader that is not marked.
+    #[test]
+    fn the_table_says_who_leads_and_who_is_not_heard() {
+        let cluster = json!({
+            "name": "demo", "rule": "2 of 3", "leader": {"id": 2, "name": "b"},
+            "nodes": [
+                {"id": 1, "name": "a", "reachable": false, "ballot": "7.2", "issued": 9, "applied": 9, "durable": 4,
+                 "roles": ["acceptor"], "addresses": {"http": "h1", "peer": "p1"}},
+                {"id": 2, "name": "b", "reachable": true, "ballot": "7.2", "issued": 12, "applied": 12, "durable": 9,
+                 "roles": ["acceptor", "leader"], "addresses": {"http": "h2", "peer": "p2"}},
+            ],
+        });
+        let table = table(&cluster, "b");
+        let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(table.lines().next(), Some("cluster demo: b leads, majority 2 of 3, seen by b"));
+        assert_eq!(words[2], ["1", "a", "not", "heard", "7.2", "9", "9", "4", "h1", "p1", "acceptor"]);
+        assert_eq!(words[3], ["2", "b", "leader", "7.2", "12", "12", "9", "h2", "p2", "acceptor,leader"]);
+    }
+}

@@ -1,0 +1,227 @@
+//! What every node of a cluster must work out alike from `[cluster]`: pure.
+//!
+//! A member's id is its place, from 1, among the names in order, so that the order of the list
+//! does not matter. The id of the cluster covers all that must be the same on every node and
+//! must not change under stored data (name, member names, weights or sets): nodes that disagree
+//! refuse each other instead of forming majority sets that do not intersect.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv6Addr, SocketAddr};
+
+use protocol::majority::MajorityError;
+use protocol::{ClusterId, MajoritySets, NodeId};
+use toml::Value;
+
+use super::layers::{ConfigError, Settings, texts};
+use super::{Node, NodeRole};
+
+/// `[cluster]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cluster {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its id.
+    pub(crate) id: ClusterId,
+    /// All members, this node included.
+    pub(crate) members: BTreeMap<NodeId, Member>,
+    /// This node.
+    pub(crate) me: NodeId,
+    /// The majority sets; their nodes are the acceptors.
+    pub(crate) majority: MajoritySets,
+    /// What each acceptor's vote weighs; 1 each where sets are listed.
+    pub(crate) weights: BTreeMap<NodeId, u64>,
+}
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where the other nodes reach it, `host:port`.
+    pub(crate) address: String,
+}
+
+impl Cluster {
+    /// Reads and checks `[cluster]` for a node that listens for its peers on `peer`.
+    pub(super) fn from_settings(settings: &Settings, node: &Node, peer: SocketAddr) -> Result<Self, ConfigError> {
+        let name = settings.text("cluster.name")?;
+        if !is_name(&name) {
+            return Err(settings.wrong("cluster.name"));
+        }
+        let mut list = settings.texts("cluster.members")?;
+        if list.is_empty() {
+            list.push(format!("{}={peer}", node.name));
+        }
+        let members = parse_members(&list).map_err(|why| settings.refuse("cluster.members", &why))?;
+        let own = members.iter().find(|(_, member)| member.name == node.name);
+        let Some((&me, _)) = own else {
+            let names: Vec<&str> = members.values().map(|member| member.name.as_str()).collect();
+            let needs = format!("must be one of cluster.members: {}", names.join(", "));
+            return Err(settings.refuse("node.name", &needs));
+        };
+        let rule = Rule::from_settings(settings, &members)?;
+        let majority = rule.majority_sets(settings, &members)?;
+        let accepts = node.roles.contains(&NodeRole::Acceptor);
+        if accepts != majority.nodes().contains(&me) {
+            let needs = if accepts {
+                "this node has no part in any majority set of [cluster], so leave out \"acceptor\""
+            } else {
+                "this node counts in the majority sets of [cluster], so it needs \"acceptor\"; or give it weight 0 in \
+                 cluster.weights, on every node"
+            };
+            return Err(settings.refuse("node.roles", needs));
+        }
+        let weights = majority.nodes().iter().map(|id| (*id, rule.weight(*id))).collect();
+        Ok(Self { id: cluster_id(&name, &members, &rule), name, members, me, majority, weights })
+    }
+}
+
+/// How majority sets are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Rule {
+    Weights(BTreeMap<NodeId, u64>),
+    Sets(BTreeSet<BTreeSet<NodeId>>),
+}
+
+impl Rule {
+    fn from_settings(settings: &Settings, members: &BTreeMap<NodeId, Member>) -> Result<Self, ConfigError> {
+        let id_of = |key: &'static str, name: &str| {
+            let found = members.iter().find(|(_, member)| member.name == name);
+            found.map(|(id, _)| *id).ok_or_else(|| settings.refuse(key, &format!("{name:?} is not in cluster.members")))
+        };
+        let mut weights: BTreeMap<NodeId, u64> = members.keys().map(|id| (*id, 1)).collect();
+        let table = settings.value("cluster.weights").as_table();
+        let table = table.ok_or_else(|| settings.wrong("cluster.weights"))?;
+        for (name, weight) in table {
+            let weight = weight.as_integer().and_then(|weight| u64::try_from(weight).ok());
+            let weight = weight.ok_or_else(|| settings.wrong("cluster.weights"))?;
+            weights.insert(id_of("cluster.weights", name)?, weight);
+        }
+        let list = settings.value("cluster.majority_sets").as_array();
+        let list: &Vec<Value> = list.ok_or_else(|| settings.wrong("cluster.majority_sets"))?;
+        if list.is_empty() {
+            return Ok(Self::Weights(weights));
+        }
+        if !table.is_empty() {
+            return Err(settings.refuse("cluster.majority_sets", "give either these or cluster.weights, not both"));
+        }
+        let mut sets = BTreeSet::new();
+        for set in list {
+            let names = texts(set).ok_or_else(|| settings.wrong("cluster.majority_sets"))?;
+            let ids = names.iter().map(|name| id_of("cluster.majority_sets", name));
+            sets.insert(ids.collect::<Result<BTreeSet<NodeId>, ConfigError>>()?);
+        }
+        Ok(Self::Sets(sets))
+    }
+
+    fn majority_sets(
+        &self,
+        settings: &Settings,
+        members: &BTreeMap<NodeId, Member>,
+    ) -> Result<MajoritySets, ConfigError> {
+        let (key, made) = match self {
+            Self::Weights(weights) => {
+                // One that weighs nothing is no acceptor: its votes could only cost.
+                let counting = weights.iter().filter(|(_, weight)| **weight > 0).map(|(id, weight)| (*id, *weight));
+                ("cluster.weights", MajoritySets::weighted(counting))
+            }
+            Self::Sets(sets) => ("cluster.majority_sets", MajoritySets::explicit(sets.iter().cloned())),
+        };
+        made.map_err(|error| match error {
+            MajorityError::Disjoint(left, right) => {
+                let names = |set: &BTreeSet<NodeId>| -> String {
+                    set.iter().map(|id| members[id].name.as_str()).collect::<Vec<_>>().join(", ")
+                };
+                let needs = format!(
+                    "the majority sets {{{}}} and {{{}}} have no node in common; any two must share one",
+                    names(&left),
+                    names(&right)
+                );
+                settings.refuse(key, &needs)
+            }
+            MajorityError::Empty | MajorityError::Weights(_) => settings.refuse(key, &error.to_string()),
+        })
+    }
+
+    fn weight(&self, node: NodeId) -> u64 {
+        match self {
+            Self::Weights(weights) => weights.get(&node).copied().unwrap_or(0),
+            Self::Sets(_) => 1,
+        }
+    }
+
+    /// What the id of the cluster covers of the rule; nothing for a simple majority.
+    fn identity(&self) -> String {
+        match self {
+            Self::Weights(weights) if weights.values().all(|weight| *weight == 1) => String::new(),
+            Self::Weights(weights) => {
+                let pairs: Vec<String> = weights.iter().map(|(id, weight)| format!("{id}={weight}")).collect();
+                format!("weights {}", pairs.join(","))
+            }
+            Self::Sets(sets) => {
+                let sets = sets.iter().map(|set| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+                format!("sets {}", sets.collect::<Vec<_>>().join(";"))
+            }
+        }
+    }
+}
+
+fn cluster_id(name: &str, members: &BTreeMap<NodeId, Member>, rule: &Rule) -> ClusterId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"quorate cluster\0");
+    hasher.update(name.as_bytes());
+    // Names hold no control characters, so that no two clusters give the same bytes.
+    for member in members.values() {
+        hasher.update(b"\0");
+        hasher.update(member.name.as_bytes());
+    }
+    let identity = rule.identity();
+    if !identity.is_empty() {
+        hasher.update(b"\0\0");
+        hasher.update(identity.as_bytes());
+    }
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    ClusterId(id)
+}
+
+/// Reads `name=host:port` of each member and gives out the ids.
+fn parse_members(list: &[String]) -> Result<BTreeMap<NodeId, Member>, String> {
+    let mut by_name: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut addresses = BTreeSet::new();
+    for entry in list {
+        let parts = entry.split_once('=').map(|(name, address)| (name.trim(), address.trim()));
+        let (name, address) = parts
+            .filter(|(name, address)| is_name(name) && is_host_and_port(address))
+            .ok_or_else(|| format!("{entry:?} is not name=host:port, such as \"a=10.0.0.1:7080\""))?;
+        if by_name.insert(name, address).is_some() {
+            return Err(format!("the name {name:?} is there twice; each member needs one of its own"));
+        }
+        if !addresses.insert(address) {
+            return Err(format!("the address {address:?} is there twice; each member needs one of its own"));
+        }
+    }
+    let members = by_name.into_iter().zip(1..);
+    Ok(members
+        .map(|((name, address), id)| (NodeId(id), Member { name: name.to_owned(), address: address.to_owned() }))
+        .collect())
+}
+
+/// Whether it may name a node or a cluster.
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// Whether it is `host:port` with a port above 0; an IPv6 address stands in brackets.
+pub(super) fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let host_is_good = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            (1..=253).contains(&host.len())
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        }
+    };
+    host_is_good && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}

@@ -1,0 +1,123 @@
+//! Every key: its default and what is right for it.
+
+/// One key of the configuration.
+pub(crate) struct Key {
+    /// `section.name`.
+    pub(crate) name: &'static str,
+    /// How text from the environment and `--set` is taken.
+    pub(crate) shape: Shape,
+    /// TOML text.
+    pub(crate) default: &'static str,
+    /// What would be right, for errors and for `--print-config`.
+    pub(crate) needs: &'static str,
+}
+
+/// What sort of value a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A string; durations and addresses too.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number.
+    Count,
+    /// A list of strings; from the environment also `a,b,c`.
+    Texts,
+    /// Anything else: TOML.
+    Toml,
+}
+
+const fn key(name: &'static str, shape: Shape, default: &'static str, needs: &'static str) -> Key {
+    Key { name, shape, default, needs }
+}
+
+/// Sections of the contract that this version does not have; their values may be secret and are
+/// not repeated in errors.
+pub(crate) const SECTIONS_TO_COME: [(&str, &str); 2] =
+    [("tls", "TLS between nodes and for REST"), ("auth", "authentication")];
+
+/// All keys, in the order in which `--print-config` shows them.
+pub(crate) const KEYS: &[Key] = &[
+    key("node.name", Shape::Text, "\"a\"", "1 to 64 letters, digits, '.', '_' or '-'"),
+    key("node.data_dir", Shape::Text, "\"quorate-data\"", "a directory of this node's own, made when it is missing"),
+    key(
+        "node.roles",
+        Shape::Texts,
+        r#"["acceptor", "learner", "leader", "gateway"]"#,
+        "a list of \"acceptor\", \"learner\", \"leader\", \"gateway\"; \"acceptor\" and \"leader\" imply \"learner\"",
+    ),
+    key("cluster.name", Shape::Text, "\"quorate\"", "1 to 64 letters, digits, '.', '_' or '-', the same on every node"),
+    key(
+        "cluster.members",
+        Shape::Texts,
+        "[]",
+        "a list of \"name=host:port\", the same on every node, names and addresses unique, host:port being where the \
+         other nodes reach that node's listen.peer; empty: a cluster of this node alone",
+    ),
+    key(
+        "cluster.weights",
+        Shape::Toml,
+        "{}",
+        "a table of members and whole numbers, such as { a = 2, b = 1 }, the same on every node; members not named \
+         weigh 1, one that weighs 0 is no acceptor",
+    ),
+    key(
+        "cluster.majority_sets",
+        Shape::Toml,
+        "[]",
+        "a list of lists of members, such as [[\"a\", \"b\"], [\"b\", \"c\"]], any two with a member in common, the \
+         same on every node; empty: more than half of the weights",
+    ),
+    key("cluster.join", Shape::Texts, "[]", "a list of addresses"),
+    key("listen.http", Shape::Text, "\"127.0.0.1:8080\"", "an IP address and a port, such as 127.0.0.1:8080"),
+    key("listen.peer", Shape::Text, "\"127.0.0.1:7080\"", "an IP address and a port, such as 127.0.0.1:7080"),
+    key(
+        "listen.advertise",
+        Shape::Text,
+        "\"\"",
+        "the host:port at which callers reach this node's REST; empty: listen.http",
+    ),
+    key(
+        "listen.insecure",
+        Shape::Flag,
+        "false",
+        "true or false; true lets the listeners leave loopback without TLS and authentication",
+    ),
+    key("protocol.learn_from", Shape::Text, "\"leader\"", "\"leader\" or \"voters\""),
+    key("protocol.window", Shape::Count, "1024", "a whole number of commands from 1 to 65536"),
+    key("detector.heartbeat", Shape::Text, "\"50ms\"", "a duration from 1ms to 10m, such as 50ms"),
+    key(
+        "detector.timeout_min",
+        Shape::Text,
+        "\"250ms\"",
+        "a duration from 1ms to 10m, longer than detector.heartbeat, such as 250ms",
+    ),
+    key(
+        "detector.timeout_max",
+        Shape::Text,
+        "\"2s\"",
+        "a duration from 1ms to 10m, at least detector.timeout_min, such as 2s",
+    ),
+    // A value of 1 MiB fits as JSON text with room for escapes.
+    key("limits.body_bytes", Shape::Count, "2097152", "a whole number of bytes from 1024 to 8388608"),
+    key("limits.calls_in_flight", Shape::Count, "10000", "a whole number of calls from 1 to 1000000"),
+    key("limits.waiting_calls", Shape::Count, "10000", "a whole number of calls from 0 to 1000000"),
+    key("limits.connections", Shape::Count, "4096", "a whole number of connections from 1 to 1000000"),
+    key("limits.wait_default", Shape::Text, "\"10s\"", "a duration from 100ms to 1h, such as 10s"),
+    key("limits.wait_max", Shape::Text, "\"60s\"", "a duration from 100ms to 1h, such as 60s"),
+    key("idempotency.retention", Shape::Text, "\"24h\"", "a duration from 1s to 366d, such as 24h"),
+    key("history.retention", Shape::Text, "\"1h\"", "a duration"),
+    key("log.format", Shape::Text, "\"text\"", "\"text\" or \"json\""),
+    key(
+        "log.level",
+        Shape::Text,
+        "\"info\"",
+        "off, error, warn, info, debug or trace, or directives such as \"info,transport=debug\"",
+    ),
+    key("shutdown.grace", Shape::Text, "\"10s\"", "a duration up to 1h, such as 10s"),
+];
+
+/// The key of that name.
+pub(crate) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}

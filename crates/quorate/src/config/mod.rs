@@ -1,0 +1,320 @@
+//! The configuration of one node.
+//!
+//! Four layers, later ones win: defaults, a TOML file, the environment
+//! (`QUORATE_LISTEN__HTTP=127.0.0.1:8080`), `--set listen.http=127.0.0.1:8080`. Every key stands
+//! in one table ([`keys`]) with its default and a sentence on what is right; [`layers`] collects
+//! values and remembers where each came from; this module turns them into the typed [`Config`]
+//! and checks what concerns several keys at once; [`cluster`] is the part that every node of a
+//! cluster must work out alike (ids, members, majority sets).
+//!
+//! An unknown key is refused, and so is a key whose feature is not there yet: a setting that is
+//! silently ignored is a promise broken later. Each error is one line that names the key, the
+//! value, where it came from and what would be right; the process exits with code 2.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol::LearnFrom;
+
+mod cluster;
+mod keys;
+mod layers;
+mod print;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use cluster::{Cluster, Member};
+pub(crate) use layers::{ConfigError, Settings, Sources};
+
+/// Everything that a node is told; checked as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// This node.
+    pub(crate) node: Node,
+    /// The cluster that it belongs to.
+    pub(crate) cluster: Cluster,
+    /// Where it listens.
+    pub(crate) listen: Listen,
+    /// How learners come to know what is issued.
+    pub(crate) learn_from: LearnFrom,
+    /// Claim 5: the leader begins no ballot more than this many commands past the last issued one.
+    pub(crate) window: u64,
+    /// The failure detector.
+    pub(crate) detector: Detector,
+    /// Bounds on what callers may ask for.
+    pub(crate) limits: Limits,
+    /// How long outcomes of calls with an idempotency key are kept.
+    pub(crate) idempotency_retention: Duration,
+    /// Logs.
+    pub(crate) log: Log,
+    /// How long a stopping node finishes what is in flight.
+    pub(crate) shutdown_grace: Duration,
+}
+
+/// `[node]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Its name, one of the members'.
+    pub(crate) name: String,
+    /// Where its data lies.
+    pub(crate) data_dir: PathBuf,
+    /// What it does; those implied by others included.
+    pub(crate) roles: BTreeSet<NodeRole>,
+}
+
+/// What a node can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum NodeRole {
+    /// Promises and votes.
+    Acceptor,
+    /// Applies issued commands and answers reads. Implied by the acceptor, which must know what
+    /// is issued, and by the leader, which executes functions on the state.
+    Learner,
+    /// May become the leader.
+    Leader,
+    /// Serves REST.
+    Gateway,
+}
+
+impl NodeRole {
+    /// All roles with the words of the configuration.
+    pub(crate) const ALL: [(Self, &str); 4] = [
+        (Self::Acceptor, "acceptor"),
+        (Self::Learner, "learner"),
+        (Self::Leader, "leader"),
+        (Self::Gateway, "gateway"),
+    ];
+}
+
+/// `[listen]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listen {
+    /// REST.
+    pub(crate) http: SocketAddr,
+    /// The other nodes.
+    pub(crate) peer: SocketAddr,
+    /// The REST address that others are told, `host:port`; that of `http` by default.
+    pub(crate) advertise: String,
+}
+
+/// `[detector]`: heartbeat < `timeout_min` <= `timeout_max`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Detector {
+    /// The time between two heartbeats.
+    pub(crate) heartbeat: Duration,
+    /// A node is never suspected sooner.
+    pub(crate) timeout_min: Duration,
+    /// A silent node is always suspected by then.
+    pub(crate) timeout_max: Duration,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes in the body of one request.
+    pub(crate) body_bytes: usize,
+    /// Calls that one gateway has under way; more get 429.
+    pub(crate) calls_in_flight: usize,
+    /// Calls that the leader keeps because their function said "not now".
+    pub(crate) waiting_calls: usize,
+    /// Open REST connections.
+    pub(crate) connections: usize,
+    /// How long a call waits for its outcome when the caller does not say.
+    pub(crate) wait_default: Duration,
+    /// The longest wait that a caller may ask for.
+    pub(crate) wait_max: Duration,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// Lines for people or for machines.
+    pub(crate) format: LogFormat,
+    /// A level, or directives such as `info,transport=debug`.
+    pub(crate) level: String,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// Collects the layers and checks them.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub(crate) fn load(sources: &Sources) -> Result<(Self, Settings), ConfigError> {
+        let settings = Settings::collect(sources)?;
+        let config = Self::from_settings(&settings)?;
+        Ok((config, settings))
+    }
+
+    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        refuse_what_is_not_there_yet(settings)?;
+        let listen = Listen::from_settings(settings)?;
+        let node = Node::from_settings(settings)?;
+        let cluster = Cluster::from_settings(settings, &node, listen.peer)?;
+        let learn_from = match settings.text("protocol.learn_from")?.as_str() {
+            "leader" => LearnFrom::Leader,
+            "voters" => LearnFrom::Voters,
+            _ => return Err(settings.wrong("protocol.learn_from")),
+        };
+        Ok(Self {
+            node,
+            cluster,
+            listen,
+            learn_from,
+            window: settings.count("protocol.window", 1..=65_536)?,
+            detector: Detector::from_settings(settings)?,
+            limits: Limits::from_settings(settings)?,
+            idempotency_retention: settings.duration("idempotency.retention", SECOND..=366 * DAY)?,
+            log: Log::from_settings(settings)?,
+            shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
+        })
+    }
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Node {
+    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        let name = settings.text("node.name")?;
+        if !cluster::is_name(&name) {
+            return Err(settings.wrong("node.name"));
+        }
+        let data_dir = settings.text("node.data_dir")?;
+        if data_dir.is_empty() {
+            return Err(settings.wrong("node.data_dir"));
+        }
+        let mut roles = BTreeSet::new();
+        for word in settings.texts("node.roles")? {
+            let role = NodeRole::ALL.iter().find(|(_, known)| *known == word);
+            roles.insert(role.ok_or_else(|| settings.wrong("node.roles"))?.0);
+        }
+        if roles.contains(&NodeRole::Acceptor) || roles.contains(&NodeRole::Leader) {
+            roles.insert(NodeRole::Learner);
+        }
+        if !roles.contains(&NodeRole::Learner) {
+            return Err(settings.refuse(
+                "node.roles",
+                "a node needs \"learner\" among its roles (\"acceptor\" and \"leader\" imply it); one that is only a \
+                 gateway is not yet available in this version",
+            ));
+        }
+        Ok(Self { name, data_dir: data_dir.into(), roles })
+    }
+}
+
+impl Listen {
+    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        let insecure = settings.flag("listen.insecure")?;
+        let address = |key: &'static str| -> Result<SocketAddr, ConfigError> {
+            let address: SocketAddr = settings.text(key)?.parse().map_err(|_| settings.wrong(key))?;
+            if !insecure && !address.ip().is_loopback() {
+                return Err(settings.refuse(
+                    key,
+                    "this version has no TLS and no authentication, so it listens on loopback (127.0.0.1 or [::1]) \
+                     only; on a network that you trust, set listen.insecure = true",
+                ));
+            }
+            Ok(address)
+        };
+        let (http, peer) = (address("listen.http")?, address("listen.peer")?);
+        if http == peer && http.port() != 0 {
+            return Err(settings.refuse("listen.peer", "must differ from listen.http"));
+        }
+        let advertise = match settings.text("listen.advertise")? {
+            text if text.is_empty() => http.to_string(),
+            text if cluster::is_host_and_port(&text) => text,
+            _ => return Err(settings.wrong("listen.advertise")),
+        };
+        Ok(Self { http, peer, advertise })
+    }
+}
+
+impl Detector {
+    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        let range = MILLISECOND..=600 * SECOND;
+        let heartbeat = settings.duration("detector.heartbeat", range.clone())?;
+        let timeout_min = settings.duration("detector.timeout_min", range.clone())?;
+        let timeout_max = settings.duration("detector.timeout_max", range)?;
+        if heartbeat >= timeout_min {
+            let needs = format!(
+                "must be longer than detector.heartbeat ({}), or every node is suspected between two heartbeats",
+                humantime::format_duration(heartbeat)
+            );
+            return Err(settings.refuse("detector.timeout_min", &needs));
+        }
+        if timeout_min > timeout_max {
+            let needs =
+                format!("must not be shorter than detector.timeout_min ({})", humantime::format_duration(timeout_min));
+            return Err(settings.refuse("detector.timeout_max", &needs));
+        }
+        Ok(Self { heartbeat, timeout_min, timeout_max })
+    }
+}
+
+impl Limits {
+    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        let size = |key, range| {
+            settings.count(key, range).map(|count| usize::try_from(count).expect("the ranges fit into 32 bits"))
+        };
+        let wait_default = settings.duration("limits.wait_default", 100 * MILLISECOND..=HOUR)?;
+        let wait_max = settings.duration("limits.wait_max", 100 * MILLISECOND..=HOUR)?;
+        if wait_default > wait_max {
+            let needs = format!(
+                "must not be shorter than limits.wait_default ({})",
+                humantime::format_duration(wait_default)
+            );
+            return Err(settings.refuse("limits.wait_max", &needs));
+        }
+        Ok(Self {
+            body_bytes: size("limits.body_bytes", 1_024..=8 << 20)?,
+            calls_in_flight: size("limits.calls_in_flight", 1..=1_000_000)?,
+            waiting_calls: size("limits.waiting_calls", 0..=1_000_000)?,
+            connections: size("limits.connections", 1..=1_000_000)?,
+            wait_default,
+            wait_max,
+        })
+    }
+}
+
+impl Log {
+    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        let format = match settings.text("log.format")?.as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => return Err(settings.wrong("log.format")),
+        };
+        let level = settings.text("log.level")?;
+        if level.is_empty() || level.parse::<tracing_subscriber::EnvFilter>().is_err() {
+            return Err(settings.wrong("log.level"));
+        }
+        Ok(Self { format, level })
+    }
+}
+
+/// Keys of the contract whose feature is still to come: only their defaults are taken.
+fn refuse_what_is_not_there_yet(settings: &Settings) -> Result<(), ConfigError> {
+    if !settings.texts("cluster.join")?.is_empty() {
+        return Err(settings.refuse(
+            "cluster.join",
+            "joining a running cluster is not yet available in this version; list all nodes in cluster.members",
+        ));
+    }
+    if settings.duration("history.retention", Duration::ZERO..=366 * DAY)? != HOUR {
+        return Err(settings
+            .refuse("history.retention", "choosing it is not yet available in this version; leave it at \"1h\""));
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! The layers, every error line, and what all nodes must work out alike.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::NodeId;
+
+use super::*;
+
+const THREE: &str = "cluster.members=a=127.0.0.1:7080,b=127.0.0.1:7081,c=127.0.0.1:7082";
+
+fn sources(sets: &[&str]) -> Sources {
+    Sources { file: None, environment: Vec::new(), sets: sets.iter().map(ToString::to_string).collect() }
+}
+
+fn load(sets: &[&str]) -> Config {
+    Config::load(&sources(sets)).unwrap_or_else(|error| panic!("{sets:?}: {error}")).0
+}
+
+fn refused(sets: &[&str]) -> String {
+    Config::load(&sources(sets)).map(drop).expect_err("must be refused").0
+}
+
+fn file(directory: &Path, text: &str) -> PathBuf {
+    let path = directory.join("node.toml");
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
+/// Catches defaults that contradict the contract, or that are themselves refused.
+#[test]
+fn without_anything_it_is_a_cluster_of_one_on_loopback() {
+    let config = load(&[]);
+    assert_eq!((config.node.name.as_str(), config.cluster.name.as_str()), ("a", "quorate"));
+    assert_eq!(config.node.data_dir, Path::new("quorate-data"));
+    assert_eq!(config.node.roles.len(), 4);
+    assert_eq!((config.listen.http.to_string(), config.listen.peer.to_string()), ("127.0.0.1:8080".into(), "127.0.0.1:7080".into()));
+    assert_eq!(config.listen.advertise, "127.0.0.1:8080");
+    assert_eq!(config.cluster.members.len(), 1);
+    assert!(config.cluster.majority.is_majority(&BTreeSet::from([config.cluster.me])));
+    assert_eq!((config.window, config.learn_from), (1024, LearnFrom::Leader));
+    assert_eq!(config.detector.timeout_min, Duration::from_millis(250));
+    assert_eq!(config.idempotency_retention, Duration::from_secs(86_400));
+    assert_eq!(config.shutdown_grace, Duration::from_secs(10));
+}
+
+/// Catches a layer that is left out or wins over a later one, and an origin that is not told.
+#[test]
+fn later_layers_win_and_each_value_says_where_it_came_from() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = file(
+        directory.path(),
+        "[protocol]\nwindow = 1\nlearn_from = \"voters\"\n[log]\nlevel = \"debug\"\n[detector]\nheartbeat = \"20ms\"\n",
+    );
+    let variables = [
+        ("QUORATE_PROTOCOL__WINDOW", "2"),
+        ("QUORATE_LOG__LEVEL", "warn"),
+        ("RUST_LOG", "trace"),
+        ("QUORATE_URL", "http://elsewhere"),
+        ("QUORATE_SERVICE_HOST", "10.0.0.1"),
+        ("HOME", "/root"),
+    ];
+    let sources = Sources {
+        file: Some(path.clone()),
+        environment: variables.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec(),
+        sets: vec!["protocol.window=3".into(), "listen.http = 127.0.0.1:9000".into()],
+    };
+    let (config, settings) = Config::load(&sources).expect("good layers");
+    assert_eq!((config.window, config.learn_from), (3, LearnFrom::Voters));
+    assert_eq!(config.log.level, "warn", "RUST_LOG is the weaker name of log.level");
+    assert_eq!(config.detector.heartbeat, Duration::from_millis(20));
+    let printed = settings.to_toml();
+    for line in [
+        "window = 3  # --set".to_owned(),
+        format!("learn_from = \"voters\"  # file {}", path.display()),
+        "level = \"warn\"  # environment QUORATE_LOG__LEVEL".to_owned(),
+        "http = \"127.0.0.1:9000\"  # --set".to_owned(),
+        "timeout_max = \"2s\"  # default".to_owned(),
+    ] {
+        assert!(printed.lines().any(|own| own == line), "{line} is missing in\n{printed}");
+    }
+    let path = file(directory.path(), &printed);
+    let again = Config::load(&Sources { file: Some(path), ..Sources::default() }).expect("what is printed can be read");
+    assert_eq!(again.0, config);
+}
+
+/// Catches an error that does not name the key, the value, its origin and what would be right.
+#[test]
+fn every_error_line_says_what_is_wrong_and_what_would_be_right() {
+    for (sets, says) in [
+        (&["nonsense"][..], "--set nonsense: must be key=value"),
+        (&["nod.name=a"], "nod.name (--set): unknown key; the sections are node, cluster,"),
+        (&["protocol.windw=1"], "protocol.windw (--set): unknown key; [protocol] has learn_from, window"),
+        (&["node.name=a b"], "node.name = \"a b\" (--set): must be 1 to 64 letters"),
+        (&["node.data_dir="], "node.data_dir = \"\" (--set): must be a directory"),
+        (&["node.roles=acceptor,king"], "node.roles = [\"acceptor\", \"king\"] (--set): must be a list of \"acceptor\""),
+        (&["node.roles=gateway"], "node.roles = [\"gateway\"] (--set): a node needs \"learner\""),
+        (&["cluster.name="], "cluster.name = \"\" (--set): must be 1 to 64 letters"),
+        (&["cluster.members=a"], "\"a\" is not name=host:port"),
+        (&["cluster.members=a=localhost"], "\"a=localhost\" is not name=host:port"),
+        (&["cluster.members=a=h:0"], "\"a=h:0\" is not name=host:port"),
+        (&["cluster.members=a=::1:7080"], "is not name=host:port"),
+        (&["cluster.members=a=h:1,a=h:2"], "the name \"a\" is there twice"),
+        (&["cluster.members=a=h:1,b=h:1"], "the address \"h:1\" is there twice"),
+        (&["cluster.members=b=h:1,c=h:2"], "node.name = \"a\" (default): must be one of cluster.members: b, c"),
+        (&["cluster.weights={z = 1}"], "cluster.weights = { z = 1 } (--set): \"z\" is not in cluster.members"),
+        (&["cluster.weights={a = -1}"], "(--set): must be a table of members and whole numbers"),
+        (&["cluster.weights=a"], "cluster.weights = \"a\" (--set): must be a table"),
+        (&["cluster.majority_sets=[1]"], "(--set): must be a list of lists of members"),
+        (&["cluster.join=10.0.0.1:7080"], "cluster.join = [\"10.0.0.1:7080\"] (--set): joining a running cluster is not yet available"),
+        (&["listen.http=8080"], "listen.http = \"8080\" (--set): must be an IP address and a port"),
+        (&["listen.peer=localhost:7080"], "listen.peer = \"localhost:7080\" (--set): must be an IP address and a port"),
+        (&["listen.http=0.0.0.0:8080"], "on a network that you trust, set listen.insecure = true"),
+        (&["listen.peer=[::]:7080"], "listen.peer = \"[::]:7080\" (--set): this version has no TLS"),
+        (&["listen.peer=127.0.0.1:8080"], "must differ from listen.http"),
+        (&["listen.advertise=nowhere"], "listen.advertise = \"nowhere\" (--set): must be the host:port"),
+        (&["listen.insecure=yes"], "listen.insecure = \"yes\" (--set): must be true or false"),
+        (&["protocol.learn_from=rumour"], "must be \"leader\" or \"voters\""),
+        (&["protocol.window=0"], "protocol.window = 0 (--set): must be a whole number of commands from 1 to 65536"),
+        (&["protocol.window=65537"], "protocol.window = 65537 (--set)"),
+        (&["protocol.window=many"], "protocol.window = \"many\" (--set)"),
+        (&["detector.heartbeat=50"], "detector.heartbeat = \"50\" (--set): must be a duration"),
+        (&["detector.heartbeat=250ms"], "detector.timeout_min = \"250ms\" (default): must be longer than detector.heartbeat (250ms)"),
+        (&["detector.timeout_max=200ms"], "must not be shorter than detector.timeout_min (250ms)"),
+        (&["limits.body_bytes=10"], "limits.body_bytes = 10 (--set): must be a whole number of bytes from 1024"),
+        (&["limits.wait_max=1s"], "must not be shorter than limits.wait_default (10s)"),
+        (&["idempotency.retention=0s"], "idempotency.retention = \"0s\" (--set): must be a duration from 1s"),
+        (&["history.retention=2h"], "history.retention = \"2h\" (--set): choosing it is not yet available"),
+        (&["tls.cert=/secret/path"], "tls.cert (--set): TLS between nodes and for REST: not yet available"),
+        (&["auth.token=s3cret"], "auth.token (--set): authentication: not yet available"),
+        (&["log.format=xml"], "log.format = \"xml\" (--set): must be \"text\" or \"json\""),
+        (&["log.level=a=b=c"], "log.level = \"a=b=c\" (--set): must be off, error"),
+        (&["shutdown.grace=2h"], "shutdown.grace = \"2h\" (--set): must be a duration up to 1h"),
+    ] {
+        let error = refused(sets);
+        assert!(error.contains(says), "{sets:?}\n says  {error}\n wants {says}");
+        assert!(!error.contains('\n'), "one line: {error}");
+        assert!(!error.contains("s3cret") && !error.contains("/secret"), "a secret is repeated: {error}");
+    }
+}
+
+/// Catches a file whose mistakes are skipped or not located.
+#[test]
+fn mistakes_in_the_file_name_the_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let refused = |text: &str| {
+        let path = file(directory.path(), text);
+        let error = Config::load(&Sources { file: Some(path), ..Sources::default() }).map(drop).expect_err(text).0;
+        assert!(error.contains("node.toml") && !error.contains('\n'), "{error}");
+        error
+    };
+    assert!(refused("[node]\nname = \"a\"\nname = \"b\"").contains("node.toml:3: not TOML"));
+    assert!(refused("[node]\nnmae = \"a\"").contains("node.nmae (file"));
+    assert!(refused("window = 5").contains("window (file"));
+    assert!(refused("[protocol]\nwindow = \"5\"").contains("protocol.window = \"5\" (file"));
+    assert!(refused("[fancy]\n").contains("fancy (file"));
+    assert!(refused("[tls]\ncert = \"x\"").contains("not yet available"));
+    let absent = Config::load(&Sources { file: Some(directory.path().join("absent")), ..Sources::default() });
+    assert!(absent.expect_err("absent").0.contains("absent: cannot be read"));
+    let variable = ("QUORATE_NODE__NMAE".to_owned(), "a".to_owned());
+    let unknown = Config::load(&Sources { environment: vec![variable], ..Sources::default() });
+    assert!(unknown.expect_err("unknown").0.contains("node.nmae (environment QUORATE_NODE__NMAE): unknown key"));
+}
+
+/// Catches nodes of one cluster that number each other differently because their lists are in
+/// another order: they would vote under each other's ids.
+#[test]
+fn ids_do_not_depend_on_the_order_of_the_list() {
+    let one = load(&[THREE, "node.name=b"]);
+    let other = load(&["cluster.members=c=127.0.0.1:7082,a=127.0.0.1:7080,b=127.0.0.1:7081", "node.name=c"]);
+    assert_eq!((one.cluster.me, other.cluster.me), (NodeId(2), NodeId(3)));
+    assert_eq!(one.cluster.members, other.cluster.members);
+    assert_eq!(one.cluster.id, other.cluster.id);
+    assert_eq!(one.cluster.majority, other.cluster.majority);
+    assert!(one.cluster.majority.is_majority(&BTreeSet::from([NodeId(1), NodeId(3)])));
+}
+
+/// Catches two clusters that take each other's frames and data: another name, other members, or
+/// other majority sets over the same nodes, which need not intersect.
+#[test]
+fn clusters_that_differ_have_different_ids() {
+    let clusters: &[&[&str]] = &[
+        &[THREE],
+        &[THREE, "cluster.name=other"],
+        &["cluster.members=a=h:1,b=h:2,d=h:3"],
+        &["cluster.members=a=h:1,b=h:2"],
+        &[THREE, "cluster.weights={a = 2}"],
+        &[THREE, "cluster.weights={b = 2}"],
+        &[THREE, r#"cluster.majority_sets=[["a", "b"], ["a", "c"]]"#],
+        &[THREE, r#"cluster.majority_sets=[["a", "b", "c"]]"#],
+    ];
+    let ids: BTreeSet<_> = clusters.iter().map(|sets| load(sets).cluster.id).collect();
+    assert_eq!(ids.len(), clusters.len());
+    let moved = load(&["cluster.members=a=h:1,b=h:2,c=h:3"]);
+    assert_eq!(moved.cluster.id, load(&[THREE]).cluster.id, "a node may move to another address");
+    assert_eq!(load(&[THREE]).cluster.id.to_string(), STORED_ID, "ids are in stored data and must stay");
+}
+
+/// The id of the cluster `quorate` of a, b, c with a simple majority.
+const STORED_ID: &str = "089bac7ca376175eed6d5fef1e7391ea";
+
+/// A1c: catches disjoint majority sets that are accepted, or named by numbers that no operator
+/// has ever seen.
+#[test]
+fn disjoint_majority_sets_are_refused_by_name() {
+    let error = refused(&[
+        "cluster.members=a=h:1,b=h:2,c=h:3,d=h:4",
+        r#"cluster.majority_sets=[["a", "b"], ["b", "c"], ["c", "d"]]"#,
+    ]);
+    assert!(error.contains("the majority sets {a, b} and {c, d} have no node in common"), "{error}");
+    let both = refused(&[THREE, "cluster.weights={a=2}", r#"cluster.majority_sets=[["a"]]"#]);
+    assert!(both.contains("not both"), "{both}");
+}
+
+/// A1c: catches weights that do not reach the majority sets, and a node that votes although the
+/// others do not count it, or the reverse.
+#[test]
+fn weights_and_roles_must_agree() {
+    let config = load(&[THREE, "cluster.weights={a = 2, c = 0}"]);
+    assert_eq!(config.cluster.majority.nodes(), &BTreeSet::from([NodeId(1), NodeId(2)]));
+    assert_eq!(config.cluster.weights.get(&NodeId(1)), Some(&2));
+    assert!(config.cluster.majority.is_majority(&BTreeSet::from([NodeId(1)])));
+    let light = [THREE, "node.name=c", "cluster.weights={c = 0}"];
+    assert!(refused(&light).contains("leave out \"acceptor\""));
+    let learner = load(&[&light[..], &["node.roles=leader,gateway"]].concat());
+    assert!(learner.node.roles.contains(&NodeRole::Learner), "a leader learns");
+    assert!(refused(&[THREE, "node.roles=learner"]).contains("it needs \"acceptor\""));
+}

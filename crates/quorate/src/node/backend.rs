@@ -1,0 +1,255 @@
+//! This node as its REST gateway sees it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Addr;
+use failure_detector::core::View;
+use functions::Registry;
+use futures_util::future::LocalBoxFuture;
+use http_api::backend::{
+    AcceptorView, Addresses, Backend, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView, Limits,
+    MembershipView, NodeView, Snapshot,
+};
+use http_api::GatewayActor;
+use learner::{DigestRefusal, NoDigest, Queries};
+use protocol::{Ballot, Command, CommandBody, CommandNumber, NodeId, StateError, StateView, Timestamp};
+use storage::StorageError;
+use tokio::sync::watch;
+
+use super::Node;
+use super::status::Status;
+use crate::config::{Config, NodeRole};
+
+/// See the module.
+pub(super) struct NodeBackend {
+    config: Arc<Config>,
+    gateway: Addr<GatewayActor>,
+    queries: Queries,
+    functions: Registry,
+    status: Arc<Status>,
+    view: watch::Receiver<View>,
+    /// The time of the last applied command, as last looked up.
+    time: Mutex<(CommandNumber, Timestamp)>,
+}
+
+impl NodeBackend {
+    pub(super) fn new(node: &Node) -> Self {
+        Self {
+            config: Arc::clone(&node.config),
+            gateway: node.gateway.clone(),
+            queries: node.queries.clone(),
+            functions: node.functions.clone(),
+            status: Arc::clone(&node.status),
+            view: node.view.clone(),
+            time: Mutex::default(),
+        }
+    }
+
+    /// Takes no more calls from now on.
+    pub(super) fn stop(&self) {
+        self.status.stop();
+    }
+
+    fn member(&self, id: NodeId) -> String {
+        self.config.cluster.members.get(&id).map(|member| member.name.clone()).unwrap_or_default()
+    }
+
+    /// The leader that this node knows, itself or another.
+    fn leader(&self) -> Option<Ballot> {
+        self.status.local().leads.or(self.view.borrow().leader)
+    }
+
+    fn own_view(&self) -> NodeView {
+        let local = self.status.local();
+        let roles = NodeRole::ALL.iter().filter(|(role, _)| self.config.node.roles.contains(role));
+        NodeView {
+            id: self.config.cluster.me.0,
+            name: self.config.node.name.clone(),
+            roles: roles.map(|(_, word)| (*word).to_owned()).collect(),
+            addresses: Addresses {
+                peer: self.config.listen.peer.to_string(),
+                http: self.config.listen.advertise.clone(),
+            },
+            reachable: true,
+            ballot: local.ballot.to_string(),
+            issued: local.issued.0,
+            applied: local.applied.0,
+            durable: local.durable.0,
+        }
+    }
+
+    fn peer_view(&self, id: NodeId, peer_address: &str, view: &View) -> NodeView {
+        let seen = view.peers.get(&id);
+        let last = seen.and_then(|peer| peer.last.clone()).unwrap_or_default();
+        let mut roles = vec!["learner".to_owned(), "gateway".to_owned()];
+        if self.config.cluster.majority.nodes().contains(&id) {
+            roles.insert(0, "acceptor".to_owned());
+        }
+        if last.can_lead {
+            roles.push("leader".to_owned());
+        }
+        NodeView {
+            id: id.0,
+            name: self.member(id),
+            roles,
+            addresses: Addresses { peer: peer_address.to_owned(), http: String::new() },
+            reachable: seen.is_some_and(|peer| peer.heard),
+            ballot: last.ballot.to_string(),
+            issued: last.issued.0,
+            applied: last.applied.0,
+            durable: last.durable.0,
+        }
+    }
+
+    fn caught_up(&self) -> Check {
+        let progress = self.status.progress();
+        let known = self.view.borrow().peers.values().filter(|peer| peer.heard).map(issued_by).max().unwrap_or(0);
+        let behind = known.max(progress.issued.0).saturating_sub(progress.applied.0);
+        Check {
+            name: "caught_up",
+            ok: behind <= self.config.window,
+            detail: format!("applied {}, {behind} behind the newest command heard of", progress.applied),
+        }
+    }
+}
+
+fn issued_by(peer: &failure_detector::core::PeerView) -> u64 {
+    peer.last.as_ref().map_or(0, |last| last.issued.0)
+}
+
+fn state_error(error: StorageError) -> StateError {
+    StateError(error.to_string())
+}
+
+impl Backend for NodeBackend {
+    fn node(&self) -> (NodeId, &str) {
+        (self.config.cluster.me, &self.config.node.name)
+    }
+
+    fn gateway(&self) -> Addr<GatewayActor> {
+        self.gateway.clone()
+    }
+
+    fn snapshot(&self) -> Result<Snapshot<'_>, StateError> {
+        let snapshot = self.queries.state().snapshot().map_err(state_error)?;
+        let at = snapshot.at();
+        let view: Box<dyn StateView + '_> = snapshot;
+        Ok(Snapshot { at, view })
+    }
+
+    fn applied(&self) -> CommandNumber {
+        self.queries.progress().applied
+    }
+
+    fn wait_applied(&self, number: CommandNumber, wait: Duration) -> LocalBoxFuture<'_, bool> {
+        Box::pin(self.queries.wait_applied(number, wait))
+    }
+
+    fn time_at(&self) -> Timestamp {
+        let mut known = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = self.queries.state().applied().number;
+        if known.0 != applied {
+            let command = self.queries.state().commands(applied, 1, 0).ok().and_then(|commands| commands.into_iter().next());
+            // Unreadable: the old time is still a true lower bound.
+            if let Some(body) = command.and_then(|command| CommandBody::decode(&command.body).ok()) {
+                *known = (applied, body.time);
+            }
+        }
+        known.1
+    }
+
+    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Vec<Command>, StateError> {
+        self.queries.state().commands(first, limit, bytes).map_err(state_error)
+    }
+
+    fn digest(
+        &self,
+        at: Option<CommandNumber>,
+        wait: Duration,
+    ) -> LocalBoxFuture<'_, Result<(CommandNumber, [u8; 32]), DigestError>> {
+        Box::pin(async move {
+            let digest = self.queries.digest_at(at, wait).await;
+            digest.map(|digest| (digest.at, digest.digest)).map_err(|error| match error {
+                NoDigest::Refused(DigestRefusal::Gone) => DigestError::Gone { oldest: self.applied() },
+                NoDigest::Refused(DigestRefusal::NotReached | DigestRefusal::Busy)
+                | NoDigest::Overloaded
+                | NoDigest::Stopped => DigestError::Timeout,
+                NoDigest::Failed(error) => DigestError::Failed(error.to_string()),
+            })
+        })
+    }
+
+    fn functions(&self) -> Vec<FunctionInfo> {
+        let info = |function: &Arc<dyn functions::Function>| FunctionInfo {
+            name: function.name().to_owned(),
+            description: function.description().to_owned(),
+            arguments_schema: function.arguments_schema(),
+            result_schema: function.result_schema(),
+        };
+        self.functions.iter().map(info).collect()
+    }
+
+    fn cluster(&self) -> ClusterView {
+        let cluster = &self.config.cluster;
+        let view = self.view.borrow().clone();
+        let nodes: BTreeMap<NodeId, NodeView> = cluster
+            .members
+            .iter()
+            .map(|(id, member)| {
+                let is_me = *id == cluster.me;
+                (*id, if is_me { self.own_view() } else { self.peer_view(*id, &member.address, &view) })
+            })
+            .collect();
+        ClusterView {
+            name: cluster.name.clone(),
+            nodes: nodes.into_values().collect(),
+            leader: self.leader().map(|ballot| LeaderView { id: ballot.node.0, name: self.member(ballot.node) }),
+            membership: MembershipView {
+                number: 0,
+                acceptors: cluster.weights.iter().map(|(id, weight)| AcceptorView { id: id.0, weight: *weight }).collect(),
+            },
+            rule: cluster.majority.rule().to_owned(),
+        }
+    }
+
+    fn health(&self) -> Health {
+        let leader = self.leader();
+        let stopping = self.stopping();
+        Health {
+            live: vec![Check { name: "process", ok: true, detail: "the process answers".to_owned() }],
+            ready: vec![
+                Check {
+                    name: "leader",
+                    ok: leader.is_some(),
+                    detail: match leader {
+                        Some(ballot) => format!("node {} leads ballot {ballot}", self.member(ballot.node)),
+                        None => "no leader is heard; a majority set of acceptors must be up and connected".to_owned(),
+                    },
+                },
+                self.caught_up(),
+                Check {
+                    name: "taking_calls",
+                    ok: !stopping,
+                    detail: if stopping { "this node stops" } else { "this node takes calls" }.to_owned(),
+                },
+            ],
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let limits = &self.config.limits;
+        Limits {
+            body_bytes: limits.body_bytes,
+            connections: limits.connections,
+            wait: limits.wait_default,
+            wait_max: limits.wait_max,
+            ..Limits::default()
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.status.is_stopping()
+    }
+}

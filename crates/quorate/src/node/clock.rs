@@ -1,0 +1,19 @@
+//! Both clocks, for the actors of this node.
+
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use protocol::{Now, Tick, Timestamp};
+
+#[expect(clippy::disallowed_methods, reason = "where the clock enters the node")]
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// What the clocks show.
+#[expect(clippy::disallowed_methods, reason = "where the clock enters the node")]
+pub(super) fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now {
+        tick: Tick::default() + START.elapsed(),
+        wall: Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
+    }
+}

@@ -1,0 +1,77 @@
+//! What each role is told, from the configuration of the node.
+
+use std::time::Duration;
+
+use crate::config::{Config, NodeRole};
+
+/// Bytes proposed and not issued at a leader: several of the largest commands, and what one
+/// slow acceptor can cost in memory.
+const PIPELINE_BYTES: usize = 32 << 20;
+/// Bytes in one `BeginBallot` beyond its first command: a quarter of a frame.
+const RUN_BYTES: usize = 4 << 20;
+/// Bytes of votes in one part of a `BallotInfo`: a small part of a frame.
+const PART_BYTES: usize = 1 << 20;
+/// Two runs: one on its way while the acceptors sync the other. More only makes runs shorter.
+const ROUNDS_IN_FLIGHT: u64 = 2;
+/// Well above a round trip and a sync, well below a caller's patience.
+const RESEND: Duration = Duration::from_millis(100);
+/// Promises come in a round trip; what is missing must be learnt first, in pieces.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than any gateway keeps a call and sends it again.
+const GATEWAY_RETENTION: Duration = Duration::from_secs(600);
+
+pub(super) fn acceptor(config: &Config) -> acceptor::core::Config {
+    acceptor::core::Config {
+        me: config.cluster.me,
+        window: usize::try_from(config.window).expect("the window fits into 17 bits"),
+        learners: config.cluster.members.keys().copied().collect(),
+        learn_from: config.learn_from,
+        part_bytes: PART_BYTES,
+    }
+}
+
+pub(super) fn learner(config: &Config) -> learner::Config {
+    let me = config.cluster.me;
+    learner::Config {
+        me,
+        peers: config.cluster.members.keys().copied().filter(|member| *member != me).collect(),
+        learn_from: config.learn_from,
+        majority: config.cluster.majority.clone(),
+        window: config.window,
+        timing: learner::Timing::default(),
+    }
+}
+
+pub(super) fn leader(config: &Config) -> leader::core::Config {
+    leader::core::Config {
+        me: config.cluster.me,
+        acceptors: config.cluster.majority.clone(),
+        learners: config.cluster.members.keys().copied().collect(),
+        learn_from: config.learn_from,
+        window: config.window,
+        pipeline_bytes: PIPELINE_BYTES,
+        run_bytes: RUN_BYTES,
+        rounds_in_flight: ROUNDS_IN_FLIGHT,
+        kept_calls: config.limits.waiting_calls,
+        resend: RESEND,
+        prepare_timeout: PREPARE_TIMEOUT,
+        caller_retention: config.idempotency_retention,
+        gateway_retention: GATEWAY_RETENTION,
+    }
+}
+
+pub(super) fn detector(config: &Config) -> failure_detector::core::Config {
+    failure_detector::core::Config {
+        me: config.cluster.me,
+        can_lead: config.node.roles.contains(&NodeRole::Leader),
+        members: config.cluster.members.keys().copied().collect(),
+        acceptors: config.cluster.majority.clone(),
+        heartbeat: config.detector.heartbeat,
+        timeout_min: config.detector.timeout_min,
+        timeout_max: config.detector.timeout_max,
+    }
+}
+
+pub(super) fn gateway(config: &Config) -> http_api::core::Settings {
+    http_api::core::Settings { in_flight: config.limits.calls_in_flight, ..http_api::core::Settings::default() }
+}

@@ -1,0 +1,227 @@
+//! One node: its stores, its actors, and the threads that they live on.
+//!
+//! ```text
+//!   HTTP threads      core thread                 acceptor thread   learner thread
+//!   REST ------------ gateway -- leader ---------- acceptor -------- learner
+//!                     protocol connections         (blocks in sync)  (applies)
+//!   detector thread: failure detector, heartbeat connections (nothing on it blocks)
+//! ```
+//!
+//! Every message, from a peer or from this node itself, passes through one [`Router`]. The roles
+//! do not know each other: what each asks of the rest of its node is a port, filled in here.
+//!
+//! A node stops in this order: no more calls are taken; those in flight get their answers (at
+//! most `shutdown.grace`); the lead is given up; the learner makes its state durable; the
+//! connections close. When a store fails there is no order: the process ends with code 1, and
+//! what was acknowledged is safe with the majority set that voted for it.
+
+mod backend;
+mod clock;
+mod cores;
+mod ports;
+mod router;
+mod status;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use acceptor::actor::AcceptorActor;
+use actix::{Actor as _, Addr, Arbiter, System};
+use anyhow::Context as _;
+use failure_detector::actor::FailureDetectorActor;
+use functions::Registry;
+use http_api::{Gateway, GatewayActor};
+use leader::actor::LeaderActor;
+use learner::{LearnerActor, Progress, Queries};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use storage::rocksdb::Stores;
+use storage::{LogStore as _, StateStore as _};
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+use transport::{Runtimes, Transport, TransportConfig};
+
+use crate::config::{Config, NodeRole};
+use crate::failure::Failure;
+use backend::NodeBackend;
+use ports::Ports;
+use router::Router;
+use status::Status;
+
+/// Runs a node until it is asked to stop.
+///
+/// # Errors
+/// A port or data directory that cannot be used, or a failing disk.
+pub(crate) fn run(config: Config, stop_with_parent: bool) -> Result<(), Failure> {
+    let http = bind(config.listen.http, "listen.http")?;
+    let peer = bind(config.listen.peer, "listen.peer")?;
+    let stores = open(&config)?;
+    let prometheus = PrometheusBuilder::new()
+        .install_recorder()
+        .context("the recorder of metrics cannot be installed")?;
+    System::new().block_on(serve(Arc::new(config), Listeners { http, peer }, stores, prometheus, stop_with_parent))?;
+    Ok(())
+}
+
+struct Listeners {
+    http: TcpListener,
+    peer: TcpListener,
+}
+
+fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        let line = format!("{key} = \"{address}\" cannot be listened on ({error}); stop what uses it, or choose another port");
+        Failure::Usage(line)
+    })
+}
+
+fn open(config: &Config) -> anyhow::Result<Stores> {
+    let identity = storage::Identity {
+        cluster: config.cluster.id,
+        cluster_name: config.cluster.name.clone(),
+        node: config.cluster.me,
+        node_name: config.node.name.clone(),
+    };
+    storage::rocksdb::open(&config.node.data_dir, &identity, &storage::rocksdb::Options::default())
+        .with_context(|| format!("data directory {}", config.node.data_dir.display()))
+}
+
+async fn serve(
+    config: Arc<Config>,
+    listeners: Listeners,
+    stores: Stores,
+    prometheus: PrometheusHandle,
+    stop_with_parent: bool,
+) -> anyhow::Result<()> {
+    let asked_to_stop = crate::stop::requested(stop_with_parent)?;
+    let (failed, mut failure) = mpsc::unbounded_channel();
+    let node = Node::start(Arc::clone(&config), stores, failed)?;
+    let transport = node.connect(listeners.peer)?;
+    let backend = Arc::new(NodeBackend::new(&node));
+    let options = http_api::Options {
+        workers: http_workers(),
+        entropy: rand::random(),
+        prometheus,
+        grace: config.shutdown_grace,
+    };
+    let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
+    let http = server.handle();
+    let server = actix::spawn(server);
+    info!(
+        node = %config.cluster.me, name = config.node.name, cluster = config.cluster.name,
+        http = %config.listen.http, peer = %config.listen.peer, data = %config.node.data_dir.display(),
+        applied = %node.stores.state.applied().number, "the node runs"
+    );
+    tokio::select! {
+        why = asked_to_stop => info!(why, "stops: takes no more calls"),
+        why = failure.recv() => anyhow::bail!(why.unwrap_or_else(|| "an actor of this node has died".to_owned())),
+        ended = server => anyhow::bail!("the HTTP server ended by itself: {ended:?}"),
+    }
+    backend.stop();
+    if tokio::time::timeout(config.shutdown_grace, http.stop(true)).await.is_err() {
+        info!("calls were still in flight at the end of shutdown.grace; their callers can ask another node");
+    }
+    node.stop().await?;
+    transport.stop();
+    info!("stopped");
+    Ok(())
+}
+
+/// HTTP threads: half of the processors, since the roles need the other half.
+fn http_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 8))
+}
+
+/// The parts of a running node that others reach.
+struct Node {
+    config: Arc<Config>,
+    stores: Stores,
+    functions: Registry,
+    router: Arc<Router>,
+    status: Arc<Status>,
+    gateway: Addr<GatewayActor>,
+    queries: Queries,
+    view: watch::Receiver<failure_detector::core::View>,
+    core_thread: Arbiter,
+    detector_thread: Arbiter,
+}
+
+impl Node {
+    /// Rebuilds the cores from the stores and starts the actors, each on its thread.
+    fn start(config: Arc<Config>, stores: Stores, failed: mpsc::UnboundedSender<String>) -> anyhow::Result<Self> {
+        let applied = stores.state.applied();
+        let image = stores.log.load(applied.number)?;
+        let (progress, progressed) = watch::channel(Progress {
+            issued: applied.number,
+            applied: applied.number,
+            durable: stores.state.durable(),
+        });
+        let status = Arc::new(Status::new(image.last_tried.max(image.next_ballot), progressed.clone()));
+        let router = Arc::new(Router::new(config.cluster.me, Arc::clone(&status)));
+        let ports = Ports { router: Arc::clone(&router), status: Arc::clone(&status), failed };
+        let (core_thread, detector_thread) = (Arbiter::new(), Arbiter::new());
+        let functions = Registry::with_builtins();
+
+        let last_tried = image.last_tried;
+        if config.node.roles.contains(&NodeRole::Acceptor) {
+            let core = acceptor::core::Acceptor::new(cores::acceptor(&config), image, applied);
+            let actor = AcceptorActor::new(core, stores.log.clone(), ports.acceptor());
+            router.acceptor.set(AcceptorActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor)).ok();
+        }
+        let core = learner::Learner::new(cores::learner(&config), applied);
+        let actor = LearnerActor::new(core, stores.state.clone(), ports.learner(), progress);
+        let learner = LearnerActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
+        router.learner.set(learner.clone()).ok();
+        if config.node.roles.contains(&NodeRole::Leader) {
+            let core = leader::core::Leader::new(cores::leader(&config), last_tried, applied);
+            let (log, state) = (stores.log.clone(), stores.state.clone());
+            let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader());
+            router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();
+        }
+        let core = Gateway::new(cores::gateway(&config), rand::random());
+        let send = ports.send();
+        let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| GatewayActor::new(core, send));
+        router.gateway.set(gateway.clone()).ok();
+        let (seen, view) = watch::channel(failure_detector::core::View::default());
+        let core = failure_detector::core::FailureDetector::new(cores::detector(&config));
+        let actor = FailureDetectorActor::new(core, ports.detector(), seen);
+        let detector = FailureDetectorActor::start_in_arbiter(&detector_thread.handle(), |_| actor);
+        router.detector.set(detector).ok();
+
+        let queries = Queries::new(stores.state.clone(), progressed, learner);
+        Ok(Self { config, stores, functions, router, status, gateway, queries, view, core_thread, detector_thread })
+    }
+
+    /// Lets peers in and dials them.
+    fn connect(&self, listener: TcpListener) -> anyhow::Result<transport::Handle> {
+        let cluster = &self.config.cluster;
+        let peer = |member: &crate::config::Member| transport::Peer {
+            name: member.name.clone(),
+            address: member.address.clone(),
+        };
+        let config = TransportConfig {
+            me: cluster.me,
+            name: self.config.node.name.clone(),
+            cluster: cluster.id,
+            cluster_name: cluster.name.clone(),
+            peers: cluster.members.iter().map(|(id, member)| (*id, peer(member))).collect(),
+            limits: transport::Limits::default(),
+        };
+        let runtimes = Runtimes { heartbeat: self.detector_thread.handle(), data: self.core_thread.handle() };
+        let (messages, events) = (Arc::clone(&self.router), Arc::clone(&self.router));
+        let on_message = Arc::new(move |from, message| messages.deliver(from, message));
+        let on_event = Arc::new(move |event| events.on_event(event));
+        let handle = Transport::start(config, listener, runtimes, on_message, on_event).context("peer listener")?;
+        self.router.transport.set(handle.clone()).ok();
+        Ok(handle)
+    }
+
+    /// Gives up the lead, so that another node need not wait for a timeout, and makes the state
+    /// durable.
+    async fn stop(&self) -> anyhow::Result<()> {
+        self.status.stop();
+        self.router.step_down("this node stops").await;
+        let state = self.stores.state.clone();
+        tokio::task::spawn_blocking(move || state.sync()).await??;
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! What each role asks of the rest of its node.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use acceptor::actor::AcceptorPorts;
+use failure_detector::actor::DetectorPorts;
+use leader::actor::LeaderPorts;
+use leader::core::Input;
+use learner::LearnerPorts;
+use protocol::{Ballot, Message, NodeId};
+use rand::Rng as _;
+use tokio::sync::mpsc;
+
+use super::clock;
+use super::router::Router;
+use super::status::Status;
+
+/// What the ports lead to.
+pub(super) struct Ports {
+    pub(super) router: Arc<Router>,
+    pub(super) status: Arc<Status>,
+    /// Whoever sends something here ends the node.
+    pub(super) failed: mpsc::UnboundedSender<String>,
+}
+
+impl Ports {
+    pub(super) fn send(&self) -> Box<dyn Fn(NodeId, Message) + Send> {
+        let router = Arc::clone(&self.router);
+        Box::new(move |to, message| router.send(to, message))
+    }
+
+    fn failed<E: Display>(&self) -> Box<dyn Fn(E) + Send> {
+        let failed = self.failed.clone();
+        // Nobody listens only when the node is ending already.
+        Box::new(move |error| _ = failed.send(error.to_string()))
+    }
+
+    pub(super) fn acceptor(&self) -> AcceptorPorts {
+        let router = Arc::clone(&self.router);
+        AcceptorPorts {
+            send: self.send(),
+            proposed: Box::new(move |ballot, commands| router.proposed(ballot, commands)),
+            failed: self.failed(),
+        }
+    }
+
+    pub(super) fn learner(&self) -> LearnerPorts {
+        let router = Arc::clone(&self.router);
+        LearnerPorts {
+            send: self.send(),
+            learned: Box::new(move |issued| router.learned(issued)),
+            failed: self.failed(),
+        }
+    }
+
+    pub(super) fn leader(&self) -> LeaderPorts {
+        let (router, learner, status) = (Arc::clone(&self.router), Arc::clone(&self.router), Arc::clone(&self.status));
+        let mut chance = rand::make_rng::<rand::rngs::SmallRng>();
+        LeaderPorts {
+            send: self.send(),
+            learn_from_peer: Box::new(move |peer, issued| learner.peer_issued(peer, issued)),
+            leads: Box::new(move |ballot| {
+                status.leads(ballot);
+                router.leader_is(ballot.map(|ballot| ballot.node));
+            }),
+            failed: self.failed(),
+            clock: Box::new(clock::now),
+            entropy: Box::new(move || chance.next_u64()),
+        }
+    }
+
+    pub(super) fn detector(&self) -> DetectorPorts {
+        let router = || Arc::clone(&self.router);
+        let (send, campaign, step_down, leader_is, peer_issued, suspected) =
+            (router(), router(), router(), router(), router(), router());
+        let (status, campaigning) = (Arc::clone(&self.status), Arc::clone(&self.status));
+        DetectorPorts {
+            send: Box::new(move |to, heartbeat| send.send(to, Message::FailureDetector(heartbeat))),
+            status: Box::new(move || status.local()),
+            campaign: Box::new(move || {
+                if !campaigning.is_stopping() {
+                    campaign.tell_leader(Input::Campaign { above: campaigning.highest() });
+                }
+            }),
+            step_down: Box::new(move || step_down.tell_leader(Input::StepDown("no majority set is in touch with it"))),
+            leader_is: Box::new(move |ballot: Option<Ballot>| leader_is.leader_is(ballot.map(|ballot| ballot.node))),
+            peer_issued: Box::new(move |peer, issued| peer_issued.peer_issued(peer, issued)),
+            suspected: Box::new(move |peer, gone| {
+                if gone {
+                    suspected.tell_learner(learner::Input::PeerLost(peer));
+                }
+            }),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Where every message of a node passes: to a role of this node, or to a peer.
+
+use std::sync::{Arc, OnceLock};
+
+use acceptor::actor::AcceptorActor;
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler};
+use failure_detector::actor::FailureDetectorActor;
+use http_api::GatewayActor;
+use http_api::actor::{FromLeader, LeaderIs};
+use leader::actor::LeaderActor;
+use learner::LearnerActor;
+use protocol::message::{ToAcceptor, ToLeader};
+use protocol::{Ballot, Command, CommandId, CommandNumber, Message, NodeId};
+use transport::{Lane, PeerEvent};
+
+use super::status::Status;
+
+/// The addresses of a node. Each is set once, while the node starts; what comes before is
+/// dropped like any lost message.
+pub(super) struct Router {
+    me: NodeId,
+    status: Arc<Status>,
+    pub(super) transport: OnceLock<transport::Handle>,
+    pub(super) acceptor: OnceLock<Addr<AcceptorActor>>,
+    pub(super) leader: OnceLock<Addr<LeaderActor>>,
+    pub(super) learner: OnceLock<Addr<LearnerActor>>,
+    pub(super) gateway: OnceLock<Addr<GatewayActor>>,
+    pub(super) detector: OnceLock<Addr<FailureDetectorActor>>,
+}
+
+impl Router {
+    pub(super) fn new(me: NodeId, status: Arc<Status>) -> Self {
+        Self {
+            me,
+            status,
+            transport: OnceLock::new(),
+            acceptor: OnceLock::new(),
+            leader: OnceLock::new(),
+            learner: OnceLock::new(),
+            gateway: OnceLock::new(),
+            detector: OnceLock::new(),
+        }
+    }
+
+    /// Sends a message to a node, this one included. Never blocks; it may get lost.
+    pub(super) fn send(&self, to: NodeId, message: Message) {
+        if to == self.me {
+            return self.deliver(self.me, message);
+        }
+        if let Some(transport) = self.transport.get() {
+            // What is dropped is counted there.
+            transport.send(to, message);
+        }
+    }
+
+    /// Hands a message to the role that it is for.
+    pub(super) fn deliver(&self, from: NodeId, message: Message) {
+        match message {
+            Message::Acceptor(message) => {
+                if let ToAcceptor::NextBallot(next) = &message {
+                    self.status.heard(next.ballot);
+                }
+                let input = acceptor::core::Input::Message { from, message };
+                tell(&self.acceptor, acceptor::actor::Deliver(input), "acceptor");
+            }
+            Message::Leader(message) => self.deliver_to_leader(from, message),
+            Message::Learner(message) => self.tell_learner(learner::Input::Message { from, message }),
+            Message::FailureDetector(heartbeat) => {
+                self.status.heard(heartbeat.ballot);
+                let input = failure_detector::core::Input::Heartbeat { from, heartbeat };
+                tell(&self.detector, failure_detector::actor::Deliver(input), "failure_detector");
+            }
+            Message::Gateway(message) => tell(&self.gateway, FromLeader { from, message }, "gateway"),
+        }
+    }
+
+    fn deliver_to_leader(&self, from: NodeId, message: ToLeader) {
+        if let ToLeader::MyNextBal(next) = &message {
+            self.status.heard(next.ballot);
+        }
+        self.tell_leader(leader::core::Input::Message { from, message });
+    }
+
+    pub(super) fn tell_leader(&self, input: leader::core::Input) {
+        tell(&self.leader, leader::actor::Deliver(input), "leader");
+    }
+
+    pub(super) fn tell_learner(&self, input: learner::Input) {
+        tell(&self.learner, learner::Deliver(input), "learner");
+    }
+
+    /// The learner of this node has issued and applied all up to `issued`.
+    pub(super) fn learned(&self, issued: CommandId) {
+        tell(&self.acceptor, acceptor::actor::Deliver(acceptor::core::Input::Issued(issued)), "acceptor");
+        self.tell_leader(leader::core::Input::Learned(issued));
+    }
+
+    /// The acceptor of this node has received commands.
+    pub(super) fn proposed(&self, ballot: Ballot, commands: Vec<Command>) {
+        self.tell_learner(learner::Input::Proposed { ballot, commands });
+    }
+
+    /// A peer knows commands up to `issued`.
+    pub(super) fn peer_issued(&self, peer: NodeId, issued: CommandNumber) {
+        self.tell_learner(learner::Input::PeerIssued { peer, issued });
+    }
+
+    pub(super) fn leader_is(&self, leader: Option<NodeId>) {
+        tell(&self.gateway, LeaderIs(leader), "gateway");
+    }
+
+    pub(super) fn on_event(&self, event: PeerEvent) {
+        use failure_detector::core::Input;
+        let input = match event {
+            PeerEvent::Connected { peer, lane: Lane::Protocol } => {
+                return self.tell_leader(leader::core::Input::Connected(peer));
+            }
+            PeerEvent::Connected { lane: Lane::Heartbeat | Lane::Bulk, .. } => return,
+            PeerEvent::Closed { peer, .. } => Input::Closed(peer),
+            PeerEvent::Unreachable { peer, .. } => Input::Unreachable(peer),
+        };
+        tell(&self.detector, failure_detector::actor::Deliver(input), "failure_detector");
+    }
+
+    /// Waits until the leader of this node has given up its lead, if it had one.
+    pub(super) async fn step_down(&self, reason: &'static str) {
+        if let Some(leader) = self.leader.get() {
+            // An actor that is gone leads nothing.
+            _ = leader.send(leader::actor::Deliver(leader::core::Input::StepDown(reason))).await;
+        }
+    }
+}
+
+/// Never waits: a full mailbox loses the message, which every protocol step allows, and counts.
+fn tell<A, M>(address: &OnceLock<Addr<A>>, message: M, role: &'static str)
+where
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: actix::Message + Send + 'static,
+    M::Result: Send,
+{
+    if let Some(address) = address.get()
+        && address.try_send(message).is_err()
+    {
+        metrics::counter!("quorate_mailbox_refused_total", "role" => role).increment(1);
+    }
+}

@@ -1,0 +1,244 @@
+//! The binary from outside: exit codes, error lines, the clients against a server that answers
+//! as told, and that nothing outlives `dev`.
+#![expect(clippy::disallowed_methods, reason = "a test of processes waits in real time")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Generous: these run beside everything else on small machines.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn quorate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    command.args(arguments).env_remove("QUORATE_URL").env_remove("QUORATE_CONFIG").env_remove("RUST_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    quorate(arguments).output().expect("the binary runs")
+}
+
+/// Exit code, standard output, standard error.
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A server that gives each connection one answer, in order, and hands over what was asked.
+fn server(answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (asked, requests) = mpsc::channel();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (stream, _) = listener.accept().expect("a client");
+            let mut reader = BufReader::new(stream);
+            let mut request = String::new();
+            while !request.ends_with("\r\n\r\n") {
+                reader.read_line(&mut request).expect("a line");
+            }
+            let lower = request.to_lowercase();
+            let length = lower.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+            let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a length"))];
+            reader.read_exact(&mut body).expect("the body");
+            request.push_str(&String::from_utf8(body).expect("text"));
+            asked.send(request).expect("the test listens");
+            reader.get_mut().write_all(answer.as_bytes()).expect("sent");
+        }
+    });
+    (url, requests)
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}", body.len())
+}
+
+/// Catches a wrong configuration that exits like a failing disk, or with more than one line.
+#[test]
+fn wrong_configuration_is_one_line_and_exit_code_2() {
+    for (arguments, says) in [
+        (&["serve", "--set", "protocol.windw=5"][..], "quorate: protocol.windw (--set): unknown key"),
+        (&["serve", "--config", "/nowhere/x.toml"], "quorate: --config /nowhere/x.toml: cannot be read"),
+        (&["call", "f", "{"], "quorate: the arguments are not JSON"),
+        (&["get", "k", "--url", "https://h:1"], "quorate: --url https://h:1: must be http://host:port"),
+        (&["bench", "--arguments", "{\"a\": \"$it\"}"], "quorate: --arguments: \"$it\": known are"),
+        (&["bench", "--setup", "gold:5"], "quorate: --setup: gold:5: must be inventory:N"),
+    ] {
+        let (code, out, error) = said(&run(arguments));
+        assert_eq!(code, Some(2), "{arguments:?}: {error}");
+        assert!(error.starts_with(says) && error.lines().count() == 1 && out.is_empty(), "{arguments:?}: {error}{out}");
+    }
+    assert_eq!(run(&["serve", "--nonsense"]).status.code(), Some(2));
+    assert_eq!(run(&["call"]).status.code(), Some(2));
+}
+
+/// Catches `--print-config` that starts a node, or an environment that is not read.
+#[test]
+fn print_config_shows_the_layers() {
+    let output = quorate(&["serve", "--print-config", "--set", "log.format=json"])
+        .env("QUORATE_LISTEN__HTTP", "127.0.0.1:9999")
+        .output()
+        .expect("the binary runs");
+    let (code, out, error) = said(&output);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(out.contains("http = \"127.0.0.1:9999\"  # environment QUORATE_LISTEN__HTTP"), "{out}");
+    assert!(out.contains("format = \"json\"  # --set"), "{out}");
+}
+
+/// A11: catches a call without a key, which a second attempt would execute twice, and a client
+/// that gives up although another node is there.
+#[test]
+fn a_call_tries_the_next_node_with_the_same_key() {
+    let (url, requests) = server(vec![answer("200 OK", "", r#"{"command": 17, "result": {"stock": 500}}"#)]);
+    let dead = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let urls = format!("http://{dead},{url}");
+    let output = run(&["call", "inventory.inbound", r#"{"warehouse": "A"}"#, "--wait", "1500ms", "--url", &urls]);
+    assert_eq!(said(&output), (Some(0), "{\"stock\":500}\ncommand 17\n".into(), String::new()));
+    let request = requests.recv_timeout(DEADLINE).expect("a request");
+    let lower = request.to_lowercase();
+    assert!(request.starts_with("POST /v1/functions/inventory.inbound HTTP/1.1\r\n"), "{request}");
+    assert!(lower.contains("\r\nidempotency-key: ") && lower.contains("\r\nprefer: wait=2\r\n"), "{request}");
+    assert!(request.ends_with("\r\n\r\n{\"warehouse\": \"A\"}"), "{request}");
+}
+
+/// Catches a refusal that looks like success, or whose outcome is kept from the caller.
+#[test]
+fn a_problem_is_one_line_and_exit_code_1() {
+    let problem = r#"{"code": "no_leader", "detail": "nobody leads", "outcome": "unknown"}"#;
+    let (url, _requests) = server(vec![answer("503 Service Unavailable", "", problem)]);
+    let (code, out, error) = said(&run(&["call", "f", "--key", "k", "--url", &url]));
+    let line = "quorate: no_leader: nobody leads (HTTP 503; whether it was executed is unknown: ask again with the same key)\n";
+    assert_eq!((code, out.as_str(), error.as_str()), (Some(1), "", line));
+}
+
+/// Catches keys that become other keys in the URL, and conditions that are not sent.
+#[test]
+fn keys_and_conditions_arrive_as_given() {
+    let headers = "ETag: \"9\"\r\nQuorate-Command: 12\r\nQuorate-Consistency: local\r\n";
+    let (url, requests) = server(vec![
+        answer("200 OK", headers, "[1]"),
+        answer("200 OK", "", r#"{"command": 13}"#),
+        answer("200 OK", "", r#"{"command": null}"#),
+    ]);
+    let get = run(&["get", "a/../ü ?", "--consistency", "local", "--output", "json", "--url", &url]);
+    let entry: serde_json::Value = serde_json::from_slice(&get.stdout).expect("JSON");
+    assert_eq!((&entry["value"][0], &entry["version"], &entry["command"]), (&1.into(), &9.into(), &12.into()));
+    let request = requests.recv_timeout(DEADLINE).expect("a request");
+    assert!(request.starts_with("GET /v1/state/a%2F..%2F%C3%BC%20%3F?consistency=local HTTP/1.1"), "{request}");
+    let put = run(&["put", "k", "plain text", "--if-version", "9", "--url", &url]);
+    assert_eq!(said(&put), (Some(0), "command 13\n".into(), String::new()));
+    let request = requests.recv_timeout(DEADLINE).expect("a request").to_lowercase();
+    assert!(request.contains("\r\nif-match: \"9\"\r\n") && request.contains("octet-stream"), "{request}");
+    let delete = run(&["delete", "k", "--if-version", "0", "--url", &url]);
+    assert_eq!(said(&delete), (Some(0), "no command: nothing changed\n".into(), String::new()));
+    let request = requests.recv_timeout(DEADLINE).expect("a request").to_lowercase();
+    assert!(request.starts_with("delete ") && request.contains("\r\nif-none-match: *\r\n"), "{request}");
+}
+
+/// Catches a measurement that counts refusals as calls, or does not count them at all.
+#[test]
+fn bench_counts_answers_by_what_they_are() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.expect("a client"));
+            std::thread::spawn(move || {
+                let mut calls = 0;
+                let mut line = String::new();
+                while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                    // Every call here is one line of head after another; the body is `{}`.
+                    if line == "\r\n" {
+                        let mut body = [0; 2];
+                        reader.read_exact(&mut body).expect("the body");
+                        calls += 1;
+                        let refused = calls % 4 == 0;
+                        let (status, body) = if refused { (422, r#"{"code":"no"}"#) } else { (200, "{}") };
+                        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                        if reader.get_mut().write_all(head.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                    line.clear();
+                }
+            });
+        }
+    });
+    let arguments = ["bench", "f", "--arguments", "{}", "--clients", "2", "--calls", "400", "--warmup", "0"];
+    let output = quorate(&arguments).args(["--output", "json", "--urls", &url]).output().expect("the binary runs");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (calls, refused) = (report["calls"].as_u64().expect("calls"), report["errors"]["no"].as_u64().expect("errors"));
+    assert!((400..=402).contains(&(calls + refused)), "{report}");
+    assert!((calls / 3).abs_diff(refused) <= 2, "{report}");
+    assert!(report["latency_ms"]["p50"].as_f64().is_some_and(|millis| millis > 0.0), "{report}");
+}
+
+/// Two neighbouring ports that are free now, far from the default ones.
+fn free_ports() -> (u16, u16) {
+    let port = |_| TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    (port(0), port(1))
+}
+
+fn dev(data: &Path, http: u16, peer: u16) -> Child {
+    quorate(&["dev", "--nodes", "1", "--http-base", &http.to_string(), "--peer-base", &peer.to_string(), "--data"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs")
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < DEADLINE, "{what} did not come about");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Catches nodes that outlive a killed `dev` and hold ports and data against the next one, and a
+/// second `dev` that cannot continue the first one's cluster.
+#[test]
+fn nodes_end_with_dev_even_when_it_is_killed() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (http, peer) = free_ports();
+    for killed in [true, false] {
+        let mut dev = dev(data.path(), http, peer);
+        let out = BufReader::new(dev.stdout.take().expect("piped"));
+        assert!(out.lines().any(|line| line.expect("text").starts_with("All 1 nodes are ready")), "not ready");
+        assert!(TcpListener::bind(("127.0.0.1", http)).is_err(), "the node listens");
+        if killed {
+            dev.kill().expect("killed");
+            dev.wait().expect("ended");
+        } else {
+            let pid = dev.id().to_string();
+            assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+            assert_eq!(dev.wait().expect("ended").code(), Some(0), "stopped as asked");
+            assert!(TcpListener::bind(("127.0.0.1", http)).is_ok(), "the node was stopped first");
+        }
+        wait_until("the end of the node", || TcpListener::bind(("127.0.0.1", http)).is_ok());
+        wait_until("the end of its peer port", || TcpListener::bind(("127.0.0.1", peer)).is_ok());
+    }
+}
+
+/// Catches a `dev` that starts half of its nodes before it finds a port in use.
+#[test]
+fn a_port_in_use_is_said_before_anything_starts() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (http, _) = free_ports();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let peer = taken.local_addr().expect("an address").port();
+    let output = quorate(&["dev", "--nodes", "1", "--http-base", &http.to_string(), "--peer-base", &peer.to_string()])
+        .arg("--data")
+        .arg(data.path().join("new"))
+        .output()
+        .expect("the binary runs");
+    let (code, _, error) = said(&output);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains(&format!("port {peer} cannot be used")) && error.contains("--peer-base"), "{error}");
+    assert!(!data.path().join("new").exists(), "nothing was made");
+}

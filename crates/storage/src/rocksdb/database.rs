@@ -1,0 +1,134 @@
+//! One RocksDB database behind a latch: after the first error nothing is tried again.
+
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use ::rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, WriteBatch, WriteOptions, properties};
+
+use crate::StorageError;
+
+/// A database and the reason why it is shut, once it is.
+pub(crate) struct Database {
+    db: DB,
+    /// `log` or `state`, for error messages.
+    name: &'static str,
+    latch: OnceLock<StorageError>,
+    /// One writer at a time: a batch reaches the file only when the one before it has succeeded
+    /// and, in the log, is synced. So at most the last batch of a log can be torn.
+    writing: Mutex<()>,
+    synced: WriteOptions,
+    buffered: WriteOptions,
+}
+
+impl Database {
+    pub(crate) fn open(
+        path: &Path,
+        name: &'static str,
+        options: &::rocksdb::Options,
+        columns: Vec<ColumnFamilyDescriptor>,
+    ) -> Result<Self, StorageError> {
+        let db = DB::open_cf_descriptors(options, path, columns).map_err(|error| opening_failed(path, name, &error))?;
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        Ok(Self {
+            db,
+            name,
+            latch: OnceLock::new(),
+            writing: Mutex::new(()),
+            synced,
+            buffered: WriteOptions::default(),
+        })
+    }
+
+    /// The database itself, for reading. Results go through [`Database::guard`].
+    pub(crate) fn db(&self) -> &DB {
+        &self.db
+    }
+
+    /// A column family that was named at opening.
+    pub(crate) fn column(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("every column family is named at opening")
+    }
+
+    /// Fails with the first error, if there was one.
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        self.latch.get().map_or(Ok(()), |reason| Err(reason.clone()))
+    }
+
+    /// Latches the database shut; the first reason stays.
+    pub(crate) fn shut(&self, reason: StorageError) -> StorageError {
+        self.latch
+            .get_or_init(|| {
+                tracing::error!(database = self.name, %reason, "stable storage is shut; this node stops");
+                reason
+            })
+            .clone()
+    }
+
+    /// Passes a result on, and latches on an error.
+    pub(crate) fn guard<T>(&self, doing: &str, result: Result<T, ::rocksdb::Error>) -> Result<T, StorageError> {
+        result.map_err(|error| self.shut(translate(&format!("{doing} in database `{}`", self.name), &error)))
+    }
+
+    /// Latches on a record that cannot be read.
+    pub(crate) fn readable<T>(&self, what: &str, result: Result<T, String>) -> Result<T, StorageError> {
+        result.map_err(|why| self.shut(StorageError::Corrupt(format!("{what} in database `{}`: {why}", self.name))))
+    }
+
+    /// Writes a batch and syncs it.
+    pub(crate) fn write_synced(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        self.write(batch, &self.synced)
+    }
+
+    /// Writes a batch to the operating system, not to the disk.
+    pub(crate) fn write_buffered(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        self.write(batch, &self.buffered)
+    }
+
+    /// Makes all written batches durable.
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+        self.check()?;
+        self.guard("syncing", self.db.flush_wal(true))?;
+        self.check_background()
+    }
+
+    fn write(&self, batch: WriteBatch, options: &WriteOptions) -> Result<(), StorageError> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check()?;
+        self.guard("writing", self.db.write_opt(batch, options))?;
+        self.check_background()
+    }
+
+    /// A failed flush or compaction counts as a failed write.
+    fn check_background(&self) -> Result<(), StorageError> {
+        match self.guard("asking for background errors", self.db.property_int_value(properties::BACKGROUND_ERRORS))? {
+            None | Some(0) => Ok(()),
+            Some(count) => Err(self.shut(StorageError::Failed(format!(
+                "{count} errors in background work of database `{}`; its file `LOG` names them",
+                self.name
+            )))),
+        }
+    }
+}
+
+/// What an error of RocksDB means to us.
+pub(crate) fn translate(doing: &str, error: &::rocksdb::Error) -> StorageError {
+    if error.kind() == ErrorKind::Corruption {
+        StorageError::Corrupt(format!("{doing}: {error}"))
+    } else {
+        StorageError::Failed(format!("{doing}: {error}"))
+    }
+}
+
+fn opening_failed(path: &Path, name: &str, error: &::rocksdb::Error) -> StorageError {
+    let text = error.to_string();
+    // RocksDB gives a held lock no kind of its own: "While lock file: …" from the operating
+    // system, "lock hold by current process, …" from its own table.
+    if text.contains("lock file") || text.contains("lock hold") {
+        return StorageError::Refused(format!(
+            "another process holds the data directory {}; stop it first, or give this node a directory of its own",
+            path.parent().unwrap_or(path).display()
+        ));
+    }
+    translate(&format!("opening database `{name}` at {}", path.display()), error)
+}

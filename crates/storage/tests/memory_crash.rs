@@ -1,0 +1,133 @@
+//! What a crash takes and what it leaves, in memory: the semantics that the simulator and the
+//! tests of the roles rely on.
+
+use protocol::{Ballot, CommandNumber, NodeId, StateView};
+use quorate_storage::conformance::{body, command, key, put, vote};
+use quorate_storage::memory::{Fault, MemoryLog, MemoryState};
+use quorate_storage::{LogRecord, LogStore, StateSnapshot, StateStore, StorageError};
+
+fn commands(count: u64) -> Vec<protocol::Command> {
+    (1..=count)
+        .map(|number| command(number, &body(number, vec![put("k", vec![1; usize::try_from(number).expect("small")])])))
+        .collect()
+}
+
+/// How the power fails around a write of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    BeforeWrite,
+    BetweenWriteAndSync,
+    /// The same, but only the process died.
+    KilledBetweenWriteAndSync,
+    AfterSync,
+}
+
+/// A6, S-11: catches a vote or promise that counted and is gone, and one that never counted and
+/// is half there. The power is cut at every boundary of every write of a short history.
+#[test]
+fn a_power_cut_at_every_write_boundary_loses_nothing_that_counted() {
+    let history: Vec<Vec<LogRecord>> = (1..=5)
+        .map(|round| {
+            vec![
+                LogRecord::NextBallot(Ballot::new(round, NodeId(1))),
+                LogRecord::Vote(vote(round, 1, "again")),
+                LogRecord::Vote(vote(round, round + 1, "new")),
+            ]
+        })
+        .collect();
+    for cut in [Cut::BeforeWrite, Cut::BetweenWriteAndSync, Cut::KilledBetweenWriteAndSync, Cut::AfterSync] {
+        for at in 0..history.len() {
+            let log = MemoryLog::new();
+            let mut counted = Vec::new();
+            for batch in &history[..at] {
+                log.write(batch).expect("written and synced");
+                counted.extend_from_slice(batch);
+            }
+            match cut {
+                Cut::BeforeWrite => log.fail_next(Fault::Write),
+                Cut::BetweenWriteAndSync | Cut::KilledBetweenWriteAndSync => log.fail_next(Fault::Sync),
+                Cut::AfterSync => {}
+            }
+            let written = log.write(&history[at]);
+            assert_eq!(written.is_ok(), cut == Cut::AfterSync);
+            if matches!(cut, Cut::AfterSync | Cut::KilledBetweenWriteAndSync) {
+                counted.extend_from_slice(&history[at]);
+            }
+            if cut == Cut::KilledBetweenWriteAndSync {
+                log.restart()
+            } else {
+                log.crash()
+            }
+            let expected = MemoryLog::new();
+            expected.write(&counted).expect("written");
+            let image = |log: &MemoryLog| log.load(CommandNumber::NULL).expect("readable");
+            assert_eq!(image(&log), image(&expected), "{cut:?} at write {at}");
+            log.write(&history[at]).expect("the restarted node writes again");
+        }
+    }
+}
+
+/// S-12: catches a store that works again after a failed write or sync, or gives another reason.
+#[test]
+fn the_first_failure_latches_the_log_shut() {
+    for fault in [Fault::Write, Fault::Sync] {
+        let log = MemoryLog::new();
+        log.write(&[LogRecord::Vote(vote(1, 1, "a"))]).expect("written");
+        log.fail_next(fault);
+        let reason = log.write(&[LogRecord::Vote(vote(1, 2, "b"))]).expect_err("told to fail");
+        assert!(matches!(reason, StorageError::Failed(_)), "{reason}");
+        assert_eq!(log.write(&[LogRecord::Vote(vote(1, 2, "b"))]), Err(reason.clone()));
+        assert_eq!(log.write(&[]), Err(reason.clone()));
+        assert_eq!(log.load(CommandNumber::NULL), Err(reason));
+    }
+}
+
+/// S-12: the same for the state; what was synced before is still there after a start.
+#[test]
+fn the_first_failure_latches_the_state_shut() {
+    let all = commands(3);
+    for fault in [Fault::Write, Fault::Sync] {
+        let state = MemoryState::new();
+        state.apply(&all[..1]).expect("applied");
+        state.sync().expect("synced");
+        state.fail_next(fault);
+        let reason = match fault {
+            Fault::Write => state.apply(&all[1..]),
+            Fault::Sync => state.apply(&all[1..]).and_then(|()| state.sync()),
+        }
+        .expect_err("told to fail");
+        assert_eq!(state.apply(&all[1..]), Err(reason.clone()));
+        assert_eq!(state.sync(), Err(reason.clone()));
+        assert_eq!(state.commands(CommandNumber(1), 9, 9), Err(reason.clone()));
+        assert_eq!(state.snapshot().err(), Some(reason));
+        assert!(state.get(&key("k")).is_err());
+        assert_eq!(state.durable().0, 1);
+        state.crash();
+        assert_eq!((state.applied().number.0, state.durable().0), (1, 1));
+        state.apply(&all[1..]).expect("the restarted node applies again");
+    }
+}
+
+/// A6, S-14: catches a crash that leaves anything but a prefix of the batches, above what was
+/// synced, with number, effects, outcomes and commands of the same prefix.
+#[test]
+fn a_crash_leaves_the_synced_state_and_perhaps_more() {
+    let all = commands(6);
+    for kept in 0..=4 {
+        let state = MemoryState::new();
+        state.apply(&all[..2]).expect("applied");
+        state.sync().expect("synced");
+        for command in &all[2..5] {
+            state.apply(std::slice::from_ref(command)).expect("applied");
+        }
+        let before = state.disk();
+        state.crash_keeping(kept);
+        let left = 2 + u64::try_from(kept.min(3)).expect("small");
+        assert_eq!((state.applied().number.0, state.durable().0), (left, left));
+        let expected = MemoryState::new();
+        expected.apply(&all[..usize::try_from(left).expect("small")]).expect("applied");
+        assert_eq!(*state.image(), *expected.image());
+        let again = MemoryState::from_disk(before);
+        assert_eq!(again.image().at().0, 5, "from a disk everything that was written is there");
+    }
+}

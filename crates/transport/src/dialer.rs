@@ -1,0 +1,211 @@
+//! One outgoing connection: dials a peer for one lane, for ever, and writes what is queued.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use protocol::{Message, NodeId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::backoff::Backoff;
+use crate::handshake::{self, DialError, HANDSHAKE_DEADLINE};
+use crate::lane::Lane;
+use crate::queue::{Dropped, Queue};
+use crate::transport::{PeerEvent, Shared};
+use crate::{frame, socket, wire};
+
+/// How long resolving and connecting may take. A lost SYN is sent again after a second, then
+/// after ever longer; dialing again is quicker.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How many bytes of messages go into one write: a turn of a busy leader fits, and memory and
+/// the time to encode stay small.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// A buffer larger than this is given back after the frame that needed it.
+const BUFFER_KEPT: usize = 2 * WRITE_BYTES;
+
+pub(crate) struct Dialer {
+    shared: Arc<Shared>,
+    peer: NodeId,
+    lane: Lane,
+    /// For logs.
+    label: String,
+}
+
+/// How an attempt ended.
+enum End {
+    /// It got no connection.
+    Failed(io::Error),
+    /// It got one, and no welcome.
+    NotWelcome(DialError),
+    /// It had one.
+    Lost { lived: Duration },
+}
+
+impl Dialer {
+    pub(crate) fn new(shared: Arc<Shared>, peer: NodeId, lane: Lane) -> Self {
+        let label = shared.label(peer);
+        Self { shared, peer, lane, label }
+    }
+
+    /// Until the transport is stopped.
+    pub(crate) async fn run(self) {
+        tokio::select! {
+            () = self.shared.stopped() => {}
+            () = self.keep_dialing() => {}
+        }
+        self.close_queue();
+    }
+
+    async fn keep_dialing(&self) {
+        let mut backoff = Backoff::new(self.lane);
+        let mut announced = false;
+        loop {
+            let end = self.dial().await;
+            #[expect(clippy::disallowed_methods, reason = "jitter; the shell may draw lots")]
+            let chance = rand::random::<f64>();
+            let wait = match end {
+                End::Lost { lived } => {
+                    announced = false;
+                    backoff.after(lived, chance)
+                }
+                End::Failed(error) => {
+                    if !announced && self.lane == Lane::Protocol {
+                        let (peer, address) = (&self.label, self.address());
+                        tracing::info!(%peer, address, "cannot reach a peer: {error}; trying until it answers");
+                    }
+                    announced = true;
+                    backoff.after(Duration::ZERO, chance)
+                }
+                End::NotWelcome(error) => {
+                    self.shared.report.not_welcome(&self.label, error.reason(), &error.to_string());
+                    match error {
+                        // As when a peer stops just then: it says nothing about the next attempt.
+                        DialError::Broken(_) | DialError::Silent => backoff.after(Duration::ZERO, chance),
+                        DialError::NotAPeer
+                        | DialError::Refused(_)
+                        | DialError::Version(_)
+                        | DialError::WrongNode { .. } => backoff.after_refusal(chance),
+                    }
+                }
+            };
+            sleep(wait).await;
+        }
+    }
+
+    async fn dial(&self) -> End {
+        let connected = timeout(CONNECT_DEADLINE, self.connect()).await;
+        let mut stream = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(stream) => stream,
+            Err(error) => {
+                if error.kind() == io::ErrorKind::ConnectionRefused {
+                    (self.shared.on_event)(PeerEvent::Unreachable { peer: self.peer, lane: self.lane });
+                }
+                return End::Failed(error);
+            }
+        };
+        let hello = self.shared.identity.hello(self.peer, self.lane);
+        let shaken = timeout(HANDSHAKE_DEADLINE, handshake::dial(&mut stream, &hello)).await;
+        match shaken.unwrap_or(Err(DialError::Silent)) {
+            Ok(()) => End::Lost { lived: self.serve(stream).await },
+            Err(error) => End::NotWelcome(error),
+        }
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.address()).await?;
+        // Where nobody listens on a local port of the ephemeral range, the system may pick just
+        // that one for our end: the socket is then connected to itself.
+        if stream.local_addr()? == stream.peer_addr()? {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        socket::prepare_dialed(&stream, self.lane)?;
+        Ok(stream)
+    }
+
+    /// Writes until the connection is lost; returns how long it lived.
+    async fn serve(&self, mut stream: TcpStream) -> Duration {
+        let (peer, lane, started) = (self.peer, self.lane, Instant::now());
+        self.queue().open();
+        self.shared.report.lane(lane).connections.increment(1);
+        (self.shared.on_event)(PeerEvent::Connected { peer, lane });
+        if lane == Lane::Protocol {
+            tracing::info!(peer = %self.label, address = self.address(), "connected to a peer");
+        }
+        let (mut reading, mut writing) = stream.split();
+        let why = tokio::select! {
+            why = until_closed(&mut reading) => why,
+            error = self.write(&mut writing) => error,
+        };
+        let lost = self.close_queue();
+        if lane == Lane::Protocol {
+            tracing::info!(peer = %self.label, messages_dropped = lost, "lost the connection to a peer: {why}");
+        }
+        (self.shared.on_event)(PeerEvent::Closed { peer, lane });
+        started.elapsed()
+    }
+
+    /// Encodes all that waits into one buffer and writes it at once, again and again, until
+    /// writing fails.
+    async fn write(&self, writing: &mut WriteHalf<'_>) -> io::Error {
+        let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
+        let counters = self.shared.report.lane(self.lane);
+        loop {
+            self.queue().take(WRITE_BYTES, &mut batch).await;
+            let frames: u64 = batch.drain(..).map(|message| u64::from(self.append(&mut buffer, &message))).sum();
+            if let Err(error) = writing.write_all(&buffer).await {
+                return error;
+            }
+            counters.frames_sent.increment(frames);
+            counters.bytes_sent.increment(buffer.len() as u64);
+            buffer.clear();
+            if buffer.capacity() > BUFFER_KEPT {
+                buffer = BytesMut::new();
+            }
+        }
+    }
+
+    /// Appends the frame of a message. `false` when it does not fit one: the receiver would
+    /// close the connection, and the sender's repetition would close the next one.
+    fn append(&self, buffer: &mut BytesMut, message: &Message) -> bool {
+        match frame::append(buffer, self.lane.frame_bytes_max(), |buffer| wire::encode(message, buffer)) {
+            Ok(()) => true,
+            Err(error) => {
+                self.shared.report.dropped(self.lane, Dropped::TooLarge, 1);
+                if let Some(repeated) = self.shared.report.may_warn(&self.label, Dropped::TooLarge.name()) {
+                    let (peer, kind) = (&self.label, message.name());
+                    tracing::error!(%peer, kind, repeated, "dropped a message of our own, please report this: {error}");
+                }
+                false
+            }
+        }
+    }
+
+    fn close_queue(&self) -> usize {
+        let lost = self.queue().close();
+        self.shared.report.dropped(self.lane, Dropped::ConnectionLost, lost);
+        lost
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.shared.queues[&(self.peer, self.lane)]
+    }
+
+    fn address(&self) -> &str {
+        &self.shared.peers[&self.peer].address
+    }
+}
+
+/// Waits until the peer closes, which a connection that only writes would notice late.
+async fn until_closed(reading: &mut ReadHalf<'_>) -> io::Error {
+    match reading.read(&mut [0]).await {
+        Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed it"),
+        Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "the peer wrote on a connection of ours"),
+        Err(error) => error,
+    }
+}

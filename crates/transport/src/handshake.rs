@@ -1,0 +1,406 @@
+//! Who is there: the first two frames of every connection.
+//!
+//! ```text
+//!   dialer                                   listener
+//!     |  Hello (who, of which cluster, whom,    |
+//!     |         which lane, which version)      |
+//!     |---------------------------------------->|  judges
+//!     |                 Welcome, or Refused     |
+//!     |<----------------------------------------|
+//!     |  frames of the lane, one direction ...  |
+//!     |---------------------------------------->|
+//! ```
+//!
+//! These two frames are the same in every version for ever, so that nodes of different
+//! versions can at least tell each other so: fields are added, never changed or removed, and
+//! both frames are in `tests/golden`. The dialer sends nothing before it is welcome.
+//!
+//! A refusal is a sentence for the operators of both nodes. It proves nothing about who sent
+//! it: without TLS, this keeps mistakes out, not attackers. DESIGN 11.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use protocol::{ClusterId, NodeId};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::frame::{self, HEADER_BYTES, Header};
+use crate::lane::Lane;
+
+/// The version of what follows the handshake: frames and messages. Raised when a node of the
+/// version before could not understand, or would misunderstand, what this one sends.
+pub const VERSION: u32 = 1;
+
+/// The first field of the first frame.
+pub const MAGIC: &[u8] = b"quorate-peer";
+
+/// The largest payload of a handshake frame: names and a sentence. What a stranger can make us
+/// allocate.
+pub const HANDSHAKE_BYTES_MAX: usize = 4 << 10;
+
+/// How many characters of a name that a stranger gives are repeated in logs and answers.
+const NAME_SHOWN: usize = 64;
+
+/// How long the handshake may take on either side. A healthy one takes two round trips.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What the dialer says.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Hello {
+    /// [`MAGIC`].
+    #[prost(bytes = "bytes", tag = "1")]
+    pub magic: Bytes,
+    /// [`VERSION`] of the dialer.
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
+    /// The dialer's cluster, 16 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub cluster: Bytes,
+    /// Its name, for the refusal's text.
+    #[prost(string, tag = "4")]
+    pub cluster_name: String,
+    /// The dialer.
+    #[prost(uint64, tag = "5")]
+    pub node: u64,
+    /// Its name.
+    #[prost(string, tag = "6")]
+    pub node_name: String,
+    /// Whom it expects to reach.
+    #[prost(uint64, tag = "7")]
+    pub expects: u64,
+    /// [`Lane::number`].
+    #[prost(uint32, tag = "8")]
+    pub lane: u32,
+}
+
+/// What the listener answers.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Answer {
+    /// One of the two.
+    #[prost(oneof = "Verdict", tags = "1, 2")]
+    pub verdict: Option<Verdict>,
+}
+
+/// Whether the dialer is welcome.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Verdict {
+    /// Yes: it may send.
+    #[prost(message, tag = "1")]
+    Welcome(Welcome),
+    /// No, and why, in a sentence. The listener closes.
+    #[prost(string, tag = "2")]
+    Refused(String),
+}
+
+/// Who the listener is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Welcome {
+    /// [`VERSION`] of the listener.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// The listener.
+    #[prost(uint64, tag = "2")]
+    pub node: u64,
+    /// Its name.
+    #[prost(string, tag = "3")]
+    pub node_name: String,
+}
+
+/// Who this node is, as it says in handshakes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// This node.
+    pub me: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The cluster's name.
+    pub cluster_name: String,
+}
+
+/// Why a listener refuses a connection. The text goes to both nodes' logs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The bytes are no `Hello`.
+    #[error("what connected is not a Quorate node")]
+    NotAPeer,
+    /// An HTTP client on the wrong port.
+    #[error("an HTTP request came to the port for nodes; clients use the address of `listen.http`")]
+    Http,
+    /// Nothing, or not all of it, within [`HANDSHAKE_DEADLINE`].
+    #[error("no handshake came within {}s", HANDSHAKE_DEADLINE.as_secs())]
+    Silent,
+    /// Too many others are shaking hands.
+    #[error("too many connections are in their handshake")]
+    TooMany,
+    /// Another version.
+    #[error(
+        "the peer speaks protocol version {theirs}, this node speaks version {VERSION}: run versions of Quorate that understand each other"
+    )]
+    Version {
+        /// The dialer's.
+        theirs: u32,
+    },
+    /// Another cluster.
+    #[error(
+        "the peer belongs to cluster {theirs:?}, this node to {ours:?} (their ids differ): check the addresses under `cluster.members`"
+    )]
+    OtherCluster {
+        /// The dialer's.
+        theirs: String,
+        /// This node's.
+        ours: String,
+    },
+    /// Somebody uses this node's id, or this node dialed itself.
+    #[error(
+        "the peer says that it is node {0}, which is this node: two nodes have one id, or an address leads back to this node"
+    )]
+    OwnId(NodeId),
+    /// Not a member.
+    #[error("node {0} ({1:?}) is not a member of this cluster: `cluster.members` differs between the nodes")]
+    UnknownNode(NodeId, String),
+    /// The id belongs to another name here.
+    #[error("node {node} is {ours:?} here and calls itself {theirs:?}: `cluster.members` differs between the nodes")]
+    OtherName {
+        /// The dialer's id.
+        node: NodeId,
+        /// Its name here.
+        ours: String,
+        /// The name it gives.
+        theirs: String,
+    },
+    /// It wanted another node.
+    #[error(
+        "the peer expects node {expects} here, and this is node {me} ({name:?}): check its addresses under `cluster.members`"
+    )]
+    WrongNode {
+        /// Whom the dialer wanted.
+        expects: NodeId,
+        /// This node.
+        me: NodeId,
+        /// Its name.
+        name: String,
+    },
+    /// A lane that this version does not have.
+    #[error("the peer asks for a lane with number {0}, which this version does not have")]
+    UnknownLane(u32),
+}
+
+impl Refusal {
+    /// The label in metrics, and what a warning is limited by.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotAPeer => "not_a_peer",
+            Self::Http => "http",
+            Self::Silent => "silent",
+            Self::TooMany => "too_many",
+            Self::Version { .. } => "version",
+            Self::OtherCluster { .. } => "other_cluster",
+            Self::OwnId(_) => "own_id",
+            Self::UnknownNode(..) => "unknown_node",
+            Self::OtherName { .. } => "other_name",
+            Self::WrongNode { .. } => "wrong_node",
+            Self::UnknownLane(_) => "unknown_lane",
+        }
+    }
+}
+
+/// A name that somebody gave, cut for logs and answers.
+pub(crate) fn shown(name: &str) -> String {
+    name.chars().take(NAME_SHOWN).collect()
+}
+
+/// Why a dialer is not welcome.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The connection broke, or was closed without an answer.
+    #[error("the connection broke during the handshake: {0}")]
+    Broken(#[from] io::Error),
+    /// No answer within [`HANDSHAKE_DEADLINE`].
+    #[error("no answer to the handshake within {}s", HANDSHAKE_DEADLINE.as_secs())]
+    Silent,
+    /// The bytes are no answer.
+    #[error("what answers at this address is not a Quorate node")]
+    NotAPeer,
+    /// The listener's sentence.
+    #[error("the peer refused the connection: {0:?}")]
+    Refused(String),
+    /// Welcome, but by a node of another version.
+    #[error("the peer speaks protocol version {0}, this node speaks version {VERSION}")]
+    Version(u32),
+    /// Welcome, but by somebody else.
+    #[error("node {node} ({name:?}) answers at this address: check `cluster.members`")]
+    WrongNode {
+        /// Who answered.
+        node: NodeId,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl DialError {
+    /// The label in metrics, and what a warning is limited by.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Broken(_) => "broken",
+            Self::Silent => "silent",
+            Self::NotAPeer => "not_a_peer",
+            Self::Refused(_) => "refused_by_peer",
+            Self::Version(_) => "version",
+            Self::WrongNode { .. } => "wrong_node",
+        }
+    }
+}
+
+impl Identity {
+    /// What this node says when it dials `expects`.
+    #[must_use]
+    pub fn hello(&self, expects: NodeId, lane: Lane) -> Hello {
+        Hello {
+            magic: Bytes::from_static(MAGIC),
+            version: VERSION,
+            cluster: Bytes::copy_from_slice(&self.cluster.0),
+            cluster_name: self.cluster_name.clone(),
+            node: self.me.0,
+            node_name: self.name.clone(),
+            expects: expects.0,
+            lane: lane.number(),
+        }
+    }
+
+    /// What this node says to a dialer that it takes.
+    #[must_use]
+    pub fn welcome(&self) -> Answer {
+        let welcome = Welcome { version: VERSION, node: self.me.0, node_name: self.name.clone() };
+        Answer { verdict: Some(Verdict::Welcome(welcome)) }
+    }
+
+    /// Judges a dialer. `name_of` knows the other members.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] that applies: version before cluster before ids, since each is
+    /// meaningless where the one before it differs.
+    pub fn judge<'a>(
+        &self,
+        hello: &Hello,
+        name_of: impl Fn(NodeId) -> Option<&'a str>,
+    ) -> Result<(NodeId, Lane), Refusal> {
+        let (node, expects) = (NodeId(hello.node), NodeId(hello.expects));
+        if hello.magic != MAGIC {
+            return Err(Refusal::NotAPeer);
+        }
+        if hello.version != VERSION {
+            return Err(Refusal::Version { theirs: hello.version });
+        }
+        if hello.cluster != self.cluster.0[..] {
+            return Err(Refusal::OtherCluster { theirs: shown(&hello.cluster_name), ours: self.cluster_name.clone() });
+        }
+        if node == self.me {
+            return Err(Refusal::OwnId(node));
+        }
+        let Some(name) = name_of(node) else { return Err(Refusal::UnknownNode(node, shown(&hello.node_name))) };
+        if name != hello.node_name {
+            return Err(Refusal::OtherName { node, ours: name.to_owned(), theirs: shown(&hello.node_name) });
+        }
+        if expects != self.me {
+            return Err(Refusal::WrongNode { expects, me: self.me, name: self.name.clone() });
+        }
+        let lane = Lane::from_number(hello.lane).ok_or(Refusal::UnknownLane(hello.lane))?;
+        Ok((node, lane))
+    }
+}
+
+/// The dialer's side. Cancelled by the caller after [`HANDSHAKE_DEADLINE`].
+///
+/// # Errors
+/// [`DialError`] unless the node that was expected says welcome.
+pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hello) -> Result<(), DialError> {
+    write(stream, hello).await?;
+    let answer = read::<Answer, _>(stream).await.map_err(|error| match error {
+        ReadError::Io(error) => DialError::Broken(error),
+        ReadError::Garbage { .. } => DialError::NotAPeer,
+    })?;
+    match answer.verdict {
+        Some(Verdict::Welcome(welcome)) if welcome.version != VERSION => Err(DialError::Version(welcome.version)),
+        Some(Verdict::Welcome(welcome)) if welcome.node != hello.expects => {
+            Err(DialError::WrongNode { node: NodeId(welcome.node), name: welcome.node_name })
+        }
+        Some(Verdict::Welcome(_)) => Ok(()),
+        Some(Verdict::Refused(text)) => Err(DialError::Refused(text)),
+        None => Err(DialError::NotAPeer),
+    }
+}
+
+/// Why no handshake frame could be read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// The connection broke, or was closed before the first byte or within the payload.
+    Io(io::Error),
+    /// Something else came.
+    Garbage {
+        /// Its first bytes.
+        start: [u8; HEADER_BYTES],
+    },
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl ReadError {
+    /// Whether an HTTP client wrote this.
+    pub(crate) fn is_http(&self) -> bool {
+        const METHODS: [&[u8]; 8] =
+            [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"PRI * "];
+        match self {
+            Self::Io(_) => false,
+            Self::Garbage { start } => METHODS.iter().any(|method| start.starts_with(method)),
+        }
+    }
+}
+
+/// Reads one frame of the handshake, and not a byte more.
+pub(crate) async fn read<M, S>(stream: &mut S) -> Result<M, ReadError>
+where
+    M: prost::Message + Default,
+    S: AsyncRead + Unpin,
+{
+    let mut start = [0; HEADER_BYTES];
+    let count = stream.read(&mut start).await?;
+    if count == 0 {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    let rest = stream.read_exact(&mut start[count..]).await;
+    let garbage = ReadError::Garbage { start };
+    match rest {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(garbage),
+        Err(error) => return Err(error.into()),
+    }
+    let Ok(header) = Header::read(start, HANDSHAKE_BYTES_MAX) else { return Err(garbage) };
+    let mut payload = vec![0; header.length];
+    stream.read_exact(&mut payload).await?;
+    match header.verify(&payload) {
+        Ok(()) => M::decode(&payload[..]).map_err(|_| garbage),
+        Err(_) => Err(garbage),
+    }
+}
+
+/// Writes one frame of the handshake.
+pub(crate) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, message: &impl prost::Message) -> io::Result<()> {
+    let mut buffer = BytesMut::new();
+    frame::append(&mut buffer, HANDSHAKE_BYTES_MAX, |buffer| {
+        message.encode(buffer).expect("a BytesMut grows as needed");
+    })
+    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    stream.write_all(&buffer).await
+}
+
+#[cfg(test)]
+mod tests;

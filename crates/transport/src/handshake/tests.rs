@@ -1,0 +1,113 @@
+use super::*;
+
+fn identity() -> Identity {
+    Identity { me: NodeId(1), name: "a".into(), cluster: ClusterId([7; 16]), cluster_name: "demo".into() }
+}
+
+fn name_of(node: NodeId) -> Option<&'static str> {
+    (node == NodeId(2)).then_some("b")
+}
+
+fn hello() -> Hello {
+    let dialer = Identity { me: NodeId(2), name: "b".into(), ..identity() };
+    dialer.hello(NodeId(1), Lane::Protocol)
+}
+
+/// RELIABILITY 6, row 3: catches a peer that gets in although one thing about it is wrong, and
+/// a refusal whose reason misleads the operator.
+#[test]
+fn each_mistake_has_its_own_refusal() {
+    assert_eq!(identity().judge(&hello(), name_of), Ok((NodeId(2), Lane::Protocol)));
+    let mistakes = [
+        (Hello { magic: Bytes::from_static(b"raft"), ..hello() }, "not_a_peer"),
+        (Hello { version: VERSION + 1, ..hello() }, "version"),
+        (Hello { version: 0, ..hello() }, "version"),
+        (Hello { cluster: Bytes::from_static(&[8; 16]), ..hello() }, "other_cluster"),
+        (Hello { cluster: Bytes::from_static(&[7; 15]), ..hello() }, "other_cluster"),
+        (Hello { node: 1, ..hello() }, "own_id"),
+        (Hello { node: 3, ..hello() }, "unknown_node"),
+        (Hello { node: 0, ..hello() }, "unknown_node"),
+        (Hello { node_name: "c".into(), ..hello() }, "other_name"),
+        (Hello { expects: 3, ..hello() }, "wrong_node"),
+        (Hello { lane: 4, ..hello() }, "unknown_lane"),
+        // The version comes first: what another version means by its ids is not known.
+        (Hello { version: VERSION + 1, cluster: Bytes::new(), node: 9, ..hello() }, "version"),
+    ];
+    for (hello, reason) in mistakes {
+        let refusal = identity().judge(&hello, name_of).expect_err(reason);
+        assert_eq!(refusal.reason(), reason, "{refusal}");
+    }
+}
+
+/// Catches an answer that grows with what a stranger sent, or carries its control characters
+/// into a log.
+#[test]
+fn what_a_stranger_says_is_cut_and_escaped() {
+    let hello = Hello { node: 9, node_name: "\n\u{1b}".repeat(2_000), ..hello() };
+    let text = identity().judge(&hello, name_of).expect_err("node 9 is unknown").to_string();
+    assert!(text.len() < 1_000, "{} bytes", text.len());
+    assert!(!text.contains(['\n', '\u{1b}']), "{text:?}");
+}
+
+/// Catches a dialer that talks to a node it did not mean, or to one of another version.
+#[tokio::test]
+async fn the_dialer_checks_who_welcomes_it() {
+    let welcome =
+        |version, node| Answer { verdict: Some(Verdict::Welcome(Welcome { version, node, node_name: "x".into() })) };
+    let refused = Answer { verdict: Some(Verdict::Refused("no".into())) };
+    let answers = [
+        (welcome(VERSION, 1), None),
+        (welcome(VERSION, 3), Some("wrong_node")),
+        (welcome(VERSION + 1, 1), Some("version")),
+        (refused, Some("refused_by_peer")),
+        (Answer { verdict: None }, Some("not_a_peer")),
+    ];
+    for (answer, reason) in answers {
+        let (mut dialer, mut listener) = tokio::io::duplex(HANDSHAKE_BYTES_MAX);
+        write(&mut listener, &answer).await.expect("there is room");
+        let result = dial(&mut dialer, &hello()).await;
+        assert_eq!(result.as_ref().err().map(DialError::reason), reason);
+        assert_eq!(read::<Hello, _>(&mut listener).await.expect("a hello"), hello());
+    }
+}
+
+/// Catches a dialer that takes a web server for a peer, and HTTP that is not recognised.
+#[tokio::test]
+async fn what_is_no_handshake_frame_is_garbage() {
+    for (bytes, http) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], true),
+        (b"PRI * HTTP/2.0\r\n\r\n", true),
+        (b"HTTP/1.1 400 Bad Request\r\n", false),
+        (b"\x00\x00\x00\x01\x00\x00\x00\x00x", false),
+        (b"abc", false),
+    ] {
+        let mut stream = bytes;
+        let error = read::<Hello, _>(&mut stream).await.expect_err("no frame");
+        assert!(matches!(error, ReadError::Garbage { .. }), "{error:?}");
+        assert_eq!(error.is_http(), http, "{}", bytes.escape_ascii());
+    }
+    assert!(matches!(read::<Hello, _>(&mut &b""[..]).await, Err(ReadError::Io(_))), "a probe of the port");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Catches a changed handshake: these frames are the same in every version for ever. If this
+/// test fails, the change is wrong, not the test.
+#[tokio::test]
+async fn handshake_frames_never_change() {
+    let refused = Answer { verdict: Some(Verdict::Refused("no".into())) };
+    let mut frames = [Vec::new(), Vec::new(), Vec::new()];
+    write(&mut frames[0], &hello()).await.expect("memory");
+    write(&mut frames[1], &identity().welcome()).await.expect("memory");
+    write(&mut frames[2], &refused).await.expect("memory");
+    assert_eq!(frames.map(|frame| hex(&frame)), RECORDED);
+}
+
+/// `Hello`, `Welcome`, `Refused`.
+const RECORDED: [&str; 3] = [
+    "00000031c5c0d95e0a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f280232016238014002",
+    "0000000960b781240a07080110011a0161",
+    "000000041a9993bc12026e6f",
+];

@@ -1,0 +1,124 @@
+//! Incoming connections until they have shown who they are; then they belong to a reader.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use crate::handshake::{self, Answer, HANDSHAKE_DEADLINE, Hello, ReadError, Refusal, Verdict};
+use crate::transport::Shared;
+use crate::{reader, socket};
+
+/// The wait after a failed accept, which is nearly always a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What an HTTP client on the wrong port reads.
+const HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\
+    Content-Length: 97\r\n\r\n\
+    This port is for Quorate nodes among themselves. Send HTTP requests to the address `listen.http`.";
+
+/// Accepts until the transport is stopped.
+pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
+    tokio::select! {
+        () = shared.stopped() => {}
+        error = accept(&shared, listener) => tracing::error!("cannot listen for peers, restart this node: {error}"),
+    }
+}
+
+async fn accept(shared: &Arc<Shared>, listener: TcpListener) -> io::Error {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return error,
+    };
+    let handshakes = Arc::new(Semaphore::new(shared.limits.handshakes));
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => match handshakes.clone().try_acquire_owned() {
+                Ok(permit) => {
+                    actix::spawn(receive(shared.clone(), stream, from, permit));
+                }
+                Err(_) => refused(shared, &from.ip().to_string(), &Refusal::TooMany),
+            },
+            Err(error) => {
+                if let Some(repeated) = shared.report.may_warn("listener", "accept") {
+                    tracing::warn!(repeated, "cannot accept connections: {error}; trying again");
+                }
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One connection until it is refused or has a reader.
+async fn receive(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, permit: OwnedSemaphorePermit) {
+    tokio::select! {
+        () = shared.stopped() => {}
+        () = shake(&shared, stream, from) => {}
+    }
+    drop(permit);
+}
+
+async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
+    let hello = timeout(HANDSHAKE_DEADLINE, handshake::read::<Hello, _>(&mut stream)).await;
+    let (hello, peer) = match hello {
+        Ok(Ok(hello)) => {
+            let peer = format!("{} ({})", hello.node, handshake::shown(&hello.node_name).escape_debug());
+            (Ok(hello), peer)
+        }
+        Ok(Err(ReadError::Io(error))) => {
+            // A probe of the port, or a node that stops just now.
+            tracing::debug!(%from, "a connection ended before its handshake: {error}");
+            return;
+        }
+        Ok(Err(garbage @ ReadError::Garbage { .. })) => {
+            (Err(if garbage.is_http() { Refusal::Http } else { Refusal::NotAPeer }), from.ip().to_string())
+        }
+        Err(_) => (Err(Refusal::Silent), from.ip().to_string()),
+    };
+    let name_of = |node| shared.peers.get(&node).map(|peer| peer.name.as_str());
+    let judged = hello.and_then(|hello| shared.identity.judge(&hello, name_of));
+    let (node, lane) = match judged {
+        Ok(judged) => judged,
+        Err(refusal) => {
+            refused(shared, &peer, &refusal);
+            // Whether the other side reads its answer is its own affair.
+            let _ = timeout(HANDSHAKE_DEADLINE, answer(&mut stream, &refusal)).await;
+            return;
+        }
+    };
+    let welcomed = async {
+        socket::prepare_accepted(&stream)?;
+        handshake::write(&mut stream, &shared.identity.welcome()).await?;
+        stream.into_std()
+    };
+    match timeout(HANDSHAKE_DEADLINE, welcomed).await {
+        Ok(Ok(stream)) => {
+            let replaced = shared.replace_inbound(node, lane);
+            shared.runtime(lane).spawn(reader::run(shared.clone(), stream, node, lane, replaced));
+        }
+        Ok(Err(error)) => tracing::debug!(peer, "a connection ended during its handshake: {error}"),
+        Err(_) => refused(shared, &peer, &Refusal::Silent),
+    }
+}
+
+fn refused(shared: &Shared, peer: &str, refusal: &Refusal) {
+    shared.report.refused(peer, refusal.reason(), &refusal.to_string());
+}
+
+/// Says why, and lets the other side read it: closing while its bytes are unread would reset
+/// the connection and discard the answer.
+async fn answer(stream: &mut TcpStream, refusal: &Refusal) -> io::Result<()> {
+    if *refusal == Refusal::Http {
+        stream.write_all(HTTP_ANSWER).await?;
+    } else {
+        handshake::write(stream, &Answer { verdict: Some(Verdict::Refused(refusal.to_string())) }).await?;
+    }
+    stream.shutdown().await?;
+    while stream.read(&mut [0; 1024]).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! What operators learn: counters by lane and reason, and warnings that do not flood.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use metrics::{Counter, counter};
+use tokio::time::Instant;
+
+use crate::lane::Lane;
+use crate::queue::Dropped;
+
+/// At most one warning a peer and reason in this time: a misconfigured peer tries every second.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+/// Peers and reasons remembered. Strangers count by address, so they could otherwise fill the
+/// memory; beyond it, warnings about further ones wait.
+const WARNINGS_KEPT: usize = 1024;
+
+/// Metrics of one lane, looked up once: the recorder must be installed before.
+pub(crate) struct LaneCounters {
+    pub(crate) frames_sent: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) frames_received: Counter,
+    pub(crate) bytes_received: Counter,
+    pub(crate) connections: Counter,
+    dropped: BTreeMap<Dropped, Counter>,
+}
+
+impl LaneCounters {
+    fn new(lane: Lane) -> Self {
+        let lane = lane.name();
+        let dropped =
+            |cause: Dropped| counter!("quorate_transport_dropped_total", "lane" => lane, "cause" => cause.name());
+        Self {
+            frames_sent: counter!("quorate_transport_frames_sent_total", "lane" => lane),
+            bytes_sent: counter!("quorate_transport_bytes_sent_total", "lane" => lane),
+            frames_received: counter!("quorate_transport_frames_received_total", "lane" => lane),
+            bytes_received: counter!("quorate_transport_bytes_received_total", "lane" => lane),
+            connections: counter!("quorate_transport_connections_total", "lane" => lane),
+            dropped: Dropped::ALL.into_iter().map(|cause| (cause, dropped(cause))).collect(),
+        }
+    }
+}
+
+/// Counters and the limiter of warnings, shared by all connections of a node.
+pub(crate) struct Report {
+    lanes: BTreeMap<Lane, LaneCounters>,
+    warnings: Mutex<Warnings>,
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        let lanes = Lane::ALL.into_iter().map(|lane| (lane, LaneCounters::new(lane))).collect();
+        Self { lanes, warnings: Mutex::default() }
+    }
+
+    pub(crate) fn lane(&self, lane: Lane) -> &LaneCounters {
+        &self.lanes[&lane]
+    }
+
+    pub(crate) fn dropped(&self, lane: Lane, cause: Dropped, messages: usize) {
+        self.lane(lane).dropped[&cause].increment(messages as u64);
+    }
+
+    /// A listener refused a connection.
+    pub(crate) fn refused(&self, peer: &str, reason: &'static str, text: &str) {
+        counter!("quorate_transport_refused_total", "side" => "listener", "reason" => reason).increment(1);
+        if let Some(repeated) = self.may_warn(peer, reason) {
+            tracing::warn!(peer, reason, repeated, "refused a connection: {text}");
+        }
+    }
+
+    /// This node dialed a peer and did not get through its handshake.
+    pub(crate) fn not_welcome(&self, peer: &str, reason: &'static str, text: &str) {
+        counter!("quorate_transport_refused_total", "side" => "dialer", "reason" => reason).increment(1);
+        if let Some(repeated) = self.may_warn(peer, reason) {
+            tracing::warn!(peer, reason, repeated, "cannot connect: {text}");
+        }
+    }
+
+    /// A connected peer sent what is no message; its connection is closed.
+    pub(crate) fn broken(&self, peer: &str, lane: Lane, reason: &'static str, text: &str) {
+        counter!("quorate_transport_broken_frames_total", "lane" => lane.name(), "reason" => reason).increment(1);
+        if let Some(repeated) = self.may_warn(peer, reason) {
+            let lane = lane.name();
+            tracing::warn!(
+                peer,
+                lane,
+                reason,
+                repeated,
+                "closed a connection, its bytes are damaged or foreign: {text}"
+            );
+        }
+    }
+
+    /// Whether a warning may be logged now; then how many like it were held back before.
+    pub(crate) fn may_warn(&self, peer: &str, reason: &'static str) -> Option<u64> {
+        self.warnings.lock().expect("nothing panics while it holds the warnings").admit(peer, reason, Instant::now())
+    }
+}
+
+/// When each warning was last given.
+#[derive(Debug, Default)]
+struct Warnings {
+    given: BTreeMap<(String, &'static str), Given>,
+}
+
+#[derive(Debug)]
+struct Given {
+    at: Instant,
+    held_back: u64,
+}
+
+impl Warnings {
+    fn admit(&mut self, peer: &str, reason: &'static str, now: Instant) -> Option<u64> {
+        let fresh = |given: &Given| now.saturating_duration_since(given.at) < WARNING_INTERVAL;
+        if let Some(given) = self.given.get_mut(&(peer.to_owned(), reason)) {
+            if fresh(given) {
+                given.held_back = given.held_back.saturating_add(1);
+                return None;
+            }
+            let held_back = given.held_back;
+            *given = Given { at: now, held_back: 0 };
+            return Some(held_back);
+        }
+        if self.given.len() >= WARNINGS_KEPT {
+            self.given.retain(|_, given| fresh(given));
+        }
+        if self.given.len() >= WARNINGS_KEPT {
+            return None;
+        }
+        self.given.insert((peer.to_owned(), reason), Given { at: now, held_back: 0 });
+        Some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a log flooded by one peer that tries every second, and one peer's warning
+    /// hiding another's, or hiding a different reason.
+    #[test]
+    fn one_warning_a_peer_and_reason_in_ten_seconds() {
+        let (mut warnings, start) = (Warnings::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(warnings.admit("b", "version", start), Some(0));
+        assert_eq!(warnings.admit("b", "version", after(9)), None);
+        assert_eq!(warnings.admit("b", "version", after(9)), None);
+        assert_eq!(warnings.admit("b", "wrong_node", after(9)), Some(0));
+        assert_eq!(warnings.admit("c", "version", after(9)), Some(0));
+        assert_eq!(warnings.admit("b", "version", after(10)), Some(2), "and says how many it held back");
+        assert_eq!(warnings.admit("b", "version", after(20)), Some(0));
+    }
+
+    /// Catches memory that grows with the addresses of strangers.
+    #[test]
+    fn the_memory_of_warnings_is_bounded() {
+        let (mut warnings, start) = (Warnings::default(), Instant::now());
+        for stranger in 0..2 * WARNINGS_KEPT {
+            let admitted = warnings.admit(&format!("stranger {stranger}"), "not_a_peer", start);
+            assert_eq!(admitted.is_some(), stranger < WARNINGS_KEPT);
+        }
+        assert_eq!(warnings.given.len(), WARNINGS_KEPT);
+        assert_eq!(warnings.admit("later", "not_a_peer", start + WARNING_INTERVAL), Some(0));
+        assert_eq!(warnings.given.len(), 1, "the old ones were forgotten");
+    }
+}

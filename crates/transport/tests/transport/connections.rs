@@ -1,0 +1,176 @@
+//! Nodes that talk, vanish and come back.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::message::{Heartbeat, ToLeader};
+use protocol::{Call, CommandNumber, Fingerprint, Message, RequestId};
+use tokio::time::{interval, timeout};
+use transport::handshake::Hello;
+use transport::{Lane, Limits, PeerEvent, QueueLimit, TransportConfig, wire};
+
+use crate::messages::{self, numbered};
+use crate::support::{A, B, DEADLINE, Node, Raw, config, counted, identity, listener, raw_frame};
+
+/// Catches a kind of message that does not arrive as it was sent, one that arrives twice, and
+/// order lost within a lane.
+#[actix::test]
+async fn every_kind_of_message_arrives_once_and_in_order() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let (mut a, mut b) = (Node::start(config(A, at_b), listen_a), Node::start(config(B, at_a), listen_b));
+    a.connected(B).await;
+    b.connected(A).await;
+    for (from, to, at) in [(&a.handle, B, &mut b.messages), (&b.handle, A, &mut a.messages)] {
+        let mut expected: BTreeMap<Lane, Vec<Message>> = BTreeMap::new();
+        for (name, message) in messages::all() {
+            assert!(from.send(to, message.clone()), "{name} was dropped");
+            expected.entry(Lane::of(&message)).or_default().push(message);
+        }
+        let mut arrived: BTreeMap<Lane, Vec<Message>> = BTreeMap::new();
+        for _ in messages::all() {
+            let (sender, message) = timeout(DEADLINE, at.recv()).await.expect("in time").expect("the node runs");
+            assert_eq!(sender, if to == B { A } else { B });
+            arrived.entry(Lane::of(&message)).or_default().push(message);
+        }
+        assert_eq!(arrived, expected);
+        assert!(at.try_recv().is_err(), "nothing came twice");
+    }
+    for lane in Lane::ALL.map(Lane::name) {
+        counted(&format!("frames_sent_total{{lane={lane}}}")).await;
+        counted(&format!("frames_received_total{{lane={lane}}}")).await;
+    }
+}
+
+/// Binds a port that another socket of this process is about to give back.
+async fn bind_again(address: SocketAddr) -> TcpListener {
+    let mut attempts = interval(Duration::from_millis(5));
+    let bound = async {
+        loop {
+            attempts.tick().await;
+            if let Ok(listener) = TcpListener::bind(address) {
+                return listener;
+            }
+        }
+    };
+    timeout(DEADLINE, bound).await.expect("the port is given back")
+}
+
+/// Catches a failure detector left in the dark: the loss of a peer must show on every lane,
+/// then that its process is gone, then that it is back; and a sender that is told its message
+/// is on its way when there is no connection.
+#[actix::test]
+async fn a_peer_dies_and_comes_back() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let (mut a, b) = (Node::start(config(A, at_b), listen_a), Node::start(config(B, at_a), listen_b));
+    a.connected(B).await;
+    drop(b);
+    let (mut closed, mut unreachable) = (Lane::ALL.to_vec(), Lane::ALL.to_vec());
+    while !unreachable.is_empty() {
+        match timeout(DEADLINE, a.events.recv()).await.expect("an event in time").expect("the node runs") {
+            PeerEvent::Closed { lane, .. } => closed.retain(|other| *other != lane),
+            PeerEvent::Unreachable { lane, .. } => {
+                assert!(!closed.contains(&lane), "{lane:?} was never closed");
+                unreachable.retain(|other| *other != lane);
+            }
+            PeerEvent::Connected { lane, .. } => panic!("{lane:?} reached a dead peer"),
+        }
+    }
+    assert!(!a.handle.send(B, numbered(1)), "nobody is there");
+    counted("dropped_total{lane=protocol,cause=not_connected}").await;
+    let mut b = Node::start(config(B, at_a), bind_again(at_b).await);
+    a.connected(B).await;
+    assert!(a.handle.send(B, numbered(2)));
+    assert_eq!(b.message().await, numbered(2), "and nothing from before");
+}
+
+/// Catches a node that works only if its peers were started before it.
+#[actix::test]
+async fn nodes_may_start_in_any_order() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    drop(listen_b);
+    let mut a = Node::start(config(A, at_b), listen_a);
+    a.event(PeerEvent::Unreachable { peer: B, lane: Lane::Heartbeat }).await;
+    let mut b = Node::start(config(B, at_a), bind_again(at_b).await);
+    a.connected(B).await;
+    b.connected(A).await;
+}
+
+fn large_call() -> Message {
+    Message::Leader(ToLeader::ExecuteFunction(Call {
+        request: RequestId::Gateway(1),
+        fingerprint: Fingerprint::default(),
+        function: "kv.put".into(),
+        arguments: Bytes::from(vec![7; 1 << 20]),
+        patience: Duration::ZERO,
+    }))
+}
+
+/// Accepts the three connections of `A` as `B` would.
+async fn accept_all(listener: TcpListener) -> BTreeMap<u32, Raw> {
+    listener.set_nonblocking(true).expect("a socket");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a runtime");
+    let mut lanes = BTreeMap::new();
+    while lanes.len() < Lane::ALL.len() {
+        let (stream, _) = timeout(DEADLINE, listener.accept()).await.expect("a call in time").expect("a connection");
+        let mut raw = Raw(stream);
+        let hello: Hello = raw.handshake().await;
+        raw.send(&raw_frame(&identity(B).welcome())).await;
+        lanes.insert(hello.lane, raw);
+    }
+    lanes
+}
+
+/// Sends to a peer that reads nothing until the socket's buffers and then the queue are full.
+async fn fill(node: &Node) {
+    let (mut sent, mut refused) = (0, 0);
+    let mut attempts = interval(Duration::from_millis(1));
+    while refused < 20 {
+        if node.handle.send(B, large_call()) {
+            (sent, refused) = (sent + 1, 0);
+        } else {
+            refused += 1;
+        }
+        assert!(sent < 100, "100 MiB were taken for a peer that does not read");
+        attempts.tick().await;
+    }
+}
+
+/// Catches heartbeats that wait behind votes or calls: a peer that reads slowly would be taken
+/// for dead. Catches a queue without a bound, too.
+#[actix::test]
+async fn heartbeats_pass_while_the_protocol_lane_is_blocked() {
+    let ((listen_a, _), (listen_b, at_b)) = (listener(), listener());
+    let protocol = QueueLimit { messages: 1_000, bytes: 4 << 20 };
+    let limits = Limits { protocol, ..Limits::default() };
+    let mut a = Node::start(TransportConfig { limits, ..config(A, at_b) }, listen_a);
+    let mut lanes = accept_all(listen_b).await;
+    a.connected(B).await;
+    fill(&a).await;
+    counted("dropped_total{lane=protocol,cause=full}").await;
+    let heartbeat =
+        |number| Message::FailureDetector(Heartbeat { issued: CommandNumber(number), ..Heartbeat::default() });
+    let raw = lanes.get_mut(&Lane::Heartbeat.number()).expect("the heartbeat lane");
+    for number in 1..=100 {
+        assert!(a.handle.send(B, heartbeat(number)));
+        assert_eq!(wire::decode(raw.payload().await.into()), Ok(heartbeat(number)));
+    }
+    fill(&a).await;
+}
+
+/// Catches a message that no frame can hold: it must not cost the connection, nor those queued
+/// behind it.
+#[actix::test]
+async fn a_message_too_large_for_a_frame_is_dropped_alone() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let (mut a, mut b) = (Node::start(config(A, at_b), listen_a), Node::start(config(B, at_a), listen_b));
+    a.connected(B).await;
+    let Message::Leader(ToLeader::ExecuteFunction(call)) = large_call() else { panic!("it is a call") };
+    let huge = Call { arguments: Bytes::from(vec![0; transport::frame::FRAME_BYTES_MAX]), ..call };
+    a.handle.send(B, Message::Leader(ToLeader::ExecuteFunction(huge)));
+    assert!(a.handle.send(B, numbered(1)));
+    assert_eq!(b.message().await, numbered(1));
+    counted("dropped_total{lane=protocol,cause=too_large}").await;
+    assert!(a.events.try_recv().is_err(), "the connection lives on");
+}

@@ -1,0 +1,103 @@
+//! One message of each kind, with every field filled.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::message::{
+    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, Heartbeat, MyNextBal, NextBallot, ReadBarrier,
+    Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
+};
+use protocol::{
+    Ballot, Call, Command, CommandId, CommandNumber, Fingerprint, Message, NodeId, Outcome, RequestId, Run, Vote,
+};
+
+const BALLOT: Ballot = Ballot::new(7, NodeId(2));
+
+fn command(number: u64) -> Command {
+    let id = |number| CommandId::new(Ballot::new(5, NodeId(3)), CommandNumber(number));
+    Command { id: id(number), precedent: id(number - 1), body: Bytes::from(format!("body {number}")) }
+}
+
+fn outcomes() -> Vec<(&'static str, Outcome)> {
+    let (at, result) = (CommandNumber(12), Bytes::from_static(b"{\"stock\":5}"));
+    let message = "a sentence".to_owned();
+    vec![
+        ("issued", Outcome::Issued { command: at, result: result.clone(), replayed: true }),
+        ("unchanged", Outcome::Unchanged { at, result }),
+        ("refused", Outcome::Refused { at, code: "insufficient_stock".into(), message: message.clone() }),
+        ("invalid_arguments", Outcome::InvalidArguments { message: message.clone() }),
+        ("unknown_function", Outcome::UnknownFunction),
+        ("request_reused", Outcome::RequestReused),
+        ("failed", Outcome::Failed { message }),
+        ("overloaded", Outcome::Overloaded),
+        ("not_leader", Outcome::NotLeader),
+        ("leadership_lost", Outcome::LeadershipLost),
+    ]
+}
+
+fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        hears: vec![NodeId(1), NodeId(3)],
+        can_lead: true,
+        leads: Some(BALLOT),
+        follows: Some(Ballot::new(6, NodeId(1))),
+        ballot: Ballot::new(8, NodeId(3)),
+        issued: CommandNumber(300),
+        applied: CommandNumber(299),
+        durable: CommandNumber(200),
+        answer: true,
+    }
+}
+
+/// File name and message. `Voted` is there for both roles that take it, `Executed` for each
+/// outcome.
+pub(crate) fn all() -> Vec<(String, Message)> {
+    let run = Run { first: CommandNumber(11), last: command(12).id };
+    let voted = Voted { ballot: BALLOT, run: Some(run), round: 9 };
+    let votes = vec![Vote { ballot: BALLOT, command: command(11) }, Vote { ballot: BALLOT, command: command(12) }];
+    let issued = command(10).id;
+    let commands = vec![command(11), command(12)];
+    let call = Call {
+        request: RequestId::caller("order-17").expect("a valid key"),
+        fingerprint: Fingerprint(*b"0123456789abcdef"),
+        function: "inventory.outbound".into(),
+        arguments: Bytes::from_static(b"{\"quantity\":3}"),
+        patience: Duration::from_millis(1_500),
+    };
+    let acceptor = |message| Message::Acceptor(message);
+    let leader = |message| Message::Leader(message);
+    let learner = |message| Message::Learner(message);
+    let gateway = |message| Message::Gateway(message);
+    let info = BallotInfo { ballot: BALLOT, first: CommandNumber(9), issued, votes, part: 1, parts: 3 };
+    let success = Success { ballot: BALLOT, issued: command(12).id, commands: commands.clone() };
+    let begin = BeginBallot { ballot: BALLOT, commands: commands.clone(), round: 4 };
+    let passed = BarrierPassed { id: 77, at: Some(CommandNumber(12)) };
+    let mut all = vec![
+        ("next_ballot", acceptor(ToAcceptor::NextBallot(NextBallot { ballot: BALLOT, first: CommandNumber(11) }))),
+        ("begin_ballot", acceptor(ToAcceptor::BeginBallot(begin))),
+        ("ballot_info", leader(ToLeader::BallotInfo(info))),
+        ("my_next_bal", leader(ToLeader::MyNextBal(MyNextBal { ballot: BALLOT, refused: Ballot::new(3, NodeId(1)) }))),
+        ("voted_to_leader", leader(ToLeader::Voted(voted.clone()))),
+        ("execute_function", leader(ToLeader::ExecuteFunction(call))),
+        ("read_barrier", leader(ToLeader::ReadBarrier(ReadBarrier { id: 77 }))),
+        ("success", learner(ToLearner::Success(success))),
+        ("voted_to_learner", learner(ToLearner::Voted(voted))),
+        ("catch_up", learner(ToLearner::CatchUp(CatchUp { first: CommandNumber(11) }))),
+        ("commands", learner(ToLearner::Commands(Commands { commands, issued }))),
+        ("heartbeat", Message::FailureDetector(heartbeat())),
+        ("barrier_passed", gateway(ToGateway::BarrierPassed(passed))),
+    ]
+    .into_iter()
+    .map(|(name, message)| (name.to_owned(), message))
+    .collect::<Vec<_>>();
+    all.extend(outcomes().into_iter().map(|(name, outcome)| {
+        let executed = Executed { request: RequestId::Gateway(0xfeed), outcome };
+        (format!("executed_{name}"), gateway(ToGateway::Executed(executed)))
+    }));
+    all
+}
+
+/// A message of the protocol lane that can be told from others.
+pub(crate) fn numbered(id: u64) -> Message {
+    Message::Leader(ToLeader::ReadBarrier(ReadBarrier { id }))
+}

@@ -1,0 +1,130 @@
+//! Who does not get in. RELIABILITY 6, rows 3 and 13.
+
+use bytes::Bytes;
+use protocol::{ClusterId, NodeId};
+use transport::handshake::{Answer, HANDSHAKE_BYTES_MAX, Hello, VERSION, Verdict};
+use transport::{Lane, Limits, Peer, PeerEvent};
+
+use crate::messages::numbered;
+use crate::support::{A, B, Node, Raw, config, counted, identity, listener, raw_frame};
+
+/// A lone node `A`; its peer `B` does not run.
+fn alone() -> (Node, std::net::SocketAddr) {
+    let (listening, address) = listener();
+    let (_, nobody) = listener();
+    (Node::start(config(A, nobody), listening), address)
+}
+
+/// Catches a peer with one mistake that gets in, one that is not told why, and one refusal that
+/// is not counted.
+#[actix::test]
+async fn a_peer_with_a_mistake_is_told_which() {
+    let (_node, address) = alone();
+    let right = || identity(B).hello(A, Lane::Protocol);
+    let mistakes = [
+        (Hello { magic: Bytes::from_static(b"other"), ..right() }, "not_a_peer", "not a Quorate node"),
+        (Hello { version: VERSION + 1, ..right() }, "version", "protocol version 2"),
+        (Hello { cluster: Bytes::from_static(&[9; 16]), ..right() }, "other_cluster", "belongs to cluster"),
+        (Hello { node: 1, ..right() }, "own_id", "two nodes have one id"),
+        (Hello { node: 5, ..right() }, "unknown_node", "not a member"),
+        (Hello { node_name: "z".into(), ..right() }, "other_name", "calls itself \"z\""),
+        (Hello { expects: 3, ..right() }, "wrong_node", "expects node 3"),
+        (Hello { lane: 17, ..right() }, "unknown_lane", "number 17"),
+    ];
+    for (hello, reason, says) in mistakes {
+        let mut raw = Raw::connect(address).await;
+        raw.send(&raw_frame(&hello)).await;
+        let Some(Verdict::Refused(text)) = raw.handshake::<Answer>().await.verdict else { panic!("{reason} got in") };
+        assert!(text.contains(says), "{reason}: {text}");
+        counted(&format!("refused_total{{side=listener,reason={reason}}}")).await;
+    }
+    drop(Raw::welcome(address, Lane::Protocol).await);
+}
+
+/// Catches garbage that hangs, crashes the listener, or makes it allocate; and a listener that
+/// serves no one afterwards.
+#[actix::test]
+async fn garbage_on_the_port_is_refused() {
+    let (_node, address) = alone();
+    let damaged = {
+        let mut frame = raw_frame(&identity(B).hello(A, Lane::Protocol));
+        frame[10] ^= 1;
+        frame
+    };
+    let mut large = Bytes::from_static(&[0, 0, 0x10, 1, 0, 0, 0, 0]).to_vec();
+    large.resize(8 + HANDSHAKE_BYTES_MAX + 1, 0);
+    for bytes in [&b"SSH-2.0-OpenSSH_9.9\r\n"[..], &[0xff; 100], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc], &damaged, &large] {
+        let mut raw = Raw::connect(address).await;
+        raw.send(bytes).await;
+        let Some(Verdict::Refused(text)) = raw.handshake::<Answer>().await.verdict else { panic!("garbage got in") };
+        assert!(text.contains("not a Quorate node"), "{text}");
+    }
+    counted("refused_total{side=listener,reason=not_a_peer}").await;
+    drop(Raw::welcome(address, Lane::Protocol).await);
+}
+
+/// Catches an HTTP client that hangs on the port for nodes instead of reading where to go.
+#[actix::test]
+async fn an_http_client_reads_where_to_go() {
+    let (_node, address) = alone();
+    let mut raw = Raw::connect(address).await;
+    raw.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    tokio::io::AsyncWriteExt::shutdown(&mut raw.0).await.expect("half closed");
+    let answer = String::from_utf8(raw.closed().await).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+    assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}, {} bytes", body.len());
+    assert!(body.contains("`listen.http`"), "{body}");
+    counted("refused_total{side=listener,reason=http}").await;
+}
+
+/// Catches connections that say nothing and stay for ever, and a node that runs out of
+/// descriptors because of them.
+#[actix::test]
+async fn silent_connections_are_few_and_short() {
+    let (listening, address) = listener();
+    let (_, nobody) = listener();
+    let limits = Limits { handshakes: 1, ..Limits::default() };
+    let _node = Node::start(transport::TransportConfig { limits, ..config(A, nobody) }, listening);
+    let mut silent = Raw::connect(address).await;
+    assert!(Raw::connect(address).await.closed().await.is_empty(), "the second one is closed at once");
+    counted("refused_total{side=listener,reason=too_many}").await;
+    let Some(Verdict::Refused(text)) = silent.handshake::<Answer>().await.verdict else { panic!("it got in") };
+    assert!(text.contains("no handshake came within 2s"), "{text}");
+}
+
+/// Catches two clusters that mix because of one wrong address, and a dialer that is not told.
+#[actix::test]
+async fn nodes_of_two_clusters_do_not_connect() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let mut a = Node::start(config(A, at_b), listen_a);
+    let other = transport::TransportConfig { cluster: ClusterId([0xff; 16]), ..config(B, at_a) };
+    let mut b = Node::start(other, listen_b);
+    counted("refused_total{side=listener,reason=other_cluster}").await;
+    counted("refused_total{side=dialer,reason=refused_by_peer}").await;
+    assert!(!a.handle.send(B, numbered(1)), "there is no connection");
+    assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err(), "no connection, so no event");
+}
+
+/// Catches messages that reach another node than the one meant, when two addresses are swapped;
+/// and messages to somebody who is no peer.
+#[actix::test]
+async fn a_node_at_another_nodes_address_is_not_talked_to() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    // `a` expects node 3 where node 2 is.
+    let mut wrong = config(A, at_b);
+    wrong.peers.insert(NodeId(3), Peer { name: "c".into(), address: at_b.to_string() });
+    let mut a = Node::start(wrong, listen_a);
+    let _b = Node::start(config(B, at_a), listen_b);
+    a.connected(B).await;
+    counted("refused_total{side=listener,reason=wrong_node}").await;
+    assert!(!a.handle.send(NodeId(3), numbered(1)));
+    assert!(!a.handle.send(A, numbered(1)), "a node is no peer of itself");
+    assert!(!a.handle.send(NodeId(9), numbered(1)));
+    assert!(a.handle.send(B, numbered(1)));
+    while let Ok(event) = a.events.try_recv() {
+        let (PeerEvent::Connected { peer, .. } | PeerEvent::Closed { peer, .. } | PeerEvent::Unreachable { peer, .. }) =
+            event;
+        assert_ne!(peer, NodeId(3), "{event:?}");
+    }
+}

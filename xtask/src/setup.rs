@@ -1,0 +1,115 @@
+//! What the machine needs beyond Rust.
+//!
+//! RocksDB is compiled from source by a C++ compiler, and its Rust bindings are made by bindgen,
+//! which loads libclang. Everything else is Rust.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+/// One thing that is needed.
+struct Need {
+    what: &'static str,
+    /// The Debian package that has it.
+    package: &'static str,
+    is_there: fn() -> bool,
+}
+
+const NEEDS: [Need; 2] = [
+    Need { what: "a C++ compiler", package: "g++", is_there: has_cxx },
+    Need { what: "libclang", package: "libclang-dev", is_there: has_libclang },
+];
+
+/// Checks, and installs when that is possible without asking.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let things: Vec<&str> = missing.iter().map(|need| need.what).collect();
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    crate::step(&format!("RocksDB's build needs {}, not found here", things.join(" and ")));
+    let (apt, root) = (succeeds("apt-get", &["--version"]), is_root());
+    if !(apt && root) {
+        let (sudo, packages) = (if root { "" } else { "sudo " }, packages.join(" "));
+        bail!(
+            "install it, then run this again; on Debian and Ubuntu:\n  \
+             {sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {packages}"
+        );
+    }
+    crate::step(&format!("apt-get install {}", packages.join(" ")));
+    apt_get(&["update"])?;
+    apt_get(&[&["install", "-y", "--no-install-recommends"], &packages[..]].concat())?;
+    match missing.iter().find(|need| !(need.is_there)()) {
+        Some(need) => bail!("{} is installed, and yet {} is not found", need.package, need.what),
+        None => Ok(()),
+    }
+}
+
+fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status();
+    if !status.context("apt-get")?.success() {
+        bail!("apt-get {} failed", arguments.join(" "));
+    }
+    Ok(())
+}
+
+fn has_cxx() -> bool {
+    let named = std::env::var("CXX").ok();
+    named.iter().map(String::as_str).chain(["c++", "g++", "clang++"]).any(|program| succeeds(program, &["--version"]))
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|done| done.stdout.trim_ascii() == b"0")
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).output().is_ok_and(|done| done.status.success())
+}
+
+/// Looks where bindgen looks.
+fn has_libclang() -> bool {
+    let mut directories: Vec<PathBuf> = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from).into_iter().collect();
+    for directory in ["/usr/lib", "/usr/lib64", "/usr/local/lib"] {
+        directories.push(directory.into());
+    }
+    // /usr/lib/x86_64-linux-gnu, /usr/lib/llvm-14/lib
+    for entry in std::fs::read_dir("/usr/lib").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with("-linux-gnu") {
+            directories.push(entry.path());
+        } else if name.starts_with("llvm") {
+            directories.push(entry.path().join("lib"));
+        }
+    }
+    directories.iter().any(|directory| holds_libclang(directory))
+}
+
+fn holds_libclang(directory: &Path) -> bool {
+    std::fs::read_dir(directory).into_iter().flatten().flatten().any(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Not libclang-cpp.so, which is another library.
+        name.starts_with("libclang.so") || (name.starts_with("libclang-") && name.contains(".so") && !name.contains("cpp"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a search that takes libclang-cpp or headers for the library, and then lets the
+    /// build fail after minutes.
+    #[test]
+    fn only_the_library_itself_counts() {
+        let directory = std::env::temp_dir().join(format!("quorate-xtask-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("made");
+        std::fs::write(directory.join("libclang-cpp.so.14"), "").expect("written");
+        std::fs::write(directory.join("libclang.a"), "").expect("written");
+        let before = holds_libclang(&directory);
+        std::fs::write(directory.join("libclang-14.so.1"), "").expect("written");
+        let after = holds_libclang(&directory);
+        std::fs::remove_dir_all(&directory).expect("removed");
+        assert_eq!((before, after), (false, true));
+    }
+}
