@@ -140,7 +140,16 @@ impl<'a> Cluster<'a> {
     fn bench(&self, flags: &[&str]) -> anyhow::Result<Child> {
         let pids: Vec<String> = self.nodes.iter().map(|(_, _, pid)| pid.to_string()).collect();
         Command::new(self.binary)
-            .args(["bench", "inventory.transfer", "--output", "json", "--urls", &self.urls(), "--pids", &pids.join(",")])
+            .args([
+                "bench",
+                "inventory.transfer",
+                "--output",
+                "json",
+                "--urls",
+                &self.urls(),
+                "--pids",
+                &pids.join(","),
+            ])
             .args(flags)
             .stdout(Stdio::piped())
             .spawn()
@@ -175,7 +184,8 @@ impl<'a> Cluster<'a> {
         for _ in 0..BACK_WAIT.as_millis() / step.as_millis() {
             let all = self.status().is_ok_and(|status| {
                 let nodes = status["nodes"].as_array();
-                nodes.is_some_and(|nodes| nodes.iter().all(|node| node["reachable"] == true)) && !status["leader"].is_null()
+                nodes.is_some_and(|nodes| nodes.iter().all(|node| node["reachable"] == true))
+                    && !status["leader"].is_null()
             });
             if all {
                 return Ok(());

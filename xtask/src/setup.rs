@@ -90,7 +90,8 @@ fn holds_libclang(directory: &Path) -> bool {
     std::fs::read_dir(directory).into_iter().flatten().flatten().any(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         // Not libclang-cpp.so, which is another library.
-        name.starts_with("libclang.so") || (name.starts_with("libclang-") && name.contains(".so") && !name.contains("cpp"))
+        name.starts_with("libclang.so")
+            || (name.starts_with("libclang-") && name.contains(".so") && !name.contains("cpp"))
     })
 }
 

@@ -221,3 +221,66 @@ fn ignored(reason: IgnoreReason) {
 fn clock() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use protocol::{Fingerprint, Outcome};
+
+    use super::*;
+    use crate::core::Settings;
+
+    /// How often to look for what must come; together far longer than a tick.
+    const LOOKS: usize = 200;
+
+    fn call(key: &str) -> Call {
+        Call {
+            request: RequestId::caller(key).expect("a valid key"),
+            fingerprint: Fingerprint::default(),
+            function: "f".into(),
+            arguments: Bytes::from_static(b"{}"),
+            patience: Duration::ZERO,
+        }
+    }
+
+    fn submit(key: &str, wait: Duration) -> (Submit, oneshot::Receiver<Answer>) {
+        let (reply, answer) = oneshot::channel();
+        (Submit { call: call(key), wait, reply }, answer)
+    }
+
+    /// Catches callers who have gone and still count as waiting, and calls that go with them.
+    #[actix::test]
+    async fn a_caller_who_goes_away_makes_room_but_the_call_goes_on() {
+        let core = Gateway::new(Settings { in_flight: 1, ..Settings::default() }, 0);
+        let gateway = GatewayActor::new(core, Box::new(|_, _| {})).start();
+        let long = Duration::from_secs(60);
+        let (first, gone) = submit("k", long);
+        assert!(gateway.send(first).await.expect("it lives"));
+        let (second, mut refused) = submit("k", long);
+        assert!(!gateway.send(second).await.expect("it lives"), "one may wait");
+        let overloaded = Answer::Outcome { outcome: Outcome::Overloaded, settled: true };
+        assert_eq!(refused.try_recv(), Ok(overloaded));
+        drop(gone);
+        for look in 0.. {
+            let (again, _answer) = submit("k", long);
+            if gateway.send(again).await.expect("it lives") {
+                break;
+            }
+            assert!(look < LOOKS, "the caller who has gone still waits");
+            actix::clock::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(gateway.send(IsInFlight(call("k").request)).await.expect("it lives"));
+    }
+
+    /// Catches a clock that stands still once nothing was in flight for a while.
+    #[actix::test]
+    async fn deadlines_are_kept_after_an_idle_time() {
+        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 0), Box::new(|_, _| {})).start();
+        for key in ["k", "l"] {
+            let (submit, answer) = submit(key, Duration::from_millis(1));
+            gateway.send(submit).await.expect("it lives");
+            let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("in time");
+            assert_eq!(answer, Ok(Answer::NotExecuted(crate::core::Unavailable::NoLeader)));
+        }
+    }
+}

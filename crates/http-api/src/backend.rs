@@ -115,6 +115,7 @@ pub struct ClusterView {
     /// All nodes, by id.
     pub nodes: Vec<NodeView>,
     /// Who leads, if that is known.
+    #[schema(required)]
     pub leader: Option<LeaderView>,
     /// Who votes.
     pub membership: MembershipView,

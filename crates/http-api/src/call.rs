@@ -211,6 +211,7 @@ fn executed(outcome: Outcome, settled: bool) -> Result<Done, Problem> {
             Err(final_if_settled(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).at(at)))
         }
         Outcome::InvalidArguments { message } => Err(Problem::bad_request("invalid_arguments", message)),
+        Outcome::TooLarge { message } => Err(final_if_settled(Problem::too_large("too_large", message))),
         Outcome::UnknownFunction => Err(Problem::not_found(
             "unknown_function",
             "there is no function of that name; GET /v1/functions lists all",
@@ -246,4 +247,33 @@ fn respond(done: &Done, wait: Option<Duration>) -> HttpResponse {
         response.insert_header((names::PREFERENCE_APPLIED, format!("wait={}", wait.as_secs())));
     }
     response.body(done.body(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::ResponseError as _;
+
+    use super::*;
+
+    /// Catches a full mailbox that is taken for a stopping node, or the other way round.
+    #[test]
+    fn a_mailbox_that_takes_nothing_says_why() {
+        for (error, code) in [(SendError::Full(()), "busy"), (SendError::Closed(()), "stopping")] {
+            let problem = refused(&error);
+            assert_eq!(problem.status_code(), 503);
+            assert!(problem.to_string().starts_with(code), "{problem}");
+        }
+    }
+
+    /// S-22: catches a refusal that is called final while a copy of the call may still run.
+    #[test]
+    fn an_unsettled_refusal_is_unknown() {
+        let outcome = |settled| {
+            let outcome = Outcome::Refused { at: CommandNumber(1), code: "c".into(), message: "m".into() };
+            let problem = super::outcome(Ok(Answer::Outcome { outcome, settled }), None).expect_err("a refusal");
+            serde_json::to_value(problem.document()).expect("JSON")["outcome"].clone()
+        };
+        assert_eq!(outcome(true), "not_executed");
+        assert_eq!(outcome(false), "unknown");
+    }
 }

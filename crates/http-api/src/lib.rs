@@ -25,6 +25,7 @@ mod problem;
 mod read;
 mod request;
 mod routes;
+mod unread;
 
 pub use actor::GatewayActor;
 pub use backend::Backend;

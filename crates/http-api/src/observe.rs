@@ -17,6 +17,7 @@ use crate::api::Api;
 use crate::names;
 use crate::problem::Problem;
 use crate::routes::ROUTES;
+use crate::unread::Unread;
 
 /// The longest path and query: two keys of 1 KiB, every byte percent-encoded, have 6 KiB.
 const URI_BYTES_MAX: usize = 8 << 10;
@@ -55,17 +56,21 @@ const UNKNOWN_ROUTE: &str = "unknown";
 
 /// The middleware around all routes.
 pub(crate) async fn observe<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let started = clock();
     let api = request.app_data::<web::Data<Api>>().expect("the application has it").clone();
     let requests = request.app_data::<web::Data<Requests>>().expect("the application has it").clone();
+    let unread = Unread::of(&mut request);
     let mut response = match check_head(&request) {
         // The handlers turn their own errors into responses, and there are no other services.
         Ok(()) => next.call(request).await?.map_into_left_body(),
         Err(problem) => request.into_response(problem.error_response()).map_into_right_body(),
     };
+    if let Some(unread) = unread {
+        response = response.map_body(|_, body| EitherBody::right(unread.held_by(body)));
+    }
     let headers = response.headers_mut();
     headers.insert(names::NODE, api.node_header.clone());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

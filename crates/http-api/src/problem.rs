@@ -23,6 +23,7 @@ const RETRY_AFTER: &str = "1";
 /// The one thing a caller must know after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Outcome)]
 pub(crate) enum Executed {
     /// It never was executed and never will be.
     NotExecuted,
@@ -173,6 +174,10 @@ impl ResponseError for Problem {
         response.content_type(PROBLEM_JSON);
         for (name, value) in &self.headers {
             response.insert_header((name.clone(), value.clone()));
+        }
+        if [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT].contains(&self.status) {
+            // The rest of the body is not wanted.
+            response.force_close();
         }
         response.body(serde_json::to_vec(&self.document()).expect("texts and numbers are JSON"))
     }

@@ -6,11 +6,13 @@
 //! connections, because each of a call's steps wakes the next: on one thread that is a function
 //! call. It blocks only in the rare sync of `last_tried`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use functions::Registry;
+use metrics::{Counter, Gauge};
 use protocol::{
     Ballot, CommandBody, CommandNumber, Entry, Key, Message, NodeId, Now, RequestId, StateError, StateView,
     StoredOutcome, Timestamp,
@@ -18,7 +20,7 @@ use protocol::{
 use storage::{LogRecord, LogStore, StateStore};
 use tracing::{error, info, warn};
 
-use crate::core::{Effect, Input, Leader, LeaderView, Machine, Note, PoolJob, World};
+use crate::core::{Effect, IgnoreReason, Input, Leader, LeaderView, Load, Machine, Note, PoolJob, World};
 
 /// One input for the core.
 #[derive(actix::Message)]
@@ -64,7 +66,11 @@ pub struct LeaderActor {
     functions: Registry,
     ports: LeaderPorts,
     pool: Arc<tokio::sync::Semaphore>,
+    meters: Meters,
+    /// Of the turn; kept between turns for its room.
     effects: Vec<Effect>,
+    /// As `effects`.
+    records: Vec<LogRecord>,
     handled: usize,
     /// After a disk error nothing is said any more.
     deaf: bool,
@@ -81,12 +87,28 @@ impl LeaderActor {
         ports: LeaderPorts,
     ) -> Self {
         let pool = Arc::new(tokio::sync::Semaphore::new(POOL_MAX));
-        Self { core, log, state, functions, ports, pool, effects: Vec::new(), handled: 0, deaf: false }
+        Self {
+            core,
+            log,
+            state,
+            functions,
+            ports,
+            pool,
+            meters: Meters::new(),
+            effects: Vec::new(),
+            records: Vec::new(),
+            handled: 0,
+            deaf: false,
+        }
+    }
+
+    fn now(&self) -> Now {
+        (self.ports.clock)()
     }
 
     fn feed(&mut self, input: Input) {
         let world = World {
-            now: (self.ports.clock)(),
+            now: self.now(),
             entropy: (self.ports.entropy)(),
             machine: &StoredMachine(self.state.as_ref()),
             functions: &self.functions,
@@ -98,21 +120,10 @@ impl LeaderActor {
         self.handled = 0;
         self.feed(Input::EndOfTurn);
         let mut effects = std::mem::take(&mut self.effects);
-        let records: Vec<LogRecord> = effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Persist(record) => Some(record.clone()),
-                Effect::Send { .. }
-                | Effect::RunOnPool(_)
-                | Effect::LearnFromPeer { .. }
-                | Effect::Leads(_)
-                | Effect::Note(_)
-                | Effect::Ignored(_)
-                | Effect::Failed(_) => None,
-            })
-            .collect();
-        if !records.is_empty()
-            && let Err(error) = self.log.write(&records)
+        self.records.clear();
+        self.records.extend(effects.iter().filter_map(record));
+        if !self.records.is_empty()
+            && let Err(error) = self.log.write(&self.records)
         {
             return self.fail(&error.to_string());
         }
@@ -120,13 +131,8 @@ impl LeaderActor {
             self.carry_out(effect, ctx);
         }
         self.effects = effects;
-        let load = self.core.load();
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and these are small")]
-        {
-            metrics::gauge!("quorate_leader_unissued_commands").set(load.unissued as f64);
-            metrics::gauge!("quorate_leader_kept_calls").set(load.kept_calls as f64);
-            metrics::gauge!("quorate_leader_held_replies").set(load.held_replies as f64);
-        }
+        let (load, now) = (self.core.load(), self.now());
+        self.meters.set(&load, now);
     }
 
     fn carry_out(&mut self, effect: Effect, ctx: &mut Context<Self>) {
@@ -138,7 +144,7 @@ impl LeaderActor {
             Effect::Leads(ballot) => (self.ports.leads)(ballot),
             Effect::Note(note) => log(&note),
             Effect::Ignored(reason) => {
-                metrics::counter!("quorate_leader_ignored_total", "reason" => reason.name()).increment(1);
+                self.meters.ignored(reason);
             }
             Effect::Failed(error) => self.fail(&error.to_string()),
         }
@@ -152,23 +158,33 @@ impl LeaderActor {
         }
     }
 
+    /// The job outlives the turn, and comes back through the mailbox even when that is full: a
+    /// finished execution must not get lost.
     fn run_on_pool(&self, job: PoolJob, ctx: &mut Context<Self>) {
         let Some(function) = self.functions.get(&job.function).map(Arc::clone) else { return };
         let (state, pool, actor) = (Arc::clone(&self.state), Arc::clone(&self.pool), ctx.address());
-        ctx.spawn(
-            async move {
-                let Ok(_permit) = pool.acquire_owned().await else { return };
-                let id = job.job;
-                let run = move || run_on_snapshot(function.as_ref(), &job, state.as_ref());
-                let done = match tokio::task::spawn_blocking(run).await {
-                    Ok(execution) => Input::PoolDone { job: id, execution: Box::new(execution) },
-                    Err(_) => return,
-                };
-                // Waits for room: a finished execution must not get lost.
-                _ = actor.send(Deliver(done)).await;
-            }
-            .into_actor(self),
-        );
+        actix::spawn(async move {
+            let Ok(_permit) = pool.acquire_owned().await else { return };
+            let id = job.job;
+            let run = move || run_on_snapshot(function.as_ref(), &job, state.as_ref());
+            let execution = tokio::task::spawn_blocking(run)
+                .await
+                .unwrap_or_else(|error| without_result(functions::Failure::Panicked(error.to_string())));
+            _ = actor.send(Deliver(Input::PoolDone { job: id, execution: Box::new(execution) })).await;
+        });
+    }
+}
+
+fn record(effect: &Effect) -> Option<LogRecord> {
+    match effect {
+        Effect::Persist(record) => Some(record.clone()),
+        Effect::Send { .. }
+        | Effect::RunOnPool(_)
+        | Effect::LearnFromPeer { .. }
+        | Effect::Leads(_)
+        | Effect::Note(_)
+        | Effect::Ignored(_)
+        | Effect::Failed(_) => None,
     }
 }
 
@@ -182,11 +198,46 @@ fn run_on_snapshot(
             let view = LeaderView::new(&job.overlay, snapshot.as_ref(), snapshot.at());
             functions::run(function, &view, job.now, job.entropy, &job.arguments)
         }
-        Err(error) => functions::Execution {
-            result: Err(functions::Failure::State(StateError(error.to_string()))),
-            effects: Vec::new(),
-            reads: functions::ReadSet::default(),
-        },
+        Err(error) => without_result(functions::Failure::State(StateError(error.to_string()))),
+    }
+}
+
+fn without_result(failure: functions::Failure) -> functions::Execution {
+    functions::Execution { result: Err(failure), effects: Vec::new(), reads: functions::ReadSet::default() }
+}
+
+/// The metrics of every turn, looked up once.
+struct Meters {
+    unissued: Gauge,
+    oldest_unissued: Gauge,
+    kept_calls: Gauge,
+    held_replies: Gauge,
+    ignored: BTreeMap<IgnoreReason, Counter>,
+}
+
+impl Meters {
+    fn new() -> Self {
+        Self {
+            unissued: metrics::gauge!("quorate_leader_unissued_commands"),
+            oldest_unissued: metrics::gauge!("quorate_leader_oldest_unissued_age_seconds"),
+            kept_calls: metrics::gauge!("quorate_leader_kept_calls"),
+            held_replies: metrics::gauge!("quorate_leader_held_replies"),
+            ignored: BTreeMap::new(),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and these are small")]
+    fn set(&self, load: &Load, now: Now) {
+        self.unissued.set(load.unissued as f64);
+        let age = load.oldest_unissued.map(|since| now.tick.since(since)).unwrap_or_default();
+        self.oldest_unissued.set(age.as_secs_f64());
+        self.kept_calls.set(load.kept_calls as f64);
+        self.held_replies.set(load.held_replies as f64);
+    }
+
+    fn ignored(&mut self, reason: IgnoreReason) {
+        let fresh = || metrics::counter!("quorate_leader_ignored_total", "reason" => reason.name());
+        self.ignored.entry(reason).or_insert_with(fresh).increment(1);
     }
 }
 
@@ -213,6 +264,8 @@ impl Actor for LeaderActor {
         ctx.set_mailbox_capacity(MAILBOX);
         ctx.run_interval(TICK, |actor, ctx| {
             if !actor.deaf {
+                // What the learner said when this mailbox was full.
+                actor.feed(Input::Learned(actor.state.applied()));
                 actor.feed(Input::Tick);
                 actor.end_turn(ctx);
             }

@@ -129,11 +129,17 @@ pub enum Outcome {
         /// What is wrong with them.
         message: String,
     },
+    /// What was asked exceeds a limit (bytes of arguments or result, keys or bytes written,
+    /// entries read); it changed nothing.
+    TooLarge {
+        /// Which limit.
+        message: String,
+    },
     /// No function of that name.
     UnknownFunction,
     /// The request id was used with another function or other arguments.
     RequestReused,
-    /// The function failed: it panicked, or exceeded a limit. It changed nothing.
+    /// The function failed: it panicked. It changed nothing.
     Failed {
         /// What happened.
         message: String,

@@ -87,7 +87,13 @@ pub(crate) struct Dev {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Connection {
     /// REST of a node; several, separated by commas, are tried in turn
-    #[arg(long, env = "QUORATE_URL", value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        env = "QUORATE_URL",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub(crate) url: Vec<String>,
     /// Sent as bearer token
     #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
@@ -129,7 +135,9 @@ pub(crate) struct Call {
 
 /// `quorate get`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  quorate get inventory/goods/A\n  quorate get inventory/goods/A --consistency local --output json")]
+#[command(
+    after_help = "Examples:\n  quorate get inventory/goods/A\n  quorate get inventory/goods/A --consistency local --output json"
+)]
 pub(crate) struct Get {
     /// The key
     pub(crate) key: String,
@@ -154,7 +162,9 @@ pub(crate) enum Consistency {
 
 /// `quorate put`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  quorate put greeting '\"hello\"'\n  quorate put greeting '\"hello again\"' --if-version 17")]
+#[command(
+    after_help = "Examples:\n  quorate put greeting '\"hello\"'\n  quorate put greeting '\"hello again\"' --if-version 17"
+)]
 pub(crate) struct Put {
     /// The key
     pub(crate) key: String,
@@ -212,7 +222,13 @@ pub(crate) struct Bench {
     )]
     pub(crate) arguments: String,
     /// REST of the nodes; clients are spread over them
-    #[arg(long, env = "QUORATE_URL", value_name = "URL,URL", value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        env = "QUORATE_URL",
+        value_name = "URL,URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub(crate) urls: Vec<String>,
     /// Clients at once; each has one call under way at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]

@@ -95,7 +95,9 @@ pub fn weight(message: &Message) -> usize {
         Message::Gateway(ToGateway::Executed(executed)) => match &executed.outcome {
             protocol::Outcome::Issued { result, .. } | protocol::Outcome::Unchanged { result, .. } => result.len(),
             protocol::Outcome::Refused { code, message, .. } => code.len() + message.len(),
-            protocol::Outcome::InvalidArguments { message } | protocol::Outcome::Failed { message } => message.len(),
+            protocol::Outcome::InvalidArguments { message }
+            | protocol::Outcome::TooLarge { message }
+            | protocol::Outcome::Failed { message } => message.len(),
             protocol::Outcome::UnknownFunction
             | protocol::Outcome::RequestReused
             | protocol::Outcome::Overloaded
@@ -370,7 +372,7 @@ struct Executed {
     /// `RequestId::to_bytes`.
     #[prost(bytes = "bytes", tag = "1")]
     request: Bytes,
-    #[prost(oneof = "Outcome", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Outcome", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     outcome: Option<Outcome>,
 }
 
@@ -396,6 +398,8 @@ enum Outcome {
     NotLeader(()),
     #[prost(message, tag = "11")]
     LeadershipLost(()),
+    #[prost(string, tag = "12")]
+    TooLarge(String),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

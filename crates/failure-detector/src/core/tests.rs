@@ -213,6 +213,9 @@ fn timeouts_follow_the_intervals_between_bounds() {
 fn own_stall_moves_all_deadlines() {
     let mut bench = followers(LEADER);
     bench.now += 10_000;
+    let woken = bench.input(Input::Tick(bench.local));
+    assert!(!woken.iter().any(|effect| matches!(effect, Effect::Suspect { .. })), "{woken:?}");
+    bench.now += 10_000;
     assert_eq!(bench.input(Input::Closed(NodeId(2))).iter().filter(|e| matches!(e, Effect::Suspect { .. })).count(), 0);
     let refused = bench.input(Input::Unreachable(NodeId(2)));
     let suspicion = Effect::Suspect { peer: NodeId(2), why: Suspicion::Refused };
@@ -312,4 +315,58 @@ fn strange_heartbeats_are_ignored() {
     let foreign = says(&[1, 2, 3], Some(Ballot::new(99, NodeId(2))), Some(LEADER));
     bench.peers.insert(3, foreign);
     assert_eq!(bench.run(1_000), [], "a claim to another node's ballot leads nobody");
+}
+
+/// Rule 3: catches a leader followed for its claim alone, although it hears nobody, or although
+/// those that it hears do not hear it.
+#[test]
+fn a_leader_that_is_not_connected_is_not_followed() {
+    for (leader_hears, third_hears) in [(&[2][..], &[1, 2, 3][..]), (&[2, 3][..], &[1, 3][..])] {
+        let mut bench = followers(LEADER);
+        bench.peers.insert(2, says(leader_hears, Some(LEADER), None));
+        bench.peers.insert(3, says(third_hears, None, None));
+        assert_eq!(bench.run(100)[0].1, Effect::LeaderIs(None), "{leader_hears:?} {third_hears:?}");
+    }
+}
+
+/// S-28: catches nodes whose attempts met once and meet again for ever.
+#[test]
+fn no_two_nodes_try_again_after_the_same_time() {
+    let again = |me| {
+        let acceptors = MajoritySets::simple([NodeId(me)]).expect("a node");
+        let config = Config { me: NodeId(me), acceptors, ..detector(7).config };
+        let mut bench = Bench { detector: FailureDetector::new(config), ..Bench::new(7) };
+        bench.run(2_000).get(1).map(|(at, _)| *at).expect("a second attempt")
+    };
+    let times: std::collections::BTreeSet<u64> = (1..=7).map(again).collect();
+    assert_eq!(times.len(), 7, "{times:?}");
+}
+
+/// Rule 3: catches hearsay of a leader that counts more than what that node says of itself.
+#[test]
+fn a_node_that_says_it_does_not_lead_does_not_lead() {
+    let mut bench = followers(LEADER);
+    bench.peers.insert(2, says(&[1, 2, 3], None, None));
+    assert_eq!(bench.run(100)[0].1, Effect::LeaderIs(None), "3 still says that it follows");
+}
+
+/// S-28: catches a lead that was lost at once and is tried for again at once, and an echo of
+/// one's own attempt that is taken for another's and waited for.
+#[test]
+fn a_lead_that_does_not_last_is_not_tried_for_again_at_once() {
+    let mut bench = followers(LEADER);
+    bench.peers = BTreeMap::from([(3, says(&[1, 3], None, None))]);
+    bench.hear(3, &says(&[1, 3], None, None));
+    bench.input(Input::Closed(NodeId(2)));
+    let refused = bench.input(Input::Unreachable(NodeId(2)));
+    assert!(refused.contains(&Effect::Campaign { rank: 0, attempt: 1 }), "{refused:?}");
+    let begun = bench.now;
+    let own = Ballot::new(5, ME);
+    bench.local = LocalStatus { leads: Some(own), ballot: own, ..bench.local };
+    bench.run(100);
+    bench.local.leads = None;
+    bench.run(300);
+    bench.peers.insert(3, Heartbeat { ballot: Ballot::new(6, ME), ..says(&[1, 3], None, None) });
+    let seen = bench.run(300);
+    assert_eq!(seen, [(begun + 500, Effect::Campaign { rank: 0, attempt: 2 })]);
 }

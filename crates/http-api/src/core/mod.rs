@@ -351,6 +351,7 @@ impl Gateway {
             | Outcome::Unchanged { .. }
             | Outcome::Refused { .. }
             | Outcome::InvalidArguments { .. }
+            | Outcome::TooLarge { .. }
             | Outcome::UnknownFunction
             | Outcome::RequestReused
             | Outcome::Failed { .. }

@@ -34,10 +34,9 @@ pub(crate) struct Functions {
 #[expect(dead_code, reason = "only its schema is used: replies are written around the function's own text")]
 pub(crate) struct Executed {
     /// The number of the command that the call became; null when nothing changed.
-    #[schema(example = 17)]
+    #[schema(example = 17, required)]
     command: Option<u64>,
     /// What the function returned.
-    #[schema(value_type = Object)]
     result: serde_json::Value,
 }
 
@@ -49,7 +48,7 @@ pub(crate) struct BatchedCall {
     #[schema(example = "inventory.inbound")]
     function: String,
     /// Its arguments.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     arguments: Box<RawValue>,
     /// As the header `Idempotency-Key` of a single call.
     idempotency_key: Option<String>,
@@ -58,7 +57,6 @@ pub(crate) struct BatchedCall {
 /// What became of one call of many: `command` and `result`, or a problem.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only its schema is used")]
-#[schema(no_recursion)]
 pub(crate) struct BatchedOutcome {
     /// The status that the call would have had alone.
     #[schema(example = 200)]
@@ -66,7 +64,6 @@ pub(crate) struct BatchedOutcome {
     /// As in the reply to a single call.
     command: Option<u64>,
     /// As in the reply to a single call.
-    #[schema(value_type = Object)]
     result: Option<serde_json::Value>,
     /// The outcome was stored by an earlier call with the same key.
     replayed: Option<bool>,
@@ -94,7 +91,7 @@ pub(crate) async fn functions(request: HttpRequest, api: web::Data<Api>) -> Resu
 /// Executes a function.
 #[utoipa::path(post, path = "/v1/functions/{name}", operation_id = "execute_function", tag = "functions",
     params(("name" = String, Path, description = "The function's name"), super::openapi::CallHeaders),
-    request_body(content = Object, description = "The arguments", content_type = "application/json"),
+    request_body(content = serde_json::Value, description = "The arguments", content_type = "application/json"),
     responses(
         (status = 200, description = "Executed; the changes, if any, are issued", body = Executed),
         (status = 202, description = "Taken in (`Prefer: respond-async`)", body = Accepted),

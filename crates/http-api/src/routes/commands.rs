@@ -23,9 +23,10 @@ const PAGE_BYTES: usize = 4 << 20;
 
 /// A page of commands.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Page {
+pub(crate) struct CommandPage {
     commands: Vec<CommandView>,
     /// Give it as `from` for the next page; null when there are no more yet.
+    #[schema(required)]
     next: Option<u64>,
 }
 
@@ -55,7 +56,7 @@ pub(crate) enum EffectView {
     Put {
         key: String,
         /// The value when it is JSON text, else `{"base64": "…"}`.
-        #[schema(value_type = Object)]
+        #[schema(value_type = serde_json::Value)]
         value: Box<RawValue>,
     },
     /// The key is gone.
@@ -68,7 +69,7 @@ pub(crate) enum EffectView {
         ("limit" = Option<u64>, Query, description = "The most commands, 1 to 1000; 100 if absent"),
         super::openapi::ReadParameters),
     responses(
-        (status = 200, description = "A page", body = Page),
+        (status = 200, description = "A page", body = CommandPage),
         (status = 406, description = "Following the commands as an event stream is not available in this version", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 410, description = "The first of them is no longer kept", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
@@ -101,7 +102,7 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     let next = last.filter(|last| *last < shown).map(|last| last.next().0);
     let mut response = HttpResponse::Ok();
     ready.label(shown, &mut response);
-    Ok(response.json(Page { commands, next }))
+    Ok(response.json(CommandPage { commands, next }))
 }
 
 /// A client that takes nothing but an event stream is told that there is none yet.

@@ -29,9 +29,10 @@ const PIECE: usize = 16;
 
 /// A page of the state.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Page {
+pub(crate) struct StatePage {
     entries: Vec<PageEntry>,
     /// Give it as `after` for the next page; null at the end.
+    #[schema(required)]
     next: Option<String>,
 }
 
@@ -40,7 +41,7 @@ pub(crate) struct Page {
 pub(crate) struct PageEntry {
     key: String,
     /// The value when it is JSON text, else `{"base64": "…"}`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     value: Box<RawValue>,
     /// The number of the command that wrote it.
     version: u64,
@@ -59,7 +60,8 @@ fn etag(version: CommandNumber) -> HeaderValue {
     params(("key" = String, Path, description = "The key; a slash may be written `/` or `%2F`"), super::openapi::ReadParameters,
         ("If-None-Match" = Option<String>, Header, description = "Versions the caller has: 304 when one is current")),
     responses(
-        (status = 200, description = "The value: `application/json` when it is JSON text, else `application/octet-stream`; its version is the `ETag`"),
+        (status = 200, description = "The value: `application/json` when it is JSON text, else `application/octet-stream`; its version is the `ETag`",
+            content((serde_json::Value = "application/json"), (Vec<u8> = "application/octet-stream"))),
         (status = 304, description = "The caller has it"),
         (status = 404, description = "No such key", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 503, description = "No leader, or no majority", body = ProblemDocument, content_type = "application/problem+json"),
@@ -91,7 +93,7 @@ pub(crate) async fn get(request: HttpRequest, api: web::Data<Api>) -> Result<Htt
         ("after" = Option<String>, Query, description = "Only keys greater than this one"),
         ("limit" = Option<u64>, Query, description = "The most entries, 1 to 1000; 100 if absent"),
         super::openapi::ReadParameters),
-    responses((status = 200, description = "A page, all of one command number", body = Page)))]
+    responses((status = 200, description = "A page, all of one command number", body = StatePage)))]
 pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let [consistency, min_command, at] = read::PARAMETERS;
     let query = Query::of(&request, &["prefix", "after", "limit", consistency, min_command, at])?;
@@ -100,7 +102,7 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     let (prefix, after) = (query.text("prefix").unwrap_or_default().to_owned(), query.text("after").map(str::to_owned));
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let backend = api.backend.clone();
-    let scan = web::block(move || -> Result<(CommandNumber, Page), StateError> {
+    let scan = web::block(move || -> Result<(CommandNumber, StatePage), StateError> {
         let snapshot = backend.snapshot()?;
         let page = page(&*snapshot.view, &prefix, after, limit)?;
         Ok((snapshot.at, page))
@@ -116,7 +118,7 @@ fn page(
     prefix: &str,
     mut after: Option<String>,
     limit: usize,
-) -> Result<Page, StateError> {
+) -> Result<StatePage, StateError> {
     let mut entries: Vec<PageEntry> = Vec::new();
     let mut bytes = 0;
     loop {
@@ -127,7 +129,7 @@ fn page(
         for (key, Entry { value, version }) in piece {
             if entries.len() == limit || bytes >= PAGE_BYTES {
                 let next = entries.last().map(|entry| entry.key.clone());
-                return Ok(Page { entries, next });
+                return Ok(StatePage { entries, next });
             }
             bytes += key.as_str().len() + value.len();
             let value = RawValue::from_string(json::value_text(&value)).expect("the text was checked");
@@ -135,7 +137,7 @@ fn page(
             entries.push(PageEntry { key: key.as_str().to_owned(), value, version: version.0 });
         }
         if ended {
-            return Ok(Page { entries, next: None });
+            return Ok(StatePage { entries, next: None });
         }
     }
 }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use functions::{Execution, Registry};
 use protocol::message::ToLeader;
 use protocol::{
-    Ballot, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Now, StateError, StateView, Timestamp,
+    Ballot, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Now, StateError, StateView, Tick,
+    Timestamp,
 };
 use storage::LogRecord;
 
@@ -33,7 +34,8 @@ pub struct Config {
     /// `BeginBallot` rounds under way before new commands are gathered instead of sent, so that
     /// under load each message, vote and sync carries many commands.
     pub rounds_in_flight: u64,
-    /// Calls kept for room in the window, for the pool or for a refusal to pass, at most.
+    /// Calls kept for room in the window, for the pool or for a refusal to pass, at most. At 0
+    /// none is: functions of the pool then cannot be called.
     pub kept_calls: usize,
     /// The first pause before a message without an answer is sent again.
     pub resend: Duration,
@@ -185,7 +187,7 @@ pub enum IgnoreReason {
     NotAnAcceptor,
     /// A vote for a command that this node did not propose.
     UnknownCommand,
-    /// A part of a promise that cannot be.
+    /// A part of a promise, a vote in one, or a round that cannot be.
     Malformed,
     /// A function finished for a leadership that is over.
     LateExecution,
@@ -213,6 +215,8 @@ impl IgnoreReason {
 pub struct Load {
     /// Commands proposed and not issued.
     pub unissued: usize,
+    /// Since when the oldest of them waits (S-26).
+    pub oldest_unissued: Option<Tick>,
     /// Calls kept for room, for the pool or for a refusal to pass.
     pub kept_calls: usize,
     /// Replies held by the output gate.

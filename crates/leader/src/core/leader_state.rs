@@ -9,6 +9,7 @@
 //! it changes while one of them still reads the old one.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,6 +37,25 @@ pub struct Overlay {
     outcomes: BTreeMap<RequestId, StoredOutcome>,
     /// The highest number laid in.
     last: CommandNumber,
+}
+
+impl Laid {
+    fn entry(&self) -> Option<Entry> {
+        self.value.clone().map(|value| Entry { value, version: self.version })
+    }
+}
+
+impl Overlay {
+    /// What is laid over the range of a scan, in order of keys.
+    fn range<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> impl Iterator<Item = (&'a Key, &'a Laid)> {
+        let first = after.filter(|after| *after > prefix).unwrap_or(prefix);
+        // A text that is no key, such as an empty one, bounds nothing.
+        let from = Key::new(first).map_or(Bound::Unbounded, Bound::Included);
+        self.entries
+            .range((from, Bound::Unbounded))
+            .skip_while(move |(key, _)| key.as_str() < prefix || after.is_some_and(|after| key.as_str() <= after))
+            .take_while(move |(key, _)| key.as_str().starts_with(prefix))
+    }
 }
 
 /// The overlay with what is needed to let it shrink.
@@ -84,7 +104,9 @@ impl LeaderState {
                     overlay.entries.remove(&key);
                 }
             }
-            overlay.outcomes.remove(&first.request);
+            if overlay.outcomes.get(&first.request).is_some_and(|outcome| outcome.command == first.number) {
+                overlay.outcomes.remove(&first.request);
+            }
         }
     }
 
@@ -129,25 +151,31 @@ impl<'a> LeaderView<'a> {
 impl StateView for LeaderView<'_> {
     fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
         match self.overlay.entries.get(key) {
-            Some(laid) => Ok(laid.value.clone().map(|value| Entry { value, version: laid.version })),
+            Some(laid) => Ok(laid.entry()),
             None => self.machine.get(key),
         }
     }
 
     fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
-        let in_range = |key: &&Key| key.as_str().starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
-        let laid: BTreeMap<&Key, &Laid> =
-            self.overlay.entries.iter().filter(|(key, _)| in_range(key)).collect();
-        // As many more from below as the overlay may hide.
-        let below = self.machine.scan(prefix, after, limit.saturating_add(laid.len()))?;
-        let mut merged: BTreeMap<Key, Entry> = below.into_iter().collect();
-        for (key, laid) in laid {
-            match &laid.value {
-                Some(value) => merged.insert(key.clone(), Entry { value: value.clone(), version: laid.version }),
-                None => merged.remove(key),
-            };
+        let mut laid = self.overlay.range(prefix, after).peekable();
+        // Only deletions hide what lies below: as many more are read.
+        let hidden = self.overlay.range(prefix, after).filter(|(_, laid)| laid.value.is_none()).count();
+        let mut below = self.machine.scan(prefix, after, limit.saturating_add(hidden))?.into_iter().peekable();
+        let mut merged = Vec::new();
+        while merged.len() < limit {
+            let next_below = below.peek().map(|(key, _)| key);
+            match laid.next_if(|(key, _)| next_below.is_none_or(|below| *key <= below)) {
+                Some((key, laid)) => {
+                    _ = below.next_if(|(hidden, _)| hidden == key);
+                    merged.extend(laid.entry().map(|entry| (key.clone(), entry)));
+                }
+                None => match below.next() {
+                    Some(found) => merged.push(found),
+                    None => break,
+                },
+            }
         }
-        Ok(merged.into_iter().take(limit).collect())
+        Ok(merged)
     }
 
     fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {

@@ -5,13 +5,17 @@ use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome,
 };
 
-use super::calls::Calls;
 use super::interface::{Effect, IgnoreReason, Load, Note};
+use super::kept::Calls;
 use super::leader_state::LeaderState;
 use super::pipeline::{Pacing, Pipeline, Proposed, Waiter};
 use super::preparing::{Arrived, Preparing};
 use super::rounds::Rounds;
 use super::{Turn, history};
+
+/// Replies that the gate holds, at most. One round holds what arrives in a round trip and a sync;
+/// more than this means that no majority set answers, and then a reply soon is worth more.
+pub(super) const HELD_REPLIES_MAX: usize = 65_536;
 
 /// The data of the phase. The methods about calls are in `calls`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +37,12 @@ impl Leading {
     ///
     /// # Errors
     /// A command of the history that this version cannot read: this node must not lead.
-    pub(super) fn new(preparing: &Preparing, learned: CommandId, turn: &mut Turn<'_>) -> Result<Self, &'static str> {
+    pub(super) fn new(
+        preparing: &Preparing,
+        learned: CommandId,
+        last_call: u64,
+        turn: &mut Turn<'_>,
+    ) -> Result<Self, &'static str> {
         let history = history::initial_history(learned, preparing.votes());
         let time = turn.world.machine.last_time().map_err(|error| {
             turn.effects.push(Effect::Failed(error));
@@ -49,20 +58,20 @@ impl Leading {
             pipeline: Pipeline::new(pacing, learned, &turn.config.acceptors, turn.world.now.tick),
             state: LeaderState::new(time),
             rounds: Rounds::default(),
-            calls: Calls::default(),
+            calls: Calls::after(last_call),
             history_end: learned.number,
             announce: Vec::new(),
         };
         for command in history {
             let body = CommandBody::decode(&command.body).map_err(|_| "a command voted for earlier is not readable")?;
             leading.history_end = command.number();
-            leading.lay(command, &body, Vec::new());
+            leading.lay(command, &body, Vec::new(), turn);
         }
         Ok(leading)
     }
 
     /// Executes a command on LS(p) and puts it into the pipeline.
-    pub(super) fn lay(&mut self, command: Command, body: &CommandBody, waiters: Vec<Waiter>) {
+    pub(super) fn lay(&mut self, command: Command, body: &CommandBody, waiters: Vec<Waiter>, turn: &Turn<'_>) {
         let outcome = StoredOutcome {
             command: command.number(),
             fingerprint: body.fingerprint,
@@ -71,7 +80,7 @@ impl Leading {
         };
         self.state.execute(&body.request, outcome, &body.effects);
         let (request, result) = (body.request.clone(), body.result.clone());
-        self.pipeline.push(Proposed { command, request, result, waiters });
+        self.pipeline.push(Proposed { command, request, result, waiters, since: turn.world.now.tick });
     }
 
     /// First acts: tell learners what is issued, take up what arrived meanwhile.
@@ -97,7 +106,12 @@ impl Leading {
     }
 
     pub(super) fn load(&self) -> Load {
-        Load { unissued: self.pipeline.len(), kept_calls: self.calls.len(), held_replies: self.rounds.held() }
+        Load {
+            unissued: self.pipeline.len(),
+            oldest_unissued: self.pipeline.oldest(),
+            kept_calls: self.calls.len(),
+            held_replies: self.rounds.held(),
+        }
     }
 
     pub(super) fn on_call(&mut self, from: NodeId, call: Call, turn: &mut Turn<'_>) {
@@ -106,7 +120,7 @@ impl Leading {
 
     /// A linearizable read has arrived somewhere: it must show all that anyone was told.
     pub(super) fn on_barrier(&mut self, from: NodeId, barrier: &ReadBarrier, turn: &mut Turn<'_>) {
-        if self.rounds.held() >= turn.config.kept_calls {
+        if self.rounds.held() >= HELD_REPLIES_MAX {
             return turn.refuse_barrier(from, barrier);
         }
         let at = match turn.config.learn_from {
@@ -122,7 +136,10 @@ impl Leading {
 
     /// Step 5.
     pub(super) fn on_voted(&mut self, from: NodeId, voted: &Voted, turn: &mut Turn<'_>) {
-        self.rounds.returned(from, voted.round, &turn.config.acceptors);
+        if !self.rounds.returned(from, voted.round, &turn.config.acceptors) {
+            return turn.ignore(IgnoreReason::Malformed);
+        }
+        self.pipeline.heard(from, turn.world.now.tick);
         if let Some(run) = voted.run {
             match self.pipeline.voted(from, run, turn.world.now.tick) {
                 None => turn.ignore(IgnoreReason::UnknownCommand),
@@ -155,7 +172,7 @@ impl Leading {
         if issued.is_empty() {
             return;
         }
-        for Proposed { command, request, result, waiters } in issued {
+        for Proposed { command, request, result, waiters, .. } in issued {
             let number = command.number();
             for waiter in waiters {
                 let outcome =
@@ -224,8 +241,10 @@ impl Leading {
     }
 
     /// The lead is over: whoever waits for a proposed command hears that only a later leader
-    /// knows, everybody else that this node does not lead.
-    pub(super) fn end(mut self, turn: &mut Turn<'_>) {
+    /// knows, everybody else that this node does not lead. What is issued stays issued, and is
+    /// announced. Returns the last id of a call.
+    pub(super) fn end(mut self, turn: &mut Turn<'_>) -> u64 {
+        self.announce_issued(turn);
         for Proposed { request, waiters, .. } in self.pipeline.drain() {
             for waiter in waiters {
                 turn.reply_outcome(waiter.gateway, request.clone(), Outcome::LeadershipLost);
@@ -240,6 +259,6 @@ impl Leading {
             };
             turn.reply(gated.gateway, reply);
         }
-        self.calls.end(turn);
+        self.calls.end(turn)
     }
 }

@@ -21,6 +21,7 @@
 mod calls;
 mod history;
 mod interface;
+mod kept;
 mod leader_state;
 mod leading;
 mod pipeline;
@@ -35,7 +36,7 @@ use protocol::message::{
     BallotInfo, BarrierPassed, Executed, MyNextBal, ReadBarrier, Success, ToAcceptor, ToGateway, ToLeader, ToLearner,
     Voted,
 };
-use protocol::{Ballot, Call, CommandId, Message, NodeId, Outcome, RequestId};
+use protocol::{Ballot, Call, CommandId, Message, NodeId, Outcome, RequestId, Vote};
 use storage::LogRecord;
 
 pub use history::initial_history;
@@ -62,6 +63,8 @@ pub struct Leader {
     highest: Ballot,
     /// What the learner of this node has issued and applied.
     learned: CommandId,
+    /// The last id of a call in this node's leads: the pool may still run one of an earlier lead.
+    last_call: u64,
     phase: Phase,
 }
 
@@ -111,7 +114,8 @@ impl Leader {
     /// learner of its node has applied.
     #[must_use]
     pub fn new(config: Config, last_tried: Ballot, learned: CommandId) -> Self {
-        Self { config: Arc::new(config), last_tried, highest: last_tried, learned, phase: Phase::Idle }
+        let highest = last_tried.max(learned.ballot);
+        Self { config: Arc::new(config), last_tried, highest, learned, last_call: 0, phase: Phase::Idle }
     }
 
     /// The ballot that this node leads now.
@@ -147,7 +151,7 @@ impl Leader {
             },
             Input::Connected(node) => match &mut self.phase {
                 Phase::Leading(leading) => leading.on_connected(node, &mut turn),
-                Phase::Preparing(preparing) if preparing.awaits(node) => {
+                Phase::Preparing(preparing) if config.acceptors.nodes().contains(&node) && preparing.awaits(node) => {
                     turn.ask_acceptor(node, ToAcceptor::NextBallot(preparing.question()));
                 }
                 Phase::Idle | Phase::Preparing(_) => {}
@@ -218,7 +222,11 @@ impl Leader {
         if info.ballot != preparing.ballot || info.first != preparing.first {
             return turn.ignore(IgnoreReason::OtherBallot);
         }
-        if info.part >= info.parts {
+        let is_plausible = |vote: &Vote| {
+            let (voted, first) = (vote.ballot, vote.command.id.ballot);
+            vote.command.is_well_formed() && first <= voted && voted < info.ballot
+        };
+        if info.part >= info.parts || !info.votes.iter().all(is_plausible) {
             return turn.ignore(IgnoreReason::Malformed);
         }
         preparing.promised(from, info);
@@ -229,16 +237,20 @@ impl Leader {
     /// learnt and applied here (S-07): only then does M(p) underlie LS(p).
     fn lead_when_ready(&mut self, turn: &mut Turn<'_>) {
         let Phase::Preparing(preparing) = &self.phase else { return };
+        if self.learned.ballot > preparing.ballot {
+            // A higher ballot has issued commands, so a majority set has promised it by now.
+            return self.become_idle("a higher ballot has issued commands", Some(self.learned.ballot), turn);
+        }
         let Some((issued, peer)) = preparing.majority(&turn.config.acceptors) else { return };
         if issued.number > self.learned.number {
             turn.effects.push(Effect::LearnFromPeer { peer, issued: issued.number });
             return;
         }
         let Phase::Preparing(preparing) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
-        let (ballot, learned) = (preparing.ballot, self.learned);
-        match Leading::new(&preparing, learned, turn) {
+        match Leading::new(&preparing, self.learned, self.last_call, turn) {
             Ok(leading) => {
                 let mut leading = Box::new(leading);
+                turn.effects.push(Effect::Leads(Some(preparing.ballot)));
                 leading.begin(preparing.arrived, turn);
                 self.phase = Phase::Leading(leading);
             }
@@ -246,9 +258,6 @@ impl Leader {
                 self.phase = Phase::Preparing(preparing);
                 self.become_idle(reason, None, turn);
             }
-        }
-        if self.leads().is_some() {
-            turn.effects.push(Effect::Leads(Some(ballot)));
         }
     }
 
@@ -283,10 +292,16 @@ impl Leader {
     }
 
     fn on_learned(&mut self, issued: CommandId, turn: &mut Turn<'_>) {
-        if issued.number < self.learned.number {
+        assert!(
+            issued.number != self.learned.number || issued == self.learned,
+            "invariant 1: two commands issued at one number, {} and {issued}",
+            self.learned
+        );
+        if issued.number <= self.learned.number {
             return;
         }
         self.learned = issued;
+        self.highest = self.highest.max(issued.ballot);
         match &mut self.phase {
             Phase::Idle => {}
             Phase::Preparing(_) => self.lead_when_ready(turn),
@@ -334,7 +349,7 @@ impl Leader {
             }
             Phase::Leading(leading) => {
                 let (ballot, unissued) = (leading.ballot(), leading.load().unissued);
-                leading.end(turn);
+                self.last_call = leading.end(turn);
                 turn.effects.push(Effect::Leads(None));
                 (ballot, unissued)
             }

@@ -25,6 +25,8 @@ pub(crate) struct Proposed {
     /// What the function returned, for those who wait.
     pub(crate) result: Bytes,
     pub(crate) waiters: Vec<Waiter>,
+    /// When this node proposed it.
+    pub(crate) since: Tick,
 }
 
 /// How far one acceptor has come in this ballot.
@@ -141,6 +143,15 @@ impl Pipeline {
         run
     }
 
+    /// An acceptor has said anything in this ballot: the pauses before repetitions are short
+    /// again. It may still lack a run, so a repetition that is due stays due.
+    pub(crate) fn heard(&mut self, acceptor: NodeId, now: Tick) {
+        if let Some(progress) = self.progress.get_mut(&acceptor) {
+            progress.pause = self.pacing.resend;
+            progress.resend_at = progress.resend_at.min(now + progress.pause);
+        }
+    }
+
     /// Takes note of an acceptor's vote in this ballot; says whether it is news. `None` when the
     /// vote names another command than the one proposed: a peer's error, or another cluster's.
     pub(crate) fn voted(&mut self, acceptor: NodeId, run: Run, now: Tick) -> Option<bool> {
@@ -152,8 +163,7 @@ impl Pipeline {
         let news = run.last.number > progress.voted;
         if news {
             progress.voted = run.last.number;
-            progress.pause = self.pacing.resend;
-            progress.resend_at = now + progress.pause;
+            progress.resend_at = now + self.pacing.resend;
         }
         Some(news)
     }
@@ -213,6 +223,11 @@ impl Pipeline {
     pub(crate) fn drain(&mut self) -> Vec<Proposed> {
         self.bytes = 0;
         self.proposed.drain(..).collect()
+    }
+
+    /// Since when the oldest command waits to be issued.
+    pub(crate) fn oldest(&self) -> Option<Tick> {
+        self.proposed.front().map(|oldest| oldest.since)
     }
 
     /// How many commands are proposed and not issued.

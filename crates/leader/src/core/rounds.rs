@@ -68,16 +68,17 @@ impl Rounds {
         self.confirmed < self.sent && self.returned.get(&acceptor).is_none_or(|returned| *returned < self.sent)
     }
 
-    /// An acceptor returned `round`.
-    pub(crate) fn returned(&mut self, acceptor: NodeId, round: u64, acceptors: &MajoritySets) {
-        // A round that was never sent is a peer's error; it confirms nothing.
+    /// An acceptor returned `round`. False when it was never sent: a peer's error, which confirms
+    /// nothing.
+    pub(crate) fn returned(&mut self, acceptor: NodeId, round: u64, acceptors: &MajoritySets) -> bool {
         if round > self.sent {
-            return;
+            return false;
         }
         let own = self.returned.entry(acceptor).or_default();
         *own = round.max(*own);
         let confirmed = acceptors.reached(|node| self.returned.get(&node).copied()).unwrap_or(0);
         self.confirmed = self.confirmed.max(confirmed);
+        true
     }
 
     /// The replies that may leave now.

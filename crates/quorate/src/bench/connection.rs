@@ -150,7 +150,10 @@ mod tests {
         assert!(!usable);
         let asked = server.await.expect("the server ran");
         assert!(asked.starts_with("POST /v1/functions/f HTTP/1.1\r\nHost: 127.0.0.1:"), "{asked}");
-        assert!(asked.contains("\r\nIdempotency-Key: k-1\r\n") && asked.contains("\r\nContent-Length: 2\r\n"), "{asked}");
+        assert!(
+            asked.contains("\r\nIdempotency-Key: k-1\r\n") && asked.contains("\r\nContent-Length: 2\r\n"),
+            "{asked}"
+        );
     }
 
     /// Catches a lost answer that passes for one.

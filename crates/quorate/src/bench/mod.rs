@@ -6,13 +6,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 use tokio::sync::Notify;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 
 mod connection;
 mod record;
@@ -102,9 +103,9 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
 }
 
 async fn measure(bench: &Bench, run: &Rc<Run>, warmup: Duration, length: Duration) -> anyhow::Result<Report> {
-    for client in 0..u64::from(bench.clients) {
-        tokio::task::spawn_local(client_loop(Rc::clone(run), client, Dice::new(bench.seed, client)));
-    }
+    let clients: Vec<JoinHandle<()>> = (0..u64::from(bench.clients))
+        .map(|client| tokio::task::spawn_local(client_loop(Rc::clone(run), client, Dice::new(bench.seed, client))))
+        .collect();
     let progress = tokio::task::spawn_local(show_progress(Rc::clone(run)));
     tokio::time::sleep(warmup).await;
     let before = costs(bench, run).await;
@@ -116,20 +117,21 @@ async fn measure(bench: &Bench, run: &Rc<Run>, warmup: Duration, length: Duratio
     let mut record = run.record.replace(Record::new(now()));
     record.finish(now());
     progress.abort();
+    clients.iter().for_each(JoinHandle::abort);
     let spent = costs(bench, run).await.since(&before);
     Ok(Report::new(bench, &record, &spent))
 }
 
-/// What has been spent so far. Asking the nodes takes a few milliseconds at either end.
+/// What has been spent so far. CPU times last, because asking a node for its syncs takes a while.
 async fn costs(bench: &Bench, run: &Run) -> Costs {
-    let server_cpu = bench.pids.iter().filter_map(|pid| Some((*pid, server::cpu_time(&pid.to_string())?))).collect();
-    let client_cpu = server::cpu_time("self").unwrap_or_default();
     let mut syncs = BTreeMap::new();
     for host in &run.hosts {
         if let Some(count) = server::syncs(host, CONNECT_WAIT).await {
             syncs.insert(host.clone(), count);
         }
     }
+    let server_cpu = bench.pids.iter().filter_map(|pid| Some((*pid, server::cpu_time(&pid.to_string())?))).collect();
+    let client_cpu = server::cpu_time("self").unwrap_or_default();
     Costs { server_cpu, client_cpu, syncs }
 }
 
@@ -241,16 +243,17 @@ fn code_of(answer: &Answer) -> String {
 }
 
 fn code_of_error(error: &std::io::Error) -> &'static str {
-    use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::ConnectionRefused => "connection_refused",
-        ErrorKind::TimedOut => "no_answer_in_time",
-        ErrorKind::InvalidData => "not_an_http_answer",
-        ErrorKind::AddrNotAvailable => "no_local_port_left",
-        // Reset, aborted, end of file, broken pipe: the node went away.
-        _ => "connection_lost",
-    }
+    let found = ERROR_CODES.iter().find(|(kind, _)| *kind == error.kind());
+    // Reset, aborted, end of file, broken pipe: the node went away.
+    found.map_or("connection_lost", |(_, code)| code)
 }
+
+const ERROR_CODES: [(ErrorKind, &str); 4] = [
+    (ErrorKind::ConnectionRefused, "connection_refused"),
+    (ErrorKind::TimedOut, "no_answer_in_time"),
+    (ErrorKind::InvalidData, "not_an_http_answer"),
+    (ErrorKind::AddrNotAvailable, "no_local_port_left"),
+];
 
 /// `host:port` of a URL.
 fn host(url: &str) -> Result<String, Failure> {

@@ -29,7 +29,15 @@ impl Record {
     pub(crate) fn new(start: Instant) -> Self {
         let top = u64::try_from(LATENCY_MAX.as_micros()).unwrap_or(u64::MAX);
         let latencies = Histogram::new_with_bounds(1, top, 3).expect("bounds as the histogram wants them");
-        Self { start, end: start, latencies, errors: BTreeMap::new(), retries: 0, last_success: start, gap: (Duration::ZERO, start) }
+        Self {
+            start,
+            end: start,
+            latencies,
+            errors: BTreeMap::new(),
+            retries: 0,
+            last_success: start,
+            gap: (Duration::ZERO, start),
+        }
     }
 
     /// A call got a 2xx answer.

@@ -22,12 +22,14 @@ pub(crate) struct Costs {
 impl Costs {
     /// What was spent since `before`; only what was counted both times.
     pub(crate) fn since(&self, before: &Self) -> Self {
-        let server_cpu = self.server_cpu.iter().filter_map(|(pid, now)| {
-            before.server_cpu.get(pid).map(|before| (*pid, now.saturating_sub(*before)))
-        });
-        let syncs = self.syncs.iter().filter_map(|(host, now)| {
-            before.syncs.get(host).map(|before| (host.clone(), now.saturating_sub(*before)))
-        });
+        let server_cpu = self
+            .server_cpu
+            .iter()
+            .filter_map(|(pid, now)| before.server_cpu.get(pid).map(|before| (*pid, now.saturating_sub(*before))));
+        let syncs = self
+            .syncs
+            .iter()
+            .filter_map(|(host, now)| before.syncs.get(host).map(|before| (host.clone(), now.saturating_sub(*before))));
         Self {
             server_cpu: server_cpu.collect(),
             client_cpu: self.client_cpu.saturating_sub(before.client_cpu),
@@ -104,7 +106,8 @@ impl fmt::Display for Report {
         let elapsed = self.elapsed.as_secs_f64();
         writeln!(f, "{}, {} clients, {elapsed:.1} s", self.function, self.clients)?;
         writeln!(f, "  calls          {} ({:.0}/s)", self.successes, rate(self.successes, self.elapsed))?;
-        let latencies: Vec<String> = self.latencies.iter().map(|(name, millis)| format!("{name} {millis:.2}")).collect();
+        let latencies: Vec<String> =
+            self.latencies.iter().map(|(name, millis)| format!("{name} {millis:.2}")).collect();
         writeln!(f, "  latency, ms    {}", latencies.join("  "))?;
         let (gap, after) = (self.gap.0.as_secs_f64() * 1e3, self.gap.1.as_secs_f64());
         writeln!(f, "  longest gap    {gap:.0} ms without a success, {after:.1} s after the start")?;
@@ -132,7 +135,7 @@ pub(crate) fn rate(count: u64, elapsed: Duration) -> f64 {
 }
 
 /// Counts of calls are far below 2^53.
-#[expect(clippy::cast_precision_loss, clippy::allow_attributes, reason = "counts are far below 2^53")]
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 fn to_float(count: u64) -> f64 {
     count as f64
 }

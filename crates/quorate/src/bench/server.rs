@@ -1,11 +1,9 @@
-//! What the nodes spend: CPU time from `/proc`, syncs from their metrics.
+//! What the nodes spend: CPU time from `/proc`, syncs from their metrics (each role counts its own,
+//! as `quorate_…_syncs_total`).
 
 use std::time::Duration;
 
 use super::connection::Connection;
-
-/// The counters of syncs; absent ones count nothing.
-const SYNC_COUNTERS: [&str; 2] = ["quorate_log_syncs_total", "quorate_state_syncs_total"];
 
 /// `/proc` counts CPU time in hundredths of a second on every Linux (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
@@ -35,7 +33,8 @@ fn syncs_of(metrics: &str) -> Option<u64> {
     for line in metrics.lines() {
         let name = line.split(['{', ' ']).next().unwrap_or_default();
         let value = line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok());
-        if let (true, Some(value)) = (SYNC_COUNTERS.contains(&name), value) {
+        let counts_syncs = name.starts_with("quorate_") && name.ends_with("_syncs_total");
+        if let (true, Some(value)) = (counts_syncs, value) {
             sum = Some(sum.unwrap_or(0) + value);
         }
     }
@@ -58,8 +57,8 @@ mod tests {
     /// Catches a sum that takes in other counters or passes off "not counted" as none.
     #[test]
     fn syncs_are_summed_over_logs_and_labels() {
-        let metrics = "# TYPE quorate_log_syncs_total counter\nquorate_log_syncs_total 40\n\
-                       quorate_state_syncs_total{store=\"state\"} 2\nquorate_log_syncs_total_other 9\n";
+        let metrics = "# TYPE quorate_acceptor_syncs_total counter\nquorate_acceptor_syncs_total 40\n\
+                       quorate_learner_syncs_total{store=\"state\"} 2\nquorate_acceptor_syncs_total_other 9\n";
         assert_eq!(syncs_of(metrics), Some(42));
         assert_eq!(syncs_of("quorate_calls_total 3\n"), None);
     }

@@ -22,9 +22,9 @@ const BATCH_WAIT: Duration = Duration::from_secs(30);
 /// A sentence, when it is anything else.
 pub(crate) fn warehouses(text: &str) -> Result<u64, String> {
     let count = text.strip_prefix("inventory:").and_then(|count| count.parse().ok());
-    count.filter(|count| (1..=1_000_000).contains(count)).ok_or_else(|| {
-        format!("{text}: must be inventory:N with N from 1 to 1000000, such as inventory:1000")
-    })
+    count
+        .filter(|count| (1..=1_000_000).contains(count))
+        .ok_or_else(|| format!("{text}: must be inventory:N with N from 1 to 1000000, such as inventory:1000"))
 }
 
 /// Brings goods to the warehouses w0, w1, …

@@ -9,11 +9,8 @@ use crate::failure::Failure;
 /// # Errors
 /// A wrong configuration (exit code 2), or what made the node fail (exit code 1).
 pub(crate) fn run(serve: &Serve) -> Result<(), Failure> {
-    let (config, settings) = Config::load(&Sources {
-        file: serve.config.clone(),
-        environment: environment(),
-        sets: serve.sets.clone(),
-    })?;
+    let (config, settings) =
+        Config::load(&Sources { file: serve.config.clone(), environment: environment(), sets: serve.sets.clone() })?;
     if serve.print_config {
         print!("{}", settings.to_toml());
         return Ok(());

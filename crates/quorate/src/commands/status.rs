@@ -24,8 +24,8 @@ pub(crate) fn run(status: &Status) -> Result<(), Failure> {
 /// The answer of `GET /v1/cluster` as a table.
 fn table(cluster: &Value, seen_by: &str) -> String {
     let text = |value: &Value, name: &str| match value.get(name) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => "-".to_owned(),
+        Some(Value::String(text)) if !text.is_empty() => text.clone(),
+        Some(Value::Null | Value::String(_)) | None => "-".to_owned(),
         Some(other) => other.to_string(),
     };
     let leader = cluster.get("leader").filter(|leader| !leader.is_null());
@@ -82,7 +82,7 @@ mod tests {
             "name": "demo", "rule": "2 of 3", "leader": {"id": 2, "name": "b"},
             "nodes": [
                 {"id": 1, "name": "a", "reachable": false, "ballot": "7.2", "issued": 9, "applied": 9, "durable": 4,
-                 "roles": ["acceptor"], "addresses": {"http": "h1", "peer": "p1"}},
+                 "roles": ["acceptor"], "addresses": {"http": "", "peer": "p1"}},
                 {"id": 2, "name": "b", "reachable": true, "ballot": "7.2", "issued": 12, "applied": 12, "durable": 9,
                  "roles": ["acceptor", "leader"], "addresses": {"http": "h2", "peer": "p2"}},
             ],
@@ -90,7 +90,7 @@ mod tests {
         let table = table(&cluster, "b");
         let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(table.lines().next(), Some("cluster demo: b leads, majority 2 of 3, seen by b"));
-        assert_eq!(words[2], ["1", "a", "not", "heard", "7.2", "9", "9", "4", "h1", "p1", "acceptor"]);
+        assert_eq!(words[2], ["1", "a", "not", "heard", "7.2", "9", "9", "4", "-", "p1", "acceptor"]);
         assert_eq!(words[3], ["2", "b", "leader", "7.2", "12", "12", "9", "h2", "p2", "acceptor,leader"]);
     }
 }

@@ -272,10 +272,8 @@ impl Limits {
         let wait_default = settings.duration("limits.wait_default", 100 * MILLISECOND..=HOUR)?;
         let wait_max = settings.duration("limits.wait_max", 100 * MILLISECOND..=HOUR)?;
         if wait_default > wait_max {
-            let needs = format!(
-                "must not be shorter than limits.wait_default ({})",
-                humantime::format_duration(wait_default)
-            );
+            let needs =
+                format!("must not be shorter than limits.wait_default ({})", humantime::format_duration(wait_default));
             return Err(settings.refuse("limits.wait_max", &needs));
         }
         Ok(Self {

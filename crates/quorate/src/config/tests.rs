@@ -35,7 +35,10 @@ fn without_anything_it_is_a_cluster_of_one_on_loopback() {
     assert_eq!((config.node.name.as_str(), config.cluster.name.as_str()), ("a", "quorate"));
     assert_eq!(config.node.data_dir, Path::new("quorate-data"));
     assert_eq!(config.node.roles.len(), 4);
-    assert_eq!((config.listen.http.to_string(), config.listen.peer.to_string()), ("127.0.0.1:8080".into(), "127.0.0.1:7080".into()));
+    assert_eq!(
+        (config.listen.http.to_string(), config.listen.peer.to_string()),
+        ("127.0.0.1:8080".into(), "127.0.0.1:7080".into())
+    );
     assert_eq!(config.listen.advertise, "127.0.0.1:8080");
     assert_eq!(config.cluster.members.len(), 1);
     assert!(config.cluster.majority.is_majority(&BTreeSet::from([config.cluster.me])));
@@ -94,7 +97,10 @@ fn every_error_line_says_what_is_wrong_and_what_would_be_right() {
         (&["protocol.windw=1"], "protocol.windw (--set): unknown key; [protocol] has learn_from, window"),
         (&["node.name=a b"], "node.name = \"a b\" (--set): must be 1 to 64 letters"),
         (&["node.data_dir="], "node.data_dir = \"\" (--set): must be a directory"),
-        (&["node.roles=acceptor,king"], "node.roles = [\"acceptor\", \"king\"] (--set): must be a list of \"acceptor\""),
+        (
+            &["node.roles=acceptor,king"],
+            "node.roles = [\"acceptor\", \"king\"] (--set): must be a list of \"acceptor\"",
+        ),
         (&["node.roles=gateway"], "node.roles = [\"gateway\"] (--set): a node needs \"learner\""),
         (&["cluster.name="], "cluster.name = \"\" (--set): must be 1 to 64 letters"),
         (&["cluster.members=a"], "\"a\" is not name=host:port"),
@@ -108,7 +114,10 @@ fn every_error_line_says_what_is_wrong_and_what_would_be_right() {
         (&["cluster.weights={a = -1}"], "(--set): must be a table of members and whole numbers"),
         (&["cluster.weights=a"], "cluster.weights = \"a\" (--set): must be a table"),
         (&["cluster.majority_sets=[1]"], "(--set): must be a list of lists of members"),
-        (&["cluster.join=10.0.0.1:7080"], "cluster.join = [\"10.0.0.1:7080\"] (--set): joining a running cluster is not yet available"),
+        (
+            &["cluster.join=10.0.0.1:7080"],
+            "cluster.join = [\"10.0.0.1:7080\"] (--set): joining a running cluster is not yet available",
+        ),
         (&["listen.http=8080"], "listen.http = \"8080\" (--set): must be an IP address and a port"),
         (&["listen.peer=localhost:7080"], "listen.peer = \"localhost:7080\" (--set): must be an IP address and a port"),
         (&["listen.http=0.0.0.0:8080"], "on a network that you trust, set listen.insecure = true"),
@@ -121,7 +130,10 @@ fn every_error_line_says_what_is_wrong_and_what_would_be_right() {
         (&["protocol.window=65537"], "protocol.window = 65537 (--set)"),
         (&["protocol.window=many"], "protocol.window = \"many\" (--set)"),
         (&["detector.heartbeat=50"], "detector.heartbeat = \"50\" (--set): must be a duration"),
-        (&["detector.heartbeat=250ms"], "detector.timeout_min = \"250ms\" (default): must be longer than detector.heartbeat (250ms)"),
+        (
+            &["detector.heartbeat=250ms"],
+            "detector.timeout_min = \"250ms\" (default): must be longer than detector.heartbeat (250ms)",
+        ),
         (&["detector.timeout_max=200ms"], "must not be shorter than detector.timeout_min (250ms)"),
         (&["limits.body_bytes=10"], "limits.body_bytes = 10 (--set): must be a whole number of bytes from 1024"),
         (&["limits.wait_max=1s"], "must not be shorter than limits.wait_default (10s)"),

@@ -218,7 +218,11 @@ fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
 fn quoted(word: &Path) -> String {
     let word = word.to_string_lossy();
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-=:,+@".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) { word.into_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -227,7 +231,13 @@ mod tests {
     use crate::config::{Config, Sources};
 
     fn dev(data: &Path) -> Dev {
-        Dev { nodes: 3, data: data.to_owned(), http_base: 18_080, peer_base: 17_080, sets: vec!["log.level=a b".into()] }
+        Dev {
+            nodes: 3,
+            data: data.to_owned(),
+            http_base: 18_080,
+            peer_base: 17_080,
+            sets: vec!["log.level=a b".into()],
+        }
     }
 
     /// Catches files that the node would refuse, nodes that disagree about the cluster, and ids

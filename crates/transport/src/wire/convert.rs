@@ -367,6 +367,7 @@ impl From<&protocol::Outcome> for wire::Outcome {
                 Self::Refused(wire::Refused { at: at.0, code: code.clone(), message: message.clone() })
             }
             protocol::Outcome::InvalidArguments { message } => Self::InvalidArguments(message.clone()),
+            protocol::Outcome::TooLarge { message } => Self::TooLarge(message.clone()),
             protocol::Outcome::UnknownFunction => Self::UnknownFunction(()),
             protocol::Outcome::RequestReused => Self::RequestReused(()),
             protocol::Outcome::Failed { message } => Self::Failed(message.clone()),
@@ -390,6 +391,7 @@ impl From<wire::Outcome> for protocol::Outcome {
                 Self::Refused { at: CommandNumber(at), code, message }
             }
             wire::Outcome::InvalidArguments(message) => Self::InvalidArguments { message },
+            wire::Outcome::TooLarge(message) => Self::TooLarge { message },
             wire::Outcome::UnknownFunction(()) => Self::UnknownFunction,
             wire::Outcome::RequestReused(()) => Self::RequestReused,
             wire::Outcome::Failed(message) => Self::Failed { message },

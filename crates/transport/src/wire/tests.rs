@@ -116,6 +116,7 @@ fn outcome() -> BoxedStrategy<Outcome> {
         (any_number(), body()).prop_map(|(at, result)| Outcome::Unchanged { at, result }),
         (any_number(), message(), message()).prop_map(|(at, code, message)| Outcome::Refused { at, code, message }),
         message().prop_map(|message| Outcome::InvalidArguments { message }),
+        message().prop_map(|message| Outcome::TooLarge { message }),
         message().prop_map(|message| Outcome::Failed { message }),
         Just(Outcome::UnknownFunction),
         Just(Outcome::RequestReused),

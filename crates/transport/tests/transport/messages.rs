@@ -28,6 +28,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ("invalid_arguments", Outcome::InvalidArguments { message: message.clone() }),
         ("unknown_function", Outcome::UnknownFunction),
         ("request_reused", Outcome::RequestReused),
+        ("too_large", Outcome::TooLarge { message: message.clone() }),
         ("failed", Outcome::Failed { message }),
         ("overloaded", Outcome::Overloaded),
         ("not_leader", Outcome::NotLeader),

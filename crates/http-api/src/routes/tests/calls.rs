@@ -61,6 +61,7 @@ async fn every_outcome_has_its_status() {
         (refused("version_mismatch"), 422, "version_mismatch"),
         (refused("precondition_failed"), 412, "precondition_failed"),
         (bad, 400, "invalid_arguments"),
+        (Outcome::TooLarge { message: "one value is too long".into() }, 413, "too_large"),
         (Outcome::UnknownFunction, 404, "unknown_function"),
         (Outcome::RequestReused, 422, "idempotency_key_reused"),
         (failed, 500, "function_failed"),

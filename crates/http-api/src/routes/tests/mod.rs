@@ -4,4 +4,5 @@ mod calls;
 mod hostile;
 mod reads;
 mod surface;
+mod wire;
 mod world;

@@ -71,6 +71,18 @@ async fn openapi_describes_exactly_the_routes() {
         .collect();
     assert_eq!(described, routes);
     check_references(&document, &document);
+    // Types of one name would silently take each other's place.
+    for (schema, field) in [
+        ("StatePage", "entries"),
+        ("CommandPage", "commands"),
+        ("Executed", "command"),
+        ("Problem", "outcome"),
+        ("ClusterView", "membership"),
+    ] {
+        let described = &document["components"]["schemas"][schema]["properties"][field];
+        assert!(described.is_object(), "{schema} has {field}");
+    }
+    assert_eq!(document["components"]["schemas"]["Outcome"]["enum"], serde_json::json!(["not_executed", "unknown"]));
 }
 
 /// Catches a reference into nowhere, which makes the whole description useless to tools.

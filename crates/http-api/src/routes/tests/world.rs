@@ -193,7 +193,11 @@ impl FakeBackend {
                 let at = Some(CommandNumber(node.barrier?));
                 Some(ToGateway::BarrierPassed(BarrierPassed { id: asked.id, at }))
             }
-            other => panic!("a gateway does not send {}", other.name()),
+            other @ (Message::Acceptor(_)
+            | Message::Leader(_)
+            | Message::Learner(_)
+            | Message::FailureDetector(_)
+            | Message::Gateway(_)) => panic!("a gateway does not send {}", other.name()),
         }
     }
 }

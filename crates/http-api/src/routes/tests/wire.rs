@@ -1,0 +1,102 @@
+//! The server on a real socket: what only shows in bytes.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use bytes::Bytes;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use protocol::{CommandNumber, Outcome};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::world::World;
+use crate::server::{Options, server};
+
+/// Far longer than anything here takes.
+const LONG: Duration = Duration::from_secs(20);
+
+struct Served {
+    world: World,
+    address: std::net::SocketAddr,
+    handle: ServerHandle,
+}
+
+impl Served {
+    fn start() -> Self {
+        let result = Bytes::from_static(b"{}");
+        let world = World::new(move |_| {
+            Some(Outcome::Issued { command: CommandNumber(17), result: result.clone(), replayed: false })
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let prometheus = PrometheusBuilder::new().build_recorder().handle();
+        let options = Options { workers: 1, entropy: 1, prometheus, grace: Duration::from_secs(1) };
+        let server = server(listener, world.backend.clone(), options).expect("it listens");
+        let handle = server.handle();
+        actix::spawn(server);
+        Self { world, address, handle }
+    }
+
+    /// Sends the bytes and reads until the server closes the connection.
+    async fn exchange(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("it listens");
+        stream.write_all(request).await.expect("it reads");
+        let mut reply = Vec::new();
+        // A reset after the reply is a way to close, too.
+        let read = tokio::time::timeout(LONG, stream.read_to_end(&mut reply)).await;
+        let reply = String::from_utf8(reply).expect("text");
+        let _ = read.unwrap_or_else(|_| panic!("the connection stays open after: {reply}"));
+        reply
+    }
+}
+
+/// Catches limits, headers and errors that only hold inside the application.
+#[actix_web::test]
+async fn the_server_answers_on_a_socket() {
+    let served = Served::start();
+    let close = "Host: a\r\nConnection: close\r\n";
+    let call = format!("POST /v1/functions/f HTTP/1.1\r\n{close}Content-Length: 2\r\n\r\n{{}}");
+    let reply = served.exchange(call.as_bytes()).await;
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+    assert!(reply.contains("\r\nquorate-node: b\r\n") && reply.contains("\r\nquorate-command: 17\r\n"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\n{\"command\":17,\"result\":{}}"), "{reply}");
+    let whole =
+        format!("POST /v1/functions/f HTTP/1.1\r\n{close}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
+    let reply = served.exchange(whole.as_bytes()).await;
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+    let head = served.exchange(format!("HEAD /livez HTTP/1.1\r\n{close}\r\n").as_bytes()).await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "no body: {head}");
+    served.handle.stop(true).await;
+    assert!(TcpStream::connect(served.address).await.is_err(), "a stopped server accepts nothing");
+}
+
+/// Catches slow and endless bodies that hold a connection, and smuggled requests.
+#[actix_web::test]
+async fn hostile_connections_are_ended() {
+    let served = Served::start();
+    let start = "POST /v1/functions/f HTTP/1.1\r\nHost: a\r\n";
+    let slow = served.exchange(format!("{start}Content-Length: 10\r\n\r\n{{").as_bytes()).await;
+    assert!(slow.starts_with("HTTP/1.1 408 ") && slow.contains("\"code\":\"slow_body\""), "{slow}");
+    let piece = format!("10000\r\n{}\r\n", "x".repeat(1 << 16));
+    let endless = format!("{start}Transfer-Encoding: chunked\r\n\r\n{}", piece.repeat(2));
+    let endless = served.exchange(endless.as_bytes()).await;
+    assert!(endless.starts_with("HTTP/1.1 413 ") && endless.contains("body_too_large"), "{endless}");
+    // A handler that does not want the body at all, and a body that never ends.
+    let unwanted = "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n";
+    let unwanted = served.exchange(unwanted.as_bytes()).await;
+    assert!(unwanted.starts_with("HTTP/1.1 404 "), "{unwanted}");
+    let slow = served.exchange(format!("{start}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n").as_bytes()).await;
+    assert!(slow.starts_with("HTTP/1.1 408 "), "{slow}");
+    for bad in [
+        "nonsense\r\n\r\n".to_owned(),
+        format!("{start}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"),
+        format!("{start}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        format!("{start}Content-Length: -1\r\n\r\n{{}}"),
+    ] {
+        let reply = served.exchange(bad.as_bytes()).await;
+        assert!(reply.starts_with("HTTP/1.1 400 "), "{bad:?}: {reply}");
+    }
+    assert!(served.world.calls().is_empty());
+    served.handle.stop(false).await;
+}

@@ -1,0 +1,181 @@
+//! The calls that a leader keeps, and how it finds them again: by name, by request id, by age,
+//! by the end of their patience, and by the keys whose change they wait for. Nothing here looks
+//! at all of them, so that ten thousand waiting calls cost a command nothing that does not
+//! concern them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use functions::{ReadSet, Refusal};
+use protocol::{Call, CommandNumber, Effect as StateEffect, Key, Outcome, RequestId, Tick};
+
+use super::Turn;
+use super::pipeline::Waiter;
+
+/// A call at this leader, wherever it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Pending {
+    pub(super) call: Call,
+    pub(super) entropy: u64,
+    /// Until when a refusal that may pass is waited for.
+    pub(super) until: Tick,
+    pub(super) waiters: Vec<Waiter>,
+}
+
+/// What a kept call waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kept {
+    /// For room in the window.
+    Queued,
+    /// For the pool, where it runs for the n-th time.
+    Pooled(u32),
+    /// For what it read to change.
+    Waiting(NotNow),
+}
+
+/// A refusal that may pass.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct NotNow {
+    /// The number of the state that it is about.
+    pub(super) at: CommandNumber,
+    pub(super) refusal: Refusal,
+    pub(super) reads: ReadSet,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Calls {
+    last_id: u64,
+    kept: BTreeMap<u64, (Pending, Kept)>,
+    by_request: BTreeMap<RequestId, u64>,
+    queue: VecDeque<u64>,
+    /// Waiting calls by the end of their patience.
+    by_end: BTreeSet<(Tick, u64)>,
+    /// Waiting calls by the keys that they read.
+    by_key: BTreeMap<Key, BTreeSet<u64>>,
+    /// Waiting calls that read ranges: few functions do, so these are looked at one by one.
+    scanning: BTreeSet<u64>,
+    /// Waiting calls to try again, because something that they read was written.
+    touched: BTreeSet<u64>,
+}
+
+impl Calls {
+    /// No calls. Ids begin above `last_id`, the last one of this node's earlier leads: what the
+    /// pool still runs for one of those must not be taken for a call of this one.
+    pub(super) fn after(last_id: u64) -> Self {
+        Self {
+            last_id,
+            kept: BTreeMap::new(),
+            by_request: BTreeMap::new(),
+            queue: VecDeque::new(),
+            by_end: BTreeSet::new(),
+            by_key: BTreeMap::new(),
+            scanning: BTreeSet::new(),
+            touched: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    pub(super) fn keep(&mut self, pending: Pending, kept: Kept) -> u64 {
+        self.last_id += 1;
+        let id = self.last_id;
+        let other = self.by_request.insert(pending.call.request.clone(), id);
+        assert!(other.is_none(), "a repeated call attaches to the one that is kept");
+        match &kept {
+            Kept::Queued => self.queue.push_back(id),
+            Kept::Waiting(not_now) => {
+                self.by_end.insert((pending.until, id));
+                for key in not_now.reads.keys.keys() {
+                    self.by_key.entry(key.clone()).or_default().insert(id);
+                }
+                if !not_now.reads.scans.is_empty() {
+                    self.scanning.insert(id);
+                }
+            }
+            Kept::Pooled(_) => {}
+        }
+        self.kept.insert(id, (pending, kept));
+        id
+    }
+
+    /// Takes out a call that runs on the pool, with how often it has run there.
+    pub(super) fn take_pooled(&mut self, id: u64) -> Option<(Pending, u32)> {
+        let Some((_, Kept::Pooled(times))) = self.kept.get(&id) else { return None };
+        let times = *times;
+        self.take(id).map(|pending| (pending, times))
+    }
+
+    /// Takes out the call that waits longest for room.
+    pub(super) fn take_queued(&mut self) -> Option<Pending> {
+        let id = self.queue.pop_front()?;
+        self.take(id)
+    }
+
+    /// Takes out a waiting call of whose reads something was written.
+    pub(super) fn take_touched(&mut self) -> Option<Pending> {
+        let id = self.touched.pop_first()?;
+        self.take(id)
+    }
+
+    /// Takes out a waiting call whose patience is over, with the refusal that it last met.
+    pub(super) fn take_late(&mut self, now: Tick) -> Option<(Pending, NotNow)> {
+        let (_, id) = self.by_end.first().filter(|(until, _)| *until <= now).copied()?;
+        let Some((_, Kept::Waiting(not_now))) = self.kept.get(&id) else { return None };
+        let not_now = not_now.clone();
+        self.take(id).map(|pending| (pending, not_now))
+    }
+
+    fn take(&mut self, id: u64) -> Option<Pending> {
+        let (pending, kept) = self.kept.remove(&id)?;
+        self.by_request.remove(&pending.call.request);
+        if let Kept::Waiting(not_now) = kept {
+            self.by_end.remove(&(pending.until, id));
+            self.scanning.remove(&id);
+            self.touched.remove(&id);
+            for key in not_now.reads.keys.into_keys() {
+                if let Some(readers) = self.by_key.get_mut(&key) {
+                    readers.remove(&id);
+                    if readers.is_empty() {
+                        self.by_key.remove(&key);
+                    }
+                }
+            }
+        }
+        Some(pending)
+    }
+
+    pub(super) fn by_request(&mut self, request: &RequestId) -> Option<&mut Pending> {
+        let id = self.by_request.get(request)?;
+        self.kept.get_mut(id).map(|(pending, _)| pending)
+    }
+
+    pub(super) fn is_queueing(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Marks the waiting calls that a write of these effects may help.
+    pub(super) fn touch(&mut self, effects: &[StateEffect]) {
+        for effect in effects {
+            self.touched.extend(self.by_key.get(effect.key()).into_iter().flatten());
+        }
+        for id in &self.scanning {
+            if let Some((_, Kept::Waiting(not_now))) = self.kept.get(id)
+                && effects.iter().any(|effect| not_now.reads.touched_by(effect.key()))
+            {
+                self.touched.insert(*id);
+            }
+        }
+    }
+
+    /// The lead is over; none of these has changed anything. Returns the last id.
+    pub(super) fn end(self, turn: &mut Turn<'_>) -> u64 {
+        for (pending, _) in self.kept.into_values() {
+            for waiter in pending.waiters {
+                turn.reply_outcome(waiter.gateway, pending.call.request.clone(), Outcome::NotLeader);
+            }
+        }
+        self.last_id
+    }
+}

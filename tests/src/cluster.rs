@@ -1,0 +1,432 @@
+//! A cluster of real `quorate serve` processes.
+//!
+//! Each node has its own configuration file, data directory, log file and ports, all of them
+//! under one temporary directory that goes away with the cluster. Nothing waits for a fixed
+//! time: every wait looks for what is needed, and fails after [`DEADLINE`]. When a test fails,
+//! the end of every node's log is printed. No process outlives the test: it is killed when the
+//! [`Cluster`] is dropped, and ends by itself when the test's own process is killed.
+
+use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+
+mod history;
+mod http;
+mod load;
+mod presence;
+mod tap;
+
+pub use history::History;
+pub use http::{Reply, client, send};
+pub use load::{Ledger, Load};
+pub use presence::Presence;
+pub use tap::{Damage, Tap};
+
+/// Longer than anything here takes on a busy machine; only a failing test waits so long.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often something is looked for.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How many lines of each log a failing test prints.
+const LINES_SHOWN: usize = 60;
+
+/// See the module. Nodes are numbered from 0 here; their names are a, b, c …, their ids 1, 2, 3 …
+pub struct Cluster {
+    name: String,
+    nodes: Vec<Node>,
+    settings: Vec<String>,
+    client: reqwest::Client,
+    presence: Presence,
+    directory: TempDir,
+}
+
+struct Node {
+    name: String,
+    http: Port,
+    peer: Port,
+    /// Where this node finds the others; their own ports, unless a [`Tap`] is in between.
+    peers: Vec<SocketAddr>,
+    process: Option<Child>,
+    frozen: bool,
+}
+
+/// A port that the system chose. The socket is bound and never listens, so that the node can
+/// listen there, and nobody else gets the port while the node is down.
+struct Port {
+    address: SocketAddr,
+    _reserved: TcpSocket,
+}
+
+impl Port {
+    fn reserve() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("an option that every system has");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        Self { address: socket.local_addr().expect("it is bound"), _reserved: socket }
+    }
+}
+
+impl Cluster {
+    /// A cluster of that many nodes, all of them running and ready. `settings` are `key=value`,
+    /// the same for every node.
+    pub async fn start(name: &str, nodes: usize, settings: &[&str]) -> Self {
+        let mut cluster = Self::new(name, nodes, settings);
+        cluster.boot_all();
+        cluster.wait_ready().await;
+        cluster
+    }
+
+    /// A cluster whose nodes do not run yet.
+    #[must_use]
+    pub fn new(name: &str, nodes: usize, settings: &[&str]) -> Self {
+        let ports: Vec<(Port, Port)> = (0..nodes).map(|_| (Port::reserve(), Port::reserve())).collect();
+        let peers: Vec<SocketAddr> = ports.iter().map(|(_, peer)| peer.address).collect();
+        let nodes = ports.into_iter().zip('a'..='z').map(|((http, peer), letter)| Node {
+            name: letter.to_string(),
+            http,
+            peer,
+            peers: peers.clone(),
+            process: None,
+            frozen: false,
+        });
+        let nodes: Vec<Node> = nodes.collect();
+        Self {
+            name: name.to_owned(),
+            presence: Presence::new(nodes.len()),
+            nodes,
+            settings: settings.iter().map(ToString::to_string).collect(),
+            client: client(),
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        }
+    }
+
+    /// How many nodes there are, running or not.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Lets `from` reach `to` at another address from its next start on.
+    pub fn redirect(&mut self, from: usize, to: usize, address: SocketAddr) {
+        self.nodes[from].peers[to] = address;
+    }
+
+    /// What starts the process of a node, once its file is written. Its output goes nowhere yet.
+    #[must_use]
+    pub fn command(&self, node: usize) -> Command {
+        let file = self.directory.path().join(format!("{}.toml", self.nodes[node].name));
+        std::fs::write(&file, self.configuration(node)).expect("the configuration can be written");
+        let mut command = quorate();
+        command.arg("serve").arg("--config").arg(file);
+        for setting in &self.settings {
+            command.arg("--set").arg(setting);
+        }
+        command
+    }
+
+    fn configuration(&self, node: usize) -> String {
+        let own = &self.nodes[node];
+        let members = self.nodes.iter().zip(&own.peers).map(|(member, address)| format!("{}={address}", member.name));
+        // JSON texts and lists of texts are TOML too.
+        format!(
+            "[node]\nname = {}\ndata_dir = {}\n[cluster]\nname = {}\nmembers = {}\n[listen]\nhttp = {}\npeer = {}\n",
+            Value::from(own.name.as_str()),
+            Value::from(self.data_dir(node).to_str().expect("temporary directories have plain names")),
+            Value::from(self.name.as_str()),
+            Value::from(members.collect::<Vec<_>>()),
+            Value::from(own.http.address.to_string()),
+            Value::from(own.peer.address.to_string()),
+        )
+    }
+
+    /// Where a node keeps its data.
+    #[must_use]
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.directory.path().join(&self.nodes[node].name)
+    }
+
+    /// Starts a node that does not run; does not wait for it.
+    pub fn boot(&mut self, node: usize) {
+        assert!(self.nodes[node].process.is_none(), "node {node} runs already");
+        let log = OpenOptions::new().create(true).append(true).open(self.log_file(node)).expect("a log file");
+        let mut command = self.command(node);
+        command.arg("--stop-with-parent").stdin(Stdio::piped());
+        command.stdout(log.try_clone().expect("a second handle")).stderr(log);
+        self.nodes[node].process = Some(command.spawn().expect("the binary runs"));
+    }
+
+    /// Starts every node that does not run; does not wait for them.
+    pub fn boot_all(&mut self) {
+        for node in 0..self.size() {
+            if self.nodes[node].process.is_none() {
+                self.boot(node);
+            }
+        }
+    }
+
+    /// Ends a node as a power cut ends it for the process: nothing of it runs any more.
+    pub fn kill9(&mut self, node: usize) {
+        self.presence.down(node);
+        self.signal(node, Signal::SIGKILL);
+        self.nodes[node].frozen = false;
+        let mut process = self.nodes[node].process.take().expect("it ran");
+        process.wait().expect("a killed process ends");
+    }
+
+    /// Stops the time of a node.
+    pub fn freeze(&mut self, node: usize) {
+        self.presence.down(node);
+        self.signal(node, Signal::SIGSTOP);
+        self.nodes[node].frozen = true;
+    }
+
+    /// Lets a frozen node go on.
+    pub fn thaw(&mut self, node: usize) {
+        self.nodes[node].frozen = false;
+        self.signal(node, Signal::SIGCONT);
+    }
+
+    /// Asks a node to stop.
+    pub fn terminate(&mut self, node: usize) {
+        self.presence.down(node);
+        self.signal(node, Signal::SIGTERM);
+    }
+
+    fn signal(&self, node: usize, signal: Signal) {
+        let process = self.nodes[node].process.as_ref().expect("the node runs");
+        let pid = i32::try_from(process.id()).expect("process ids are small");
+        kill(Pid::from_raw(pid), signal).expect("a child takes signals");
+    }
+
+    /// Waits until the process of a node has ended.
+    pub async fn ended(&mut self, node: usize) -> ExitStatus {
+        let mut process = self.nodes[node].process.take().expect("it ran");
+        let status = eventually("the end of the node's process", async || process.try_wait().expect("our child"));
+        status.await
+    }
+
+    /// The nodes that run and are not frozen.
+    #[must_use]
+    pub fn living(&self) -> Vec<usize> {
+        let lives = |node: &usize| self.nodes[*node].process.is_some() && !self.nodes[*node].frozen;
+        (0..self.size()).filter(lives).collect()
+    }
+
+    /// Who can be counted on to answer, for clients that run beside the test.
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        self.presence.clone()
+    }
+
+    /// Waits until every living node says that it is ready.
+    pub async fn wait_ready(&self) {
+        for node in self.living() {
+            eventually("a ready node", async || {
+                let reply = self.try_get(node, "/readyz").await.ok()?;
+                (reply.status == 200).then_some(())
+            })
+            .await;
+            self.presence.up(node);
+        }
+    }
+
+    /// The leader, as soon as all living nodes agree on one of them.
+    pub async fn leader(&self) -> usize {
+        let living = self.living();
+        eventually("a leader that all living nodes know", async || {
+            let mut known = Vec::new();
+            for node in &living {
+                let view = self.try_get(*node, "/v1/cluster").await.ok()?.json();
+                let id = view["leader"]["id"].as_u64()?;
+                known.push(usize::try_from(id).expect("a small id") - 1);
+            }
+            let agreed = known.windows(2).all(|pair| pair[0] == pair[1]) && living.contains(&known[0]);
+            agreed.then_some(known[0])
+        })
+        .await
+    }
+
+    /// Some living node that does not lead.
+    pub async fn follower(&self) -> usize {
+        let leader = self.leader().await;
+        self.living().into_iter().find(|node| *node != leader).expect("a second living node")
+    }
+
+    /// The HTTP client of this test.
+    #[must_use]
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// The URL of `path`, which begins with a slash, at a node.
+    #[must_use]
+    pub fn url(&self, node: usize, path: &str) -> String {
+        format!("http://{}{path}", self.nodes[node].http.address)
+    }
+
+    /// The URLs of all nodes.
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
+        (0..self.size()).map(|node| self.url(node, "")).collect()
+    }
+
+    /// Where a node serves REST.
+    #[must_use]
+    pub fn http_address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].http.address
+    }
+
+    /// Where a node listens for its peers.
+    #[must_use]
+    pub fn peer_address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].peer.address
+    }
+
+    async fn try_get(&self, node: usize, path: &str) -> Result<Reply, reqwest::Error> {
+        send(self.client.get(self.url(node, path))).await
+    }
+
+    /// Asks a living node for `path`.
+    pub async fn get(&self, node: usize, path: &str) -> Reply {
+        self.try_get(node, path).await.expect("a living node answers")
+    }
+
+    /// Executes a function through a living node.
+    pub async fn call(&self, node: usize, function: &str, arguments: &Value) -> Reply {
+        let url = self.url(node, &format!("/v1/functions/{function}"));
+        send(self.client.post(url).json(arguments)).await.expect("a living node answers")
+    }
+
+    /// The same with an `Idempotency-Key`.
+    pub async fn call_once(&self, node: usize, key: &str, function: &str, arguments: &Value) -> Reply {
+        let url = self.url(node, &format!("/v1/functions/{function}"));
+        let request = self.client.post(url).header("Idempotency-Key", key).json(arguments);
+        send(request).await.expect("a living node answers")
+    }
+
+    /// The value of a metric, by its name with its labels as `/metrics` writes them; 0 when it
+    /// has not been counted yet.
+    pub async fn metric(&self, node: usize, name: &str) -> f64 {
+        let text = self.get(node, "/metrics").await.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// The issued commands, as a node tells them.
+    pub async fn history(&self, node: usize) -> History {
+        History::read(&self.client, &self.url(node, "")).await
+    }
+
+    /// Waits until all nodes have applied the same commands, and checks that they have the same
+    /// commands, the same state and the same digest.
+    pub async fn assert_agreement(&self) -> History {
+        let history = self.history(self.living()[0]).await;
+        let last = history.last();
+        let mut digests = Vec::new();
+        for node in self.living() {
+            let state = self.get(node, &format!("/v1/state?limit=1000&consistency=local&min_command={last}")).await;
+            assert_eq!(state.status, 200, "{state:?}");
+            history.assert_state(&state.json());
+            assert_eq!(self.history(node).await, history, "node {node} has other commands");
+            let digest = self.get(node, &format!("/v1/digest?at={last}")).await;
+            assert_eq!((digest.status, digest.command()), (200, Some(last)), "{digest:?}");
+            digests.push(digest.json()["digest"].clone());
+        }
+        assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "at {last} the digests are {digests:?}");
+        history
+    }
+
+    fn log_file(&self, node: usize) -> PathBuf {
+        self.directory.path().join(format!("{}.log", self.nodes[node].name))
+    }
+
+    /// What a node has logged, in all its lives.
+    #[must_use]
+    pub fn log(&self, node: usize) -> String {
+        std::fs::read_to_string(self.log_file(node)).unwrap_or_default()
+    }
+
+    /// Waits until a line of a node's log holds all of `texts`, and returns it.
+    pub async fn logged(&self, node: usize, texts: &[&str]) -> String {
+        eventually(&format!("a line in the log with {texts:?}"), async || {
+            let log = self.log(node);
+            let line = log.lines().find(|line| texts.iter().all(|text| line.contains(text)));
+            line.map(ToOwned::to_owned)
+        })
+        .await
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(process) = &mut node.process {
+                // An error means that it has ended already.
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+        if std::thread::panicking() {
+            for node in 0..self.size() {
+                let log = self.log(node);
+                let lines: Vec<&str> = log.lines().collect();
+                let shown = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+                eprintln!("--- the log of node {}, its last {} lines:", self.nodes[node].name, shown.len());
+                eprintln!("{}", shown.join("\n"));
+            }
+        }
+    }
+}
+
+/// The binary, with nothing of the caller's environment that it would read.
+#[must_use]
+pub fn quorate() -> Command {
+    let mut command = Command::new(binary());
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("QUORATE_"));
+    for name in ours {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG");
+    command
+}
+
+/// `QUORATE_BIN`, or what cargo built beside this test.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("QUORATE_BIN") {
+        return path.into();
+    }
+    let own = std::env::current_exe().expect("this test is a file");
+    let profile = own.parent().and_then(Path::parent).expect("cargo puts tests into target/PROFILE/deps");
+    let path = profile.join("quorate");
+    assert!(
+        File::open(&path).is_ok(),
+        "{} is not there: run `cargo xtask test`, or `cargo build -p quorate` first, or set QUORATE_BIN",
+        path.display()
+    );
+    path
+}
+
+/// Looks until `look` finds something.
+///
+/// # Panics
+/// After [`DEADLINE`].
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = tokio::time::timeout(DEADLINE, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("{what} did not come within {} s", DEADLINE.as_secs()))
+}

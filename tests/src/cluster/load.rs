@@ -1,0 +1,188 @@
+//! Clients that call without pause, each one call at a time, and what must hold afterwards.
+//!
+//! Every call has a key, and a client asks on with the same one until it has its answer, at
+//! the next node when one is gone. A node that was up all the time must answer, and with 200:
+//! callers of a living node see a delay, never an error (A11).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::history::History;
+use super::http::{Reply, send};
+use super::presence::Presence;
+use super::{Cluster, eventually};
+
+/// How many warehouses the goods move between.
+const WAREHOUSES: u64 = 8;
+/// What each has at first: more than all transfers of a test can take out, so that none is refused.
+const FIRST_STOCK: u64 = 1_000_000;
+/// Before a client whose node is gone asks another one.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Clients at work.
+pub struct Load {
+    tasks: Vec<JoinHandle<Vec<Acknowledged>>>,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    filled: Vec<Acknowledged>,
+}
+
+/// A call whose caller was told that it took effect.
+#[derive(Debug)]
+struct Acknowledged {
+    key: String,
+    command: u64,
+    result: Value,
+    /// What it brought in.
+    inbound: u64,
+}
+
+/// Everything that was acknowledged.
+#[derive(Debug)]
+pub struct Ledger(Vec<Acknowledged>);
+
+impl Load {
+    /// Fills the warehouses and lets that many clients go. `name` begins all their keys.
+    pub async fn start(cluster: &Cluster, name: &str, clients: u64) -> Self {
+        let node = cluster.living()[0];
+        let mut filled = Vec::new();
+        for warehouse in 0..WAREHOUSES {
+            let arguments = json!({"warehouse": format!("W{warehouse}"), "amount": FIRST_STOCK});
+            let key = format!("{name}/fill/{warehouse}");
+            let reply = cluster.call_once(node, &key, "inventory.inbound", &arguments).await;
+            filled.push(Acknowledged::of(key, FIRST_STOCK, &reply));
+        }
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let client = |number| Client {
+            name: format!("{name}/{number}"),
+            number,
+            http: cluster.client().clone(),
+            urls: cluster.urls(),
+            presence: cluster.presence(),
+        };
+        let tasks = (0..clients).map(|number| {
+            let (client, stop, acknowledged) = (client(number), Arc::clone(&stop), Arc::clone(&acknowledged));
+            tokio::spawn(async move {
+                let mut done = Vec::new();
+                for round in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    done.push(client.call(round).await);
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+                done
+            })
+        });
+        Self { tasks: tasks.collect(), stop, acknowledged, filled }
+    }
+
+    /// Waits until that many more calls were acknowledged.
+    pub async fn progress(&self, calls: u64) {
+        let wanted = self.acknowledged.load(Ordering::SeqCst) + calls;
+        eventually("progress of the clients", async || {
+            let failed = self.tasks.iter().any(JoinHandle::is_finished);
+            (failed || self.acknowledged.load(Ordering::SeqCst) >= wanted).then_some(())
+        })
+        .await;
+        // A client that has failed says why in `finish`; the others would go on for ever.
+        assert!(self.tasks.iter().all(|task| !task.is_finished()), "a client has failed");
+    }
+
+    /// Lets every client finish its call.
+    pub async fn finish(self) -> Ledger {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut all = self.filled;
+        for task in self.tasks {
+            all.extend(task.await.expect("every client got its answers"));
+        }
+        Ledger(all)
+    }
+}
+
+struct Client {
+    name: String,
+    number: u64,
+    http: reqwest::Client,
+    urls: Vec<String>,
+    presence: Presence,
+}
+
+impl Client {
+    /// One call, until it is acknowledged.
+    async fn call(&self, round: u64) -> Acknowledged {
+        let key = format!("{}/{round}", self.name);
+        let amount = 1 + round % 5;
+        let warehouse = |number: u64| format!("W{}", number % WAREHOUSES);
+        let (function, arguments, inbound) = if round % 4 == 3 {
+            let arguments = json!({"warehouse": warehouse(self.number + round), "amount": amount});
+            ("inventory.inbound", arguments, amount)
+        } else {
+            let (from, to) = (warehouse(self.number + round), warehouse(self.number + round * 3 + 1));
+            if from == to {
+                ("inventory.inbound", json!({"warehouse": from, "amount": amount}), amount)
+            } else {
+                ("inventory.transfer", json!({"from": from, "to": to, "amount": amount}), 0)
+            }
+        };
+        let nodes = self.urls.len() as u64;
+        let mut node = usize::try_from((self.number + round) % nodes).expect("a small number");
+        loop {
+            let mark = self.presence.mark(node);
+            let url = format!("{}/v1/functions/{function}", self.urls[node]);
+            let request = self.http.post(url).header("Idempotency-Key", &key).json(&arguments);
+            match send(request).await {
+                Ok(reply) => return Acknowledged::of(key, inbound, &reply),
+                Err(error) => {
+                    let excused = !self.presence.was_up_since(node, mark);
+                    assert!(excused, "node {node} was up all the time and did not answer {key}: {error:?}");
+                }
+            }
+            node = (node + 1) % self.urls.len();
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+impl Acknowledged {
+    fn of(key: String, inbound: u64, reply: &Reply) -> Self {
+        assert_eq!(reply.status, 200, "{key}: {}", reply.text());
+        let body = reply.json();
+        let command = body["command"].as_u64().expect("it changed something");
+        assert_eq!(reply.command(), Some(command), "{reply:?}");
+        Self { key, command, result: body["result"].clone(), inbound }
+    }
+}
+
+impl Ledger {
+    /// How many calls were acknowledged.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Checks that `history` holds each acknowledged call exactly once, at the number and with
+    /// the effect that its caller was told, nothing else, and not one piece of goods too many
+    /// or too few.
+    pub fn assert_kept(&self, history: &History) {
+        let numbers = history.by_request();
+        for Acknowledged { key, command, result, .. } in &self.0 {
+            assert_eq!(numbers.get(key.as_str()), Some(&vec![*command]), "the commands of {key}");
+            let issued = &history.commands()[usize::try_from(*command).expect("a small number") - 1];
+            let put = |at: usize| &issued["effects"][at]["put"]["value"];
+            let told = if result["stock"].is_null() {
+                json!({"from": put(0), "to": put(1)})
+            } else {
+                json!({"stock": put(0)})
+            };
+            assert_eq!(*result, told, "{issued}");
+        }
+        assert_eq!(history.last(), self.0.len() as u64, "every command belongs to a call");
+        let brought: u64 = self.0.iter().map(|call| call.inbound).sum();
+        assert_eq!(history.stock(), brought, "goods were lost or made");
+    }
+}

@@ -1,0 +1,149 @@
+//! What nobody should send to REST. Each row is refused as the page says, and leaves the node
+//! as it was.
+
+use quorate_tests::cluster::{Cluster, DEADLINE, send};
+use reqwest::header::HeaderValue;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+const INBOUND: &str = "/v1/functions/inventory.inbound";
+
+/// A16: catches nonsense that is executed, answered with another status, or that harms the node
+/// that reads it: deep nesting must not end its process.
+#[tokio::test]
+async fn bodies_that_are_refused() {
+    let cluster = Cluster::start("bodies", 3, &[]).await;
+    let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+    let amount = |text: &str| format!("{{\"warehouse\": \"A\", \"amount\": {text}}}");
+    let rows = [
+        (String::new(), 400, "invalid_json"),
+        ("{".to_owned(), 400, "invalid_json"),
+        ("{} {}".to_owned(), 400, "invalid_json"),
+        ("{'a': 1}".to_owned(), 400, "invalid_json"),
+        ("NaN".to_owned(), 400, "invalid_json"),
+        ("\u{feff}{}".to_owned(), 400, "invalid_json"),
+        (deep("[", "]"), 400, "invalid_json"),
+        (deep("{\"a\":", "}"), 400, "invalid_json"),
+        (amount(&deep("[", "]")), 400, "invalid_json"),
+        ("null".to_owned(), 400, "invalid_arguments"),
+        ("[]".to_owned(), 400, "invalid_arguments"),
+        (amount("null"), 400, "invalid_arguments"),
+        (amount("true"), 400, "invalid_arguments"),
+        (amount("\"1\""), 400, "invalid_arguments"),
+        (amount("-0"), 422, "invalid_amount"),
+        (amount("-1"), 422, "invalid_amount"),
+        (amount("0.5"), 422, "invalid_amount"),
+        (amount("9007199254740992"), 422, "invalid_amount"),
+        (amount("18446744073709551616"), 422, "invalid_amount"),
+        (amount("1e400"), 422, "invalid_amount"),
+        (amount(&"9".repeat(10_000)), 422, "invalid_amount"),
+        (format!("{{\"warehouse\": \"{}\", \"amount\": 1}}", "w".repeat(257)), 400, "invalid_arguments"),
+        (format!("{{\"warehouse\": \"{}\", \"amount\": 1}}", "w".repeat(3 << 20)), 413, "body_too_large"),
+    ];
+    let before = cluster.assert_agreement().await;
+    for (node, (body, status, code)) in rows.into_iter().enumerate() {
+        let shown: String = body.chars().take(60).collect();
+        let request = cluster.client().post(cluster.url(node % 3, INBOUND)).body(body);
+        let reply = send(request.header("Content-Type", "application/json")).await;
+        let reply = reply.unwrap_or_else(|error| panic!("{shown}: {error:?}"));
+        assert_eq!(reply.status, status, "{shown}: {}", reply.text());
+        reply.assert_problem(status, code);
+    }
+    assert_eq!(cluster.assert_agreement().await, before, "nonsense was executed");
+    for node in 0..cluster.size() {
+        let reply = cluster.call(node, "inventory.inbound", &json!({"warehouse": "A", "amount": 1})).await;
+        assert_eq!(reply.status, 200, "node {node} serves as before: {}", reply.text());
+    }
+}
+
+/// Catches headers, paths and methods that are guessed at instead of refused.
+#[tokio::test]
+async fn requests_that_are_refused() {
+    let cluster = Cluster::start("requests", 3, &[]).await;
+    let node = cluster.follower().await;
+    let good = json!({"warehouse": "A", "amount": 1});
+    let long = "k".repeat(129);
+    let headers: &[(&'static str, &[u8], u16, &str)] = &[
+        ("Idempotency-Key", b"", 400, "invalid_idempotency_key"),
+        ("Idempotency-Key", b"two words", 400, "invalid_idempotency_key"),
+        ("Idempotency-Key", b"caf\xc3\xa9", 400, "invalid_idempotency_key"),
+        ("Idempotency-Key", b"\xff", 400, "invalid_idempotency_key"),
+        ("Idempotency-Key", long.as_bytes(), 400, "invalid_idempotency_key"),
+        ("Prefer", b"wait=-1", 400, "invalid_prefer"),
+        ("Prefer", b"wait=1.5", 400, "invalid_prefer"),
+        ("Prefer", b"wait=soon", 400, "invalid_prefer"),
+        ("Prefer", b"wait=999999999999999999999", 400, "invalid_prefer"),
+        ("Prefer", b"wait=61", 400, "invalid_prefer"),
+        ("Content-Type", b"text/plain", 415, "unsupported_media_type"),
+        ("Content-Encoding", b"gzip", 415, "unsupported_media_type"),
+    ];
+    for (name, value, status, code) in headers {
+        let request = cluster.client().post(cluster.url(node, INBOUND)).json(&good);
+        let value = HeaderValue::from_bytes(value).expect("HTTP allows it");
+        let reply = send(request.header(*name, value)).await.expect("a living node answers");
+        assert_eq!(reply.status, *status, "{name}: {}", reply.text());
+        reply.assert_problem(*status, code);
+    }
+    let key_too_long = format!("/v1/state/{}", "k".repeat(1025));
+    for (path, status, code) in [
+        (key_too_long.as_str(), 400, "invalid_key"),
+        ("/v1/state/%ff", 400, "invalid_path"),
+        ("/v1/state/%zz", 400, "invalid_path"),
+        ("/v1/state/k?conistency=local", 400, "invalid_query"),
+        ("/v1/state/k?min_command=-1", 400, "invalid_query"),
+        ("/v1/state?limit=1001", 400, "invalid_query"),
+        ("/v1/commands?from=x", 400, "invalid_query"),
+        ("/v1/commands?from=18446744073709551616", 400, "invalid_query"),
+        ("/v1/nothing", 404, "unknown_route"),
+    ] {
+        let reply = cluster.get(node, path).await;
+        assert_eq!(reply.status, status, "{path}: {}", reply.text());
+        reply.assert_problem(status, code);
+    }
+    let reply = send(cluster.client().get(cluster.url(node, INBOUND))).await.expect("a living node answers");
+    assert_eq!(reply.status, 405, "{}", reply.text());
+    let value = vec![b'x'; (1 << 20) + 1];
+    let put = cluster.client().put(cluster.url(node, "/v1/state/large")).body(value);
+    send(put).await.expect("a living node answers").assert_problem(413, "body_too_large");
+    let calls: Vec<_> = (0..1001).map(|_| json!({"function": "kv.increment", "arguments": {"key": "n"}})).collect();
+    let batch = cluster.client().post(cluster.url(node, "/v1/calls")).json(&calls);
+    send(batch).await.expect("a living node answers").assert_problem(413, "too_many_calls");
+    assert_eq!(cluster.assert_agreement().await.last(), 0, "something of it was executed");
+}
+
+/// Catches a caller of half a request, or of none, who holds up the others, and bytes that are
+/// not HTTP and end more than their own connection.
+#[tokio::test]
+async fn connections_that_say_nothing_useful() {
+    let cluster = Cluster::start("connections", 3, &[]).await;
+    let node = cluster.leader().await;
+    let connect = async || TcpStream::connect(cluster.http_address(node)).await.expect("it listens");
+    let mut idle = Vec::new();
+    for start in [&b""[..], b"POST ", b"POST /v1/functions/kv.put HTTP/1.1\r\nContent-Length: 100\r\n\r\n{"] {
+        for _ in 0..20 {
+            let mut stream = connect().await;
+            stream.write_all(start).await.expect("it is read");
+            idle.push(stream);
+        }
+    }
+    for garbage in
+        [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"GET / HTTP/9.9\r\n\r\n", &[0; 4096], b"\r\n\r\n"]
+    {
+        let mut stream = connect().await;
+        stream.write_all(garbage).await.expect("it is read");
+        stream.shutdown().await.expect("it is open");
+        let mut answer = Vec::new();
+        // A reset is an end too.
+        let end = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        let _ = end.expect("the connection is ended");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    for node in 0..cluster.size() {
+        let reply = cluster.call(node, "inventory.inbound", &json!({"warehouse": "A", "amount": 1})).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    drop(idle);
+    assert_eq!(cluster.assert_agreement().await.last(), 3, "half a request was executed");
+}

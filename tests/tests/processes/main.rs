@@ -1,0 +1,17 @@
+//! Three real processes over REST: what a caller is promised, while nodes are killed, frozen,
+//! stopped and given nonsense. Claims 7 to 12 of the patent are the method twins of 1 to 6, so
+//! an item such as A1h is shown for both here.
+//!
+//! The harness is `quorate_tests::cluster`. The binary must be built: `cargo xtask test` does it.
+#![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
+
+mod crashes;
+mod frozen;
+mod hostile;
+mod modes;
+mod peers;
+mod reads;
+mod retries;
+mod stops;
+mod surface;
+mod unavailable;

@@ -1,0 +1,92 @@
+//! One key, one effect (S-23).
+
+use quorate_tests::cluster::{Cluster, eventually, send};
+use serde_json::{Value, json};
+
+/// S-23, A11: catches a retry that takes effect again, or gets another answer, at another node,
+/// at the next leader, or after a restart of all nodes.
+#[tokio::test]
+async fn a_retry_has_one_effect_before_and_after_the_leader_is_killed() {
+    let mut cluster = Cluster::start("retries", 3, &[]).await;
+    let arguments = json!({"warehouse": "A", "amount": 5});
+    let first = cluster.call_once(0, "the key", "inventory.inbound", &arguments).await;
+    first.assert_problem(400, "invalid_idempotency_key");
+    let first = cluster.call_once(0, "the-key", "inventory.inbound", &arguments).await;
+    assert!(first.status == 200 && !first.replayed(), "{first:?}");
+    assert_eq!(first.json(), json!({"command": 1, "result": {"stock": 5}}));
+    // So that an answer made from the present state would be another one.
+    assert_eq!(cluster.call(0, "inventory.inbound", &arguments).await.json()["result"], json!({"stock": 10}));
+    let check = async |cluster: &Cluster, when: &str| {
+        for node in cluster.living() {
+            let again = cluster.call_once(node, "the-key", "inventory.inbound", &arguments).await;
+            assert!(again.status == 200 && again.replayed(), "{when}, node {node}: {again:?}");
+            assert_eq!(again.json(), first.json(), "{when}, node {node}");
+            let other = json!({"warehouse": "A", "amount": 6});
+            let other = cluster.call_once(node, "the-key", "inventory.inbound", &other).await;
+            other.assert_problem(422, "idempotency_key_reused");
+            let other = cluster.call_once(node, "the-key", "inventory.outbound", &arguments).await;
+            other.assert_problem(422, "idempotency_key_reused");
+            let stored = cluster.get(node, "/v1/calls/the-key").await;
+            assert_eq!((stored.status, stored.json()), (200, first.json()), "{when}, node {node}");
+        }
+    };
+    check(&cluster, "at once").await;
+    let leader = cluster.leader().await;
+    cluster.kill9(leader);
+    check(&cluster, "after the leader was killed").await;
+    cluster.boot(leader);
+    cluster.wait_ready().await;
+    check(&cluster, "after it came back").await;
+    for node in 0..cluster.size() {
+        cluster.kill9(node);
+    }
+    cluster.boot_all();
+    cluster.wait_ready().await;
+    check(&cluster, "after all were killed").await;
+    let history = cluster.assert_agreement().await;
+    assert_eq!(history.by_request()["the-key"], [1]);
+    assert_eq!((history.last(), history.stock()), (2, 10));
+}
+
+/// S-23: catches two copies of one call that both execute because they came at the same time
+/// through different nodes, with the leader killed in the middle; and a body that is taken for
+/// another one because of its white space or the order of its fields.
+#[tokio::test]
+async fn copies_at_the_same_time_have_one_effect() {
+    let mut cluster = Cluster::start("copies", 3, &[]).await;
+    let spellings = [
+        r#"{"warehouse":"A","amount":3}"#,
+        r#"{"amount": 3, "warehouse": "A"}"#,
+        "{\"warehouse\":\n\"\\u0041\",\"amount\":3}",
+    ];
+    let leader = cluster.leader().await;
+    let survivors: Vec<usize> = (0..cluster.size()).filter(|node| *node != leader).collect();
+    let mut copies = Vec::new();
+    for key in 0..30 {
+        for (copy, body) in spellings.into_iter().enumerate() {
+            let url = cluster.url(survivors[copy % 2], "/v1/functions/inventory.inbound");
+            let request = cluster.client().post(url).header("Idempotency-Key", format!("copy-{key}")).body(body);
+            copies.push((key, tokio::spawn(send(request.header("Content-Type", "application/json")))));
+        }
+        if key == 15 {
+            // Some are answered by now, some are in flight.
+            let answered = async || copies.iter().any(|(_, copy)| copy.is_finished()).then_some(());
+            eventually("a first answer", answered).await;
+            cluster.kill9(leader);
+        }
+    }
+    let mut answers: std::collections::BTreeMap<i32, Value> = std::collections::BTreeMap::new();
+    for (key, copy) in copies {
+        let reply = copy.await.expect("no panic").expect("a living node answers");
+        assert_eq!(reply.status, 200, "copy-{key}: {}", reply.text());
+        let body = reply.json();
+        assert_eq!(*answers.entry(key).or_insert_with(|| body.clone()), body, "copy-{key} has two answers");
+    }
+    cluster.boot(leader);
+    cluster.wait_ready().await;
+    let history = cluster.assert_agreement().await;
+    assert_eq!((history.last(), history.stock()), (30, 90));
+    for (key, answer) in answers {
+        assert_eq!(json!(history.by_request()[format!("copy-{key}").as_str()]), json!([answer["command"]]));
+    }
+}

@@ -1,0 +1,120 @@
+//! How a node ends: as asked, or because it may not run like this.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use quorate_tests::cluster::{Cluster, eventually, send};
+use serde_json::json;
+
+/// Catches a stop that loses or refuses what was in flight, leaves the others to wait for a
+/// timeout, or does not exit with 0.
+#[tokio::test]
+async fn sigterm_finishes_hands_over_and_exits_with_0() {
+    let mut cluster = Cluster::start("stops", 3, &[]).await;
+    let mut calls = 0;
+    for round in 0..3 {
+        let leader = cluster.leader().await;
+        let mut waiting = Vec::new();
+        for call in 0..30 {
+            let url = cluster.url(call % 3, "/v1/functions/inventory.inbound");
+            let request = cluster.client().post(url).json(&json!({"warehouse": "A", "amount": 1}));
+            let key = format!("{round}/{call}");
+            waiting.push((call % 3, key.clone(), tokio::spawn(send(request.header("Idempotency-Key", key)))));
+            calls += 1;
+        }
+        // One answer: by now the others are on their way.
+        eventually("a first answer", async || waiting.iter().any(|(_, _, task)| task.is_finished()).then_some(()))
+            .await;
+        let asked = Instant::now();
+        cluster.terminate(leader);
+        let survivor = (leader + 1) % 3;
+        let reply = cluster.call(survivor, "kv.put", &json!({"key": "k", "value": round})).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert!(asked.elapsed() < Duration::from_secs(5), "no successor for {:?}", asked.elapsed());
+        calls += 1;
+        for (node, key, task) in waiting {
+            match task.await.expect("no panic") {
+                Ok(reply) if reply.status == 200 => continue,
+                // Not taken any more; nothing was executed.
+                Ok(reply) if node == leader => reply.assert_problem(503, "stopping"),
+                Err(_) if node == leader => {}
+                other => panic!("{key} at node {node}: {other:?}"),
+            }
+            let goods = json!({"warehouse": "A", "amount": 1});
+            assert_eq!(cluster.call_once(survivor, &key, "inventory.inbound", &goods).await.status, 200);
+        }
+        let status = cluster.ended(leader).await;
+        assert_eq!(status.code(), Some(0), "round {round}: {status}");
+        cluster.logged(leader, &["stopped"]).await;
+        cluster.boot(leader);
+        cluster.wait_ready().await;
+    }
+    let history = cluster.assert_agreement().await;
+    assert_eq!((history.last(), history.stock()), (calls, 90));
+}
+
+/// Exit code and standard error of something that must not run.
+async fn refused(mut command: Command) -> (Option<i32>, String) {
+    let output =
+        tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("the binary runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// S-16: catches a node that takes another node's votes for its own, or another cluster's data.
+#[tokio::test]
+async fn the_data_of_another_node_is_refused() {
+    let mut cluster = Cluster::start("data", 3, &[]).await;
+    assert_eq!(cluster.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.status, 200);
+    cluster.terminate(0);
+    assert_eq!(cluster.ended(0).await.code(), Some(0));
+    cluster.terminate(1);
+    assert_eq!(cluster.ended(1).await.code(), Some(0));
+    let directory = cluster.data_dir(0);
+    let data_dir = format!("node.data_dir={}", directory.display());
+    let set = |mut command: Command, setting: &str| {
+        command.arg("--set").arg(setting);
+        command
+    };
+    let other_cluster = set(cluster.command(0), "cluster.name=another");
+    for (command, says) in [(set(cluster.command(1), &data_dir), "\"b\""), (other_cluster, "\"another\"")] {
+        let (code, error) = refused(command).await;
+        let line = error.lines().last().unwrap_or_default();
+        assert_eq!(code, Some(1), "{error}");
+        for part in [says, directory.to_str().expect("a plain path"), "\"a\""] {
+            assert!(line.contains(part), "{part} is missing in: {error}");
+        }
+    }
+    // Data that a running node holds, with ports that are free.
+    let http = format!("listen.http={}", cluster.http_address(0));
+    let peer = format!("listen.peer={}", cluster.peer_address(0));
+    let (code, error) = refused(set(set(cluster.command(2), &http), &peer)).await;
+    let held = cluster.data_dir(2);
+    assert!(code == Some(1) && error.contains(held.to_str().expect("a plain path")), "{code:?}: {error}");
+    cluster.boot_all();
+    cluster.wait_ready().await;
+    assert_eq!(cluster.assert_agreement().await.last(), 1, "nothing was harmed");
+}
+
+/// Catches a wrong configuration that exits with another code than 2, or whose line does not
+/// name the key, the value and what would be right.
+#[tokio::test]
+async fn what_cannot_be_is_refused_with_2() {
+    let mut cluster = Cluster::new("wrong", 3, &[]);
+    cluster.boot(0);
+    cluster.logged(0, &["the node runs"]).await;
+    let taken = |address: std::net::SocketAddr| address.to_string();
+    let (http, peer) = (taken(cluster.http_address(0)), taken(cluster.peer_address(0)));
+    for (setting, says) in [
+        ("protocol.windw=5".to_owned(), vec!["protocol.windw", "unknown key", "window"]),
+        ("protocol.window=none".to_owned(), vec!["protocol.window", "\"none\"", "from 1 to 65536"]),
+        (format!("listen.http={http}"), vec!["listen.http", http.as_str(), "another port"]),
+        (format!("listen.peer={peer}"), vec!["listen.peer", peer.as_str(), "another port"]),
+    ] {
+        let mut command = cluster.command(1);
+        command.arg("--set").arg(&setting);
+        let (code, error) = refused(command).await;
+        assert_eq!(code, Some(2), "{setting}: {error}");
+        assert!(error.lines().count() == 1 && says.iter().all(|part| error.contains(part)), "{setting}: {error}");
+    }
+    assert!(!cluster.data_dir(1).exists(), "a node that may not run makes no data");
+}

@@ -1,0 +1,187 @@
+//! Functions, values and refusals, through every node.
+
+use quorate_tests::cluster::{Cluster, Reply, send};
+use serde_json::{Value, json};
+
+fn assert_done(reply: &Reply, result: &Value) -> u64 {
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let body = reply.json();
+    assert_eq!(body["result"], *result, "{body}");
+    assert_eq!(reply.header("Content-Type"), "application/json");
+    assert!(!reply.header("Quorate-Node").is_empty() && !reply.replayed(), "{reply:?}");
+    let command = reply.command().expect("every call says which state it left");
+    assert!(body["command"].is_null() || body["command"] == command, "{reply:?}");
+    command
+}
+
+/// A1b, A16: catches a node that does not pass a call on to the leader, a function that decides
+/// something else than its page says, a number that is skipped or given twice (A1a), and a
+/// replica that ends with another state (A1l).
+#[tokio::test]
+async fn every_function_through_every_node() {
+    let cluster = Cluster::start("functions", 3, &[]).await;
+    let mut commands = 0;
+    for node in 0..cluster.size() {
+        let names = cluster.get(node, "/v1/functions").await.json();
+        let names: Vec<&str> =
+            names["functions"].as_array().expect("a list").iter().filter_map(|f| f["name"].as_str()).collect();
+        let (a, b, item) = (format!("A{node}"), format!("B{node}"), format!("item{node}"));
+        let key = format!("key/{node}");
+        let calls = [
+            ("inventory.inbound", json!({"warehouse": a, "amount": 500}), json!({"stock": 500})),
+            ("inventory.transfer", json!({"from": a, "to": b, "amount": 100}), json!({"from": 400, "to": 100})),
+            ("inventory.outbound", json!({"warehouse": b, "amount": 100}), json!({"stock": 0})),
+            ("inventory.inbound", json!({"warehouse": a, "amount": 7, "item": item}), json!({"stock": 7})),
+            ("kv.put", json!({"key": key, "value": {"n": 1}}), json!({})),
+            ("kv.compare_and_set", json!({"key": key, "expected": commands + 5, "value": 41}), json!({})),
+            ("kv.increment", json!({"key": key}), json!({"value": 42})),
+            ("kv.increment", json!({"key": key, "by": -50}), json!({"value": -8})),
+            ("kv.delete", json!({"key": key}), json!({"deleted": true})),
+        ];
+        for (function, arguments, result) in &calls {
+            assert!(names.contains(function), "{function} is not among {names:?}");
+            let reply = cluster.call(node, function, arguments).await;
+            commands += 1;
+            assert_eq!(assert_done(&reply, result), commands, "{function} {arguments}");
+            assert_eq!(reply.json()["command"], commands);
+        }
+        // Nothing to delete: no command, and the number of the state that this was seen in.
+        let nothing = cluster.call(node, "kv.delete", &json!({"key": key})).await;
+        assert_eq!(assert_done(&nothing, &json!({"deleted": false})), commands);
+        assert!(nothing.json()["command"].is_null(), "{nothing:?}");
+    }
+    let history = cluster.assert_agreement().await;
+    assert_eq!(history.last(), commands);
+    let first = &history.commands()[0];
+    assert_eq!(first["function"], "inventory.inbound", "{first}");
+    assert_eq!(first["effects"], json!([{"put": {"key": "inventory/goods/A0", "value": 500}}]));
+    let times: Vec<&str> = history.commands().iter().map(|command| command["time"].as_str().expect("text")).collect();
+    assert!(times.is_sorted(), "time goes backwards: {times:?}");
+}
+
+/// A16: catches a refusal with another status or code than the page says, and one that left an
+/// effect or a number behind (S-08, S-09).
+#[tokio::test]
+async fn every_refusal_through_every_node() {
+    let cluster = Cluster::start("refusals", 3, &[]).await;
+    let most = 9_007_199_254_740_991_u64;
+    for (function, arguments) in [
+        ("inventory.inbound", json!({"warehouse": "full", "amount": most})),
+        ("inventory.inbound", json!({"warehouse": "A", "amount": 5})),
+        ("kv.put", json!({"key": "text", "value": "x"})),
+        ("kv.put", json!({"key": "top", "value": i64::MAX})),
+    ] {
+        assert_eq!(cluster.call(0, function, &arguments).await.status, 200);
+    }
+    let before = cluster.assert_agreement().await;
+    let refusals = [
+        ("inventory.inbound", json!({"warehouse": "A", "amount": 0}), 422, "invalid_amount"),
+        ("inventory.inbound", json!({"warehouse": "A", "amount": -1}), 422, "invalid_amount"),
+        ("inventory.inbound", json!({"warehouse": "A", "amount": 1.5}), 422, "invalid_amount"),
+        ("inventory.inbound", json!({"warehouse": "A", "amount": most + 1}), 422, "invalid_amount"),
+        ("inventory.inbound", json!({"warehouse": "full", "amount": 1}), 422, "invalid_amount"),
+        ("inventory.outbound", json!({"warehouse": "A", "amount": 6}), 422, "insufficient_stock"),
+        ("inventory.outbound", json!({"warehouse": "never", "amount": 1}), 422, "insufficient_stock"),
+        ("inventory.transfer", json!({"from": "A", "to": "B", "amount": 6}), 422, "insufficient_stock"),
+        ("inventory.transfer", json!({"from": "A", "to": "A", "amount": 1}), 422, "same_warehouse"),
+        ("inventory.transfer", json!({"from": "A", "to": "full", "amount": 1}), 422, "invalid_amount"),
+        ("kv.compare_and_set", json!({"key": "text", "expected": 0, "value": 1}), 422, "version_mismatch"),
+        ("kv.compare_and_set", json!({"key": "none", "expected": 1, "value": 1}), 422, "version_mismatch"),
+        ("kv.increment", json!({"key": "text"}), 422, "not_a_number"),
+        ("kv.increment", json!({"key": "top"}), 422, "overflow"),
+        ("kv.put", json!({"key": "k", "value": 1, "if_match": [999]}), 412, "precondition_failed"),
+        ("inventory.inbound", json!({"warehouse": "A", "amount": "5"}), 400, "invalid_arguments"),
+        ("inventory.inbound", json!({"warehouse": 5, "amount": 5}), 400, "invalid_arguments"),
+        ("inventory.inbound", json!({"amount": 5}), 400, "invalid_arguments"),
+        ("inventory.inbound", json!({"warehouse": "A", "amount": 5, "more": 1}), 400, "invalid_arguments"),
+        ("inventory.inbound", json!({"warehouse": "a/b", "amount": 5}), 400, "invalid_arguments"),
+        ("inventory.inbound", json!([1]), 400, "invalid_arguments"),
+        ("kv.increment", json!({"key": "n", "by": 1.5}), 400, "invalid_arguments"),
+        ("kv.put", json!({"key": "k".repeat(1025), "value": 1}), 400, "invalid_arguments"),
+        ("kv.put", json!({"key": "", "value": 1}), 400, "invalid_arguments"),
+        ("kv.nothing", json!({}), 404, "unknown_function"),
+    ];
+    for node in 0..cluster.size() {
+        for (function, arguments, status, code) in &refusals {
+            cluster.call(node, function, arguments).await.assert_problem(*status, code);
+        }
+    }
+    assert_eq!(cluster.assert_agreement().await, before, "a refusal left something behind");
+}
+
+/// Catches calls of one request that are mixed up, stop at the first refusal, or are told to
+/// have the wrong outcome; and a stored outcome that another node does not know.
+#[tokio::test]
+async fn many_calls_in_one_request() {
+    let cluster = Cluster::start("batch", 3, &[]).await;
+    let follower = cluster.follower().await;
+    let calls = json!([
+        {"function": "inventory.inbound", "arguments": {"warehouse": "A", "amount": 10}, "idempotency_key": "in"},
+        {"function": "inventory.outbound", "arguments": {"warehouse": "A", "amount": 11}},
+        {"function": "inventory.outbound", "arguments": {"warehouse": "A", "amount": 4}, "idempotency_key": "out"},
+        {"function": "nothing", "arguments": {}},
+        {"function": "inventory.inbound", "arguments": {"warehouse": "A", "amount": 10}, "idempotency_key": "bad key"},
+    ]);
+    let ask = || send(cluster.client().post(cluster.url(follower, "/v1/calls")).json(&calls));
+    let reply = ask().await.expect("a living node answers");
+    assert_eq!((reply.status, reply.command()), (200, Some(2)), "{}", reply.text());
+    let outcomes = reply.json();
+    assert_eq!(outcomes[0], json!({"status": 200, "command": 1, "result": {"stock": 10}}));
+    assert_eq!((&outcomes[1]["status"], &outcomes[1]["code"]), (&json!(422), &json!("insufficient_stock")));
+    assert_eq!(outcomes[2], json!({"status": 200, "command": 2, "result": {"stock": 6}}));
+    assert_eq!((&outcomes[3]["status"], &outcomes[3]["code"]), (&json!(404), &json!("unknown_function")));
+    assert_eq!((&outcomes[4]["status"], &outcomes[4]["code"]), (&json!(400), &json!("invalid_idempotency_key")));
+    let again = ask().await.expect("a living node answers").json();
+    assert_eq!(again[0], json!({"status": 200, "replayed": true, "command": 1, "result": {"stock": 10}}));
+    assert_eq!(again[2], json!({"status": 200, "replayed": true, "command": 2, "result": {"stock": 6}}));
+    for node in 0..cluster.size() {
+        let stored = cluster.get(node, "/v1/calls/out").await;
+        assert!(stored.status == 200 && stored.replayed(), "{stored:?}");
+        assert_eq!(stored.json(), json!({"command": 2, "result": {"stock": 6}}));
+        cluster.get(node, "/v1/calls/never").await.assert_problem(404, "unknown_call");
+    }
+    assert_eq!(cluster.assert_agreement().await.last(), 2);
+}
+
+/// Catches values that come back changed, versions that are not the command's number, and
+/// preconditions that are not kept or are decided by a replica's own state.
+#[tokio::test]
+async fn values_by_key() {
+    let cluster = Cluster::start("values", 3, &[]).await;
+    let path = |key: &str| format!("/v1/state/{key}");
+    let put = async |node: usize, key: &str, value: &[u8], condition: Option<(&str, &str)>| {
+        let mut request = cluster.client().put(cluster.url(node, &path(key))).body(value.to_vec());
+        if let Some((name, tag)) = condition {
+            request = request.header(name, tag);
+        }
+        send(request).await.expect("a living node answers")
+    };
+    let all = [0, 1, 2];
+    assert_eq!(put(0, "a/b", b"{\"n\": 1}", None).await.header("ETag"), "\"1\"");
+    assert_eq!(put(1, "bytes", b"\xff\x00", Some(("If-None-Match", "*"))).await.header("ETag"), "\"2\"");
+    for node in all {
+        let json = cluster.get(node, &path("a%2Fb")).await;
+        let seen = (json.status, json.text(), json.header("ETag"), json.header("Content-Type"));
+        assert_eq!(seen, (200, "{\"n\": 1}".to_owned(), "\"1\"", "application/json"));
+        let bytes = cluster.get(node, &path("bytes")).await;
+        let seen = (&bytes.body[..], bytes.header("ETag"), bytes.header("Content-Type"));
+        assert_eq!(seen, (&b"\xff\x00"[..], "\"2\"", "application/octet-stream"));
+        let page = cluster.get(node, "/v1/state?prefix=b&limit=1").await.json();
+        let entry = json!({"key": "bytes", "value": {"base64": "/wA="}, "version": 2});
+        assert_eq!(page, json!({"entries": [entry], "next": null}));
+        put(node, "a/b", b"2", Some(("If-Match", "\"7\""))).await.assert_problem(412, "precondition_failed");
+        put(node, "a/b", b"2", Some(("If-None-Match", "*"))).await.assert_problem(412, "precondition_failed");
+        put(node, "absent", b"2", Some(("If-Match", "*"))).await.assert_problem(412, "precondition_failed");
+        cluster.get(node, &path("absent")).await.assert_problem(404, "unknown_key");
+    }
+    assert_eq!(put(2, "a/b", b"2", Some(("If-Match", "\"1\""))).await.json()["command"], 3);
+    let delete = async |node: usize| {
+        send(cluster.client().delete(cluster.url(node, &path("bytes")))).await.expect("a living node answers").json()
+    };
+    assert_eq!(delete(1).await, json!({"command": 4, "result": {"deleted": true}}));
+    assert_eq!(delete(2).await, json!({"command": null, "result": {"deleted": false}}));
+    for node in all {
+        cluster.get(node, &path("bytes")).await.assert_problem(404, "unknown_key");
+    }
+    assert_eq!(cluster.assert_agreement().await.last(), 4);
+}

@@ -1,0 +1,72 @@
+//! Without a majority, and beyond the limits.
+
+use quorate_tests::cluster::{Cluster, eventually, send};
+use serde_json::json;
+
+/// A6, S-22: catches a node without a majority that acknowledges a call, answers a linearizable
+/// read, calls an open outcome final, or is not there again once the majority is.
+#[tokio::test]
+async fn without_a_majority_nothing_is_claimed() {
+    let mut cluster = Cluster::start("minority", 3, &[]).await;
+    let put = |value: i32| json!({"key": "k", "value": value});
+    assert_eq!(cluster.call(0, "kv.put", &put(1)).await.status, 200);
+    let leader = cluster.leader().await;
+    let others: Vec<usize> = (0..cluster.size()).filter(|node| *node != leader).collect();
+    for node in &others {
+        cluster.kill9(*node);
+    }
+    let call = async |cluster: &Cluster, key: &str| {
+        let url = cluster.url(leader, "/v1/functions/kv.put");
+        let request = cluster.client().post(url).header("Prefer", "wait=1").header("Idempotency-Key", key);
+        send(request.json(&put(2))).await.expect("a living node answers")
+    };
+    // At once, when it may still believe that it leads, and later, when it must know better.
+    let early = call(&cluster, "early").await;
+    eventually("a node that is not ready", async || (cluster.get(leader, "/readyz").await.status == 503).then_some(()))
+        .await;
+    let late = call(&cluster, "late").await;
+    for reply in [&early, &late] {
+        let problem = reply.json();
+        let outcome = problem["outcome"].as_str().expect("every error says it");
+        assert!([(504, "unknown"), (503, "not_executed")].contains(&(reply.status, outcome)), "{problem}");
+        assert!(!reply.header("Retry-After").is_empty(), "{reply:?}");
+    }
+    let read = cluster.client().get(cluster.url(leader, "/v1/state/k")).header("Prefer", "wait=1");
+    let read = send(read).await.expect("a living node answers");
+    assert_eq!((read.status, &read.json()["outcome"]), (503, &json!("not_executed")), "{}", read.text());
+    let local = cluster.get(leader, "/v1/state/k?consistency=local").await;
+    assert_eq!((local.status, local.text()), (200, "1".to_owned()));
+    assert_eq!(cluster.get(leader, "/livez").await.status, 200, "it lives all the same");
+    let verbose = cluster.get(leader, "/readyz?verbose").await;
+    assert!(verbose.text().contains("[-]leader failed"), "{}", verbose.text());
+    cluster.boot_all();
+    cluster.wait_ready().await;
+    for key in ["early", "late"] {
+        let again = cluster.call_once(others[0], key, "kv.put", &put(2)).await;
+        assert_eq!(again.status, 200, "{}", again.text());
+    }
+    let history = cluster.assert_agreement().await;
+    let numbers = history.by_request();
+    assert_eq!((numbers["early"].len(), numbers["late"].len(), history.last()), (1, 1, 3));
+}
+
+/// Catches a limit that is not kept, or a caller beyond it who is not told to come again.
+#[tokio::test]
+async fn too_many_calls_are_told_so() {
+    let cluster = Cluster::start("many", 3, &["limits.calls_in_flight=1"]).await;
+    let node = cluster.follower().await;
+    let arguments = json!({"warehouse": "A", "amount": 5});
+    let url = cluster.url(node, "/v1/functions/inventory.outbound");
+    let request = cluster.client().post(url).header("Prefer", "wait=40").json(&arguments);
+    let waiting = tokio::spawn(send(request));
+    eventually("a call in flight", async || {
+        (cluster.metric(node, "quorate_gateway_calls_in_flight").await > 0.5).then_some(())
+    })
+    .await;
+    cluster.call(node, "inventory.inbound", &arguments).await.assert_problem(429, "overloaded");
+    let other = (node + 1) % cluster.size();
+    assert_eq!(cluster.call(other, "inventory.inbound", &arguments).await.status, 200);
+    assert_eq!(waiting.await.expect("no panic").expect("a living node answers").status, 200);
+    assert_eq!(cluster.call(node, "inventory.inbound", &arguments).await.status, 200, "there is room again");
+    cluster.assert_agreement().await;
+}
