@@ -28,7 +28,7 @@ pub use history::History;
 pub use http::{Reply, client, send};
 pub use load::{Ledger, Load};
 pub use presence::Presence;
-pub use tap::{Damage, Tap};
+pub use tap::{Damage, Link, Tap, Taps};
 
 /// Longer than anything here takes on a busy machine; only a failing test waits so long.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -53,6 +53,8 @@ pub struct Settings {
     pub window: u64,
     /// `BeginBallot` rounds under way before commands are gathered.
     pub rounds_in_flight: u64,
+    /// Bytes in one `BeginBallot` beyond its first command; 1 puts every command into its own.
+    pub run_bytes: usize,
     /// Whether what the roles of one node tell each other waits, in order, until
     /// [`World::run_local`]. Otherwise it is handled at once.
     pub local_delays: bool,
@@ -67,6 +69,7 @@ impl Default for Settings {
             learn_from: LearnFrom::Leader,
             window: 64,
             rounds_in_flight: 2,
+            run_bytes: 1 << 20,
             local_delays: false,
             retention: Duration::from_secs(24 * 3600),
         }
@@ -94,8 +97,11 @@ pub struct World {
     events: Vec<Event>,
     cuts: BTreeMap<NodeId, Cut>,
     checks: Checks,
-    watch: Option<Box<dyn Fn(&Node)>>,
+    watch: Option<Watch>,
 }
+
+/// Looks at a node, and panics when it sees what must not be.
+type Watch = Box<dyn Fn(&Node)>;
 
 /// No test needs more deliveries than this to come to rest; beyond it messages go in circles.
 const DELIVERIES_MAX: usize = 100_000;
@@ -216,6 +222,7 @@ impl World {
 
     /// A linearizable read at `via` asks `to` for its number.
     pub fn read_barrier(&mut self, via: NodeId, to: NodeId, id: u64) {
+        self.checks.reads(id);
         self.send(via, to, Message::Leader(ToLeader::ReadBarrier(ReadBarrier { id })));
     }
 

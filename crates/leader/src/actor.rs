@@ -6,21 +6,18 @@
 //! connections, because each of a call's steps wakes the next: on one thread that is a function
 //! call. It blocks only in the rare sync of `last_tried`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use functions::Registry;
-use metrics::{Counter, Gauge};
-use protocol::{
-    Ballot, CommandBody, CommandNumber, Entry, Key, Message, NodeId, Now, RequestId, StateError, StateView,
-    StoredOutcome, Timestamp,
-};
+use functions::{Failure, Registry};
+use protocol::{Ballot, CommandNumber, Message, NodeId, Now};
 use storage::{LogRecord, LogStore, StateStore};
-use tracing::{error, info, warn};
+use tracing::error;
 
-use crate::core::{Effect, IgnoreReason, Input, Leader, LeaderView, Load, Machine, Note, PoolJob, World};
+use crate::core::{Effect, Input, Leader, PoolJob, World};
+use crate::machine::{StoredMachine, run_on_snapshot, without_result};
+use crate::report::{Meters, log};
 
 /// One input for the core.
 #[derive(actix::Message)]
@@ -169,7 +166,7 @@ impl LeaderActor {
             let run = move || run_on_snapshot(function.as_ref(), &job, state.as_ref());
             let execution = tokio::task::spawn_blocking(run)
                 .await
-                .unwrap_or_else(|error| without_result(functions::Failure::Panicked(error.to_string())));
+                .unwrap_or_else(|error| without_result(Failure::Panicked(error.to_string())));
             _ = actor.send(Deliver(Input::PoolDone { job: id, execution: Box::new(execution) })).await;
         });
     }
@@ -185,75 +182,6 @@ fn record(effect: &Effect) -> Option<LogRecord> {
         | Effect::Note(_)
         | Effect::Ignored(_)
         | Effect::Failed(_) => None,
-    }
-}
-
-fn run_on_snapshot(
-    function: &dyn functions::Function,
-    job: &PoolJob,
-    state: &dyn StateStore,
-) -> functions::Execution {
-    match state.snapshot() {
-        Ok(snapshot) => {
-            let view = LeaderView::new(&job.overlay, snapshot.as_ref(), snapshot.at());
-            functions::run(function, &view, job.now, job.entropy, &job.arguments)
-        }
-        Err(error) => without_result(functions::Failure::State(StateError(error.to_string()))),
-    }
-}
-
-fn without_result(failure: functions::Failure) -> functions::Execution {
-    functions::Execution { result: Err(failure), effects: Vec::new(), reads: functions::ReadSet::default() }
-}
-
-/// The metrics of every turn, looked up once.
-struct Meters {
-    unissued: Gauge,
-    oldest_unissued: Gauge,
-    kept_calls: Gauge,
-    held_replies: Gauge,
-    ignored: BTreeMap<IgnoreReason, Counter>,
-}
-
-impl Meters {
-    fn new() -> Self {
-        Self {
-            unissued: metrics::gauge!("quorate_leader_unissued_commands"),
-            oldest_unissued: metrics::gauge!("quorate_leader_oldest_unissued_age_seconds"),
-            kept_calls: metrics::gauge!("quorate_leader_kept_calls"),
-            held_replies: metrics::gauge!("quorate_leader_held_replies"),
-            ignored: BTreeMap::new(),
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and these are small")]
-    fn set(&self, load: &Load, now: Now) {
-        self.unissued.set(load.unissued as f64);
-        let age = load.oldest_unissued.map(|since| now.tick.since(since)).unwrap_or_default();
-        self.oldest_unissued.set(age.as_secs_f64());
-        self.kept_calls.set(load.kept_calls as f64);
-        self.held_replies.set(load.held_replies as f64);
-    }
-
-    fn ignored(&mut self, reason: IgnoreReason) {
-        let fresh = || metrics::counter!("quorate_leader_ignored_total", "reason" => reason.name());
-        self.ignored.entry(reason).or_insert_with(fresh).increment(1);
-    }
-}
-
-/// One line for each thing that an operator may want to read.
-fn log(note: &Note) {
-    match note {
-        Note::Campaigns(ballot) => info!(%ballot, "asks for promises to lead"),
-        Note::Leads { ballot, history, issued } => {
-            metrics::counter!("quorate_leader_elections_won_total").increment(1);
-            info!(%ballot, history, %issued, "leads: a majority set promised; so many commands of earlier ballots are proposed again");
-        }
-        Note::StepsDown { ballot, reason, superseded_by, unissued } => {
-            metrics::counter!("quorate_leader_step_downs_total").increment(1);
-            let by = superseded_by.map(|ballot| ballot.to_string()).unwrap_or_default();
-            warn!(%ballot, reason, superseded_by = by, unissued, "does not lead any more, or gave up trying");
-        }
     }
 }
 
@@ -301,32 +229,6 @@ impl Handler<Flush> for LeaderActor {
     }
 }
 
-/// M(p) as the learner of this node stores it.
-struct StoredMachine<'a>(&'a dyn StateStore);
-
-impl StateView for StoredMachine<'_> {
-    fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
-        self.0.get(key)
-    }
-
-    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
-        self.0.scan(prefix, after, limit)
-    }
-
-    fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
-        self.0.outcome(request)
-    }
-}
-
-impl Machine for StoredMachine<'_> {
-    fn last_time(&self) -> Result<Timestamp, StateError> {
-        let last = self.0.applied().number;
-        let commands = self.0.commands(last, 1, 0).map_err(|error| StateError(error.to_string()))?;
-        match commands.first() {
-            Some(command) => CommandBody::decode(&command.body)
-                .map(|body| body.time)
-                .map_err(|error| StateError(error.to_string())),
-            None => Ok(Timestamp::default()),
-        }
-    }
-}
+#[cfg(test)]
+#[path = "actor_tests.rs"]
+mod tests;

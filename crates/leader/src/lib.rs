@@ -6,3 +6,5 @@
 
 pub mod actor;
 pub mod core;
+mod machine;
+mod report;

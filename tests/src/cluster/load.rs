@@ -39,6 +39,8 @@ struct Acknowledged {
     result: Value,
     /// What it brought in.
     inbound: u64,
+    /// Which field of the result is the stock of which warehouse.
+    told: Vec<(&'static str, String)>,
 }
 
 /// Everything that was acknowledged.
@@ -51,10 +53,10 @@ impl Load {
         let node = cluster.living()[0];
         let mut filled = Vec::new();
         for warehouse in 0..WAREHOUSES {
-            let arguments = json!({"warehouse": format!("W{warehouse}"), "amount": FIRST_STOCK});
+            let call = Operation::inbound(format!("W{warehouse}"), FIRST_STOCK);
             let key = format!("{name}/fill/{warehouse}");
-            let reply = cluster.call_once(node, &key, "inventory.inbound", &arguments).await;
-            filled.push(Acknowledged::of(key, FIRST_STOCK, &reply));
+            let reply = cluster.call_once(node, &key, call.function, &call.arguments).await;
+            filled.push(Acknowledged::of(key, call, &reply));
         }
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let client = |number| Client {
@@ -118,25 +120,20 @@ impl Client {
         let key = format!("{}/{round}", self.name);
         let amount = 1 + round % 5;
         let warehouse = |number: u64| format!("W{}", number % WAREHOUSES);
-        let (function, arguments, inbound) = if round % 4 == 3 {
-            let arguments = json!({"warehouse": warehouse(self.number + round), "amount": amount});
-            ("inventory.inbound", arguments, amount)
+        let (from, to) = (warehouse(self.number + round), warehouse(self.number + round * 3 + 1));
+        let call = if round % 4 == 3 || from == to {
+            Operation::inbound(from, amount)
         } else {
-            let (from, to) = (warehouse(self.number + round), warehouse(self.number + round * 3 + 1));
-            if from == to {
-                ("inventory.inbound", json!({"warehouse": from, "amount": amount}), amount)
-            } else {
-                ("inventory.transfer", json!({"from": from, "to": to, "amount": amount}), 0)
-            }
+            Operation::transfer(from, to, amount)
         };
         let nodes = self.urls.len() as u64;
         let mut node = usize::try_from((self.number + round) % nodes).expect("a small number");
         loop {
             let mark = self.presence.mark(node);
-            let url = format!("{}/v1/functions/{function}", self.urls[node]);
-            let request = self.http.post(url).header("Idempotency-Key", &key).json(&arguments);
+            let url = format!("{}/v1/functions/{}", self.urls[node], call.function);
+            let request = self.http.post(url).header("Idempotency-Key", &key).json(&call.arguments);
             match send(request).await {
-                Ok(reply) => return Acknowledged::of(key, inbound, &reply),
+                Ok(reply) => return Acknowledged::of(key, call, &reply),
                 Err(error) => {
                     let excused = !self.presence.was_up_since(node, mark);
                     assert!(excused, "node {node} was up all the time and did not answer {key}: {error:?}");
@@ -148,13 +145,41 @@ impl Client {
     }
 }
 
+/// What a client calls.
+struct Operation {
+    function: &'static str,
+    arguments: Value,
+    inbound: u64,
+    told: Vec<(&'static str, String)>,
+}
+
+impl Operation {
+    fn inbound(warehouse: String, amount: u64) -> Self {
+        Self {
+            function: "inventory.inbound",
+            arguments: json!({"warehouse": warehouse, "amount": amount}),
+            inbound: amount,
+            told: vec![("stock", warehouse)],
+        }
+    }
+
+    fn transfer(from: String, to: String, amount: u64) -> Self {
+        Self {
+            function: "inventory.transfer",
+            arguments: json!({"from": from, "to": to, "amount": amount}),
+            inbound: 0,
+            told: vec![("from", from), ("to", to)],
+        }
+    }
+}
+
 impl Acknowledged {
-    fn of(key: String, inbound: u64, reply: &Reply) -> Self {
+    fn of(key: String, call: Operation, reply: &Reply) -> Self {
         assert_eq!(reply.status, 200, "{key}: {}", reply.text());
         let body = reply.json();
         let command = body["command"].as_u64().expect("it changed something");
         assert_eq!(reply.command(), Some(command), "{reply:?}");
-        Self { key, command, result: body["result"].clone(), inbound }
+        Self { key, command, result: body["result"].clone(), inbound: call.inbound, told: call.told }
     }
 }
 
@@ -170,16 +195,15 @@ impl Ledger {
     /// or too few.
     pub fn assert_kept(&self, history: &History) {
         let numbers = history.by_request();
-        for Acknowledged { key, command, result, .. } in &self.0 {
+        for Acknowledged { key, command, result, told, .. } in &self.0 {
             assert_eq!(numbers.get(key.as_str()), Some(&vec![*command]), "the commands of {key}");
             let issued = &history.commands()[usize::try_from(*command).expect("a small number") - 1];
-            let put = |at: usize| &issued["effects"][at]["put"]["value"];
-            let told = if result["stock"].is_null() {
-                json!({"from": put(0), "to": put(1)})
-            } else {
-                json!({"stock": put(0)})
-            };
-            assert_eq!(*result, told, "{issued}");
+            let effects = issued["effects"].as_array().expect("a list");
+            assert_eq!(effects.len(), told.len(), "{issued}");
+            for (field, warehouse) in told {
+                let put = json!({"put": {"key": format!("inventory/goods/{warehouse}"), "value": result[field]}});
+                assert!(effects.contains(&put), "the caller of {key} was told {result}, and this was issued: {issued}");
+            }
         }
         assert_eq!(history.last(), self.0.len() as u64, "every command belongs to a call");
         let brought: u64 = self.0.iter().map(|call| call.inbound).sum();

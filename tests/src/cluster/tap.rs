@@ -1,4 +1,4 @@
-//! A relay between two nodes that reads along, and damages what it is told to.
+//! A relay between two nodes that reads along, and damages or holds back what it is told to.
 //!
 //! A node dials its peers and only sends on what it dialed, so a tap stands in one direction:
 //! the dialer takes its address for the peer's ([`Cluster::redirect`](super::Cluster::redirect)).
@@ -13,13 +13,28 @@ use protocol::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use transport::{frame, wire};
+
+use super::Cluster;
 
 /// See the module. It ends with the runtime of the test.
 #[derive(Clone)]
 pub struct Tap {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
+    link: Arc<watch::Sender<Link>>,
+}
+
+/// What a tap does with everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// It passes.
+    Open,
+    /// Connections end, and new ones end at once: a process that is gone.
+    Closed,
+    /// Nothing passes and nobody is told: a cable that is pulled. What waits arrives later.
+    Silent,
 }
 
 #[derive(Default)]
@@ -41,7 +56,11 @@ impl Tap {
     /// A relay to the node that listens at `target`.
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let tap = Self { address: listener.local_addr().expect("it is bound"), seen: Arc::default() };
+        let tap = Self {
+            address: listener.local_addr().expect("it is bound"),
+            seen: Arc::default(),
+            link: Arc::new(watch::Sender::new(Link::Open)),
+        };
         let relay = tap.clone();
         tokio::spawn(async move {
             while let Ok((dialer, _)) = listener.accept().await {
@@ -49,11 +68,12 @@ impl Tap {
                 let Ok(listening) = TcpStream::connect(target).await else { continue };
                 let relay = relay.clone();
                 tokio::spawn(async move {
-                    let ((from, back), (mut answers, to)) = (dialer.into_split(), listening.into_split());
-                    let mut back = back;
+                    let ((from, back), (answers, to)) = (dialer.into_split(), listening.into_split());
+                    let mut closed = relay.link.subscribe();
                     tokio::select! {
                         _ = relay.forward(from, to) => {}
-                        _ = tokio::io::copy(&mut answers, &mut back) => {}
+                        _ = relay.answer(answers, back) => {}
+                        _ = closed.wait_for(|link| *link == Link::Closed) => {}
                     }
                 });
             }
@@ -65,6 +85,11 @@ impl Tap {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Changes what it does with everything.
+    pub fn set(&self, link: Link) {
+        self.link.send_replace(link);
     }
 
     /// How many messages of that name went through.
@@ -89,6 +114,22 @@ impl Tap {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until bytes may pass.
+    async fn pass(&self) {
+        let mut link = self.link.subscribe();
+        link.wait_for(|link| *link != Link::Silent).await.expect("this tap holds the sender");
+    }
+
+    /// The other direction has nothing but the answer to the handshake.
+    async fn answer(&self, mut answers: OwnedReadHalf, mut back: OwnedWriteHalf) -> io::Result<()> {
+        let mut buffer = BytesMut::new();
+        while answers.read_buf(&mut buffer).await? > 0 {
+            self.pass().await;
+            back.write_all(&buffer.split()).await?;
+        }
+        Ok(())
+    }
+
     async fn forward(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
         let mut buffer = BytesMut::new();
         let mut greeted = false;
@@ -97,6 +138,7 @@ impl Tap {
                 let mut whole = BytesMut::new();
                 let write = |whole: &mut BytesMut| whole.extend_from_slice(&payload);
                 frame::append(&mut whole, frame::FRAME_BYTES_MAX, write).map_err(io::Error::other)?;
+                self.pass().await;
                 // The first frame is the handshake.
                 let damage = if greeted { self.note(&wire::decode(payload).map_err(io::Error::other)?) } else { None };
                 greeted = true;
@@ -117,5 +159,52 @@ impl Tap {
         let mut seen = self.seen();
         *seen.messages.entry(message.name()).or_default() += 1;
         if matches!(message, Message::FailureDetector(_)) { None } else { seen.damage.take() }
+    }
+}
+
+/// A tap on every connection of a cluster.
+pub struct Taps(BTreeMap<(usize, usize), Tap>);
+
+impl Taps {
+    /// Puts taps between all nodes of a cluster that does not run yet.
+    pub async fn between(cluster: &mut Cluster) -> Self {
+        let mut taps = BTreeMap::new();
+        for from in 0..cluster.size() {
+            for to in (0..cluster.size()).filter(|to| *to != from) {
+                let tap = Tap::to(cluster.peer_address(to)).await;
+                cluster.redirect(from, to, tap.address());
+                taps.insert((from, to), tap);
+            }
+        }
+        Self(taps)
+    }
+
+    /// What `from` sends to `to`.
+    #[must_use]
+    pub fn link(&self, from: usize, to: usize) -> &Tap {
+        &self.0[&(from, to)]
+    }
+
+    /// Sender, receiver and tap of each direction.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, usize, &Tap)> {
+        self.0.iter().map(|((from, to), tap)| (*from, *to, tap))
+    }
+
+    /// How many messages of that name a node has sent.
+    #[must_use]
+    pub fn sent(&self, from: usize, message: &str) -> u64 {
+        self.iter().filter(|(sender, ..)| *sender == from).map(|(.., tap)| tap.count(message)).sum()
+    }
+
+    /// How many messages of that name there were.
+    #[must_use]
+    pub fn sent_by_all(&self, message: &str) -> u64 {
+        self.iter().map(|(.., tap)| tap.count(message)).sum()
+    }
+
+    /// Does so with both directions between two nodes.
+    pub fn set_both(&self, one: usize, other: usize, link: Link) {
+        self.link(one, other).set(link);
+        self.link(other, one).set(link);
     }
 }

@@ -27,6 +27,8 @@ pub struct Checks {
     model: MemoryState,
     calls: BTreeMap<RequestId, Call>,
     acknowledged: BTreeMap<CommandNumber, RequestId>,
+    /// What each linearizable read must show: all that anyone could know when it was asked for.
+    reads: BTreeMap<u64, CommandNumber>,
     /// Who began a ballot, and in which of its lives.
     begun: BTreeMap<Ballot, (NodeId, u32)>,
     /// The highest promise that each node told anyone.
@@ -46,6 +48,7 @@ impl Checks {
             model: MemoryState::new(),
             calls: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
+            reads: BTreeMap::new(),
             begun: BTreeMap::new(),
             promised: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -82,6 +85,12 @@ impl Checks {
 
     pub(super) fn called(&mut self, call: &Call) {
         self.calls.entry(call.request.clone()).or_insert_with(|| call.clone());
+    }
+
+    /// Somebody asks for a linearizable read.
+    pub(super) fn reads(&mut self, id: u64) {
+        let acknowledged = self.acknowledged.last_key_value().map_or(0, |(number, _)| number.0);
+        self.reads.insert(id, CommandNumber(acknowledged.max(self.issued())));
     }
 
     pub(super) fn written(&mut self, node: NodeId, records: &[LogRecord]) {
@@ -129,7 +138,15 @@ impl Checks {
     }
 
     pub(super) fn answered(&mut self, reply: &ToGateway) {
-        let ToGateway::Executed(executed) = reply else { return };
+        let executed = match reply {
+            ToGateway::Executed(executed) => executed,
+            ToGateway::BarrierPassed(passed) => {
+                let must_show = self.reads.get(&passed.id).copied().unwrap_or_default();
+                let at = passed.at.unwrap_or(must_show);
+                assert!(at >= must_show, "S-20: read {} shows {at}, and {must_show} was known before", passed.id);
+                return;
+            }
+        };
         let Outcome::Issued { command, .. } = executed.outcome else { return };
         let earlier = self.acknowledged.insert(command, executed.request.clone());
         assert!(

@@ -82,6 +82,12 @@ impl Node {
         self.executions.load(Ordering::Relaxed)
     }
 
+    /// How many times this node has started.
+    #[must_use]
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+
     /// How many functions wait for the pool.
     #[must_use]
     pub fn jobs(&self) -> usize {
@@ -166,7 +172,7 @@ fn leader_config(me: NodeId, settings: &Settings, ids: &[NodeId]) -> leader::cor
         learn_from: settings.learn_from,
         window: settings.window,
         pipeline_bytes: 1 << 20,
-        run_bytes: 1 << 20,
+        run_bytes: settings.run_bytes,
         rounds_in_flight: settings.rounds_in_flight,
         kept_calls: 100,
         resend: Duration::from_millis(100),

@@ -1,6 +1,6 @@
 //! `kill -9`, under load.
 
-use quorate_tests::cluster::{Cluster, Load, send};
+use quorate_tests::cluster::{Cluster, Load, eventually, send};
 use serde_json::json;
 
 /// Calls that must be acknowledged after each change, so that every round does something.
@@ -87,4 +87,100 @@ async fn callers_of_living_nodes_see_a_delay() {
         cluster.wait_ready().await;
     }
     assert_eq!(cluster.assert_agreement().await.last(), calls);
+}
+
+/// A13: catches an acceptor that was down when the leader asked for promises, is never asked
+/// again, and so does not vote for as long as this one leads: the death of one more node, while
+/// two of three live, would stop the cluster.
+#[tokio::test]
+async fn a_node_that_comes_late_to_a_ballot_votes_in_it() {
+    for learn_from in ["protocol.learn_from=leader", "protocol.learn_from=voters"] {
+        let mut cluster = Cluster::start("late", 3, &[learn_from]).await;
+        let first = cluster.leader().await;
+        cluster.kill9(first);
+        let second = cluster.leader().await;
+        let third = cluster.follower().await;
+        cluster.boot(first);
+        cluster.wait_ready().await;
+        cluster.kill9(third);
+        for node in [first, second] {
+            let reply = cluster.call(node, "inventory.inbound", &json!({"warehouse": "A", "amount": 1})).await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            assert_eq!(cluster.get(node, "/v1/state/inventory%2Fgoods%2FA").await.status, 200);
+        }
+        cluster.boot(third);
+        cluster.wait_ready().await;
+        assert_eq!(cluster.assert_agreement().await.last(), 2);
+    }
+}
+
+/// A11: catches a postponed function that is forgotten when its leader dies or stops: the caller
+/// waits at a living node, whose gateway sends the call to the next leader.
+#[tokio::test]
+async fn a_waiting_call_outlives_its_leader() {
+    let mut cluster = Cluster::start("waiting", 3, &[]).await;
+    for round in 0..4 {
+        let leader = cluster.leader().await;
+        let follower = cluster.follower().await;
+        let goods = json!({"warehouse": format!("A{round}"), "amount": 5});
+        let url = cluster.url(follower, "/v1/functions/inventory.outbound");
+        let waiting = tokio::spawn(send(cluster.client().post(url).header("Prefer", "wait=45").json(&goods)));
+        eventually("a call that waits at the leader", async || {
+            (cluster.metric(leader, "quorate_leader_kept_calls").await > 0.5).then_some(())
+        })
+        .await;
+        if round % 2 == 0 {
+            cluster.kill9(leader);
+        } else {
+            cluster.terminate(leader);
+            assert_eq!(cluster.ended(leader).await.code(), Some(0));
+        }
+        let inbound = cluster.call(follower, "inventory.inbound", &goods).await;
+        assert_eq!(inbound.status, 200, "{}", inbound.text());
+        let reply = waiting.await.expect("no panic").expect("a living node answers");
+        assert_eq!((reply.status, &reply.json()["result"]), (200, &json!({"stock": 0})), "{}", reply.text());
+        cluster.boot(leader);
+        cluster.wait_ready().await;
+    }
+    let history = cluster.assert_agreement().await;
+    assert_eq!((history.last(), history.stock()), (8, 0));
+}
+
+/// A6, A11, A1c: catches a cluster of five that does not survive the loss of any two at once,
+/// the leader among them.
+#[tokio::test]
+async fn two_of_five_killed_at_once() {
+    let mut cluster = Cluster::start("five", 5, &[]).await;
+    let load = Load::start(&cluster, "load", 5).await;
+    for _ in 0..4 {
+        let killed = [cluster.leader().await, cluster.follower().await];
+        for node in killed {
+            cluster.kill9(node);
+        }
+        load.progress(CALLS).await;
+        cluster.boot_all();
+        cluster.wait_ready().await;
+    }
+    load.finish().await.assert_kept(&cluster.assert_agreement().await);
+}
+
+/// A6, S-14: catches a recovery that cannot itself be interrupted: one node is killed again and
+/// again, as soon as its process has opened its data.
+#[tokio::test]
+async fn a_node_killed_while_it_recovers() {
+    let mut cluster = Cluster::start("again", 3, &[]).await;
+    let load = Load::start(&cluster, "load", 5).await;
+    let node = cluster.follower().await;
+    for _ in 0..15 {
+        cluster.kill9(node);
+        let lives = cluster.log(node).matches("the learner begins").count();
+        cluster.boot(node);
+        eventually("its data to be open", async || {
+            (cluster.log(node).matches("the learner begins").count() > lives).then_some(())
+        })
+        .await;
+    }
+    cluster.wait_ready().await;
+    load.progress(CALLS).await;
+    load.finish().await.assert_kept(&cluster.assert_agreement().await);
 }

@@ -42,7 +42,9 @@ async fn a_frozen_leader_wakes_and_answers_nobody_wrongly() {
         assert_eq!(list.json()["entries"][0]["value"], round, "{list:?}");
         let outbound = outbound.await.expect("no panic").expect("it lives again");
         assert_eq!((outbound.status, &outbound.json()["result"]), (200, &json!({"stock": 0})), "{}", outbound.text());
-        stale.await.expect("no panic").expect("it lives again").assert_problem(422, "version_mismatch");
+        // Its copies may have gone to two leaders, so that its outcome need not be told as final.
+        let stale = stale.await.expect("no panic").expect("it lives again");
+        assert_eq!((stale.status, &stale.json()["code"]), (422, &json!("version_mismatch")), "{}", stale.text());
         cluster.wait_ready().await;
     }
     let history = cluster.assert_agreement().await;

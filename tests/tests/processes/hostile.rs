@@ -36,8 +36,10 @@ async fn bodies_that_are_refused() {
         (amount("0.5"), 422, "invalid_amount"),
         (amount("9007199254740992"), 422, "invalid_amount"),
         (amount("18446744073709551616"), 422, "invalid_amount"),
-        (amount("1e400"), 422, "invalid_amount"),
-        (amount(&"9".repeat(10_000)), 422, "invalid_amount"),
+        (amount("1e300"), 422, "invalid_amount"),
+        (amount("1e400"), 400, "invalid_json"),
+        (amount(&"9".repeat(300)), 422, "invalid_amount"),
+        (amount(&"9".repeat(10_000)), 400, "invalid_json"),
         (format!("{{\"warehouse\": \"{}\", \"amount\": 1}}", "w".repeat(257)), 400, "invalid_arguments"),
         (format!("{{\"warehouse\": \"{}\", \"amount\": 1}}", "w".repeat(3 << 20)), 413, "body_too_large"),
     ];
@@ -79,7 +81,7 @@ async fn requests_that_are_refused() {
         ("Content-Encoding", b"gzip", 415, "unsupported_media_type"),
     ];
     for (name, value, status, code) in headers {
-        let request = cluster.client().post(cluster.url(node, INBOUND)).json(&good);
+        let request = cluster.client().post(cluster.url(node, INBOUND)).body(good.to_string());
         let value = HeaderValue::from_bytes(value).expect("HTTP allows it");
         let reply = send(request.header(*name, value)).await.expect("a living node answers");
         assert_eq!(reply.status, *status, "{name}: {}", reply.text());

@@ -8,6 +8,7 @@
 mod crashes;
 mod frozen;
 mod hostile;
+mod links;
 mod modes;
 mod peers;
 mod reads;

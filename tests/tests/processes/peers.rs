@@ -1,7 +1,7 @@
 //! What nobody should send to the port for nodes: the cluster goes on, and the log says in one
 //! line what it was.
 
-use quorate_tests::cluster::{Cluster, DEADLINE, Damage, Load, Tap};
+use quorate_tests::cluster::{Cluster, DEADLINE, Damage, Load, Taps};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -52,7 +52,7 @@ async fn a_node_of_another_cluster() {
     for node in 1..3 {
         cluster.logged(node, &["WARN", "\"theirs\"", "\"ours\"", "cluster.members"]).await;
     }
-    other.logged(0, &["WARN", "cannot connect", "\"theirs\"", "\"ours\""]).await;
+    other.logged(0, &["WARN", "cannot connect", "theirs", "ours"]).await;
     assert_eq!(other.get(0, "/readyz").await.status, 503, "it cannot lead with nodes of another cluster");
     serves(&cluster).await;
     assert_eq!(other.get(0, "/v1/cluster").await.json()["leader"], json!(null));
@@ -64,26 +64,20 @@ async fn a_node_of_another_cluster() {
 #[tokio::test]
 async fn torn_and_damaged_frames() {
     let mut cluster = Cluster::new("torn", 3, &[]);
-    let mut taps = Vec::new();
-    for (from, to) in [(0, 1), (1, 0), (1, 2), (2, 1), (0, 2), (2, 0)] {
-        let tap = Tap::to(cluster.peer_address(to)).await;
-        cluster.redirect(from, to, tap.address());
-        taps.push((to, tap));
-    }
+    let taps = Taps::between(&mut cluster).await;
     cluster.boot_all();
     cluster.wait_ready().await;
     let load = Load::start(&cluster, "load", 6).await;
     for damage in [Damage::Torn, Damage::Flipped, Damage::Torn] {
-        for (_, tap) in &taps {
+        for (.., tap) in taps.iter() {
             tap.damage(damage);
             load.progress(10).await;
         }
     }
     let ledger = load.finish().await;
-    let mut receivers: Vec<usize> = taps.iter().filter(|(_, tap)| tap.is_done()).map(|(to, _)| *to).collect();
-    receivers.dedup();
-    assert!(taps.iter().filter(|(_, tap)| tap.is_done()).count() >= 4, "damage was done between leader and followers");
-    for node in receivers {
+    let damaged: Vec<usize> = taps.iter().filter(|(.., tap)| tap.is_done()).map(|(_, to, _)| to).collect();
+    assert!(damaged.len() >= 4, "leader and followers talk in both directions: {damaged:?}");
+    for node in damaged {
         cluster.logged(node, &["WARN", "closed a connection", "checksum"]).await;
     }
     ledger.assert_kept(&cluster.assert_agreement().await);

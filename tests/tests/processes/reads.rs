@@ -59,6 +59,8 @@ async fn commands_come_in_pages() {
         assert_eq!(page("from=26").await.json(), json!({"commands": [], "next": null}));
         page("from=0").await.assert_problem(400, "invalid_query");
         page("limit=0").await.assert_problem(400, "invalid_query");
+        assert_eq!(cluster.get(node, "/v1/digest?at=25").await.status, 200);
+        cluster.get(node, "/v1/digest?at=1").await.assert_problem(410, "state_gone");
     }
     cluster.assert_agreement().await;
 }
@@ -87,7 +89,8 @@ async fn a_caller_who_waits_gets_what_comes_later() {
     let request =
         cluster.client().post(url).header("Prefer", "wait=1").json(&json!({"warehouse": "none", "amount": 5}));
     let begun = std::time::Instant::now();
-    send(request).await.expect("a living node answers").assert_problem(422, "insufficient_stock");
+    let refused = send(request).await.expect("a living node answers");
+    assert_eq!((refused.status, &refused.json()["code"]), (422, &json!("insufficient_stock")), "{}", refused.text());
     assert!(begun.elapsed() >= Duration::from_secs(1), "refused before the wait was over");
     cluster.assert_agreement().await;
 }

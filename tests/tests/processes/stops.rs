@@ -53,6 +53,36 @@ async fn sigterm_finishes_hands_over_and_exits_with_0() {
     assert_eq!((history.last(), history.stock()), (calls, 90));
 }
 
+/// Catches a node that never stops because one caller is willing to wait longer than
+/// `shutdown.grace`, and a call that takes effect although its caller was not told so.
+#[tokio::test]
+async fn a_patient_caller_does_not_hold_up_a_stop() {
+    let mut cluster = Cluster::start("grace", 3, &["shutdown.grace=1s"]).await;
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    let goods = json!({"warehouse": "A", "amount": 5});
+    let url = cluster.url(follower, "/v1/functions/inventory.outbound");
+    let request = cluster.client().post(url).header("Prefer", "wait=45").header("Idempotency-Key", "patient");
+    let waiting = tokio::spawn(send(request.json(&goods)));
+    eventually("a call that waits at the leader", async || {
+        (cluster.metric(leader, "quorate_leader_kept_calls").await > 0.5).then_some(())
+    })
+    .await;
+    let asked = Instant::now();
+    cluster.terminate(follower);
+    assert_eq!(cluster.ended(follower).await.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(20), "it took {:?}", asked.elapsed());
+    // The call is still at the leader: no answer may say that it will never be executed.
+    if let Ok(reply) = waiting.await.expect("no panic") {
+        assert_eq!(reply.json()["outcome"], "unknown", "{}", reply.text());
+    }
+    assert_eq!(cluster.call(leader, "inventory.inbound", &goods).await.status, 200);
+    let again = cluster.call_once(leader, "patient", "inventory.outbound", &goods).await;
+    assert_eq!((again.status, &again.json()["result"]), (200, &json!({"stock": 0})), "{}", again.text());
+    cluster.boot(follower);
+    cluster.wait_ready().await;
+    assert_eq!(cluster.assert_agreement().await.by_request()["patient"].len(), 1);
+}
+
 /// Exit code and standard error of something that must not run.
 async fn refused(mut command: Command) -> (Option<i32>, String) {
     let output =
@@ -76,11 +106,11 @@ async fn the_data_of_another_node_is_refused() {
         command
     };
     let other_cluster = set(cluster.command(0), "cluster.name=another");
-    for (command, says) in [(set(cluster.command(1), &data_dir), "\"b\""), (other_cluster, "\"another\"")] {
+    for (command, says) in [(set(cluster.command(1), &data_dir), "`b`"), (other_cluster, "`another`")] {
         let (code, error) = refused(command).await;
         let line = error.lines().last().unwrap_or_default();
         assert_eq!(code, Some(1), "{error}");
-        for part in [says, directory.to_str().expect("a plain path"), "\"a\""] {
+        for part in [says, directory.to_str().expect("a plain path"), "`a`"] {
             assert!(line.contains(part), "{part} is missing in: {error}");
         }
     }

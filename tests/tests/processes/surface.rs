@@ -1,6 +1,6 @@
 //! Functions, values and refusals, through every node.
 
-use quorate_tests::cluster::{Cluster, Reply, send};
+use quorate_tests::cluster::{Cluster, Reply, eventually, send};
 use serde_json::{Value, json};
 
 fn assert_done(reply: &Reply, result: &Value) -> u64 {
@@ -143,6 +143,28 @@ async fn many_calls_in_one_request() {
     assert_eq!(cluster.assert_agreement().await.last(), 2);
 }
 
+/// Catches a call that is taken in and then forgotten, or whose outcome cannot be asked for at
+/// another node.
+#[tokio::test]
+async fn calls_that_are_not_waited_for() {
+    let cluster = Cluster::start("async", 3, &[]).await;
+    for node in 0..cluster.size() {
+        let url = cluster.url(node, "/v1/functions/inventory.inbound");
+        let request = cluster.client().post(url).header("Prefer", "respond-async");
+        let reply = send(request.json(&json!({"warehouse": format!("A{node}"), "amount": 5}))).await;
+        let reply = reply.expect("a living node answers");
+        assert_eq!((reply.status, reply.header("Preference-Applied")), (202, "respond-async"), "{}", reply.text());
+        let location = reply.header("Location").to_owned();
+        let other = (node + 1) % cluster.size();
+        let stored = eventually("the outcome", async || {
+            let stored = cluster.get(other, &location).await;
+            (stored.status == 200).then_some(stored)
+        });
+        assert_eq!(stored.await.json()["result"], json!({"stock": 5}));
+    }
+    assert_eq!(cluster.assert_agreement().await.last(), 3);
+}
+
 /// Catches values that come back changed, versions that are not the command's number, and
 /// preconditions that are not kept or are decided by a replica's own state.
 #[tokio::test]
@@ -163,6 +185,8 @@ async fn values_by_key() {
         let json = cluster.get(node, &path("a%2Fb")).await;
         let seen = (json.status, json.text(), json.header("ETag"), json.header("Content-Type"));
         assert_eq!(seen, (200, "{\"n\": 1}".to_owned(), "\"1\"", "application/json"));
+        let same = cluster.client().get(cluster.url(node, &path("a%2Fb"))).header("If-None-Match", "\"1\"");
+        assert_eq!(send(same).await.expect("a living node answers").status, 304);
         let bytes = cluster.get(node, &path("bytes")).await;
         let seen = (&bytes.body[..], bytes.header("ETag"), bytes.header("Content-Type"));
         assert_eq!(seen, (&b"\xff\x00"[..], "\"2\"", "application/octet-stream"));

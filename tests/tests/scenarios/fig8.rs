@@ -22,7 +22,8 @@ fn forbid_the_wrong_state(world: &mut World) {
 /// Steps 1 to 12: p leads in ballot 17, f is issued, g is voted for by p and q, p crashes.
 fn until_the_crash(world: &mut World) {
     world.campaign_in_round(P, 17);
-    let asked = ["p -> p NextBallot(17.1, first 1)", "p -> q NextBallot(17.1, first 1)", "p -> r NextBallot(17.1, first 1)"];
+    let asked =
+        ["p -> p NextBallot(17.1, first 1)", "p -> q NextBallot(17.1, first 1)", "p -> r NextBallot(17.1, first 1)"];
     assert_eq!(undelivered(world, "NextBallot"), asked, "step 1");
     world.settle_if(|envelope| envelope.is("NextBallot"));
     let nothing = "BallotInfo(17.1, first 1, issued 0@0.0, [])";

@@ -7,7 +7,7 @@
 //! What a function on the pool decides is proposed when it finishes, room or not: the pipeline
 //! may then hold more than the window, by no more than the calls kept, and sends what is inside.
 
-use functions::{Execution, Failure, Placement};
+use functions::{Execution, Failure, Placement, ReadSet};
 use protocol::message::{Executed, ToGateway};
 use protocol::{Call, Command, CommandBody, CommandId, CommandNumber, Forget, NodeId, Outcome, Timestamp};
 
@@ -21,9 +21,11 @@ use super::pipeline::Waiter;
 /// then the caller is told to try later.
 const CERTIFICATIONS_MAX: u32 = 10;
 
-/// Commands that M(p) may lag behind what is issued before new calls wait, in windows: it bounds
-/// the overlay when the learner's disk is slower than the acceptors'.
-const UNAPPLIED_WINDOWS_MAX: u64 = 4;
+/// Commands that M(p) may lag behind what is proposed before new calls wait, in windows: it
+/// bounds the overlay when the learner's disk is slower than the acceptors'. No more than a
+/// learner keeps above the last issued command, or it would have to be told again of all that it
+/// dropped.
+pub(super) const UNAPPLIED_WINDOWS_MAX: u64 = 2;
 
 impl Leading {
     /// A call arrives, for the first time or again.
@@ -37,7 +39,8 @@ impl Leading {
             entropy,
             waiters: vec![Waiter { gateway: from, repeated: false }],
         };
-        if !self.has_room(turn) || self.calls.is_queueing() {
+        // While there is room nobody queues: whatever makes room takes up those who do.
+        if !self.has_room(turn) {
             return self.keep(pending, Kept::Queued, turn);
         }
         self.execute(pending, 0, turn);
@@ -46,7 +49,9 @@ impl Leading {
 
     fn has_room(&self, turn: &Turn<'_>) -> bool {
         let unapplied_max = turn.config.window.saturating_mul(UNAPPLIED_WINDOWS_MAX);
-        self.pipeline.has_room(turn.config.pipeline_bytes) && (self.state.unapplied() as u64) < unapplied_max
+        self.pipeline.has_room(turn.config.pipeline_bytes)
+            && (self.state.unapplied() as u64) < unapplied_max
+            && self.unapplied.bytes() < turn.config.pipeline_bytes
     }
 
     fn keep(&mut self, pending: Pending, kept: Kept, turn: &mut Turn<'_>) {
@@ -102,8 +107,7 @@ impl Leading {
         match function.placement() {
             Placement::Inline => {
                 let view = self.state.over(turn.world.machine);
-                let execution =
-                    functions::run(function.as_ref(), &view, now, pending.entropy, &pending.call.arguments);
+                let execution = functions::run(function.as_ref(), &view, now, pending.entropy, &pending.call.arguments);
                 self.conclude(pending, execution, now, turn);
             }
             Placement::Pool => {
@@ -175,6 +179,9 @@ impl Leading {
             Failure::TooLarge(message) => Outcome::TooLarge { message },
             Failure::Panicked(message) => Outcome::Failed { message },
         };
+        if execution.reads == ReadSet::default() && !matches!(outcome, Outcome::Refused { .. }) {
+            return self.answer(&pending, &outcome, turn);
+        }
         self.answer_gated(&pending, at, &outcome, turn);
     }
 
@@ -194,7 +201,8 @@ impl Leading {
     }
 
     /// Answers when all that the function saw, the state after command `at`, is issued and this
-    /// node is known to have led after it ran. Failures too: their texts may tell what was read.
+    /// node is known to have led after it ran. Failures too, unless nothing was read: their texts
+    /// may tell what was.
     fn answer_gated(&mut self, pending: &Pending, at: CommandNumber, outcome: &Outcome, turn: &mut Turn<'_>) {
         for waiter in &pending.waiters {
             self.gate(waiter.gateway, at, &pending.call, outcome.clone(), turn);

@@ -113,16 +113,18 @@ mod tests {
         figure.cast(27, "AD", &c);
         assert_eq!(figure.required(3, "BCE"), None, "#29: none of B, C, E voted for n");
         figure.cast(29, "E", &c2);
-        assert_eq!(figure.required(3, "ABD"), Some(c.clone()), "#32: A and D voted for c in #27, and b is chosen before it");
+        assert_eq!(
+            figure.required(3, "ABD"),
+            Some(c.clone()),
+            "#32: A and D voted for c in #27, and b is chosen before it"
+        );
         figure.cast(32, "D", &c);
         assert_eq!(figure.required(2, "BCE"), Some(b2.clone()), "#36: E voted for b' in #5");
         figure.cast(36, "BCE", &b2);
         figure.issued = b2.id;
         assert_eq!(figure.required(3, "BCDE"), Some(c2.clone()), "#43: c' of #29, not c of the later #32");
         figure.cast(43, "BCDE", &c2);
-        let at_m = |figure: &Figure, quorum| {
-            Figure { votes: figure.votes.clone(), issued: a.id }.required(2, quorum)
-        };
+        let at_m = |figure: &Figure, quorum| Figure { votes: figure.votes.clone(), issued: a.id }.required(2, quorum);
         assert_eq!(at_m(&figure, "ACD"), Some(b2), "#51: C voted for b' in #36");
         assert_eq!(figure.required(3, "ACE"), Some(c2), "#54: C and E voted for c' in #43");
     }

@@ -27,7 +27,8 @@ pub struct Config {
     pub learn_from: LearnFrom,
     /// Commands begun past the last issued one, at most (claim 5).
     pub window: u64,
-    /// Bytes proposed and not issued, at most: what one slow acceptor can cost in memory.
+    /// Bytes proposed and not issued, and again issued and not applied, at most: what slow
+    /// acceptors and a slow learner can cost in memory. One command may exceed it.
     pub pipeline_bytes: usize,
     /// Bytes in one `BeginBallot`, beyond its first command: well below the limit of a frame.
     pub run_bytes: usize,

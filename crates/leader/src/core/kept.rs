@@ -74,6 +74,12 @@ impl Calls {
         }
     }
 
+    /// The id that was given last.
+    #[cfg(test)]
+    pub(super) fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
     pub(super) fn len(&self) -> usize {
         self.kept.len()
     }
@@ -149,10 +155,6 @@ impl Calls {
     pub(super) fn by_request(&mut self, request: &RequestId) -> Option<&mut Pending> {
         let id = self.by_request.get(request)?;
         self.kept.get_mut(id).map(|(pending, _)| pending)
-    }
-
-    pub(super) fn is_queueing(&self) -> bool {
-        !self.queue.is_empty()
     }
 
     /// Marks the waiting calls that a write of these effects may help.

@@ -1,6 +1,8 @@
 //! A ballot that is led: proposing, counting votes, issuing, answering.
 
-use protocol::message::{BarrierPassed, BeginBallot, Executed, ReadBarrier, Success, ToAcceptor, ToGateway, Voted};
+use protocol::message::{
+    BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Success, ToAcceptor, ToGateway, Voted,
+};
 use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome,
 };
@@ -11,6 +13,7 @@ use super::leader_state::LeaderState;
 use super::pipeline::{Pacing, Pipeline, Proposed, Waiter};
 use super::preparing::{Arrived, Preparing};
 use super::rounds::Rounds;
+use super::unapplied::Unapplied;
 use super::{Turn, history};
 
 /// Replies that the gate holds, at most. One round holds what arrives in a round trip and a sync;
@@ -29,6 +32,7 @@ pub(super) struct Leading {
     history_end: CommandNumber,
     /// Commands issued in this turn, to be announced at its end.
     announce: Vec<Command>,
+    pub(super) unapplied: Unapplied,
 }
 
 impl Leading {
@@ -48,11 +52,8 @@ impl Leading {
             turn.effects.push(Effect::Failed(error));
             "the state cannot be read"
         })?;
-        let pacing = Pacing {
-            window: turn.config.window,
-            run_bytes: turn.config.run_bytes,
-            resend: turn.config.resend,
-        };
+        let pacing =
+            Pacing { window: turn.config.window, run_bytes: turn.config.run_bytes, resend: turn.config.resend };
         let mut leading = Self {
             ballot: preparing.ballot,
             pipeline: Pipeline::new(pacing, learned, &turn.config.acceptors, turn.world.now.tick),
@@ -61,7 +62,11 @@ impl Leading {
             calls: Calls::after(last_call),
             history_end: learned.number,
             announce: Vec::new(),
+            unapplied: Unapplied::default(),
         };
+        for acceptor in preparing.promisers() {
+            leading.pipeline.heard(acceptor, turn.world.now.tick);
+        }
         for command in history {
             let body = CommandBody::decode(&command.body).map_err(|_| "a command voted for earlier is not readable")?;
             leading.history_end = command.number();
@@ -163,6 +168,7 @@ impl Leading {
         let newly = self.pipeline.issue_up_to(issued.number);
         self.answer_issued(newly, turn);
         self.state.applied(issued.number);
+        self.unapplied.applied(issued.number, turn.world.now.tick + turn.config.resend);
         self.open_gate(turn);
         self.take_queued(turn);
         true
@@ -175,10 +181,10 @@ impl Leading {
         for Proposed { command, request, result, waiters, .. } in issued {
             let number = command.number();
             for waiter in waiters {
-                let outcome =
-                    Outcome::Issued { command: number, result: result.clone(), replayed: waiter.repeated };
+                let outcome = Outcome::Issued { command: number, result: result.clone(), replayed: waiter.repeated };
                 turn.reply_outcome(waiter.gateway, request.clone(), outcome);
             }
+            self.unapplied.push(command.clone(), turn.world.now.tick + turn.config.resend);
             self.announce.push(command);
         }
         self.take_queued(turn);
@@ -198,14 +204,34 @@ impl Leading {
     pub(super) fn on_tick(&mut self, turn: &mut Turn<'_>) {
         self.expire(turn);
         self.repeat(turn);
+        self.remind_learner(turn);
         self.on_end_of_turn(turn);
     }
 
-    /// Sends again what acceptors have not answered, oldest first.
+    /// Tells the learner of this node again what it does not apply.
+    fn remind_learner(&mut self, turn: &mut Turn<'_>) {
+        let commands = self.unapplied.reminder(turn.world.now.tick, turn.config.resend, turn.config.window);
+        if let Some(issued) = commands.last().map(|last| last.id) {
+            turn.tell_learner(turn.config.me, Success { ballot: self.ballot, issued, commands });
+        }
+    }
+
+    /// An acceptor promised after this ballot had its majority set.
+    pub(super) fn on_late_promise(&mut self, from: NodeId, turn: &Turn<'_>) {
+        self.pipeline.heard(from, turn.world.now.tick);
+    }
+
+    /// Sends again what acceptors have not answered, oldest first. One that has not promised is
+    /// asked for that too: it may have been down, and without its promise it would not vote for
+    /// as long as this node leads (A13).
     fn repeat(&mut self, turn: &mut Turn<'_>) {
         let (ballot, round) = (self.ballot, self.rounds.last());
+        let first = self.pipeline.issued().number.next();
         let rounds = &self.rounds;
         for (acceptor, commands) in self.pipeline.due(turn.world.now.tick, |node| rounds.is_behind(node)) {
+            if !self.pipeline.has_promised(acceptor) {
+                turn.ask_acceptor(acceptor, ToAcceptor::NextBallot(NextBallot { ballot, first }));
+            }
             turn.ask_acceptor(acceptor, ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round }));
         }
     }

@@ -29,6 +29,7 @@ mod preparing;
 mod rounds;
 #[cfg(test)]
 mod tests;
+mod unapplied;
 
 use std::sync::Arc;
 
@@ -216,8 +217,10 @@ impl Leader {
         if !turn.config.acceptors.nodes().contains(&from) {
             return turn.ignore(IgnoreReason::NotAnAcceptor);
         }
-        let Phase::Preparing(preparing) = &mut self.phase else {
-            return turn.ignore(IgnoreReason::OtherBallot);
+        let preparing = match &mut self.phase {
+            Phase::Preparing(preparing) => preparing,
+            Phase::Leading(leading) if leading.ballot() == info.ballot => return leading.on_late_promise(from, turn),
+            Phase::Idle | Phase::Leading(_) => return turn.ignore(IgnoreReason::OtherBallot),
         };
         if info.ballot != preparing.ballot || info.first != preparing.first {
             return turn.ignore(IgnoreReason::OtherBallot);

@@ -32,6 +32,9 @@ pub(crate) struct Proposed {
 /// How far one acceptor has come in this ballot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Progress {
+    /// It is known to have promised this ballot. Until then it ignores what it is sent, perhaps
+    /// because it was down when promises were asked for.
+    promised: bool,
     /// It voted for everything up to here, or knows it issued.
     voted: CommandNumber,
     /// When to send again what it has not answered.
@@ -70,7 +73,8 @@ const RESEND_PAUSE_MAX: Duration = Duration::from_secs(2);
 impl Pipeline {
     /// An empty pipeline above `issued`.
     pub(crate) fn new(pacing: Pacing, issued: CommandId, acceptors: &MajoritySets, now: Tick) -> Self {
-        let fresh = Progress { voted: issued.number, resend_at: now + pacing.resend, pause: pacing.resend };
+        let fresh =
+            Progress { promised: false, voted: issued.number, resend_at: now + pacing.resend, pause: pacing.resend };
         let progress = acceptors.nodes().iter().map(|node| (*node, fresh.clone())).collect();
         Self { pacing, issued, proposed: VecDeque::new(), bytes: 0, sent: issued.number, progress }
     }
@@ -143,13 +147,19 @@ impl Pipeline {
         run
     }
 
-    /// An acceptor has said anything in this ballot: the pauses before repetitions are short
-    /// again. It may still lack a run, so a repetition that is due stays due.
+    /// An acceptor has said anything in this ballot, so it has promised it, and the pauses before
+    /// repetitions are short again. It may still lack a run, so a repetition that is due stays due.
     pub(crate) fn heard(&mut self, acceptor: NodeId, now: Tick) {
         if let Some(progress) = self.progress.get_mut(&acceptor) {
+            progress.promised = true;
             progress.pause = self.pacing.resend;
             progress.resend_at = progress.resend_at.min(now + progress.pause);
         }
+    }
+
+    /// Whether an acceptor is known to have promised this ballot.
+    pub(crate) fn has_promised(&self, acceptor: NodeId) -> bool {
+        self.progress.get(&acceptor).is_some_and(|progress| progress.promised)
     }
 
     /// Takes note of an acceptor's vote in this ballot; says whether it is news. `None` when the
@@ -198,11 +208,12 @@ impl Pipeline {
     }
 
     /// The acceptors that are due for a repetition, each with the oldest run that it has not
-    /// answered (S-26), possibly empty when it only lags in rounds.
+    /// answered (S-26), possibly empty when it only lags in rounds or has not promised yet.
     pub(crate) fn due(&mut self, now: Tick, behind_in_round: impl Fn(NodeId) -> bool) -> Vec<(NodeId, Vec<Command>)> {
         let mut due = Vec::new();
         for (node, progress) in &mut self.progress {
-            let behind = progress.voted.max(self.issued.number) < self.sent || behind_in_round(*node);
+            let behind =
+                !progress.promised || progress.voted.max(self.issued.number) < self.sent || behind_in_round(*node);
             if !behind {
                 progress.resend_at = now + progress.pause;
             } else if now >= progress.resend_at {

@@ -78,8 +78,17 @@ impl Preparing {
         complete.map(|(node, promise)| (promise.issued, *node)).max_by_key(|(issued, _)| issued.number)
     }
 
+    /// Who has promised.
+    pub(crate) fn promisers(&self) -> impl Iterator<Item = NodeId> {
+        self.promises.keys().copied()
+    }
+
     /// All votes of the complete promises.
     pub(crate) fn votes(&self) -> impl Iterator<Item = &Vote> {
-        self.promises.values().filter(|promise| promise.is_complete()).flat_map(|promise| promise.votes.values()).flatten()
+        self.promises
+            .values()
+            .filter(|promise| promise.is_complete())
+            .flat_map(|promise| promise.votes.values())
+            .flatten()
     }
 }

@@ -84,8 +84,7 @@ impl Rounds {
     /// The replies that may leave now.
     pub(crate) fn open(&mut self, issued: CommandNumber) -> Vec<Gated> {
         let mut open = Vec::new();
-        while let Some(gated) =
-            self.gated.pop_front_if(|first| first.number <= issued && first.round <= self.confirmed)
+        while let Some(gated) = self.gated.pop_front_if(|first| first.number <= issued && first.round <= self.confirmed)
         {
             open.push(gated);
         }

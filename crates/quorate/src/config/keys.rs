@@ -112,7 +112,7 @@ pub(crate) const KEYS: &[Key] = &[
         "log.level",
         Shape::Text,
         "\"info\"",
-        "off, error, warn, info, debug or trace, or directives such as \"info,transport=debug\"",
+        "off, error, warn, info, debug or trace, or directives such as \"info,quorate_transport=debug\"",
     ),
     key("shutdown.grace", Shape::Text, "\"10s\"", "a duration up to 1h, such as 10s"),
 ];

@@ -132,7 +132,7 @@ pub(crate) struct Limits {
 pub(crate) struct Log {
     /// Lines for people or for machines.
     pub(crate) format: LogFormat,
-    /// A level, or directives such as `info,transport=debug`.
+    /// A level, or directives such as `info,quorate_transport=debug`.
     pub(crate) level: String,
 }
 
@@ -174,11 +174,23 @@ impl Config {
             window: settings.count("protocol.window", 1..=65_536)?,
             detector: Detector::from_settings(settings)?,
             limits: Limits::from_settings(settings)?,
-            idempotency_retention: settings.duration("idempotency.retention", SECOND..=366 * DAY)?,
+            idempotency_retention: idempotency_retention(settings)?,
             log: Log::from_settings(settings)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
         })
     }
+}
+
+/// A stored outcome must outlive the caller's wait, or a gateway that sends the call again on a
+/// change of leader would have it run twice.
+fn idempotency_retention(settings: &Settings) -> Result<Duration, ConfigError> {
+    let retention = settings.duration("idempotency.retention", SECOND..=366 * DAY)?;
+    let wait_max = settings.duration("limits.wait_max", 100 * MILLISECOND..=HOUR)?;
+    if retention < wait_max {
+        let needs = format!("must not be shorter than limits.wait_max ({})", humantime::format_duration(wait_max));
+        return Err(settings.refuse("idempotency.retention", &needs));
+    }
+    Ok(retention)
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -8,13 +8,13 @@ use actix::Addr;
 use failure_detector::core::View;
 use functions::Registry;
 use futures_util::future::LocalBoxFuture;
+use http_api::GatewayActor;
 use http_api::backend::{
     AcceptorView, Addresses, Backend, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView, Limits,
     MembershipView, NodeView, Snapshot,
 };
-use http_api::GatewayActor;
 use learner::{DigestRefusal, NoDigest, Queries};
-use protocol::{Ballot, Command, CommandBody, CommandNumber, NodeId, StateError, StateView, Timestamp};
+use protocol::{Command, CommandBody, CommandNumber, NodeId, StateError, StateView, Tick, Timestamp};
 use storage::StorageError;
 use tokio::sync::watch;
 
@@ -32,7 +32,12 @@ pub(super) struct NodeBackend {
     view: watch::Receiver<View>,
     /// The time of the last applied command, as last looked up.
     time: Mutex<(CommandNumber, Timestamp)>,
+    /// What was durable, and when that was first seen.
+    durable: Mutex<(CommandNumber, Tick)>,
 }
+
+/// The state is synced every second; a disk that needs longer than this cannot be worked with.
+const SYNC_WAIT_MAX: Duration = Duration::from_secs(15);
 
 impl NodeBackend {
     pub(super) fn new(node: &Node) -> Self {
@@ -44,6 +49,7 @@ impl NodeBackend {
             status: Arc::clone(&node.status),
             view: node.view.clone(),
             time: Mutex::default(),
+            durable: Mutex::default(),
         }
     }
 
@@ -54,11 +60,6 @@ impl NodeBackend {
 
     fn member(&self, id: NodeId) -> String {
         self.config.cluster.members.get(&id).map(|member| member.name.clone()).unwrap_or_default()
-    }
-
-    /// The leader that this node knows, itself or another.
-    fn leader(&self) -> Option<Ballot> {
-        self.status.local().leads.or(self.view.borrow().leader)
     }
 
     fn own_view(&self) -> NodeView {
@@ -100,6 +101,22 @@ impl NodeBackend {
             issued: last.issued.0,
             applied: last.applied.0,
             durable: last.durable.0,
+        }
+    }
+
+    /// A disk that takes no more syncs shows in a durable number that stands still below what is
+    /// applied. (One that reports an error ends the process.)
+    fn disk(&self) -> Check {
+        let (progress, now) = (self.status.progress(), super::outside::now().tick);
+        let mut seen = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0 != progress.durable || progress.durable == progress.applied {
+            *seen = (progress.durable, now);
+        }
+        let standing = now.since(seen.1);
+        Check {
+            name: "disk",
+            ok: standing < SYNC_WAIT_MAX,
+            detail: format!("durable {} of applied {}", progress.durable, progress.applied),
         }
     }
 
@@ -151,7 +168,8 @@ impl Backend for NodeBackend {
         let mut known = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         let applied = self.queries.state().applied().number;
         if known.0 != applied {
-            let command = self.queries.state().commands(applied, 1, 0).ok().and_then(|commands| commands.into_iter().next());
+            let command =
+                self.queries.state().commands(applied, 1, 0).ok().and_then(|commands| commands.into_iter().next());
             // Unreadable: the old time is still a true lower bound.
             if let Some(body) = command.and_then(|command| CommandBody::decode(&command.body).ok()) {
                 *known = (applied, body.time);
@@ -205,18 +223,21 @@ impl Backend for NodeBackend {
         ClusterView {
             name: cluster.name.clone(),
             nodes: nodes.into_values().collect(),
-            leader: self.leader().map(|ballot| LeaderView { id: ballot.node.0, name: self.member(ballot.node) }),
+            leader: self.status.leader().map(|ballot| LeaderView { id: ballot.node.0, name: self.member(ballot.node) }),
             membership: MembershipView {
                 number: 0,
-                acceptors: cluster.weights.iter().map(|(id, weight)| AcceptorView { id: id.0, weight: *weight }).collect(),
+                acceptors: cluster
+                    .weights
+                    .iter()
+                    .map(|(id, weight)| AcceptorView { id: id.0, weight: *weight })
+                    .collect(),
             },
             rule: cluster.majority.rule().to_owned(),
         }
     }
 
     fn health(&self) -> Health {
-        let leader = self.leader();
-        let stopping = self.stopping();
+        let leader = self.status.leader();
         Health {
             live: vec![Check { name: "process", ok: true, detail: "the process answers".to_owned() }],
             ready: vec![
@@ -229,11 +250,7 @@ impl Backend for NodeBackend {
                     },
                 },
                 self.caught_up(),
-                Check {
-                    name: "taking_calls",
-                    ok: !stopping,
-                    detail: if stopping { "this node stops" } else { "this node takes calls" }.to_owned(),
-                },
+                self.disk(),
             ],
         }
     }

@@ -17,9 +17,6 @@ const ROUNDS_IN_FLIGHT: u64 = 2;
 const RESEND: Duration = Duration::from_millis(100);
 /// Promises come in a round trip; what is missing must be learnt first, in pieces.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than any gateway keeps a call and sends it again.
-const GATEWAY_RETENTION: Duration = Duration::from_secs(600);
-
 pub(super) fn acceptor(config: &Config) -> acceptor::core::Config {
     acceptor::core::Config {
         me: config.cluster.me,
@@ -56,7 +53,9 @@ pub(super) fn leader(config: &Config) -> leader::core::Config {
         resend: RESEND,
         prepare_timeout: PREPARE_TIMEOUT,
         caller_retention: config.idempotency_retention,
-        gateway_retention: GATEWAY_RETENTION,
+        // A gateway keeps a call, and sends it again, for at most its caller's wait; twice that
+        // and some minutes for clocks that differ.
+        gateway_retention: config.limits.wait_max * 2 + Duration::from_secs(300),
     }
 }
 

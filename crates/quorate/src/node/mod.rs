@@ -16,14 +16,15 @@
 //! what was acknowledged is safe with the majority set that voted for it.
 
 mod backend;
-mod clock;
 mod cores;
+mod outside;
 mod ports;
 mod router;
 mod status;
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use acceptor::actor::AcceptorActor;
 use actix::{Actor as _, Addr, Arbiter, System};
@@ -47,6 +48,9 @@ use ports::Ports;
 use router::Router;
 use status::Status;
 
+/// Some ten thousand samples under full load.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
 /// Runs a node until it is asked to stop.
 ///
 /// # Errors
@@ -55,9 +59,8 @@ pub(crate) fn run(config: Config, stop_with_parent: bool) -> Result<(), Failure>
     let http = bind(config.listen.http, "listen.http")?;
     let peer = bind(config.listen.peer, "listen.peer")?;
     let stores = open(&config)?;
-    let prometheus = PrometheusBuilder::new()
-        .install_recorder()
-        .context("the recorder of metrics cannot be installed")?;
+    let prometheus =
+        PrometheusBuilder::new().install_recorder().context("the recorder of metrics cannot be installed")?;
     System::new().block_on(serve(Arc::new(config), Listeners { http, peer }, stores, prometheus, stop_with_parent))?;
     Ok(())
 }
@@ -69,7 +72,8 @@ struct Listeners {
 
 fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| {
-        let line = format!("{key} = \"{address}\" cannot be listened on ({error}); stop what uses it, or choose another port");
+        let line =
+            format!("{key} = \"{address}\" cannot be listened on ({error}); stop what uses it, or choose another port");
         Failure::Usage(line)
     })
 }
@@ -99,10 +103,11 @@ async fn serve(
     let backend = Arc::new(NodeBackend::new(&node));
     let options = http_api::Options {
         workers: http_workers(),
-        entropy: rand::random(),
+        entropy: outside::chance(),
         prometheus,
         grace: config.shutdown_grace,
     };
+    actix::spawn(keep_metrics(options.prometheus.clone()));
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);
@@ -124,6 +129,15 @@ async fn serve(
     transport.stop();
     info!("stopped");
     Ok(())
+}
+
+/// Folds what histograms have gathered; without it they grow until somebody asks for metrics.
+async fn keep_metrics(prometheus: PrometheusHandle) {
+    let mut interval = tokio::time::interval(METRICS_UPKEEP);
+    loop {
+        interval.tick().await;
+        prometheus.run_upkeep();
+    }
 }
 
 /// HTTP threads: half of the processors, since the roles need the other half.
@@ -155,7 +169,8 @@ impl Node {
             applied: applied.number,
             durable: stores.state.durable(),
         });
-        let status = Arc::new(Status::new(image.last_tried.max(image.next_ballot), progressed.clone()));
+        let status =
+            Arc::new(Status::new(config.cluster.me, image.last_tried.max(image.next_ballot), progressed.clone()));
         let router = Arc::new(Router::new(config.cluster.me, Arc::clone(&status)));
         let ports = Ports { router: Arc::clone(&router), status: Arc::clone(&status), failed };
         let (core_thread, detector_thread) = (Arbiter::new(), Arbiter::new());
@@ -177,7 +192,7 @@ impl Node {
             let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader());
             router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();
         }
-        let core = Gateway::new(cores::gateway(&config), rand::random());
+        let core = Gateway::new(cores::gateway(&config), outside::chance());
         let send = ports.send();
         let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| GatewayActor::new(core, send));
         router.gateway.set(gateway.clone()).ok();
@@ -220,8 +235,9 @@ impl Node {
     async fn stop(&self) -> anyhow::Result<()> {
         self.status.stop();
         self.router.step_down("this node stops").await;
-        let state = self.stores.state.clone();
-        tokio::task::spawn_blocking(move || state.sync()).await??;
+        if let Some(learner) = self.router.learner.get() {
+            learner.send(learner::actor::Stop).await.context("the learner ended too early")?;
+        }
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use protocol::{Ballot, Message, NodeId};
 use rand::Rng as _;
 use tokio::sync::mpsc;
 
-use super::clock;
+use super::outside;
 use super::router::Router;
 use super::status::Status;
 
@@ -55,17 +55,14 @@ impl Ports {
     }
 
     pub(super) fn leader(&self) -> LeaderPorts {
-        let (router, learner, status) = (Arc::clone(&self.router), Arc::clone(&self.router), Arc::clone(&self.status));
+        let (router, learner) = (Arc::clone(&self.router), Arc::clone(&self.router));
         let mut chance = rand::make_rng::<rand::rngs::SmallRng>();
         LeaderPorts {
             send: self.send(),
             learn_from_peer: Box::new(move |peer, issued| learner.peer_issued(peer, issued)),
-            leads: Box::new(move |ballot| {
-                status.leads(ballot);
-                router.leader_is(ballot.map(|ballot| ballot.node));
-            }),
+            leads: Box::new(move |ballot| router.leads(ballot)),
             failed: self.failed(),
-            clock: Box::new(clock::now),
+            clock: Box::new(outside::now),
             entropy: Box::new(move || chance.next_u64()),
         }
     }
@@ -74,17 +71,17 @@ impl Ports {
         let router = || Arc::clone(&self.router);
         let (send, campaign, step_down, leader_is, peer_issued, suspected) =
             (router(), router(), router(), router(), router(), router());
-        let (status, campaigning) = (Arc::clone(&self.status), Arc::clone(&self.status));
+        let (local, campaigning) = (Arc::clone(&self.status), Arc::clone(&self.status));
         DetectorPorts {
             send: Box::new(move |to, heartbeat| send.send(to, Message::FailureDetector(heartbeat))),
-            status: Box::new(move || status.local()),
+            status: Box::new(move || local.local()),
             campaign: Box::new(move || {
                 if !campaigning.is_stopping() {
                     campaign.tell_leader(Input::Campaign { above: campaigning.highest() });
                 }
             }),
             step_down: Box::new(move || step_down.tell_leader(Input::StepDown("no majority set is in touch with it"))),
-            leader_is: Box::new(move |ballot: Option<Ballot>| leader_is.leader_is(ballot.map(|ballot| ballot.node))),
+            leader_is: Box::new(move |ballot: Option<Ballot>| leader_is.sees(ballot)),
             peer_issued: Box::new(move |peer, issued| peer_issued.peer_issued(peer, issued)),
             suspected: Box::new(move |peer, gone| {
                 if gone {

@@ -1,6 +1,6 @@
 //! Where every message of a node passes: to a role of this node, or to a peer.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use acceptor::actor::AcceptorActor;
 use actix::dev::ToEnvelope;
@@ -21,6 +21,8 @@ use super::status::Status;
 pub(super) struct Router {
     me: NodeId,
     status: Arc<Status>,
+    /// Held while the gateway is told who leads: two roles know something of it, on two threads.
+    telling: Mutex<()>,
     pub(super) transport: OnceLock<transport::Handle>,
     pub(super) acceptor: OnceLock<Addr<AcceptorActor>>,
     pub(super) leader: OnceLock<Addr<LeaderActor>>,
@@ -34,6 +36,7 @@ impl Router {
         Self {
             me,
             status,
+            telling: Mutex::new(()),
             transport: OnceLock::new(),
             acceptor: OnceLock::new(),
             leader: OnceLock::new(),
@@ -106,8 +109,22 @@ impl Router {
         self.tell_learner(learner::Input::PeerIssued { peer, issued });
     }
 
-    pub(super) fn leader_is(&self, leader: Option<NodeId>) {
-        tell(&self.gateway, LeaderIs(leader), "gateway");
+    /// The leader of this node leads that ballot, or none.
+    pub(super) fn leads(&self, ballot: Option<Ballot>) {
+        self.tell_gateway(|status| status.leads(ballot));
+    }
+
+    /// The failure detector of this node knows a working leader, or none.
+    pub(super) fn sees(&self, leader: Option<Ballot>) {
+        self.tell_gateway(|status| status.sees(leader));
+    }
+
+    /// The gateway always hears what both know together, and in this order: that this node does
+    /// not lead any more must not hide from it who does.
+    fn tell_gateway(&self, change: impl FnOnce(&Status)) {
+        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&self.status);
+        tell(&self.gateway, LeaderIs(self.status.leader().map(|ballot| ballot.node)), "gateway");
     }
 
     pub(super) fn on_event(&self, event: PeerEvent) {

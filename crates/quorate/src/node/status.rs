@@ -5,11 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use failure_detector::core::LocalStatus;
 use learner::Progress;
-use protocol::Ballot;
+use protocol::{Ballot, NodeId};
 use tokio::sync::watch;
 
 /// Shared by the actors of one node.
 pub(super) struct Status {
+    me: NodeId,
     ballots: Mutex<Ballots>,
     progress: watch::Receiver<Progress>,
     stopping: AtomicBool,
@@ -18,13 +19,14 @@ pub(super) struct Status {
 #[derive(Clone, Copy)]
 struct Ballots {
     leads: Option<Ballot>,
+    seen: Option<Ballot>,
     highest: Ballot,
 }
 
 impl Status {
-    pub(super) fn new(highest: Ballot, progress: watch::Receiver<Progress>) -> Self {
-        let ballots = Mutex::new(Ballots { leads: None, highest });
-        Self { ballots, progress, stopping: AtomicBool::new(false) }
+    pub(super) fn new(me: NodeId, highest: Ballot, progress: watch::Receiver<Progress>) -> Self {
+        let ballots = Mutex::new(Ballots { leads: None, seen: None, highest });
+        Self { me, ballots, progress, stopping: AtomicBool::new(false) }
     }
 
     fn ballots(&self) -> std::sync::MutexGuard<'_, Ballots> {
@@ -35,6 +37,18 @@ impl Status {
     /// The leader of this node leads that ballot, or none.
     pub(super) fn leads(&self, ballot: Option<Ballot>) {
         self.ballots().leads = ballot;
+    }
+
+    /// The failure detector knows a working leader, or none.
+    pub(super) fn sees(&self, leader: Option<Ballot>) {
+        self.ballots().seen = leader;
+    }
+
+    /// The leader that this node knows, itself or another: of the higher ballot where its roles
+    /// know two. Whether this node leads, only its own leader can say.
+    pub(super) fn leader(&self) -> Option<Ballot> {
+        let ballots = self.ballots();
+        ballots.leads.max(ballots.seen.filter(|seen| seen.node != self.me))
     }
 
     /// A ballot was heard of.
@@ -72,5 +86,31 @@ impl Status {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S-21: catches a node that has just lost its lead and, because of that, forgets or never
+    /// takes in who leads now: its callers would wait for nothing.
+    #[test]
+    fn the_end_of_the_own_lead_does_not_hide_who_leads() {
+        let ballot = |round, node| Some(Ballot { round, node: NodeId(node) });
+        let (_, progress) = watch::channel(Progress::default());
+        let status = Status::new(NodeId(1), Ballot::default(), progress);
+        status.leads(ballot(1, 1));
+        status.sees(ballot(1, 1));
+        assert_eq!(status.leader(), ballot(1, 1));
+        status.sees(ballot(2, 2));
+        assert_eq!(status.leader(), ballot(2, 2), "the detector may be first");
+        status.leads(None);
+        assert_eq!(status.leader(), ballot(2, 2));
+        status.sees(ballot(1, 1));
+        assert_eq!(status.leader(), None, "that this node leads is not for the detector to say");
+        status.leads(ballot(3, 1));
+        status.sees(ballot(2, 2));
+        assert_eq!(status.leader(), ballot(3, 1), "the detector may be late");
     }
 }

@@ -223,6 +223,12 @@ fn common(options: &Options) -> Result<::rocksdb::Options, StorageError> {
     common.set_max_write_buffer_number(2);
     // One thread for flushes and one for compactions; the roles need the processors.
     common.set_max_background_jobs(2);
+    // Writes come one at a time, so that a table in memory can keep its place between two keys
+    // that follow each other, as those of commands and votes do.
+    common.set_allow_concurrent_memtable_write(false);
+    // Most look-ups of outcomes find nothing: a filter says so without a search.
+    common.set_memtable_prefix_bloom_ratio(0.05);
+    common.set_memtable_whole_key_filtering(true);
     // Well below the usual limit of 1,024 file descriptors a process, sockets included.
     common.set_max_open_files(256);
     // The text files `LOG` are for people: at most two of 1 MiB.

@@ -1,4 +1,4 @@
-//! Both clocks, for the actors of this node.
+//! Clocks and chance: where they enter the node. Cores get both as inputs.
 
 use std::sync::LazyLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -16,4 +16,10 @@ pub(super) fn now() -> Now {
         tick: Tick::default() + START.elapsed(),
         wall: Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
     }
+}
+
+/// Chance, different in every process.
+#[expect(clippy::disallowed_methods, reason = "where chance enters the node")]
+pub(super) fn chance() -> u64 {
+    rand::random()
 }

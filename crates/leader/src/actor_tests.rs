@@ -1,0 +1,204 @@
+//! The actor of a cluster of one node, between a disk in memory and a test that plays acceptor.
+
+use std::sync::Mutex;
+
+use functions::{ExecutionContext, Function, Placement};
+use protocol::message::{BallotInfo, ToAcceptor, ToGateway, ToLeader, Voted};
+use protocol::{Call, CommandId, Fingerprint, LearnFrom, MajoritySets, Outcome, RequestId, Run, Tick, Timestamp};
+use serde_json::Value;
+use storage::memory::{Fault, MemoryLog, MemoryState};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::*;
+use crate::core::Config;
+
+const ME: NodeId = NodeId(1);
+const BALLOT: Ballot = Ballot::new(1, ME);
+
+/// Where a function of the pool says that it runs, and waits to be let go.
+type Barrier = (std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
+
+/// A function of the pool that runs until the test lets it go.
+struct Held(Mutex<Barrier>);
+
+impl Function for Held {
+    fn name(&self) -> &str {
+        "test.held"
+    }
+
+    fn description(&self) -> &str {
+        "A function of a test."
+    }
+
+    fn arguments_schema(&self) -> Value {
+        Value::Bool(true)
+    }
+
+    fn result_schema(&self) -> Value {
+        Value::Bool(true)
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Pool
+    }
+
+    fn execute(&self, context: &mut ExecutionContext<'_>, _: Value) -> Result<Value, Failure> {
+        let barrier = self.0.lock().expect("no panic");
+        barrier.0.send(()).expect("the test waits");
+        barrier.1.recv().expect("the test lets it go");
+        context.put(protocol::Key::new("held").expect("a key"), "1".into())?;
+        Ok(Value::Null)
+    }
+}
+
+struct Bench {
+    actor: Addr<LeaderActor>,
+    log: Arc<MemoryLog>,
+    sent: UnboundedReceiver<Message>,
+    failures: Arc<Mutex<Vec<String>>>,
+}
+
+impl Bench {
+    fn start(functions: Registry) -> Self {
+        let config = Config {
+            me: ME,
+            acceptors: MajoritySets::simple([ME]).expect("a node"),
+            learners: vec![ME],
+            learn_from: LearnFrom::Voters,
+            window: 10,
+            pipeline_bytes: 1 << 20,
+            run_bytes: 1 << 20,
+            rounds_in_flight: 2,
+            kept_calls: 10,
+            resend: Duration::from_secs(60),
+            prepare_timeout: Duration::from_secs(60),
+            caller_retention: Duration::from_secs(60),
+            gateway_retention: Duration::from_secs(60),
+        };
+        let (out, sent) = unbounded_channel();
+        let failures = Arc::new(Mutex::new(Vec::new()));
+        let failed = Arc::clone(&failures);
+        let ports = LeaderPorts {
+            send: Box::new(move |_, message| _ = out.send(message)),
+            learn_from_peer: Box::new(|_, _| ()),
+            leads: Box::new(|_| ()),
+            failed: Box::new(move |reason| failed.lock().expect("no panic").push(reason)),
+            clock: Box::new(|| Now { tick: Tick(1), wall: Timestamp(1) }),
+            entropy: Box::new(|| 1),
+        };
+        let log = Arc::new(MemoryLog::new());
+        let core = Leader::new(config, Ballot::NONE, CommandId::NULL);
+        let state = Arc::new(MemoryState::new());
+        let actor = LeaderActor::new(core, Arc::clone(&log) as Arc<dyn LogStore>, state, functions, ports).start();
+        Self { actor, log, sent, failures }
+    }
+
+    fn campaign(&self) {
+        self.actor.try_send(Deliver(Input::Campaign { above: Ballot::NONE })).expect("room");
+    }
+
+    fn say(&self, message: ToLeader) {
+        self.actor.try_send(Deliver(Input::Message { from: ME, message })).expect("room");
+    }
+
+    async fn next(&mut self) -> Message {
+        self.sent.recv().await.expect("the actor lives")
+    }
+
+    async fn lead(&mut self) {
+        self.campaign();
+        let Message::Acceptor(ToAcceptor::NextBallot(question)) = self.next().await else { panic!("no question") };
+        let (ballot, first) = (question.ballot, question.first);
+        let info = BallotInfo { ballot, first, issued: CommandId::NULL, votes: Vec::new(), part: 0, parts: 1 };
+        self.say(ToLeader::BallotInfo(info));
+    }
+
+    /// Votes for the next run, and returns how many commands it had.
+    async fn vote(&mut self) -> usize {
+        let Message::Acceptor(ToAcceptor::BeginBallot(begin)) = self.next().await else { panic!("no ballot") };
+        let last = begin.commands.last().expect("a command").id;
+        let run = Some(Run { first: begin.commands[0].number(), last });
+        self.say(ToLeader::Voted(Voted { ballot: begin.ballot, run, round: begin.round }));
+        begin.commands.len()
+    }
+
+    async fn outcome(&mut self) -> (RequestId, Outcome) {
+        let Message::Gateway(ToGateway::Executed(executed)) = self.next().await else { panic!("no answer") };
+        (executed.request, executed.outcome)
+    }
+}
+
+fn call(key: &str, function: &str, arguments: &'static str) -> ToLeader {
+    ToLeader::ExecuteFunction(Call {
+        request: RequestId::caller(key).expect("a key"),
+        fingerprint: Fingerprint([0; 16]),
+        function: function.to_owned(),
+        arguments: arguments.into(),
+        patience: Duration::ZERO,
+    })
+}
+
+fn issued(key: &str, command: u64, result: &'static str) -> (RequestId, Outcome) {
+    let outcome = Outcome::Issued { command: CommandNumber(command), result: result.into(), replayed: false };
+    (RequestId::caller(key).expect("a key"), outcome)
+}
+
+/// A7, S-11: catches a question that leaves before the ballot is durable.
+#[actix::test]
+async fn a_ballot_is_durable_before_it_is_announced() {
+    let mut bench = Bench::start(Registry::new());
+    bench.campaign();
+    assert_eq!(bench.next().await.name(), "NextBallot");
+    bench.log.crash();
+    assert_eq!(bench.log.load(CommandNumber(0)).expect("memory").last_tried, BALLOT);
+}
+
+/// S-12: catches a leader that speaks after its disk failed, tries again, or does not say so.
+#[actix::test]
+async fn after_a_failed_write_it_is_deaf_and_says_so_once() {
+    let mut bench = Bench::start(Registry::new());
+    bench.log.fail_next(Fault::Sync);
+    bench.campaign();
+    bench.campaign();
+    // Handled after both, and after the end of their turn.
+    bench.actor.send(Deliver(Input::EndOfTurn)).await.expect("the actor lives");
+    bench.actor.send(Deliver(Input::EndOfTurn)).await.expect("the actor lives");
+    bench.log.restart();
+    bench.campaign();
+    bench.actor.send(Deliver(Input::EndOfTurn)).await.expect("the actor lives");
+    assert_eq!(bench.failures.lock().expect("no panic").len(), 1);
+    assert!(bench.sent.try_recv().is_err(), "it has said something");
+}
+
+/// Catches calls of one turn that are proposed one by one, so that each costs a sync.
+#[actix::test]
+async fn a_turn_is_one_run() {
+    let mut bench = Bench::start(Registry::with_builtins());
+    bench.lead().await;
+    for key in ["a", "b", "c"] {
+        bench.say(call(key, "kv.put", r#"{"key": "k", "value": 1}"#));
+    }
+    assert_eq!(bench.vote().await, 3);
+    for (number, key) in (1..).zip(["a", "b", "c"]) {
+        assert_eq!(bench.outcome().await, issued(key, number, "{}"));
+    }
+}
+
+/// A1m: catches a function on the pool that holds up others, or whose result gets lost.
+#[actix::test]
+async fn a_held_function_stops_nobody() {
+    let (here, its_start) = std::sync::mpsc::channel();
+    let (let_go, its_end) = std::sync::mpsc::channel();
+    let mut functions = Registry::with_builtins();
+    functions.register(Arc::new(Held(Mutex::new((here, its_end))))).expect("a new name");
+    let mut bench = Bench::start(functions);
+    bench.lead().await;
+    bench.say(call("held", "test.held", "{}"));
+    tokio::task::spawn_blocking(move || its_start.recv()).await.expect("no panic").expect("it runs");
+    bench.say(call("other", "kv.put", r#"{"key": "k", "value": 1}"#));
+    assert_eq!(bench.vote().await, 1);
+    assert_eq!(bench.outcome().await, issued("other", 1, "{}"));
+    let_go.send(()).expect("it waits");
+    assert_eq!(bench.vote().await, 1);
+    assert_eq!(bench.outcome().await, issued("held", 2, "null"));
+}

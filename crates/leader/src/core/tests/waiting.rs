@@ -1,0 +1,185 @@
+//! "Not now": calls that wait until what they read is written, or until their patience ends.
+
+use super::super::kept::Calls;
+use super::*;
+
+fn outbound(key: &str, amount: u64) -> Call {
+    patient(10, call(key, "inventory.outbound", json!({"warehouse": "A", "amount": amount})))
+}
+
+fn execute(call: Call) -> ToLeader {
+    ToLeader::ExecuteFunction(call)
+}
+
+fn inbound(bench: &mut Bench, key: &str, warehouse: &str, amount: u64) {
+    bench.call(key, "inventory.inbound", json!({"warehouse": warehouse, "amount": amount}));
+}
+
+fn requests(effects: &[Effect]) -> Vec<RequestId> {
+    proposed(effects).iter().map(|command| body(command).request).collect()
+}
+
+fn refused(at: u64, stock: u64, wanted: u64) -> Outcome {
+    let message = format!("A has {stock}, and {wanted} are wanted");
+    Outcome::Refused { at: number(at), code: "insufficient_stock".into(), message }
+}
+
+/// No call is kept, and no index remembers one.
+#[track_caller]
+fn assert_nothing_left(bench: &Bench) {
+    let Phase::Leading(leading) = &bench.leader.phase else { panic!("leads") };
+    assert_eq!(leading.calls, Calls::after(leading.calls.last_id()));
+}
+
+/// DESIGN 6, order; FIG. 8 step 22: catches a waiting call that is not tried again, is tried
+/// when something else is written, or runs before the write that helps it.
+#[test]
+fn a_write_of_what_it_read_wakes_a_waiting_call() {
+    let mut bench = Bench::new();
+    bench.lead();
+    bench.say(2, execute(outbound("l", 5)));
+    bench.say(3, execute(outbound("l", 5)));
+    inbound(&mut bench, "other", "B", 9);
+    inbound(&mut bench, "little", "A", 4);
+    assert_eq!(bench.leader.load().kept_calls, 1);
+    inbound(&mut bench, "k", "A", 1);
+    assert_eq!(bench.leader.load().kept_calls, 0);
+    let run = bench.end_turn();
+    assert_eq!(requests(&run), [request("other"), request("little"), request("k"), request("l")]);
+    let answers = replies(bench.ack_all());
+    let result = r#"{"stock":0}"#;
+    assert_eq!(answers[3..], [executed(2, "l", issued(4, result, false)), executed(3, "l", issued(4, result, true))]);
+}
+
+/// Catches a call that waits on a range and is not woken by a new key in it, or by one outside.
+#[test]
+fn a_write_into_a_range_wakes_a_waiting_call() {
+    let mut bench = Bench::new();
+    bench.lead();
+    bench.say(2, execute(patient(10, call("pop", "test.pop", json!({})))));
+    bench.put("p/1", 1);
+    bench.put("r", 1);
+    assert_eq!(bench.leader.load().kept_calls, 1);
+    bench.put("q/7", 1);
+    assert_eq!(bench.leader.load().kept_calls, 0);
+    bench.end_turn();
+    let answers = replies(bench.ack_all());
+    assert_eq!(answers.last(), Some(&executed(2, "pop", issued(4, r#""q/7""#, false))));
+    assert_nothing_left(&bench);
+}
+
+/// Catches indexes that grow with calls that are gone: one ends while it is woken and waits for
+/// room, one has read a range, one shares its key with another.
+#[test]
+fn nothing_is_remembered_of_calls_that_are_gone() {
+    let mut bench = Bench::with(|config| config.window = 1);
+    bench.lead();
+    bench.say(2, execute(outbound("l", 5)));
+    bench.say(2, execute(outbound("m", 50)));
+    bench.say(2, execute(patient(10, call("pop", "test.pop", json!({})))));
+    inbound(&mut bench, "in", "A", 5);
+    assert_eq!(bench.leader.load().kept_calls, 3, "woken, and no room");
+    bench.wait(Duration::from_secs(10));
+    assert_eq!(bench.leader.load().kept_calls, 0);
+    assert_nothing_left(&bench);
+}
+
+/// One write helps some of those who wait. Catches the others being lost, the order of waiting
+/// being turned round, and stock that is given out twice.
+#[test]
+fn those_who_waited_longest_are_tried_first() {
+    let mut bench = Bench::new();
+    bench.lead();
+    for (key, amount) in [("w3", 3), ("w2", 2), ("w9", 9), ("w1", 1)] {
+        bench.say(2, execute(outbound(key, amount)));
+    }
+    inbound(&mut bench, "in", "A", 4);
+    assert_eq!(requests(&bench.end_turn()), [request("in"), request("w3"), request("w1")]);
+    inbound(&mut bench, "more", "A", 11);
+    assert_eq!(requests(&bench.end_turn()), [request("more"), request("w2"), request("w9")]);
+    assert_eq!(bench.leader.load().kept_calls, 0);
+}
+
+/// Catches a waiting call that is woken without room and then forgotten, or sent beyond the
+/// window.
+#[test]
+fn a_woken_call_waits_for_room() {
+    let mut bench = Bench::with(|config| config.window = 1);
+    bench.lead();
+    bench.say(2, execute(outbound("l", 5)));
+    inbound(&mut bench, "k", "A", 5);
+    assert_eq!(requests(&bench.end_turn()), [request("k")]);
+    assert_eq!(bench.leader.load().kept_calls, 1);
+    bench.ack_all();
+    assert_eq!(requests(&bench.end_turn()), [request("l")]);
+}
+
+/// Section 13: catches patience without an end, an end before its time, and an answer that
+/// passes the gate, or names a state that the function did not see.
+#[test]
+fn patience_ends_with_the_last_refusal() {
+    let mut bench = Bench::new();
+    bench.lead();
+    bench.say(2, execute(outbound("l", 5)));
+    inbound(&mut bench, "little", "A", 3);
+    bench.put("x", 1);
+    bench.ack_all();
+    bench.wait(Duration::from_millis(9_999));
+    assert_eq!(bench.leader.load().kept_calls, 1);
+    assert_eq!(replies(bench.wait(Duration::from_millis(1))), [], "gated");
+    let answers: Vec<Effect> = replies(bench.ack_all());
+    assert_eq!(answers, [executed(2, "l", refused(1, 3, 5))]);
+    inbound(&mut bench, "much", "A", 50);
+    assert_eq!(requests(&bench.end_turn()), [request("much")], "nobody waits any more");
+}
+
+/// Without patience there is no waiting, and a refusal that cannot pass is no reason for any.
+#[test]
+fn only_refusals_that_may_pass_are_waited_for() {
+    let mut bench = Bench::new();
+    bench.lead();
+    bench.say(2, execute(Call { patience: Duration::ZERO, ..outbound("l", 5) }));
+    let same = call("m", "inventory.transfer", json!({"from": "A", "to": "A", "amount": 1}));
+    bench.say(2, execute(patient(10, same)));
+    assert_eq!(bench.leader.load().kept_calls, 0);
+    bench.end_turn();
+    let answers = replies(bench.ack_all());
+    assert_eq!(answers[0], executed(2, "l", refused(0, 0, 5)));
+    assert_eq!(answers.len(), 2);
+}
+
+/// Section 13: catches more waiting calls than the bound.
+#[test]
+fn waiting_calls_are_bounded() {
+    let mut bench = Bench::with(|config| config.kept_calls = 1);
+    bench.lead();
+    assert_eq!(bench.say(2, execute(outbound("l", 5))), []);
+    assert_eq!(bench.say(2, execute(outbound("m", 5))), [executed(2, "m", Outcome::Overloaded)]);
+    assert_eq!(bench.say(2, execute(outbound("l", 6))), [executed(2, "l", Outcome::RequestReused)]);
+}
+
+/// Catches work that grows with the product of those who wait: ten thousand waiting calls, and a
+/// thousand writes that concern none of them, must not take long enough to be noticed.
+#[test]
+fn many_waiting_calls_cost_other_writes_nothing() {
+    let mut bench = Bench::with(|config| {
+        config.kept_calls = 10_000;
+        config.window = 10_000;
+        config.rounds_in_flight = 10_000;
+    });
+    bench.lead();
+    for waiting in 0..10_000 {
+        let warehouse = format!("W{waiting}");
+        let arguments = json!({"warehouse": warehouse, "amount": 1});
+        let call = patient(10, call(&warehouse, "inventory.outbound", arguments));
+        assert_eq!(bench.say(2, execute(call)), []);
+    }
+    for value in 0..1_000 {
+        bench.put("a", value);
+    }
+    inbound(&mut bench, "in", "W77", 1);
+    assert_eq!(requests(&bench.end_turn()), [request("in"), request("W77")]);
+    let ended = bench.wait(Duration::from_secs(10));
+    assert_nothing_left(&bench);
+    assert_eq!(replies(ended), []);
+}

@@ -1,0 +1,60 @@
+//! What an operator gets to see of a leader: metrics, and one log line an event.
+
+use std::collections::BTreeMap;
+
+use metrics::{Counter, Gauge};
+use protocol::Now;
+use tracing::{info, warn};
+
+use crate::core::{IgnoreReason, Load, Note};
+
+/// The metrics of every turn, looked up once.
+pub(crate) struct Meters {
+    unissued: Gauge,
+    oldest_unissued: Gauge,
+    kept_calls: Gauge,
+    held_replies: Gauge,
+    ignored: BTreeMap<IgnoreReason, Counter>,
+}
+
+impl Meters {
+    pub(crate) fn new() -> Self {
+        Self {
+            unissued: metrics::gauge!("quorate_leader_unissued_commands"),
+            oldest_unissued: metrics::gauge!("quorate_leader_oldest_unissued_age_seconds"),
+            kept_calls: metrics::gauge!("quorate_leader_kept_calls"),
+            held_replies: metrics::gauge!("quorate_leader_held_replies"),
+            ignored: BTreeMap::new(),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and these are small")]
+    pub(crate) fn set(&self, load: &Load, now: Now) {
+        self.unissued.set(load.unissued as f64);
+        let age = load.oldest_unissued.map(|since| now.tick.since(since)).unwrap_or_default();
+        self.oldest_unissued.set(age.as_secs_f64());
+        self.kept_calls.set(load.kept_calls as f64);
+        self.held_replies.set(load.held_replies as f64);
+    }
+
+    pub(crate) fn ignored(&mut self, reason: IgnoreReason) {
+        let fresh = || metrics::counter!("quorate_leader_ignored_total", "reason" => reason.name());
+        self.ignored.entry(reason).or_insert_with(fresh).increment(1);
+    }
+}
+
+/// One line for each thing that an operator may want to read.
+pub(crate) fn log(note: &Note) {
+    match note {
+        Note::Campaigns(ballot) => info!(%ballot, "asks for promises to lead"),
+        Note::Leads { ballot, history, issued } => {
+            metrics::counter!("quorate_leader_elections_won_total").increment(1);
+            info!(%ballot, history, %issued, "leads: a majority set promised; so many commands of earlier ballots are proposed again");
+        }
+        Note::StepsDown { ballot, reason, superseded_by, unissued } => {
+            metrics::counter!("quorate_leader_step_downs_total").increment(1);
+            let by = superseded_by.map(|ballot| ballot.to_string()).unwrap_or_default();
+            warn!(%ballot, reason, superseded_by = by, unissued, "does not lead any more, or gave up trying");
+        }
+    }
+}

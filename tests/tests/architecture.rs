@@ -1,0 +1,172 @@
+//! The shape of the workspace (DESIGN 3 and 4), so that it does not drift: which crate may use
+//! which, pure cores, shared lints, files that a reader can take in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{Metadata, MetadataCommand, Package};
+
+/// Which crate of ours may depend on which; tests of a crate count too. Roles never depend on
+/// roles, nothing depends on the binary, the gateway knows nothing but the vocabulary.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("protocol", &[]),
+    ("storage", &["protocol"]),
+    ("functions", &["protocol"]),
+    ("failure-detector", &["protocol"]),
+    ("transport", &["protocol"]),
+    ("http-api", &["protocol"]),
+    ("acceptor", &["protocol", "storage"]),
+    ("learner", &["protocol", "storage"]),
+    ("leader", &["protocol", "functions", "storage"]),
+    (
+        "quorate",
+        &[
+            "protocol",
+            "storage",
+            "functions",
+            "failure-detector",
+            "transport",
+            "http-api",
+            "acceptor",
+            "learner",
+            "leader",
+        ],
+    ),
+    ("tests", &["protocol", "storage", "functions", "failure-detector", "transport", "acceptor", "learner", "leader"]),
+    ("xtask", &[]),
+];
+
+/// What no core mentions: the world reaches it as inputs, and its order is the same in every run.
+const BANNED_IN_CORES: &[&str] = &[
+    "HashMap",
+    "HashSet",
+    "Instant::now",
+    "SystemTime",
+    "thread_rng",
+    "rand::",
+    "tokio",
+    "actix",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::process",
+    "std::env",
+];
+
+/// The most lines of a file, its tests included.
+const LINES_MAX: usize = 800;
+/// Files that may be longer, with a reason each. None.
+const LONGER: &[&str] = &[];
+
+fn workspace() -> Metadata {
+    MetadataCommand::new()
+        .manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
+        .no_deps()
+        .exec()
+        .expect("cargo describes its own workspace")
+}
+
+/// `quorate-leader` is known as `leader`.
+fn short(package: &str) -> &str {
+    package.strip_prefix("quorate-").unwrap_or(package)
+}
+
+fn own_dependencies(package: &Package) -> BTreeSet<&str> {
+    let own = package.dependencies.iter().filter(|dependency| dependency.path.is_some());
+    own.map(|dependency| short(&dependency.name)).collect()
+}
+
+/// All Rust files below a directory, build output aside.
+fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    for entry in entries {
+        let path = entry.expect("a readable directory").path();
+        if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources(workspace: &Metadata) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for package in workspace.workspace_packages() {
+        let manifest = package.manifest_path.as_std_path();
+        rust_files(manifest.parent().expect("a manifest lies in a directory"), &mut found);
+    }
+    found.sort();
+    found
+}
+
+/// DESIGN 3. Catches a role that uses another role, anything that uses the binary, a gateway
+/// that reaches past the vocabulary, and a crate that nobody has thought about here.
+#[test]
+fn dependencies_point_one_way() {
+    let workspace = workspace();
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
+    let mut seen = BTreeSet::new();
+    for package in workspace.workspace_packages() {
+        let name = short(&package.name);
+        let allowed = allowed.get(name).unwrap_or_else(|| panic!("{name} is new: say in ALLOWED what it may use"));
+        let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
+        let used = own_dependencies(package);
+        let wrong: Vec<_> = used.difference(&allowed).collect();
+        assert!(wrong.is_empty(), "{name} may not depend on {wrong:?} (DESIGN 3)");
+        seen.insert(name);
+    }
+    let gone: Vec<_> = allowed.keys().filter(|name| !seen.contains(*name)).collect();
+    assert!(gone.is_empty(), "{gone:?} are no crates any more: take them out of ALLOWED");
+}
+
+/// Catches a crate that does not inherit the workspace's lints, or unsafe code let in for all.
+#[test]
+fn every_crate_inherits_the_lints() {
+    let workspace = workspace();
+    for package in workspace.workspace_packages() {
+        let manifest = fs::read_to_string(&package.manifest_path).expect("a manifest");
+        let lints = manifest.split_once("[lints]").map(|(_, rest)| rest.trim_start());
+        assert!(
+            lints.is_some_and(|lints| lints.starts_with("workspace = true")),
+            "{}: `[lints] workspace = true` is missing",
+            package.manifest_path
+        );
+    }
+    let root = fs::read_to_string(workspace.workspace_root.join("Cargo.toml")).expect("the root manifest");
+    assert!(root.contains("unsafe_code = \"forbid\""), "unsafe code is forbidden in the whole workspace");
+}
+
+/// DESIGN 4. Catches a core that reads a clock, a disk or a socket, or whose order differs from
+/// run to run. Clippy checks most of it by type; this also finds what only a feature compiles.
+#[test]
+fn cores_are_pure() {
+    let mut cores = 0;
+    for path in sources(&workspace()) {
+        if !path.components().any(|part| part.as_os_str() == "core") {
+            continue;
+        }
+        cores += 1;
+        let text = fs::read_to_string(&path).expect("a source file");
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for banned in BANNED_IN_CORES {
+                assert!(!code.contains(banned), "{}:{}: {banned} in a core", path.display(), number + 1);
+            }
+        }
+    }
+    assert!(cores > 20, "only {cores} files of cores: the search is broken");
+}
+
+/// Catches files that have outgrown a reader.
+#[test]
+fn files_stay_small() {
+    let mut longest = 0;
+    for path in sources(&workspace()) {
+        let lines = fs::read_to_string(&path).expect("a source file").lines().count();
+        longest = longest.max(lines);
+        let is_exempt = LONGER.iter().any(|exempt| path.ends_with(exempt));
+        assert!(lines <= LINES_MAX || is_exempt, "{} has {lines} lines; split it, at most {LINES_MAX}", path.display());
+    }
+    assert!(longest > 100, "the search is broken");
+}
