@@ -156,9 +156,28 @@ impl Cluster {
 
     /// Starts a node that does not run; does not wait for it.
     pub fn boot(&mut self, node: usize) {
+        let command = self.command(node);
+        self.spawn(node, command);
+    }
+
+    /// The same on a disk that will fail: no file of the node can grow beyond `file_bytes`, in
+    /// multiples of 512. Writes beyond are errors (`EFBIG`), since the signal that a process
+    /// gets at that point is ignored.
+    pub fn boot_on_failing_disk(&mut self, node: usize, file_bytes: u64) {
+        let serve = self.command(node);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(r#"trap '' XFSZ && ulimit -f "$0" && exec "$@""#);
+        // POSIX: blocks of 512 bytes.
+        command.arg((file_bytes / 512).to_string()).arg(serve.get_program()).args(serve.get_args());
+        for (name, _) in serve.get_envs() {
+            command.env_remove(name);
+        }
+        self.spawn(node, command);
+    }
+
+    fn spawn(&mut self, node: usize, mut command: Command) {
         assert!(self.nodes[node].process.is_none(), "node {node} runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log_file(node)).expect("a log file");
-        let mut command = self.command(node);
         command.arg("--stop-with-parent").stdin(Stdio::piped());
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         self.nodes[node].process = Some(command.spawn().expect("the binary runs"));
@@ -193,6 +212,11 @@ impl Cluster {
     pub fn thaw(&mut self, node: usize) {
         self.nodes[node].frozen = false;
         self.signal(node, Signal::SIGCONT);
+    }
+
+    /// Says that a node will soon end by itself: nobody counts on it any more.
+    pub fn give_up(&mut self, node: usize) {
+        self.presence.down(node);
     }
 
     /// Asks a node to stop.

@@ -33,7 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "leader",
         ],
     ),
-    ("tests", &["protocol", "storage", "functions", "failure-detector", "transport", "acceptor", "learner", "leader"]),
+    ("tests", &["protocol", "storage", "functions", "transport", "acceptor", "learner", "leader"]),
     ("xtask", &[]),
 ];
 

@@ -69,6 +69,12 @@ pub struct LeaderIs(pub Option<NodeId>);
 #[rtype(result = "bool")]
 pub struct IsInFlight(pub RequestId);
 
+/// Answer everybody in flight now with what is true now, and take nothing in any more. For a
+/// node that must close its connections shortly.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct EndCalls;
+
 /// See the module.
 pub struct GatewayActor {
     core: Gateway,
@@ -194,14 +200,15 @@ impl Handler<LeaderIs> for GatewayActor {
     type Result = ();
 
     fn handle(&mut self, LeaderIs(leader): LeaderIs, ctx: &mut Self::Context) {
+        // It is said again and again, lest it be lost.
         if self.core.leader() != leader {
             let calls = self.core.calls_in_flight();
             match leader {
                 Some(node) => tracing::info!(leader = node.0, calls, "node {node} leads; calls in flight go to it"),
                 None => tracing::warn!(calls, "no leader is known; calls wait until one is"),
             }
+            self.turn(Input::LeaderIs(leader), ctx);
         }
-        self.turn(Input::LeaderIs(leader), ctx);
     }
 }
 
@@ -210,6 +217,16 @@ impl Handler<IsInFlight> for GatewayActor {
 
     fn handle(&mut self, IsInFlight(request): IsInFlight, _: &mut Self::Context) -> bool {
         self.core.is_in_flight(&request)
+    }
+}
+
+impl Handler<EndCalls> for GatewayActor {
+    type Result = ();
+
+    fn handle(&mut self, EndCalls: EndCalls, ctx: &mut Self::Context) {
+        let (calls, waiting) = (self.core.calls_in_flight(), self.replies.len());
+        tracing::info!(calls, waiting, "the node ends; {waiting} callers and readers who still wait are told so");
+        self.turn(Input::End, ctx);
     }
 }
 

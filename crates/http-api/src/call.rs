@@ -19,9 +19,10 @@ use crate::names;
 use crate::problem::Problem;
 use crate::request::{Wishes, path_segment};
 
-/// How much longer than the caller's own `wait` an answer may take to get here: a refusal that
-/// did not pass leaves the leader only when that wait is over.
-const GRACE: Duration = Duration::from_secs(1);
+/// How much of a caller's `wait` is kept for the way back: a refusal that did not pass leaves
+/// the leader only when its patience is over. Also the shortest wait, so that `wait=0` gets what
+/// the leader says at once.
+const WAY_BACK: Duration = Duration::from_millis(250);
 
 /// A call that was executed, or had been.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(crate) struct Done {
     pub(crate) at: CommandNumber,
     /// What the function returned, JSON text.
     pub(crate) result: Bytes,
-    /// The outcome was stored by an earlier call with the same key.
+    /// The outcome is that of an earlier call with the same key.
     pub(crate) replayed: bool,
 }
 
@@ -61,7 +62,13 @@ pub(crate) fn new_call(api: &Api, function: String, arguments: Bytes, wishes: &W
         None => json::fingerprint_of_bytes(&function, &arguments),
     };
     let request = wishes.key.clone().unwrap_or_else(|| api.request_id());
-    Ok(Call { request, fingerprint, function, arguments, patience: wishes.wait.unwrap_or_default() })
+    let patience = wishes.wait.map(patience).unwrap_or_default();
+    Ok(Call { request, fingerprint, function, arguments, patience })
+}
+
+/// How long the leader may wait for a refusal to pass, of all that the caller waits.
+fn patience(wait: Duration) -> Duration {
+    wait - WAY_BACK.min(wait / 4)
 }
 
 /// 400: the body is not JSON.
@@ -121,7 +128,7 @@ pub(crate) fn submit(api: &Api, call: Call, wait: Option<Duration>) -> Result<on
         return Err(Problem::stopping());
     }
     let (reply, answer) = oneshot::channel();
-    let wait = wait.map_or(api.limits.wait, |wait| wait + GRACE);
+    let wait = wait.unwrap_or(api.limits.wait).max(WAY_BACK);
     api.backend.gateway().try_send(Submit { call, wait, reply }).map_err(|error| refused(&error))?;
     Ok(answer)
 }
@@ -192,6 +199,7 @@ pub(crate) fn unavailable(why: Unavailable) -> Problem {
             Problem::unavailable("no_majority", detail)
         }
         Unavailable::TooMany => Problem::overloaded(),
+        Unavailable::Stopping => Problem::stopping(),
     }
 }
 
@@ -262,6 +270,14 @@ mod tests {
             let problem = refused(&error);
             assert_eq!(problem.status_code(), 503);
             assert!(problem.to_string().starts_with(code), "{problem}");
+        }
+    }
+
+    /// Catches a caller's wait that is all given to the leader, so that its refusal comes too late.
+    #[test]
+    fn some_of_the_wait_is_kept_for_the_way_back() {
+        for (wait, expected) in [(0, 0), (400, 300), (1_000, 750), (5_000, 4_750), (60_000, 59_750)] {
+            assert_eq!(patience(Duration::from_millis(wait)), Duration::from_millis(expected));
         }
     }
 

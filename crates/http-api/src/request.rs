@@ -175,12 +175,13 @@ fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>, P
 pub(crate) enum Tags {
     /// `*`: any version.
     Any,
-    /// These versions. Tags that are not ours are left out, since they match nothing.
+    /// These versions. Tags that are not in our form are left out, since they match nothing.
     Versions(Vec<CommandNumber>),
 }
 
 impl Tags {
-    /// Reads the header; `None` when it is absent.
+    /// Reads the header; `None` when it is absent. `If-Match` compares strongly: a weak tag
+    /// matches nothing. `If-None-Match` compares weakly (RFC 9110, 13.1).
     pub(crate) fn of(request: &HttpRequest, name: &HeaderName) -> Result<Option<Self>, Problem> {
         let items = list(request.headers(), name)?;
         match items.as_slice() {
@@ -190,12 +191,11 @@ impl Tags {
             tags => {
                 let mut versions = Vec::new();
                 for tag in tags {
-                    // A weak tag never came from here, and If-Match compares strongly.
-                    let strong = tag.strip_prefix("W/").unwrap_or(tag);
-                    let quoted = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+                    let weak = tag.strip_prefix("W/");
+                    let quoted = weak.unwrap_or(tag).strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
                     let opaque = quoted.ok_or_else(|| bad_tag(name, tag))?;
-                    if strong.len() == tag.len() {
-                        versions.extend(opaque.parse().ok().map(CommandNumber));
+                    if weak.is_none() || name == header::IF_NONE_MATCH {
+                        versions.extend(version(opaque));
                     }
                 }
                 Ok(Some(Self::Versions(versions)))
@@ -209,6 +209,13 @@ impl Tags {
             Self::Versions(versions) => versions.contains(&version),
         }
     }
+}
+
+/// The version that a tag of ours names: exactly the form in which it was given out, so no sign,
+/// no leading zero, and never 0.
+fn version(opaque: &str) -> Option<CommandNumber> {
+    let ours = !opaque.starts_with('0') && opaque.bytes().all(|byte| byte.is_ascii_digit());
+    opaque.parse().ok().filter(|_| ours).map(CommandNumber)
 }
 
 fn bad_tag(name: &HeaderName, tag: &str) -> Problem {
@@ -251,7 +258,8 @@ pub(crate) async fn body(
         let mut pieces: Vec<Bytes> = Vec::new();
         let mut length = 0_usize;
         while let Some(piece) = payload.next().await {
-            let piece = piece.map_err(|error| Problem::bad_request("incomplete_body", error.to_string()))?;
+            let piece = piece
+                .map_err(|_| Problem::bad_request("incomplete_body", "the body ended before all of it had arrived"))?;
             length += piece.len();
             if length > max {
                 return Err(too_large());

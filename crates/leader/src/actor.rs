@@ -119,10 +119,11 @@ impl LeaderActor {
         let mut effects = std::mem::take(&mut self.effects);
         self.records.clear();
         self.records.extend(effects.iter().filter_map(record));
-        if !self.records.is_empty()
-            && let Err(error) = self.log.write(&self.records)
-        {
-            return self.fail(&error.to_string());
+        if !self.records.is_empty() {
+            if let Err(error) = self.log.write(&self.records) {
+                return self.fail(&error.to_string());
+            }
+            self.meters.syncs.increment(1);
         }
         for effect in effects.drain(..) {
             self.carry_out(effect, ctx);
@@ -208,12 +209,14 @@ impl Handler<Deliver> for LeaderActor {
         if self.deaf {
             return;
         }
+        // A node that stops waits for this answer, and goes on to close its connections.
+        let last = matches!(input, Input::StepDown(_));
         self.feed(input);
         self.handled += 1;
         if self.handled == 1 {
             ctx.notify(Flush);
         }
-        if self.handled >= TURN_MAX {
+        if last || self.handled >= TURN_MAX {
             self.end_turn(ctx);
         }
     }

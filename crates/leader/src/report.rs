@@ -14,6 +14,8 @@ pub(crate) struct Meters {
     oldest_unissued: Gauge,
     kept_calls: Gauge,
     held_replies: Gauge,
+    /// Of `last_tried`.
+    pub(crate) syncs: Counter,
     ignored: BTreeMap<IgnoreReason, Counter>,
 }
 
@@ -24,6 +26,7 @@ impl Meters {
             oldest_unissued: metrics::gauge!("quorate_leader_oldest_unissued_age_seconds"),
             kept_calls: metrics::gauge!("quorate_leader_kept_calls"),
             held_replies: metrics::gauge!("quorate_leader_held_replies"),
+            syncs: metrics::counter!("quorate_leader_syncs_total"),
             ignored: BTreeMap::new(),
         }
     }

@@ -31,6 +31,8 @@ const TURN_INPUTS: usize = 1024;
 const TICK: Duration = Duration::from_millis(25);
 /// How much of the state a power failure may cost this node; peers bring it back.
 const SYNC: Duration = Duration::from_secs(1);
+/// The state's own, and that of the log, which notes how far the state is durable.
+const SYNCS_OF_A_STATE: u64 = 2;
 /// A piece of an answer to `CatchUp`: small beside a frame, large beside a round trip.
 const PIECE_COMMANDS: usize = 512;
 /// The same in bytes of bodies; a single larger command goes alone.
@@ -209,9 +211,16 @@ impl LearnerActor {
         }
     }
 
-    /// Makes the state durable beside the applying, one sync at a time.
+    /// Every second: says again how far this node is, and makes the state durable beside the
+    /// applying, one sync at a time.
     fn sync(&mut self, ctx: &mut Context<Self>) {
-        if self.deaf || self.syncing || self.store.durable() == self.store.applied().number {
+        if self.deaf {
+            return;
+        }
+        // What told the other roles may have met a full mailbox: an acceptor that does not know
+        // what is issued cannot vote for what follows.
+        (self.ports.learned)(self.store.applied());
+        if self.syncing || self.store.durable() == self.store.applied().number {
             return;
         }
         self.syncing = true;
@@ -220,7 +229,10 @@ impl LearnerActor {
         ctx.spawn(work.into_actor(self).map(|result, actor, _| {
             actor.syncing = false;
             match result.unwrap_or_else(|panicked| Err(StorageError::Failed(panicked.to_string()))) {
-                Ok(()) => actor.publish(),
+                Ok(()) => {
+                    metrics::counter!("quorate_learner_syncs_total").increment(SYNCS_OF_A_STATE);
+                    actor.publish();
+                }
                 Err(error) => actor.fail(error),
             }
         }));

@@ -94,12 +94,13 @@ impl Command {
         self.precedent == other
     }
 
-    /// Whether id and precedent stand at consecutive numbers, the id's ballot is a real one and
-    /// no lower than its precedent's. A command for which this is false was never proposed by a
+    /// Whether id and precedent stand at consecutive numbers, a next one exists (S-27), the id's
+    /// ballot is a real one and no lower than its precedent's. A command for which this is false was never proposed by a
     /// node of ours.
     #[must_use]
     pub fn is_well_formed(&self) -> bool {
         self.id.number.previous() == Some(self.precedent.number)
+            && self.id.number.0 < u64::MAX
             && self.id.ballot.round > 0
             && self.id.ballot >= self.precedent.ballot
     }
@@ -123,4 +124,23 @@ pub struct Run {
     pub first: CommandNumber,
     /// The identity of the command at the highest number.
     pub last: CommandId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::NodeId;
+
+    /// S-27: catches a peer's command at the last number, whose successor would not exist.
+    #[test]
+    fn a_command_at_the_last_number_is_not_well_formed() {
+        let ballot = Ballot::new(1, NodeId(1));
+        let at = |number| Command {
+            id: CommandId::new(ballot, CommandNumber(number)),
+            precedent: CommandId::new(ballot, CommandNumber(number - 1)),
+            body: Bytes::new(),
+        };
+        assert!(!at(u64::MAX).is_well_formed());
+        assert!(at(u64::MAX - 1).is_well_formed());
+    }
 }

@@ -268,6 +268,14 @@ pub struct Heartbeat {
     pub durable: CommandNumber,
     /// The sender wants a heartbeat back at once: a probe.
     pub answer: bool,
+    /// Where callers reach the sender's REST, as it advertises; at most
+    /// [`Heartbeat::HTTP_BYTES_MAX`] bytes, empty when unknown.
+    pub http: String,
+}
+
+impl Heartbeat {
+    /// The longest `http`, in bytes: the longest name of a host, a port, and room.
+    pub const HTTP_BYTES_MAX: usize = 300;
 }
 
 /// Gateway to leader: "which number must a read that arrived now reach?"

@@ -95,9 +95,6 @@ pub(crate) struct Connection {
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) url: Vec<String>,
-    /// Sent as bearer token
-    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

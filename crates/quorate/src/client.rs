@@ -4,6 +4,7 @@
 //! repeated, and every change carries an idempotency key (the caller's, or one made here), so
 //! that a node that did execute it without being heard gives the first answer again.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -92,9 +93,6 @@ async fn send_to_any(connection: &Connection, request: &Request) -> Result<Reply
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
-        if let Some(token) = &connection.token {
-            builder = builder.bearer_auth(token);
-        }
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());
         }
@@ -179,6 +177,15 @@ pub(crate) fn percent_encode(text: &str) -> String {
 #[expect(clippy::disallowed_methods, reason = "a client may draw a key; the cluster only compares it")]
 fn new_key() -> String {
     uuid::Uuid::new_v4().to_string()
+}
+
+/// Writes to standard output, at once.
+///
+/// # Errors
+/// When nobody reads it any more, or its disk is full; `print!` would panic.
+pub(crate) fn show(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_ref()).and_then(|()| out.flush()).context("standard output cannot be written")
 }
 
 /// An argument, or standard input for `-`.

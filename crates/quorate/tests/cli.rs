@@ -74,6 +74,7 @@ fn wrong_configuration_is_one_line_and_exit_code_2() {
     }
     assert_eq!(run(&["serve", "--nonsense"]).status.code(), Some(2));
     assert_eq!(run(&["call"]).status.code(), Some(2));
+    assert_eq!(run(&["status", "--token", "s3cret"]).status.code(), Some(2), "no promise that is not kept");
 }
 
 /// Catches `--print-config` that starts a node, or an environment that is not read.
@@ -212,6 +213,10 @@ fn nodes_end_with_dev_even_when_it_is_killed() {
         let out = BufReader::new(dev.stdout.take().expect("piped"));
         assert!(out.lines().any(|line| line.expect("text").starts_with("All 1 nodes are ready")), "not ready");
         assert!(TcpListener::bind(("127.0.0.1", http)).is_err(), "the node listens");
+        a_second_dev_writes_nothing(data.path());
+        let nodes = std::fs::read_to_string(data.path().join("nodes.json")).expect("nodes.json");
+        let nodes: serde_json::Value = serde_json::from_str(&nodes).expect("JSON");
+        let words = format!("/proc/{}/cmdline", nodes[0]["pid"]);
         if killed {
             dev.kill().expect("killed");
             dev.wait().expect("ended");
@@ -223,7 +228,46 @@ fn nodes_end_with_dev_even_when_it_is_killed() {
         }
         wait_until("the end of the node", || TcpListener::bind(("127.0.0.1", http)).is_ok());
         wait_until("the end of its peer port", || TcpListener::bind(("127.0.0.1", peer)).is_ok());
+        // Empty for a process that has ended and was not yet waited for.
+        wait_until("the end of its process", || std::fs::read(&words).unwrap_or_default().is_empty());
     }
+}
+
+/// Under a running cluster, with ports that are free.
+fn a_second_dev_writes_nothing(data: &Path) {
+    let file = data.join("node-1/quorate.toml");
+    let before = std::fs::read_to_string(&file).expect("the file of the node");
+    let (http, peer) = free_ports();
+    let second = dev(data, http, peer).wait_with_output().expect("the binary runs");
+    assert_eq!(second.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(&file).expect("the file of the node"), before);
+}
+
+/// Catches a `dev` that leaves it to the log of a node to say what is wrong with a `--set`.
+#[test]
+fn dev_reads_the_configuration_before_it_starts_nodes() {
+    let data = tempfile::tempdir().expect("a directory");
+    let (http, peer) = free_ports();
+    let output = quorate(&["dev", "--nodes", "1", "--http-base", &http.to_string(), "--peer-base", &peer.to_string()])
+        .args(["--set", "log.levl=x", "--data"])
+        .arg(data.path())
+        .output()
+        .expect("the binary runs");
+    let (code, _, error) = said(&output);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.starts_with("quorate: log.levl (--set): unknown key") && error.lines().count() == 1, "{error}");
+    assert!(!data.path().join("node-1/log").exists(), "no node was started");
+}
+
+/// Catches a client that panics when its output cannot be written.
+#[test]
+fn a_full_disk_behind_standard_output_is_a_failure() {
+    let (url, _requests) = server(vec![answer("200 OK", "Content-Type: application/json\r\n", "{}")]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let output = quorate(&["status", "--url", &url]).stdout(full).output().expect("the binary runs");
+    let (code, _, error) = said(&output);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.starts_with("quorate: standard output cannot be written") && error.lines().count() == 1, "{error}");
 }
 
 /// Catches a `dev` that starts half of its nodes before it finds a port in use.

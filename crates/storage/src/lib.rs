@@ -36,7 +36,7 @@ pub enum StorageError {
     Failed(String),
     /// A stored record cannot be read: damaged, or of a newer format.
     #[error(
-        "a stored record is not readable: {0}; this node must not vote with it. Restore the data directory, or start with an empty one under a new node name"
+        "a stored record is not readable: {0}; this node must not vote with it. Restore the data directory, or leave this node off until the cluster can replace it"
     )]
     Corrupt(String),
     /// The data directory belongs to another cluster or node, or another process holds it.

@@ -34,8 +34,8 @@
 //! It cannot tell a torn tail from acknowledged batches that were cut off the end of the log
 //! later, if the state has seen nothing of those batches. A disk loses data in that way only
 //! when it lies about a sync: use none that does. Nor can it tell a whole directory that was
-//! restored from a backup: never do that with a node that has voted since; give the node a new
-//! name instead.
+//! restored from a backup: never do that with a node that has voted since; leave the node
+//! off until the cluster can replace it, which this version cannot.
 
 mod database;
 mod forget;

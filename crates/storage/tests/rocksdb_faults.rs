@@ -131,7 +131,7 @@ fn a_lost_database_is_refused() {
             for _ in 0..2 {
                 let text = refused(dir.path(), &identity());
                 assert!(text.contains(&format!("has lost its database `{lost}`")), "{text}");
-                assert!(text.contains("under a new node name"), "{text}");
+                assert!(text.contains("leave this node off until the cluster can replace it"), "{text}");
             }
         }
     }

@@ -91,7 +91,9 @@ pub fn weight(message: &Message) -> usize {
         Message::Leader(ToLeader::ExecuteFunction(call)) => call.function.len() + call.arguments.len(),
         Message::Learner(ToLearner::Success(success)) => commands(&success.commands),
         Message::Learner(ToLearner::Commands(answer)) => commands(&answer.commands),
-        Message::FailureDetector(heartbeat) => heartbeat.hears.len() * size_of::<protocol::NodeId>(),
+        Message::FailureDetector(heartbeat) => {
+            heartbeat.hears.len() * size_of::<protocol::NodeId>() + heartbeat.http.len()
+        }
         Message::Gateway(ToGateway::Executed(executed)) => match &executed.outcome {
             protocol::Outcome::Issued { result, .. } | protocol::Outcome::Unchanged { result, .. } => result.len(),
             protocol::Outcome::Refused { code, message, .. } => code.len() + message.len(),
@@ -326,6 +328,9 @@ struct Heartbeat {
     durable: u64,
     #[prost(bool, tag = "9")]
     answer: bool,
+    /// Empty is absent, as in the frames of nodes that do not send it.
+    #[prost(string, tag = "10")]
+    http: String,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -2,6 +2,7 @@
 //! as it was.
 
 use quorate_tests::cluster::{Cluster, DEADLINE, send};
+use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -59,10 +60,10 @@ async fn bodies_that_are_refused() {
     }
 }
 
-/// Catches headers, paths and methods that are guessed at instead of refused.
+/// Catches headers that are guessed at instead of refused.
 #[tokio::test]
-async fn requests_that_are_refused() {
-    let cluster = Cluster::start("requests", 3, &[]).await;
+async fn headers_that_are_refused() {
+    let cluster = Cluster::start("headers", 3, &[]).await;
     let node = cluster.follower().await;
     let good = json!({"warehouse": "A", "amount": 1});
     let long = "k".repeat(129);
@@ -87,7 +88,27 @@ async fn requests_that_are_refused() {
         assert_eq!(reply.status, *status, "{name}: {}", reply.text());
         reply.assert_problem(*status, code);
     }
+    let padding = "x".repeat(33 << 10);
+    for (path, name, value, status, code) in [
+        ("/v1/commands", "Accept", "text/event-stream", 406, "not_acceptable"),
+        ("/v1/state/k", "If-None-Match", "17", 400, "invalid_header"),
+        ("/v1/state/k", "If-None-Match", "", 400, "invalid_header"),
+        ("/v1/state", "X-Padding", &padding, 431, "headers_too_large"),
+    ] {
+        let request = cluster.client().get(cluster.url(node, path)).header(name, value);
+        send(request).await.expect("a living node answers").assert_problem(status, code);
+    }
+    assert_eq!(cluster.assert_agreement().await.last(), 0, "something of it was executed");
+}
+
+/// Catches paths, queries and methods that are guessed at instead of refused, and sizes whose
+/// bound is not kept.
+#[tokio::test]
+async fn requests_that_are_refused() {
+    let cluster = Cluster::start("requests", 3, &[]).await;
+    let node = cluster.follower().await;
     let key_too_long = format!("/v1/state/{}", "k".repeat(1025));
+    let uri_too_long = format!("/v1/state?prefix={}", "k".repeat(9 << 10));
     for (path, status, code) in [
         (key_too_long.as_str(), 400, "invalid_key"),
         ("/v1/state/%ff", 400, "invalid_path"),
@@ -97,14 +118,28 @@ async fn requests_that_are_refused() {
         ("/v1/state?limit=1001", 400, "invalid_query"),
         ("/v1/commands?from=x", 400, "invalid_query"),
         ("/v1/commands?from=18446744073709551616", 400, "invalid_query"),
+        ("/v1/state/k?consistency=speculative", 400, "unsupported_consistency"),
+        ("/v1/state/k?at=1", 400, "unsupported_consistency"),
+        (uri_too_long.as_str(), 414, "uri_too_long"),
         ("/v1/nothing", 404, "unknown_route"),
     ] {
         let reply = cluster.get(node, path).await;
         assert_eq!(reply.status, status, "{path}: {}", reply.text());
         reply.assert_problem(status, code);
     }
-    let reply = send(cluster.client().get(cluster.url(node, INBOUND))).await.expect("a living node answers");
-    assert_eq!(reply.status, 405, "{}", reply.text());
+    for (method, path, allowed) in [
+        (Method::GET, INBOUND, "POST"),
+        (Method::POST, "/v1/commands", "GET, HEAD"),
+        (Method::PATCH, "/v1/state/k", "GET, HEAD, PUT, DELETE"),
+    ] {
+        let reply = send(cluster.client().request(method, cluster.url(node, path))).await;
+        let reply = reply.expect("a living node answers");
+        reply.assert_problem(405, "method_not_allowed");
+        assert_eq!(reply.header("Allow"), allowed, "{path}");
+    }
+    // The body is within its bound; only the leader sees that the value is not.
+    let large = json!({"key": "large", "value": "x".repeat(1 << 20)});
+    cluster.call(node, "kv.put", &large).await.assert_problem(413, "too_large");
     let value = vec![b'x'; (1 << 20) + 1];
     let put = cluster.client().put(cluster.url(node, "/v1/state/large")).body(value);
     send(put).await.expect("a living node answers").assert_problem(413, "body_too_large");

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 mod crashes;
+mod disks;
 mod frozen;
 mod hostile;
 mod links;

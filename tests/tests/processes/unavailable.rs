@@ -1,7 +1,15 @@
 //! Without a majority, and beyond the limits.
 
-use quorate_tests::cluster::{Cluster, eventually, send};
+use quorate_tests::cluster::{Cluster, Reply, eventually, send};
 use serde_json::json;
+
+/// The one error that leaves the outcome open.
+fn assert_no_outcome(reply: &Reply) {
+    let problem = reply.json();
+    assert_eq!((reply.status, &problem["code"]), (504, &json!("no_outcome")), "{problem}");
+    assert_eq!(problem["outcome"], "unknown", "{problem}");
+    assert!(!reply.header("Retry-After").is_empty(), "{reply:?}");
+}
 
 /// A6, S-22: catches a node without a majority that acknowledges a call, answers a linearizable
 /// read, calls an open outcome final, or is not there again once the majority is.
@@ -25,15 +33,14 @@ async fn without_a_majority_nothing_is_claimed() {
     eventually("a node that is not ready", async || (cluster.get(leader, "/readyz").await.status == 503).then_some(()))
         .await;
     let late = call(&cluster, "late").await;
-    for reply in [&early, &late] {
-        let problem = reply.json();
-        let outcome = problem["outcome"].as_str().expect("every error says it");
-        assert!([(504, "unknown"), (503, "not_executed")].contains(&(reply.status, outcome)), "{problem}");
-        assert!(!reply.header("Retry-After").is_empty(), "{reply:?}");
+    if early.status == 504 {
+        assert_no_outcome(&early);
+    } else {
+        early.assert_problem(503, "no_leader");
     }
+    late.assert_problem(503, "no_leader");
     let read = cluster.client().get(cluster.url(leader, "/v1/state/k")).header("Prefer", "wait=1");
-    let read = send(read).await.expect("a living node answers");
-    assert_eq!((read.status, &read.json()["outcome"]), (503, &json!("not_executed")), "{}", read.text());
+    send(read).await.expect("a living node answers").assert_problem(503, "no_leader");
     let local = cluster.get(leader, "/v1/state/k?consistency=local").await;
     assert_eq!((local.status, local.text()), (200, "1".to_owned()));
     assert_eq!(cluster.get(leader, "/livez").await.status, 200, "it lives all the same");
@@ -48,6 +55,35 @@ async fn without_a_majority_nothing_is_claimed() {
     let history = cluster.assert_agreement().await;
     let numbers = history.by_request();
     assert_eq!((numbers["early"].len(), numbers["late"].len(), history.last()), (1, 1, 3));
+}
+
+/// A6, S-22: a leader that has no reason yet to think that the others are gone, because their
+/// time stands still. Catches a read that it answers without them, or a call whose outcome it
+/// calls known; what was open must have one outcome when they are back.
+#[tokio::test]
+async fn a_leader_without_votes_claims_nothing() {
+    // Several times as long as the calls below wait.
+    let patient = ["detector.timeout_min=5s", "detector.timeout_max=5s"];
+    let mut cluster = Cluster::start("patient", 3, &patient).await;
+    let leader = cluster.leader().await;
+    let others: Vec<usize> = (0..cluster.size()).filter(|node| *node != leader).collect();
+    for node in &others {
+        cluster.freeze(*node);
+    }
+    let put = json!({"key": "k", "value": 1});
+    let url = cluster.url(leader, "/v1/functions/kv.put");
+    let call = cluster.client().post(url).header("Prefer", "wait=1").header("Idempotency-Key", "open");
+    let read = cluster.client().get(cluster.url(leader, "/v1/state/k")).header("Prefer", "wait=1");
+    let (call, read) = tokio::join!(send(call.json(&put)), send(read));
+    assert_no_outcome(&call.expect("a living node answers"));
+    read.expect("a living node answers").assert_problem(503, "no_majority");
+    for node in &others {
+        cluster.thaw(*node);
+    }
+    cluster.wait_ready().await;
+    let again = cluster.call_once(others[0], "open", "kv.put", &put).await;
+    assert_eq!(again.status, 200, "{}", again.text());
+    assert_eq!(cluster.assert_agreement().await.by_request()["open"].len(), 1);
 }
 
 /// Catches a limit that is not kept, or a caller beyond it who is not told to come again.

@@ -114,7 +114,7 @@ fn proposed(ballot: Ballot, commands: &[Command]) -> Effect {
     Effect::Proposed { ballot, commands: commands.to_vec() }
 }
 
-/// A1d/e, S-11, A12: catches a promise told before it is durable, one that goes down, an answer
+/// A1d, A1e, S-11, A12: catches a promise told before it is durable, one that goes down, an answer
 /// that is not repeated, and a restart that forgets the promise (A7).
 #[test]
 fn a_promise_is_durable_first_and_repeated_and_survives() {
@@ -131,7 +131,7 @@ fn a_promise_is_durable_first_and_repeated_and_survives() {
     assert_eq!(node.next_ballot(rival(2), 1), [promise, info(rival(2), 1, CommandId::NULL, vec![])]);
 }
 
-/// A1d/e: catches a `BallotInfo` without the latest vote for each number that is not known to
+/// A1d, A1e: catches a `BallotInfo` without the latest vote for each number that is not known to
 /// be issued, with votes below n, or without what is known to be issued; also after a reboot.
 #[test]
 fn a_promise_tells_the_latest_votes_from_n_on_and_what_is_issued() {

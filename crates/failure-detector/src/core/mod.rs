@@ -58,6 +58,8 @@ pub struct Config {
     pub timeout_min: Duration,
     /// The most to which a peer's timeout grows when its heartbeats are irregular; 2 s is usual.
     pub timeout_max: Duration,
+    /// Where callers reach this node's REST: told to the others, who show it.
+    pub http: String,
 }
 
 /// What the roles of this node say at a tick.
@@ -355,6 +357,7 @@ impl FailureDetector {
             applied: self.local.applied,
             durable: self.local.durable,
             answer: false,
+            http: self.config.http.clone(),
         }
     }
 

@@ -48,6 +48,7 @@ fn node(id: u64, count: u64) -> Node {
         heartbeat: Duration::from_millis(50),
         timeout_min: TIMEOUT,
         timeout_max: SECOND * 2,
+        http: String::new(),
     };
     Node {
         detector: FailureDetector::new(config),

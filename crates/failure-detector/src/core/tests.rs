@@ -20,6 +20,7 @@ fn detector(count: u64) -> FailureDetector {
         heartbeat: HEARTBEAT,
         timeout_min: TIMEOUT,
         timeout_max: Duration::from_secs(2),
+        http: "a.example:8080".to_owned(),
     })
 }
 
@@ -117,6 +118,7 @@ fn heartbeats_are_regular_and_early_only_after_a_change() {
         issued: local.issued,
         applied: local.applied,
         durable: local.durable,
+        http: "a.example:8080".to_owned(),
         ..says(&[1, 2, 3], None, Some(LEADER))
     };
     assert_eq!(sent[19], expected);

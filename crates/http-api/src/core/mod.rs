@@ -10,8 +10,9 @@
 //! question, and a question counts only for reads that had arrived before it was asked; every
 //! repetition has a fresh id, so that an old answer is no answer (S-20).
 //!
-//! What a caller is told when time is up is exact: *not executed* only when no copy of the
-//! call can still run anywhere, *unknown* otherwise (S-22).
+//! What a caller is told when time is up is exact for the copies that this gateway sent: *not
+//! executed* only when none of them can still run anywhere, *unknown* otherwise (S-22). Of
+//! copies that another gateway sent under the same key it knows nothing.
 //!
 //! Caveat: a copy that was sent twice to one leader may run after the first one was refused.
 //! [`Answer::Outcome::settled`] says whether that is excluded.
@@ -35,7 +36,8 @@ pub struct Settings {
     /// The most bytes of arguments in flight: they are kept for sending again.
     pub bytes: usize,
     /// How long a sent call waits for its answer before it is sent again; doubles up to
-    /// [`Settings::resend_max`]. Above the usual time of a call, below a caller's patience.
+    /// [`Settings::resend_max`]. Above the usual time of a call. The call's patience comes on
+    /// top of it: so long the leader may keep the call before it refuses.
     pub resend: Duration,
     /// The longest such wait.
     pub resend_max: Duration,
@@ -91,6 +93,8 @@ pub enum Input {
         /// Who.
         ticket: u64,
     },
+    /// The node ends: everybody is told now what is true now, and so is who comes later.
+    End,
 }
 
 /// What a gateway wants done.
@@ -121,13 +125,15 @@ pub enum Answer {
     Outcome {
         /// The outcome.
         outcome: Outcome,
-        /// No other copy of the call can still run: what was not executed never will be.
+        /// No other copy that this gateway sent can still run: what was not executed never will
+        /// be, by them.
         settled: bool,
     },
     /// A state with this number or a later one shows all that was acknowledged before the
     /// question.
     BarrierPassed(CommandNumber),
-    /// Time is up; the call was not executed and never will be, or the read is not possible.
+    /// Time is up; no copy that this gateway sent was or will be executed, or the read is not
+    /// possible.
     NotExecuted(Unavailable),
     /// Time is up, and the call may have been executed, or may still be.
     Unknown,
@@ -142,6 +148,8 @@ pub enum Unavailable {
     NoAnswer,
     /// Too many callers and readers wait already.
     TooMany,
+    /// The node ends.
+    Stopping,
 }
 
 /// Why an input changed nothing.
@@ -171,6 +179,8 @@ impl IgnoreReason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Flight {
     call: Call,
+    /// The caller for whom it was taken in: to all others its outcome is a replay.
+    first: u64,
     /// Who waits for it, and until when. May be empty: a call goes on without its callers.
     callers: BTreeMap<u64, Tick>,
     /// The latest deadline of all who ever waited: then the call is given up.
@@ -181,7 +191,7 @@ struct Flight {
     copies: BTreeMap<NodeId, u32>,
     /// When to send it (again) to the leader. Nothing only while no leader is known.
     again: Option<Tick>,
-    /// How long to wait for the next answer.
+    /// How long to wait for the next answer, beyond what is left of the patience.
     pause: Duration,
     /// How often this leader has put it off.
     refusals: u32,
@@ -230,6 +240,8 @@ pub struct Gateway {
     barrier_pause: Duration,
     /// How often this leader has put the readers off.
     barrier_refusals: u32,
+    /// The node ends: nothing is taken in any more.
+    ended: bool,
 }
 
 impl Gateway {
@@ -249,6 +261,7 @@ impl Gateway {
             next_barrier: first_barrier,
             barrier_pause,
             barrier_refusals: 0,
+            ended: false,
         }
     }
 
@@ -290,11 +303,19 @@ impl Gateway {
             Input::LeaderIs(leader) => self.leader_is(leader, now, effects),
             Input::Tick => self.tick(now, effects),
             Input::Abandon { ticket } => self.abandon(ticket),
+            Input::End => self.end(effects),
         }
     }
 
     fn submit(&mut self, ticket: u64, call: Call, deadline: Tick, now: Tick, effects: &mut Vec<Effect>) {
         assert!(!self.callers.contains_key(&ticket), "a ticket names one caller");
+        if self.ended {
+            // A copy that was sent before the end may still run under the same key.
+            let named = matches!(call.request, RequestId::Caller(_));
+            let answer = if named { Answer::Unknown } else { Answer::NotExecuted(Unavailable::Stopping) };
+            effects.push(Effect::Answer { ticket, answer });
+            return;
+        }
         let answer = |outcome| Effect::Answer { ticket, answer: Answer::Outcome { outcome, settled: true } };
         if self.waiting() >= self.settings.in_flight {
             effects.push(answer(Outcome::Overloaded));
@@ -319,6 +340,7 @@ impl Gateway {
         let flight = Flight {
             patient_until: now + call.patience,
             call,
+            first: ticket,
             callers: BTreeMap::from([(ticket, deadline)]),
             expires: deadline,
             copies: BTreeMap::new(),
@@ -365,12 +387,19 @@ impl Gateway {
         self.bytes -= flight.call.arguments.len();
         for &ticket in flight.callers.keys() {
             self.callers.remove(&ticket);
-            let answer = Answer::Outcome { outcome: outcome.clone(), settled };
-            effects.push(Effect::Answer { ticket, answer });
+            let mut outcome = outcome.clone();
+            if let Outcome::Issued { replayed, .. } = &mut outcome {
+                *replayed |= ticket != flight.first;
+            }
+            effects.push(Effect::Answer { ticket, answer: Answer::Outcome { outcome, settled } });
         }
     }
 
     fn barrier(&mut self, ticket: u64, deadline: Tick, now: Tick, effects: &mut Vec<Effect>) {
+        if self.ended {
+            effects.push(Effect::Answer { ticket, answer: Answer::NotExecuted(Unavailable::Stopping) });
+            return;
+        }
         if self.waiting() >= self.settings.in_flight {
             effects.push(Effect::Answer { ticket, answer: Answer::NotExecuted(Unavailable::TooMany) });
             return;
@@ -506,6 +535,24 @@ impl Gateway {
         }
     }
 
+    /// Answers everybody: nothing will be heard any more.
+    fn end(&mut self, effects: &mut Vec<Effect>) {
+        self.ended = true;
+        let stopping = || Answer::NotExecuted(Unavailable::Stopping);
+        for flight in mem::take(&mut self.flights).into_values() {
+            let may_run = !flight.copies.is_empty();
+            effects.extend(flight.callers.into_keys().map(|ticket| {
+                let answer = if may_run { Answer::Unknown } else { stopping() };
+                Effect::Answer { ticket, answer }
+            }));
+        }
+        self.callers.clear();
+        self.bytes = 0;
+        let mut readers = mem::take(&mut self.readers);
+        readers.extend(self.round.take().map(|round| round.readers).unwrap_or_default());
+        effects.extend(readers.into_keys().map(|ticket| Effect::Answer { ticket, answer: stopping() }));
+    }
+
     fn reset_barrier_pauses(&mut self) {
         self.barrier_pause = self.settings.resend;
         self.barrier_refusals = 0;
@@ -525,9 +572,12 @@ fn send(settings: &Settings, leader: Option<NodeId>, flight: &mut Flight, now: T
         return;
     };
     *flight.copies.entry(to).or_default() += 1;
-    flight.again = Some(now + flight.pause);
+    let patience = flight.patient_until.since(now);
+    // While the leader may be keeping the call, its silence means nothing; and after a second
+    // copy its refusal would no longer settle the call.
+    flight.again = Some(now + patience + flight.pause);
     flight.pause = settings.resend_max.min(flight.pause * 2);
-    let call = Call { patience: flight.patient_until.since(now), ..flight.call.clone() };
+    let call = Call { patience, ..flight.call.clone() };
     effects.push(Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) });
 }
 

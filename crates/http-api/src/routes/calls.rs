@@ -42,7 +42,7 @@ pub(crate) struct Executed {
 
 /// One call of many.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with function, arguments and perhaps idempotency_key")]
 pub(crate) struct BatchedCall {
     /// The function's name.
     #[schema(example = "inventory.inbound")]
@@ -199,7 +199,7 @@ fn batched(done: &Done) -> Vec<u8> {
     responses(
         (status = 200, description = "The outcome", body = Executed),
         (status = 202, description = "Still running, at the node that answers"),
-        (status = 404, description = "Never seen, without a command, or forgotten", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "Never seen, without a command, under way at another node, or forgotten", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn stored(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let query = Query::of(&request, &read::PARAMETERS)?;
@@ -223,6 +223,7 @@ pub(crate) async fn stored(request: HttpRequest, api: web::Data<Api>) -> Result<
         response.insert_header((header::RETRY_AFTER, "1"));
         return Ok(response.json(serde_json::json!({"idempotency_key": id.to_string(), "status": "running"})));
     }
-    let detail = "no command with this key is known: it was never sent, changed nothing, was refused, or is forgotten";
-    Err(ready.label_problem(snapshot.at, Problem::not_found("unknown_call", detail)))
+    let detail = "no command with this key is known: the call was never sent, changed nothing, was refused, is under \
+                  way at another node, or is forgotten";
+    Err(ready.label_problem(snapshot.at, Problem::not_found("unknown_call", detail).unknown()))
 }

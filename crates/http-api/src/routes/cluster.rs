@@ -50,6 +50,7 @@ pub(crate) async fn digest(request: HttpRequest, api: web::Data<Api>) -> Result<
         match error {
             DigestError::Gone { .. } => Problem::new(StatusCode::GONE, "state_gone", detail),
             DigestError::Timeout => Problem::new(StatusCode::GATEWAY_TIMEOUT, "not_applied_yet", detail).retry_later(),
+            DigestError::Busy => Problem::unavailable("busy", detail),
             DigestError::Failed(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "state_unreadable", detail),
         }
     })?;

@@ -142,7 +142,7 @@ fn mode() -> impl Strategy<Value = LearnFrom> {
 }
 
 proptest! {
-    /// A1h, A1n/o, A2, A3, A4, A12, S-04, S-06: catches a learner that ever applies something
+    /// A1h, A1n, A1o, A2, A3, A4, A12, S-04, S-06: catches a learner that ever applies something
     /// else than a prefix of the issued chain, or that does not catch up from one peer.
     #[test]
     fn any_delivery_of_a_legal_history_issues_a_prefix_and_asking_brings_the_rest(

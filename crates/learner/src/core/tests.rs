@@ -92,7 +92,7 @@ fn contradiction(from: u64, theirs: CommandId, ours: CommandId) -> IgnoreReason 
     IgnoreReason::Contradiction { from: NodeId(from), theirs, ours }
 }
 
-/// A2, A1n/o: catches a learner that applies what is only proposed, or `Success` without effect.
+/// A2, A1n, A1o: catches a learner that applies what is only proposed, or `Success` without effect.
 #[test]
 fn success_issues_what_was_proposed_and_nothing_else() {
     let (mut learner, b, c) = (learner(LearnFrom::Leader), ballot(1, 2), chain(4));
@@ -140,7 +140,7 @@ fn a_peers_answer_that_fills_the_hole_issues_what_waits_above_it() {
     assert_eq!(learner.handle(answer(2, &c[..1], c[2].id), at(51)), [applies(&c[..1]), applies(&c[1..])]);
 }
 
-/// S-06, A1n/o: catches a chain built by numbers instead of ids.
+/// S-06, A1n, A1o: catches a chain built by numbers instead of ids.
 #[test]
 fn a_candidate_of_a_lost_ballot_does_not_slip_into_the_chain() {
     let mut learner = learner(LearnFrom::Leader);

@@ -23,7 +23,7 @@ mod setup;
 mod template;
 
 use crate::cli::{Bench, Output};
-use crate::client::{base_url, percent_encode};
+use crate::client::{base_url, percent_encode, show};
 use crate::clock::{now, since_1970};
 use crate::failure::Failure;
 use connection::{Answer, Connection};
@@ -93,8 +93,8 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
         measure(bench, &run, warmup, length).await
     })?;
     match bench.output {
-        Output::Json => println!("{}", report.to_json()),
-        Output::Text => print!("{report}"),
+        Output::Json => show(format!("{}\n", report.to_json()))?,
+        Output::Text => show(report.to_string())?,
     }
     if report.successes == 0 {
         return Err(anyhow!("not one call succeeded; the codes above say why").into());

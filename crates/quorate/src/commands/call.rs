@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::cli::{Call, Output};
-use crate::client::{Request, argument_or_stdin, percent_encode, send};
+use crate::client::{Request, argument_or_stdin, percent_encode, send, show};
 use crate::failure::Failure;
 
 /// Calls a function and shows its result and command number.
@@ -29,13 +29,13 @@ pub(crate) fn run(call: &Call) -> Result<(), Failure> {
     let reply = send(&call.connection, &request)?;
     let answer = reply.json()?;
     match call.connection.output {
-        Output::Json => println!("{answer}"),
+        Output::Json => show(format!("{answer}\n"))?,
         Output::Text => {
             let replayed = if reply.header("Idempotent-Replayed").is_some() { " (replayed)" } else { "" };
-            println!("{}", answer.get("result").unwrap_or(&Value::Null));
+            let result = answer.get("result").unwrap_or(&Value::Null);
             match answer.get("command").and_then(Value::as_u64) {
-                Some(command) => println!("command {command}{replayed}"),
-                None => println!("no command: nothing changed"),
+                Some(command) => show(format!("{result}\ncommand {command}{replayed}\n"))?,
+                None => show(format!("{result}\nno command: nothing changed\n"))?,
             }
         }
     }

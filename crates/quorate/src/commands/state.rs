@@ -1,15 +1,12 @@
 //! `quorate get`, `put` and `delete`.
 
-use std::io::Write as _;
-
-use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::{Condition, Connection, Consistency, Delete, Get, Output, Put};
-use crate::client::{Reply, Request, argument_or_stdin, send, state_path};
+use crate::client::{Reply, Request, argument_or_stdin, send, show, state_path};
 use crate::failure::Failure;
 
 /// Reads one key.
@@ -27,11 +24,8 @@ pub(crate) fn get(get: &Get) -> Result<(), Failure> {
     }
     let reply = send(&get.connection, &Request::new(Method::GET, path))?;
     match get.connection.output {
-        Output::Json => println!("{}", entry(&get.key, &reply)),
-        Output::Text => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(&reply.body).and_then(|()| out.write_all(b"\n")).context("standard output")?;
-        }
+        Output::Json => show(format!("{}\n", entry(&get.key, &reply)))?,
+        Output::Text => show([&reply.body[..], b"\n"].concat())?,
     }
     Ok(())
 }
@@ -87,12 +81,11 @@ fn write_request(method: Method, key: &str, condition: &Condition) -> Result<Req
 
 fn show_command(connection: &Connection, reply: &Reply) -> Result<(), Failure> {
     let answer = if reply.body.is_empty() { Value::Null } else { reply.json()? };
-    match connection.output {
-        Output::Json => println!("{answer}"),
+    Ok(match connection.output {
+        Output::Json => show(format!("{answer}\n")),
         Output::Text => match answer.get("command").and_then(Value::as_u64) {
-            Some(command) => println!("command {command}"),
-            None => println!("no command: nothing changed"),
+            Some(command) => show(format!("command {command}\n")),
+            None => show("no command: nothing changed\n"),
         },
-    }
-    Ok(())
+    }?)
 }

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::cli::{Output, Status};
-use crate::client::{Request, send};
+use crate::client::{Request, send, show};
 use crate::failure::Failure;
 
 /// Shows the cluster as the first node that answers sees it.
@@ -15,8 +15,8 @@ pub(crate) fn run(status: &Status) -> Result<(), Failure> {
     let reply = send(&status.connection, &Request::new(Method::GET, "/v1/cluster"))?;
     let cluster = reply.json()?;
     match status.connection.output {
-        Output::Json => println!("{cluster}"),
-        Output::Text => print!("{}", table(&cluster, reply.header("Quorate-Node").unwrap_or("?"))),
+        Output::Json => show(format!("{cluster}\n"))?,
+        Output::Text => show(table(&cluster, reply.header("Quorate-Node").unwrap_or("?")))?,
     }
     Ok(())
 }

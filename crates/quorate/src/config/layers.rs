@@ -26,6 +26,17 @@ pub(crate) struct Sources {
     pub(crate) sets: Vec<String>,
 }
 
+impl Sources {
+    /// A file, the environment of this process, and `--set`s.
+    pub(crate) fn of_this_process(file: Option<PathBuf>, sets: &[String]) -> Self {
+        // What is not UTF-8 cannot be one of our values.
+        let environment = std::env::vars_os()
+            .filter_map(|(variable, text)| Some((variable.into_string().ok()?, text.to_string_lossy().into_owned())))
+            .collect();
+        Self { file, environment, sets: sets.to_vec() }
+    }
+}
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {

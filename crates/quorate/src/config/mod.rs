@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::LearnFrom;
+use protocol::message::Heartbeat;
 
 mod cluster;
 mod keys;
@@ -186,8 +187,11 @@ impl Config {
 fn idempotency_retention(settings: &Settings) -> Result<Duration, ConfigError> {
     let retention = settings.duration("idempotency.retention", SECOND..=366 * DAY)?;
     let wait_max = settings.duration("limits.wait_max", 100 * MILLISECOND..=HOUR)?;
-    if retention < wait_max {
-        let needs = format!("must not be shorter than limits.wait_max ({})", humantime::format_duration(wait_max));
+    // Gateways wait a little longer than their callers, and leaders' clocks differ.
+    let least = wait_max + 60 * SECOND;
+    if retention < least {
+        let needs =
+            format!("must not be shorter than limits.wait_max and a minute ({})", humantime::format_duration(least));
         return Err(settings.refuse("idempotency.retention", &needs));
     }
     Ok(retention)
@@ -247,7 +251,8 @@ impl Listen {
         }
         let advertise = match settings.text("listen.advertise")? {
             text if text.is_empty() => http.to_string(),
-            text if cluster::is_host_and_port(&text) => text,
+            // What the other nodes would refuse in every heartbeat must not start.
+            text if cluster::is_host_and_port(&text) && text.len() <= Heartbeat::HTTP_BYTES_MAX => text,
             _ => return Err(settings.wrong("listen.advertise")),
         };
         Ok(Self { http, peer, advertise })
@@ -307,11 +312,18 @@ impl Log {
             _ => return Err(settings.wrong("log.format")),
         };
         let level = settings.text("log.level")?;
-        if level.is_empty() || level.parse::<tracing_subscriber::EnvFilter>().is_err() {
+        if !level.split(',').all(ends_in_a_level) || level.parse::<tracing_subscriber::EnvFilter>().is_err() {
             return Err(settings.wrong("log.level"));
         }
         Ok(Self { format, level })
     }
+}
+
+/// Whether a directive of `log.level` is a level, or a target and a level. `EnvFilter` takes any
+/// other word for a target, and then shows nothing else.
+fn ends_in_a_level(directive: &str) -> bool {
+    let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
+    ["off", "error", "warn", "info", "debug", "trace"].iter().any(|word| level.eq_ignore_ascii_case(word))
 }
 
 /// Keys of the contract whose feature is still to come: only their defaults are taken.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use crate::cli::Dev;
+use crate::config::{Config, Sources};
 use crate::failure::Failure;
 
 /// All nodes of the cluster and what they share.
@@ -94,6 +95,37 @@ impl Layout {
             "--data {}: holds a cluster of {there} nodes; use --nodes {there}, or another --data",
             self.data.display()
         )))
+    }
+
+    /// Nothing is written under a running cluster, whoever started its nodes.
+    ///
+    /// # Errors
+    /// When a process serves one of the nodes.
+    pub(crate) fn nobody_runs(&self) -> Result<(), Failure> {
+        // Every process of this machine by its pid; elsewhere than on Linux there is no list.
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = process.file_name().to_string_lossy().parse::<u32>();
+            let (Ok(pid), Ok(words)) = (pid, std::fs::read(process.path().join("cmdline"))) else { continue };
+            if let Some(node) = self.nodes.iter().find(|node| serves(&words, &node.config_file())) {
+                return Err(Failure::Usage(format!(
+                    "--data {}: node {} of it still runs (pid {pid}); stop that cluster, or use another --data",
+                    self.data.display(),
+                    node.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the files as the nodes will, so that a wrong `--set` is said here and not in logs.
+    ///
+    /// # Errors
+    /// The line of the configuration.
+    pub(crate) fn check_configuration(&self) -> Result<(), Failure> {
+        for node in &self.nodes {
+            Config::load(&Sources::of_this_process(Some(node.config_file()), &self.sets))?;
+        }
+        Ok(())
     }
 
     /// Writes the file of each node.
@@ -207,6 +239,12 @@ impl Layout {
     }
 }
 
+/// Whether a command line, each word ended by a zero byte, is `serve` with that file.
+fn serves(words: &[u8], file: &Path) -> bool {
+    let mut words = words.split(|byte| *byte == 0);
+    words.any(|word| word == b"serve") && words.any(|word| word.ends_with(file.as_os_str().as_encoded_bytes()))
+}
+
 /// Replaces a file at once, so that nobody reads half of it.
 fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
     let part = path.with_extension("part");
@@ -228,7 +266,6 @@ fn quoted(word: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Sources};
 
     fn dev(data: &Path) -> Dev {
         Dev {
@@ -275,6 +312,17 @@ mod tests {
         Layout::new(&dev(directory.path())).expect("a layout").write_configuration().expect("written");
         assert!(refused(|dev| dev.nodes = 5).contains("holds a cluster of 3 nodes; use --nodes 3"));
         assert!(Layout::new(&dev(directory.path())).is_ok(), "the same cluster goes on");
+    }
+
+    /// Catches a running node that is not seen, and an editor of its file that is taken for it.
+    #[test]
+    fn only_a_node_serves_its_file() {
+        let file = Path::new("/d/node-1/quorate.toml");
+        assert!(serves(b"quorate\0serve\0--config\0/d/node-1/quorate.toml\0--stop-with-parent\0", file));
+        assert!(serves(b"quorate\0serve\0--config=/d/node-1/quorate.toml\0", file));
+        assert!(!serves(b"quorate\0serve\0--config\0/d/node-2/quorate.toml\0", file));
+        assert!(!serves(b"vi\0/d/node-1/quorate.toml\0", file));
+        assert!(!serves(b"", file));
     }
 
     /// Catches a printed command that a shell takes apart.

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 mod layout;
 
 use crate::cli::Dev;
+use crate::client::show;
 use crate::clock::now;
 use crate::failure::Failure;
 use layout::{Layout, Node};
@@ -43,11 +44,13 @@ const LOG_LINES_SHOWN: usize = 5;
 /// start, or all nodes gone (exit code 1).
 pub(crate) fn run(dev: &Dev) -> Result<(), Failure> {
     let layout = Layout::new(dev)?;
+    layout.nobody_runs()?;
     for node in &layout.nodes {
         check_port(node.http_port, "--http-base")?;
         check_port(node.peer_port, "--peer-base")?;
     }
     layout.write_configuration()?;
+    layout.check_configuration()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(run_cluster(&layout))
 }
@@ -81,7 +84,7 @@ async fn run_cluster(layout: &Layout) -> Result<(), Failure> {
     let running = async {
         cluster.wait_until_ready().await?;
         layout.write_nodes(&cluster.pids)?;
-        print!("{}", layout.introduction(&cluster.pids));
+        show(layout.introduction(&cluster.pids))?;
         cluster.watch().await
     };
     let done = tokio::select! {
@@ -164,8 +167,11 @@ impl<'a> Cluster<'a> {
             let pid = self.pids[index].take();
             let node = &self.layout.nodes[index];
             let pid = pid.map_or(0, Pid::as_raw);
-            println!("node {} (pid {pid}) ended: {}; start it again with:", node.name, how(&status));
-            println!("  {}", self.layout.command_line(node));
+            let again = self.layout.command_line(node);
+            let line =
+                format!("node {} (pid {pid}) ended: {}; start it again with:\n  {again}\n", node.name, how(&status));
+            // The others go on, whether or not anybody reads this.
+            let _ = show(line);
         }
         Err(anyhow!("no node that dev started is left"))
     }

@@ -84,18 +84,18 @@ impl NodeBackend {
     fn peer_view(&self, id: NodeId, peer_address: &str, view: &View) -> NodeView {
         let seen = view.peers.get(&id);
         let last = seen.and_then(|peer| peer.last.clone()).unwrap_or_default();
-        let mut roles = vec!["learner".to_owned(), "gateway".to_owned()];
-        if self.config.cluster.majority.nodes().contains(&id) {
-            roles.insert(0, "acceptor".to_owned());
-        }
-        if last.can_lead {
-            roles.push("leader".to_owned());
-        }
+        let plays = |role: NodeRole| match role {
+            NodeRole::Acceptor => self.config.cluster.majority.nodes().contains(&id),
+            NodeRole::Leader => last.can_lead,
+            NodeRole::Learner | NodeRole::Gateway => true,
+        };
+        let roles = NodeRole::ALL.into_iter().filter(|(role, _)| plays(*role));
+        let roles = roles.map(|(_, word)| word.to_owned()).collect();
         NodeView {
             id: id.0,
             name: self.member(id),
             roles,
-            addresses: Addresses { peer: peer_address.to_owned(), http: String::new() },
+            addresses: Addresses { peer: peer_address.to_owned(), http: last.http },
             reachable: seen.is_some_and(|peer| peer.heard),
             ballot: last.ballot.to_string(),
             issued: last.issued.0,
@@ -191,9 +191,8 @@ impl Backend for NodeBackend {
             let digest = self.queries.digest_at(at, wait).await;
             digest.map(|digest| (digest.at, digest.digest)).map_err(|error| match error {
                 NoDigest::Refused(DigestRefusal::Gone) => DigestError::Gone { oldest: self.applied() },
-                NoDigest::Refused(DigestRefusal::NotReached | DigestRefusal::Busy)
-                | NoDigest::Overloaded
-                | NoDigest::Stopped => DigestError::Timeout,
+                NoDigest::Refused(DigestRefusal::NotReached) => DigestError::Timeout,
+                NoDigest::Refused(DigestRefusal::Busy) | NoDigest::Overloaded | NoDigest::Stopped => DigestError::Busy,
                 NoDigest::Failed(error) => DigestError::Failed(error.to_string()),
             })
         })

@@ -68,6 +68,7 @@ pub(super) fn detector(config: &Config) -> failure_detector::core::Config {
         heartbeat: config.detector.heartbeat,
         timeout_min: config.detector.timeout_min,
         timeout_max: config.detector.timeout_max,
+        http: config.listen.advertise.clone(),
     }
 }
 

@@ -31,6 +31,7 @@ use actix::{Actor as _, Addr, Arbiter, System};
 use anyhow::Context as _;
 use failure_detector::actor::FailureDetectorActor;
 use functions::Registry;
+use http_api::actor::EndCalls;
 use http_api::{Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
@@ -50,6 +51,9 @@ use status::Status;
 
 /// Some ten thousand samples under full load.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long a gateway may miss that the leader has changed.
+const LEADER_REPEATED: Duration = Duration::from_millis(250);
 
 /// Runs a node until it is asked to stop.
 ///
@@ -108,6 +112,7 @@ async fn serve(
         grace: config.shutdown_grace,
     };
     actix::spawn(keep_metrics(options.prometheus.clone()));
+    actix::spawn(repeat_leader(Arc::clone(&node.router)));
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);
@@ -122,10 +127,19 @@ async fn serve(
         ended = server => anyhow::bail!("the HTTP server ended by itself: {ended:?}"),
     }
     backend.stop();
-    if tokio::time::timeout(config.shutdown_grace, http.stop(true)).await.is_err() {
-        info!("calls were still in flight at the end of shutdown.grace; their callers can ask another node");
+    // Those who still wait near the end of the grace are told so while they can be.
+    let margin = (config.shutdown_grace / 4).min(Duration::from_secs(1));
+    let mut answered = std::pin::pin!(http.stop(true));
+    if tokio::time::timeout(config.shutdown_grace - margin, &mut answered).await.is_err() {
+        info!("calls are still in flight near the end of shutdown.grace; their callers are told to ask another node");
+        _ = node.gateway.send(EndCalls).await;
+        _ = tokio::time::timeout(margin, answered).await;
     }
     node.stop().await?;
+    // What failed on the last steps, above all the last sync of the state, is no orderly stop.
+    if let Ok(why) = failure.try_recv() {
+        anyhow::bail!(why);
+    }
     transport.stop();
     info!("stopped");
     Ok(())
@@ -137,6 +151,15 @@ async fn keep_metrics(prometheus: PrometheusHandle) {
     loop {
         interval.tick().await;
         prometheus.run_upkeep();
+    }
+}
+
+/// What tells the gateway who leads can meet a full mailbox, and is said only on a change.
+async fn repeat_leader(router: Arc<Router>) {
+    let mut interval = tokio::time::interval(LEADER_REPEATED);
+    loop {
+        interval.tick().await;
+        router.repeat_leader();
     }
 }
 
@@ -193,7 +216,7 @@ impl Node {
             router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();
         }
         let core = Gateway::new(cores::gateway(&config), outside::chance());
-        let send = ports.send();
+        let send = ports.send("gateway");
         let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| GatewayActor::new(core, send));
         router.gateway.set(gateway.clone()).ok();
         let (seen, view) = watch::channel(failure_detector::core::View::default());

@@ -24,10 +24,29 @@ pub(super) struct Ports {
     pub(super) failed: mpsc::UnboundedSender<String>,
 }
 
+/// Says that a role has died. Each actor owns one: a failed assertion ends the actor, not the
+/// process, and a node without one of its roles must not go on as if it were well.
+struct DeathNotice {
+    role: &'static str,
+    failed: mpsc::UnboundedSender<String>,
+}
+
+impl Drop for DeathNotice {
+    fn drop(&mut self) {
+        // Nobody listens when the node is ending anyway.
+        _ = self.failed.send(format!("the {} of this node has died; the lines before say why", self.role));
+    }
+}
+
 impl Ports {
-    pub(super) fn send(&self) -> Box<dyn Fn(NodeId, Message) + Send> {
+    /// How a role sends messages; its end is the end of the node.
+    pub(super) fn send(&self, role: &'static str) -> Box<dyn Fn(NodeId, Message) + Send> {
         let router = Arc::clone(&self.router);
-        Box::new(move |to, message| router.send(to, message))
+        let alive = DeathNotice { role, failed: self.failed.clone() };
+        Box::new(move |to, message| {
+            let _owned = &alive;
+            router.send(to, message);
+        })
     }
 
     fn failed<E: Display>(&self) -> Box<dyn Fn(E) + Send> {
@@ -39,7 +58,7 @@ impl Ports {
     pub(super) fn acceptor(&self) -> AcceptorPorts {
         let router = Arc::clone(&self.router);
         AcceptorPorts {
-            send: self.send(),
+            send: self.send("acceptor"),
             proposed: Box::new(move |ballot, commands| router.proposed(ballot, commands)),
             failed: self.failed(),
         }
@@ -48,7 +67,7 @@ impl Ports {
     pub(super) fn learner(&self) -> LearnerPorts {
         let router = Arc::clone(&self.router);
         LearnerPorts {
-            send: self.send(),
+            send: self.send("learner"),
             learned: Box::new(move |issued| router.learned(issued)),
             failed: self.failed(),
         }
@@ -58,7 +77,7 @@ impl Ports {
         let (router, learner) = (Arc::clone(&self.router), Arc::clone(&self.router));
         let mut chance = rand::make_rng::<rand::rngs::SmallRng>();
         LeaderPorts {
-            send: self.send(),
+            send: self.send("leader"),
             learn_from_peer: Box::new(move |peer, issued| learner.peer_issued(peer, issued)),
             leads: Box::new(move |ballot| router.leads(ballot)),
             failed: self.failed(),
@@ -69,11 +88,12 @@ impl Ports {
 
     pub(super) fn detector(&self) -> DetectorPorts {
         let router = || Arc::clone(&self.router);
-        let (send, campaign, step_down, leader_is, peer_issued, suspected) =
-            (router(), router(), router(), router(), router(), router());
+        let send = self.send("failure detector");
+        let (campaign, step_down, leader_is, peer_issued, suspected) =
+            (router(), router(), router(), router(), router());
         let (local, campaigning) = (Arc::clone(&self.status), Arc::clone(&self.status));
         DetectorPorts {
-            send: Box::new(move |to, heartbeat| send.send(to, Message::FailureDetector(heartbeat))),
+            send: Box::new(move |to, heartbeat| send(to, Message::FailureDetector(heartbeat))),
             status: Box::new(move || local.local()),
             campaign: Box::new(move || {
                 if !campaigning.is_stopping() {
@@ -89,5 +109,25 @@ impl Ports {
                 }
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a role that dies of a failed assertion in a node that goes on, says it is well, and
+    /// perhaps says that it leads.
+    #[test]
+    fn the_end_of_an_actor_is_told() {
+        let (failed, mut failure) = mpsc::unbounded_channel();
+        let notice = DeathNotice { role: "leader", failed };
+        assert!(failure.try_recv().is_err(), "it is alive");
+        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _owned = notice;
+            panic!("a failed assertion");
+        }));
+        assert!(died.is_err());
+        assert!(failure.try_recv().is_ok_and(|why| why.contains("the leader of this node has died")));
     }
 }

@@ -119,6 +119,11 @@ impl Router {
         self.tell_gateway(|status| status.sees(leader));
     }
 
+    /// Says again who leads, in case it was lost.
+    pub(super) fn repeat_leader(&self) {
+        self.tell_gateway(|_| {});
+    }
+
     /// The gateway always hears what both know together, and in this order: that this node does
     /// not lead any more must not hide from it who does.
     fn tell_gateway(&self, change: impl FnOnce(&Status)) {

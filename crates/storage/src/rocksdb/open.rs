@@ -94,7 +94,7 @@ fn check_parts(dir: &Path) -> Result<(), StorageError> {
 fn lost(dir: &Path, name: &str) -> StorageError {
     StorageError::Refused(format!(
         "the data directory {} has lost its database `{name}`, or parts of it. A node that lost its log must not vote \
-         again: bring the whole directory back, or start with an empty one under a new node name",
+         again: restore the data directory, or leave this node off until the cluster can replace it",
         dir.display()
     ))
 }

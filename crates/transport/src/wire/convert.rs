@@ -283,6 +283,7 @@ impl From<&message::Heartbeat> for wire::Heartbeat {
             applied: heartbeat.applied.0,
             durable: heartbeat.durable.0,
             answer: heartbeat.answer,
+            http: heartbeat.http.clone(),
         }
     }
 }
@@ -291,6 +292,7 @@ impl TryFrom<wire::Heartbeat> for message::Heartbeat {
     type Error = WireError;
 
     fn try_from(heartbeat: wire::Heartbeat) -> Result<Self, WireError> {
+        check(heartbeat.http.len() <= Self::HTTP_BYTES_MAX, "address of REST: too long")?;
         Ok(Self {
             hears: heartbeat.hears.into_iter().map(|node| NodeId(node.id)).collect(),
             can_lead: heartbeat.can_lead,
@@ -301,6 +303,7 @@ impl TryFrom<wire::Heartbeat> for message::Heartbeat {
             applied: CommandNumber(heartbeat.applied),
             durable: CommandNumber(heartbeat.durable),
             answer: heartbeat.answer,
+            http: heartbeat.http,
         })
     }
 }

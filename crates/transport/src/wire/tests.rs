@@ -50,6 +50,8 @@ fn body() -> impl Strategy<Value = Bytes> {
 fn command() -> BoxedStrategy<Command> {
     (number(), real_ballot(), real_ballot(), body())
         .prop_map(|(number, one, other, body)| {
+            // The last number has no command: it would have no successor.
+            let number = number.min(u64::MAX - 1);
             let id = CommandId::new(one.max(other), CommandNumber(number));
             let precedent = match number {
                 1 => CommandId::NULL,
@@ -130,8 +132,8 @@ fn outcome() -> BoxedStrategy<Outcome> {
 fn heartbeat() -> BoxedStrategy<Heartbeat> {
     let ballots = (option::of(ballot()), option::of(ballot()), ballot());
     let numbers = (any_number(), any_number(), any_number());
-    (vec(any::<u64>().prop_map(NodeId), 0..4), any::<bool>(), ballots, numbers, any::<bool>())
-        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), answer)| Heartbeat {
+    (vec(any::<u64>().prop_map(NodeId), 0..4), any::<bool>(), ballots, numbers, (any::<bool>(), "[a-z:]{0,300}"))
+        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), (answer, http))| Heartbeat {
             hears,
             can_lead,
             leads,
@@ -141,6 +143,7 @@ fn heartbeat() -> BoxedStrategy<Heartbeat> {
             applied,
             durable,
             answer,
+            http,
         })
         .boxed()
 }
@@ -260,7 +263,11 @@ fn values_that_no_node_sends_are_refused() {
             ..Default::default()
         })
     };
-    let right = [begin(id(2, 2, 1), id(1, 2, 1)), voted(1, id(1, 1, 1)), vote(3), call(b"ck", 16, 999_999_999)];
+    let says_http = |bytes: usize| {
+        Kind::Heartbeat(super::Heartbeat { ballot: good, http: "h".repeat(bytes), ..Default::default() })
+    };
+    let right =
+        [begin(id(2, 2, 1), id(1, 2, 1)), voted(1, id(1, 1, 1)), vote(3), call(b"ck", 16, 999_999_999), says_http(300)];
     let wrong = [
         Kind::NextBallot(super::NextBallot { ballot: super::Ballot { round: 1, node: 0 }, first: 1 }),
         Kind::NextBallot(super::NextBallot { ballot: super::Ballot { round: 0, node: 1 }, first: 1 }),
@@ -278,6 +285,7 @@ fn values_that_no_node_sends_are_refused() {
         call(b"ck", 16, 1_000_000_000),
         Kind::BallotInfo(super::BallotInfo::default()),
         Kind::Executed(super::Executed { request: Bytes::from_static(b"ck"), outcome: None }),
+        says_http(301),
     ];
     let read = |kind: Kind| decode(Envelope { kind: Some(kind) }.encode_to_vec().into());
     for kind in right {

@@ -194,6 +194,50 @@ fn the_history_is_proposed_again_before_new_calls() {
     assert!(announced.contains(&success(1, ballot(2), run[2].id, &run)), "{announced:?}");
 }
 
+/// A1r, S-02: FIG. 6 at ballot 43, in which b' is issued at m = 2: of the promises, the leader
+/// must propose c' (of ballot 29, after b') and not c (of ballot 32, after b). Catches a leader
+/// that takes the highest ballot before it drops what depends on another command than the one
+/// issued, and one whose choice depends on who promised first, or on the payloads, which are equal.
+#[test]
+fn figure_6_at_ballot_43() {
+    let command = |round, precedent| chain(foreign(round), precedent, 1).remove(0);
+    let a = command(1, CommandId::NULL);
+    let (b, b2) = (command(2, a.id), command(5, a.id));
+    let (c, c2) = (command(27, b.id), command(29, b2.id));
+    assert_eq!(c.body, c2.body, "only identities tell them apart");
+    // What B, C, D and E have voted from n = 3 on; A does not take part in this ballot.
+    let votes = |device| match device {
+        'D' => vec![vote_for(foreign(32), &c)],
+        'E' => vec![vote_for(foreign(29), &c2)],
+        _ => Vec::new(),
+    };
+    let propose_c2 = BeginBallot { ballot: ballot(43), commands: vec![c2.clone()], round: 1 };
+    let to_all = |begin: &BeginBallot| (1..=5).map(|node| (node, begin.clone())).collect::<Vec<_>>();
+    for (devices, expected) in [
+        ("BDE", to_all(&propose_c2)),
+        ("DEC", to_all(&propose_c2)),
+        ("EBD", to_all(&propose_c2)),
+        ("BCE", to_all(&propose_c2)),
+        // Nobody told of c': nothing follows b', and c is not proposed for want of better.
+        ("BCD", Vec::new()),
+    ] {
+        let mut bench = Bench::with(|config| {
+            config.acceptors = MajoritySets::simple((1..=5).map(NodeId)).expect("five nodes");
+            config.learners = (1..=5).map(NodeId).collect();
+        });
+        bench.learn(&[a.clone(), b2.clone()]);
+        bench.feed(Input::Campaign { above: foreign(42) });
+        let mut effects = Vec::new();
+        for device in devices.chars() {
+            assert_eq!(effects, [], "{devices}: no majority set before {device}");
+            let acceptor = 1 + u64::from(device) - u64::from('A');
+            effects = bench.promise(acceptor, b2.id, votes(device));
+        }
+        assert_eq!(bench.leader.leads(), Some(ballot(43)), "{devices}");
+        assert_eq!(begun(&effects), expected, "{devices}");
+    }
+}
+
 /// Steps 2 and 4: catches a superseded leader that goes on, one that gives up for a lower
 /// ballot, and a next attempt that would be refused again.
 #[test]

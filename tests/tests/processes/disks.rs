@@ -1,0 +1,66 @@
+//! A disk that takes no more writes.
+
+use quorate_tests::cluster::{Cluster, Load};
+
+/// Room for a start, and for some hundred commands.
+const FILE_BYTES: u64 = 192 << 10;
+
+/// A cluster in which one node has a disk that will fail, and which that node `leads`, or not.
+async fn with_a_failing_disk(node: usize, leads: bool) -> Cluster {
+    let mut cluster = Cluster::new("disk", 3, &[]);
+    cluster.boot_on_failing_disk(node, FILE_BYTES);
+    cluster.boot_all();
+    cluster.wait_ready().await;
+    for _ in 0..10 {
+        let leader = cluster.leader().await;
+        if (leader == node) == leads {
+            return cluster;
+        }
+        cluster.terminate(leader);
+        assert_eq!(cluster.ended(leader).await.code(), Some(0));
+        cluster.leader().await;
+        if leader == node {
+            cluster.boot_on_failing_disk(node, FILE_BYTES);
+        } else {
+            cluster.boot(leader);
+        }
+        cluster.wait_ready().await;
+    }
+    panic!("ten hand-overs went to the wrong node");
+}
+
+/// The disk fails under load; the others go on; the node comes back when its disk is mended.
+async fn fails_and_is_mended(node: usize, leads: bool) {
+    let mut cluster = with_a_failing_disk(node, leads).await;
+    cluster.give_up(node);
+    let load = Load::start(&cluster, "load", 6).await;
+    let status = cluster.ended(node).await;
+    let log = cluster.log(node);
+    assert_eq!(status.code(), Some(1), "{status}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("quorate: ")).collect();
+    let directory = cluster.data_dir(node);
+    let [line] = lines[..] else { panic!("not one last line: {lines:?}") };
+    for part in [directory.to_str().expect("a plain path"), "File too large", "Mend the disk"] {
+        assert!(line.contains(part), "{part} is missing in: {line}");
+    }
+    assert!(!log.contains("panicked"), "it is an end with a reason, not a crash");
+    load.progress(30).await;
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    load.progress(30).await;
+    load.finish().await.assert_kept(&cluster.assert_agreement().await);
+}
+
+/// A6, S-12: catches a leader that goes on after a failed write, as one that still holds the lead
+/// and answers nobody, or acknowledges what it could not keep; one that ends without exit code 1
+/// and a line that says why; and data that cannot be opened after it.
+#[tokio::test]
+async fn a_leader_whose_disk_fails() {
+    fails_and_is_mended(0, true).await;
+}
+
+/// A6, S-12: the same for a node that does not lead: catches one that votes on without memory.
+#[tokio::test]
+async fn a_follower_whose_disk_fails() {
+    fails_and_is_mended(2, false).await;
+}
