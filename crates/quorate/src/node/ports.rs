@@ -25,16 +25,20 @@ pub(super) struct Ports {
 }
 
 /// Says that a role has died. Each actor owns one: a failed assertion ends the actor, not the
-/// process, and a node without one of its roles must not go on as if it were well.
+/// process, and a node without one of its roles must not go on as if it were well. In a node that
+/// stops, roles end as they are asked to.
 struct DeathNotice {
     role: &'static str,
+    status: Arc<Status>,
     failed: mpsc::UnboundedSender<String>,
 }
 
 impl Drop for DeathNotice {
     fn drop(&mut self) {
-        // Nobody listens when the node is ending anyway.
-        _ = self.failed.send(format!("the {} of this node has died; the lines before say why", self.role));
+        if !self.status.is_stopping() {
+            // Nobody listens only when the node is ending already.
+            _ = self.failed.send(format!("the {} of this node has died; the lines before say why", self.role));
+        }
     }
 }
 
@@ -42,7 +46,7 @@ impl Ports {
     /// How a role sends messages; its end is the end of the node.
     pub(super) fn send(&self, role: &'static str) -> Box<dyn Fn(NodeId, Message) + Send> {
         let router = Arc::clone(&self.router);
-        let alive = DeathNotice { role, failed: self.failed.clone() };
+        let alive = DeathNotice { role, status: Arc::clone(&self.status), failed: self.failed.clone() };
         Box::new(move |to, message| {
             let _owned = &alive;
             router.send(to, message);
@@ -114,20 +118,30 @@ impl Ports {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
 
-    /// Catches a role that dies of a failed assertion in a node that goes on, says it is well, and
-    /// perhaps says that it leads.
-    #[test]
-    fn the_end_of_an_actor_is_told() {
+    fn dies(status: &Arc<Status>) -> Option<String> {
         let (failed, mut failure) = mpsc::unbounded_channel();
-        let notice = DeathNotice { role: "leader", failed };
+        let notice = DeathNotice { role: "leader", status: Arc::clone(status), failed };
         assert!(failure.try_recv().is_err(), "it is alive");
         let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
             let _owned = notice;
             panic!("a failed assertion");
         }));
         assert!(died.is_err());
-        assert!(failure.try_recv().is_ok_and(|why| why.contains("the leader of this node has died")));
+        failure.try_recv().ok()
+    }
+
+    /// Catches a role that dies of a failed assertion in a node that goes on, says it is well, and
+    /// perhaps says that it leads; and an orderly stop that is taken for a failure.
+    #[test]
+    fn the_end_of_an_actor_is_told_unless_the_node_stops() {
+        let (_, progress) = watch::channel(learner::Progress::default());
+        let status = Arc::new(Status::new(NodeId(1), Ballot::default(), progress));
+        assert_eq!(dies(&status).as_deref(), Some("the leader of this node has died; the lines before say why"));
+        status.stop();
+        assert_eq!(dies(&status), None);
     }
 }
