@@ -517,16 +517,7 @@ impl World {
 
     fn carry_out_leader(&mut self, id: NodeId, effects: Vec<leader::core::Effect>) {
         use leader::core::Effect;
-        let records = effects.iter().filter_map(|effect| match effect {
-            Effect::Persist(record) => Some(record.clone()),
-            Effect::Send { .. }
-            | Effect::RunOnPool(_)
-            | Effect::LearnFromPeer { .. }
-            | Effect::Leads(_)
-            | Effect::Note(_)
-            | Effect::Ignored(_)
-            | Effect::Failed(_) => None,
-        });
+        let records = effects.iter().filter_map(Effect::record).cloned();
         if !self.persist(id, &records.collect::<Vec<_>>()) {
             return;
         }

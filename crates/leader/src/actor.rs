@@ -118,7 +118,7 @@ impl LeaderActor {
         self.feed(Input::EndOfTurn);
         let mut effects = std::mem::take(&mut self.effects);
         self.records.clear();
-        self.records.extend(effects.iter().filter_map(record));
+        self.records.extend(effects.iter().filter_map(Effect::record).cloned());
         if !self.records.is_empty() {
             if let Err(error) = self.log.write(&self.records) {
                 return self.fail(&error.to_string());
@@ -170,19 +170,6 @@ impl LeaderActor {
                 .unwrap_or_else(|error| without_result(Failure::Panicked(error.to_string())));
             _ = actor.send(Deliver(Input::PoolDone { job: id, execution: Box::new(execution) })).await;
         });
-    }
-}
-
-fn record(effect: &Effect) -> Option<LogRecord> {
-    match effect {
-        Effect::Persist(record) => Some(record.clone()),
-        Effect::Send { .. }
-        | Effect::RunOnPool(_)
-        | Effect::LearnFromPeer { .. }
-        | Effect::Leads(_)
-        | Effect::Note(_)
-        | Effect::Ignored(_)
-        | Effect::Failed(_) => None,
     }
 }
 

@@ -7,7 +7,7 @@ use storage::StateStore;
 use crate::core::{LeaderView, Machine, PoolJob};
 
 /// M(p) as the learner of this node stores it.
-pub(crate) struct StoredMachine<'a>(pub(crate) &'a dyn StateStore);
+pub struct StoredMachine<'a>(pub &'a dyn StateStore);
 
 impl StateView for StoredMachine<'_> {
     fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
@@ -37,7 +37,8 @@ impl Machine for StoredMachine<'_> {
 }
 
 /// Runs a function of the pool against LS(p), as it was when the job was made.
-pub(crate) fn run_on_snapshot(function: &dyn Function, job: &PoolJob, state: &dyn StateStore) -> Execution {
+#[must_use]
+pub fn run_on_snapshot(function: &dyn Function, job: &PoolJob, state: &dyn StateStore) -> Execution {
     match state.snapshot() {
         Ok(snapshot) => {
             let view = LeaderView::new(&job.overlay, snapshot.as_ref(), snapshot.at());

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use acceptor::core::Acceptor;
 use functions::{ExecutionContext, Failure, Function, Placement, Registry};
-use leader::core::{Leader, LeaderView, Machine, PoolJob};
+use leader::core::{Leader, PoolJob};
+use leader::machine::{StoredMachine, run_on_snapshot};
 use learner::Learner;
-use protocol::{
-    CommandBody, Entry, Key, MajoritySets, NodeId, Now, RequestId, StateError, StateView, StoredOutcome, Timestamp,
-};
+use protocol::{Key, MajoritySets, NodeId, Now, StateView};
 use serde_json::{Value, json};
 use storage::memory::{MemoryLog, MemoryState};
 use storage::{LogStore, StateStore};
@@ -130,9 +129,7 @@ impl Node {
     pub(super) fn run_job(&mut self) -> leader::core::Input {
         let job = self.jobs.pop_front().expect("a job on the pool");
         let function = self.functions.get(&job.function).expect("a function that is registered");
-        let snapshot = self.state.snapshot().expect("memory does not fail");
-        let view = LeaderView::new(&job.overlay, snapshot.as_ref(), snapshot.at());
-        let execution = functions::run(function.as_ref(), &view, job.now, job.entropy, &job.arguments);
+        let execution = run_on_snapshot(function.as_ref(), &job, &self.state);
         leader::core::Input::PoolDone { job: job.job, execution: Box::new(execution) }
     }
 }
@@ -190,30 +187,6 @@ fn learner_config(me: NodeId, settings: &Settings, ids: &[NodeId]) -> learner::C
         majority: majority(settings),
         window: settings.window,
         timing: learner::Timing::default(),
-    }
-}
-
-/// M(p), as the leader's actor shows it.
-struct StoredMachine<'a>(&'a MemoryState);
-
-impl StateView for StoredMachine<'_> {
-    fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
-        self.0.get(key)
-    }
-
-    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
-        self.0.scan(prefix, after, limit)
-    }
-
-    fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
-        self.0.outcome(request)
-    }
-}
-
-impl Machine for StoredMachine<'_> {
-    fn last_time(&self) -> Result<Timestamp, StateError> {
-        let last = self.0.commands(self.0.applied().number, 1, 0).expect("memory does not fail");
-        Ok(last.first().map_or(Timestamp::default(), |last| CommandBody::decode(&last.body).expect("a body").time))
     }
 }
 

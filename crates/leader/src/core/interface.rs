@@ -135,6 +135,23 @@ pub enum Effect {
     Failed(StateError),
 }
 
+impl Effect {
+    /// What is to be made durable, if this is that.
+    #[must_use]
+    pub fn record(&self) -> Option<&LogRecord> {
+        match self {
+            Self::Persist(record) => Some(record),
+            Self::Send { .. }
+            | Self::RunOnPool(_)
+            | Self::LearnFromPeer { .. }
+            | Self::Leads(_)
+            | Self::Note(_)
+            | Self::Ignored(_)
+            | Self::Failed(_) => None,
+        }
+    }
+}
+
 /// A function to run elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolJob {
