@@ -96,7 +96,8 @@ fn check_head(request: &ServiceRequest) -> Result<(), Problem> {
     Ok(())
 }
 
+/// The clock by which requests are timed and readers wait.
 #[expect(clippy::disallowed_methods, reason = "requests are timed")]
-fn clock() -> Instant {
+pub(crate) fn clock() -> Instant {
     Instant::now()
 }

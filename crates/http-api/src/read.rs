@@ -4,6 +4,9 @@
 //! leader which number that is (DESIGN 6, *Reads*), *local* takes what there is, and
 //! `min_command` names a number itself. Then it reads one snapshot, and says which number and
 //! time that shows. Time is that of a command at or before the number shown.
+//!
+//! The caller's wait is for all of this together: what the leader's answer took is not there to
+//! wait for this node's own state.
 
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use crate::api::Api;
 use crate::call::{refused, unavailable};
 use crate::core::Answer;
 use crate::names;
+use crate::observe::clock;
 use crate::problem::Problem;
 use crate::request::Query;
 
@@ -90,14 +94,14 @@ pub(crate) async fn ready(api: &Api, query: &Query, wait: Option<Duration>) -> R
         }
     };
     let min_command = query.number("min_command")?.map(CommandNumber);
-    let wait = wait.unwrap_or(api.limits.wait);
+    let (begun, wait) = (clock(), wait.unwrap_or(api.limits.wait));
     let barrier = match consistency {
         Consistency::Linearizable => Some(barrier(api, wait).await?),
         Consistency::Local => None,
     };
     if let Some(number) = barrier.max(min_command)
         && api.backend.applied() < number
-        && !api.backend.wait_applied(number, wait).await
+        && !api.backend.wait_applied(number, wait.saturating_sub(clock().duration_since(begun))).await
     {
         let detail = format!("this node has not applied command {number} within the wait; ask again, or another node");
         return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "not_applied_yet", detail).retry_later());

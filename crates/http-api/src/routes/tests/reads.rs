@@ -1,5 +1,7 @@
 //! Reads: what they show and how they say so.
 
+use std::time::Duration;
+
 use actix_web::http::{Method, header};
 use bytes::Bytes;
 use protocol::{
@@ -96,6 +98,25 @@ async fn a_read_waits_for_min_command() {
     assert_eq!(reply.header("quorate-command"), Some("60"));
     let reply = world.get("/v1/state/k?min_command=101").await;
     assert_eq!(reply.problem(), not_executed(504, "not_applied_yet"));
+}
+
+/// Catches a read that takes twice its caller's wait, once for the leader's answer and once for
+/// this node's own state.
+#[actix_web::test]
+async fn a_read_has_one_wait_for_all_that_it_waits_for() {
+    let world = world();
+    let (wait, leader) = (Duration::from_secs(60), Duration::from_millis(50));
+    world.put("k", b"1", 12);
+    world.change(|node| (node.barrier, node.barrier_takes) = (Some(50), leader));
+    for (uri, at_most) in [
+        ("/v1/state/k", wait - leader),
+        ("/v1/state/k?min_command=60", wait - leader),
+        ("/v1/state/k?consistency=local&min_command=70", wait),
+    ] {
+        assert_eq!(world.with_header(Method::GET, uri, ("Prefer", "wait=60")).await.status, 200, "{uri}");
+        let waited = world.waited().expect("it was behind");
+        assert!(waited <= at_most && waited > wait / 2, "{uri} waits for {waited:?} more");
+    }
 }
 
 /// Catches a way to read that is not built yet and is silently taken for another.

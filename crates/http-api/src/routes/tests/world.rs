@@ -45,6 +45,10 @@ pub(super) struct Node {
     pub(super) health: Health,
     /// What the leader says a read must reach; nothing: it is silent.
     pub(super) barrier: Option<u64>,
+    /// How long the leader takes to say it.
+    pub(super) barrier_takes: Duration,
+    /// For how long this node was last told to wait until it has applied something.
+    pub(super) waited: Option<Duration>,
     /// The calls that reached the leader.
     pub(super) calls: Vec<Call>,
 }
@@ -92,6 +96,10 @@ impl World {
         let leader = backend.clone();
         actix::spawn(async move {
             while let Some((from, message)) = sent.recv().await {
+                let takes = leader.node.lock().expect("no test panics with it").barrier_takes;
+                if !takes.is_zero() && matches!(message, Message::Leader(ToLeader::ReadBarrier(_))) {
+                    actix::clock::sleep(takes).await;
+                }
                 if let Some(message) = leader.as_leader(&script, message) {
                     leader.gateway.send(FromLeader { from, message }).await.expect("the gateway lives");
                 }
@@ -108,6 +116,11 @@ impl World {
 
     pub(super) fn calls(&self) -> Vec<Call> {
         self.backend.node.lock().expect("no test panics with it").calls.clone()
+    }
+
+    /// For how long the last read was to wait until this node has applied what it must show.
+    pub(super) fn waited(&self) -> Option<Duration> {
+        self.backend.node.lock().expect("no test panics with it").waited
     }
 
     pub(super) fn put(&self, key: &str, value: &[u8], version: u64) {
@@ -252,10 +265,11 @@ impl Backend for FakeBackend {
         CommandNumber(self.node.lock().expect("no test panics with it").applied)
     }
 
-    fn wait_applied(&self, number: CommandNumber, _: Duration) -> LocalBoxFuture<'_, bool> {
+    fn wait_applied(&self, number: CommandNumber, wait: Duration) -> LocalBoxFuture<'_, bool> {
         // The node "catches up" to 100 at once, and never further.
         Box::pin(async move {
             let mut node = self.node.lock().expect("no test panics with it");
+            node.waited = Some(wait);
             node.applied = node.applied.max(number.0.min(100));
             node.applied >= number.0
         })
