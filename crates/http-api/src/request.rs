@@ -258,8 +258,11 @@ pub(crate) async fn body(
         let mut pieces: Vec<Bytes> = Vec::new();
         let mut length = 0_usize;
         while let Some(piece) = payload.next().await {
-            let piece = piece
-                .map_err(|_| Problem::bad_request("incomplete_body", "the body ended before all of it had arrived"))?;
+            // The server says the same of a body cut short and of chunks that it cannot read.
+            let piece = piece.map_err(|_| {
+                let detail = "the body ended before all of it had arrived, or is not chunked as its head says";
+                Problem::bad_request("incomplete_body", detail)
+            })?;
             length += piece.len();
             if length > max {
                 return Err(too_large());
