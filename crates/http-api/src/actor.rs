@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use metrics::{Counter, Gauge};
 use protocol::message::ToGateway;
-use protocol::{Call, Message as PeerMessage, NodeId, RequestId, Tick};
+use protocol::{Call, CommandNumber, Message as PeerMessage, NodeId, RequestId, Tick};
 use tokio::sync::oneshot;
 
 use crate::core::{Answer, Effect, Gateway, IgnoreReason, Input};
@@ -35,6 +35,8 @@ pub struct Submit {
     pub call: Call,
     /// How long the caller waits, from now.
     pub wait: Duration,
+    /// What this node has applied before the call is sent.
+    pub applied: CommandNumber,
     /// Where the answer goes; exactly one, unless the node stops.
     pub reply: oneshot::Sender<Answer>,
 }
@@ -172,9 +174,9 @@ impl Handler<Submit> for GatewayActor {
     type Result = bool;
 
     fn handle(&mut self, message: Submit, ctx: &mut Self::Context) -> bool {
-        let Submit { call, wait, reply } = message;
+        let Submit { call, wait, applied, reply } = message;
         let (ticket, deadline) = (self.take(reply), self.now() + wait);
-        self.turn(Input::Submit { ticket, call, deadline }, ctx);
+        self.turn(Input::Submit { ticket, call, deadline, applied }, ctx);
         self.replies.contains_key(&ticket)
     }
 }
@@ -262,7 +264,7 @@ mod tests {
 
     fn submit(key: &str, wait: Duration) -> (Submit, oneshot::Receiver<Answer>) {
         let (reply, answer) = oneshot::channel();
-        (Submit { call: call(key), wait, reply }, answer)
+        (Submit { call: call(key), wait, applied: CommandNumber::NULL, reply }, answer)
     }
 
     /// Catches callers who have gone and still count as waiting, and calls that go with them.

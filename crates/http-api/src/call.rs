@@ -128,8 +128,8 @@ pub(crate) fn submit(api: &Api, call: Call, wait: Option<Duration>) -> Result<on
         return Err(Problem::stopping());
     }
     let (reply, answer) = oneshot::channel();
-    let wait = wait.unwrap_or(api.limits.wait).max(WAY_BACK);
-    api.backend.gateway().try_send(Submit { call, wait, reply }).map_err(|error| refused(&error))?;
+    let (wait, applied) = (wait.unwrap_or(api.limits.wait).max(WAY_BACK), api.backend.applied());
+    api.backend.gateway().try_send(Submit { call, wait, applied, reply }).map_err(|error| refused(&error))?;
     Ok(answer)
 }
 
@@ -140,7 +140,8 @@ async fn accept(api: &Api, call: Call, wait: Duration) -> Result<(), Problem> {
     }
     let instance = instance(&call.request);
     let (reply, mut answer) = oneshot::channel();
-    let taken = api.backend.gateway().send(Submit { call, wait, reply }).await;
+    let applied = api.backend.applied();
+    let taken = api.backend.gateway().send(Submit { call, wait, applied, reply }).await;
     match taken {
         Ok(true) => Ok(()),
         // Answered at once: turned away, unless the whole call has already been executed.

@@ -14,8 +14,13 @@
 //! executed* only when none of them can still run anywhere, *unknown* otherwise (S-22). Of
 //! copies that another gateway sent under the same key it knows nothing.
 //!
-//! Caveat: a copy that was sent twice to one leader may run after the first one was refused.
-//! [`Answer::Outcome::settled`] says whether that is excluded.
+//! Whoever repeats a call is told that its outcome is a replay; who calls first is not, even when
+//! the leader had the outcome stored already because this gateway sent more than one copy.
+//!
+//! Caveats: whether a stored outcome is older than a call that had to be sent again is judged by
+//! what this node had applied when the call came. A repetition through a node that was behind
+//! then is taken for a first call. And a copy that was sent twice to one leader may run after the
+//! first one was refused; [`Answer::Outcome::settled`] says whether that is excluded.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -69,6 +74,8 @@ pub enum Input {
         call: Call,
         /// Until when the caller waits.
         deadline: Tick,
+        /// What this node had applied when the caller came: nothing up to here is due to it.
+        applied: CommandNumber,
     },
     /// A reader wants to know which number a read that arrives now must reach.
     Barrier {
@@ -181,6 +188,8 @@ struct Flight {
     call: Call,
     /// The caller for whom it was taken in: to all others its outcome is a replay.
     first: u64,
+    /// What this node had applied by then.
+    applied: CommandNumber,
     /// Who waits for it, and until when. May be empty: a call goes on without its callers.
     callers: BTreeMap<u64, Tick>,
     /// The latest deadline of all who ever waited: then the call is given up.
@@ -202,6 +211,15 @@ impl Flight {
     fn declined_by(&mut self, node: NodeId) {
         if self.copies.get(&node) == Some(&1) {
             self.copies.remove(&node);
+        }
+    }
+
+    /// Whether a command that the leader had stored already is that of an earlier call, and not of
+    /// an earlier copy of this one. When only one copy can have run, there is no earlier one.
+    fn is_repetition(&self, command: CommandNumber, settled: bool) -> bool {
+        match self.call.request {
+            RequestId::Caller(_) => settled || command <= self.applied,
+            RequestId::Gateway(_) => false,
         }
     }
 
@@ -292,7 +310,9 @@ impl Gateway {
     /// Takes one input and says what to do.
     pub fn handle(&mut self, input: Input, now: Tick, effects: &mut Vec<Effect>) {
         match input {
-            Input::Submit { ticket, call, deadline } => self.submit(ticket, call, deadline, now, effects),
+            Input::Submit { ticket, call, deadline, applied } => {
+                self.submit(ticket, call, deadline, applied, now, effects);
+            }
             Input::Barrier { ticket, deadline } => self.barrier(ticket, deadline, now, effects),
             Input::FromLeader { from, message: ToGateway::Executed(executed) } => {
                 self.executed(from, executed, now, effects);
@@ -307,7 +327,15 @@ impl Gateway {
         }
     }
 
-    fn submit(&mut self, ticket: u64, call: Call, deadline: Tick, now: Tick, effects: &mut Vec<Effect>) {
+    fn submit(
+        &mut self,
+        ticket: u64,
+        call: Call,
+        deadline: Tick,
+        applied: CommandNumber,
+        now: Tick,
+        effects: &mut Vec<Effect>,
+    ) {
         assert!(!self.callers.contains_key(&ticket), "a ticket names one caller");
         if self.ended {
             // A copy that was sent before the end may still run under the same key.
@@ -341,6 +369,7 @@ impl Gateway {
             patient_until: now + call.patience,
             call,
             first: ticket,
+            applied,
             callers: BTreeMap::from([(ticket, deadline)]),
             expires: deadline,
             copies: BTreeMap::new(),
@@ -388,8 +417,8 @@ impl Gateway {
         for &ticket in flight.callers.keys() {
             self.callers.remove(&ticket);
             let mut outcome = outcome.clone();
-            if let Outcome::Issued { replayed, .. } = &mut outcome {
-                *replayed |= ticket != flight.first;
+            if let Outcome::Issued { command, replayed, .. } = &mut outcome {
+                *replayed = ticket != flight.first || *replayed && flight.is_repetition(*command, settled);
             }
             effects.push(Effect::Answer { ticket, answer: Answer::Outcome { outcome, settled } });
         }

@@ -10,6 +10,8 @@ use super::*;
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
 const SECOND: Tick = Tick(1_000_000);
+/// What the node has applied when a caller comes.
+const APPLIED: CommandNumber = CommandNumber(5);
 
 fn ms(millis: u64) -> Tick {
     Tick(millis * 1_000)
@@ -65,7 +67,7 @@ impl World {
     }
 
     fn submit(&mut self, ticket: u64, call: Call) -> Vec<Effect> {
-        self.handle(Input::Submit { ticket, call, deadline: SECOND })
+        self.handle(Input::Submit { ticket, call, deadline: SECOND, applied: APPLIED })
     }
 
     fn barrier(&mut self, ticket: u64) -> Vec<Effect> {
@@ -163,15 +165,14 @@ fn a_call_whose_leader_lost_the_lead_is_sent_again() {
     assert_eq!(world.tick_at(ms(25)), [sent(A, call("k"))]);
     assert_eq!(world.executed(A, "k", Outcome::LeadershipLost), []);
     assert_eq!(world.handle(Input::LeaderIs(Some(B))), [sent(B, call("k"))]);
-    let replayed = Outcome::Issued { command: CommandNumber(7), result: Bytes::new(), replayed: true };
-    assert_eq!(world.executed(B, "k", replayed.clone()), [told(1, replayed, false)]);
+    assert_eq!(world.executed(B, "k", issued(7)), [told(1, issued(7), false)]);
 }
 
 /// A12: catches a lost message that leaves a caller waiting, and a storm of repetitions.
 #[test]
 fn silence_is_answered_with_repetition_less_and_less_often() {
     let mut world = World::led_by(A);
-    world.handle(Input::Submit { ticket: 1, call: call("k"), deadline: ms(60_000) });
+    world.handle(Input::Submit { ticket: 1, call: call("k"), deadline: ms(60_000), applied: APPLIED });
     let mut repeated = Vec::new();
     for at in 1..10_000 {
         let effects = world.tick_at(ms(at));
@@ -216,8 +217,8 @@ fn when_time_is_up_the_caller_is_told_what_is_known() {
 #[test]
 fn a_call_that_goes_on_for_another_caller_may_still_be_executed() {
     let mut world = World::new();
-    world.handle(Input::Submit { ticket: 1, call: call("k"), deadline: ms(10) });
-    world.handle(Input::Submit { ticket: 2, call: call("k"), deadline: ms(20) });
+    world.handle(Input::Submit { ticket: 1, call: call("k"), deadline: ms(10), applied: APPLIED });
+    world.handle(Input::Submit { ticket: 2, call: call("k"), deadline: ms(20), applied: APPLIED });
     assert_eq!(world.tick_at(ms(10)), [answer(1, Answer::Unknown)]);
     assert_eq!(world.handle(Input::LeaderIs(Some(A))), [sent(A, call("k"))]);
     assert_eq!(world.executed(A, "k", issued(1)), [told(2, replayed(1), true)]);
@@ -236,6 +237,42 @@ fn callers_with_one_key_share_one_flight() {
     assert_eq!(world.executed(A, "k", issued(1)), [told(1, issued(1), true), told(2, replayed(1), true)]);
     world.submit(4, call("k"));
     assert_eq!(world.executed(A, "k", replayed(1)), [told(4, replayed(1), true)], "the leader says so");
+}
+
+/// S-23: catches a first caller who is told of a replay because its gateway sent the call twice,
+/// or under an id that the gateway made; and one who repeats a call and is not told.
+#[test]
+fn only_who_repeats_a_call_is_told_of_a_replay() {
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    assert_eq!(world.executed(A, "k", replayed(6)), [told(1, replayed(6), true)], "one copy: the leader knows");
+    world.submit(2, call("k"));
+    world.executed(A, "k", Outcome::NotLeader);
+    world.tick_at(ms(25));
+    assert_eq!(world.executed(A, "k", replayed(6)), [told(2, replayed(6), true)], "the other one was declined");
+
+    for (command, outcome) in [(APPLIED.0, replayed(APPLIED.0)), (APPLIED.0 + 1, issued(APPLIED.0 + 1))] {
+        let mut world = World::led_by(A);
+        world.submit(1, call("k"));
+        world.executed(A, "k", Outcome::LeadershipLost);
+        world.handle(Input::LeaderIs(Some(B)));
+        world.submit(2, call("k"));
+        let told = [told(1, outcome, false), told(2, replayed(command), false)];
+        assert_eq!(world.executed(B, "k", replayed(command)), told, "issued as number {command}");
+    }
+
+    let request = RequestId::Gateway(1);
+    for sent_again in [false, true] {
+        let mut world = World::led_by(A);
+        world.submit(1, Call { request: request.clone(), ..call("k") });
+        if sent_again {
+            world.tick_at(ms(300));
+        }
+        let executed = Executed { request: request.clone(), outcome: replayed(1) };
+        let message = ToGateway::Executed(executed);
+        let effects = world.handle(Input::FromLeader { from: A, message });
+        assert_eq!(effects, [told(1, issued(1), !sent_again)], "nobody else can have sent it");
+    }
 }
 
 /// Catches a call that is stopped, or an outcome that goes nowhere, when a caller goes away.
@@ -300,7 +337,7 @@ fn the_next_leader_gets_what_is_left_of_the_patience() {
 #[test]
 fn a_leader_that_keeps_a_call_is_not_asked_again() {
     let patient = |millis| Call { patience: Duration::from_millis(millis), ..call("k") };
-    let submit = |ticket| Input::Submit { ticket, call: patient(5_000), deadline: ms(20_000) };
+    let submit = |ticket| Input::Submit { ticket, call: patient(5_000), deadline: ms(20_000), applied: APPLIED };
     let mut world = World::led_by(A);
     assert_eq!(world.handle(submit(1)), [sent(A, patient(5_000))]);
     for at in (0..4_900).step_by(20) {
@@ -471,7 +508,7 @@ proptest! {
                 Step::Submit(key, wait) => {
                     let (ticket, deadline) = (ticket(), world.now + Duration::from_millis(wait));
                     waiting.insert(ticket, deadline);
-                    Input::Submit { ticket, call: call(&format!("k{key}")), deadline }
+                    Input::Submit { ticket, call: call(&format!("k{key}")), deadline, applied: APPLIED }
                 }
                 Step::Barrier(wait) => {
                     let (ticket, deadline) = (ticket(), world.now + Duration::from_millis(wait));

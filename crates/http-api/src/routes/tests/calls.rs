@@ -247,7 +247,8 @@ async fn each_call_of_a_batch_stands_alone() {
         .post(
             "/v1/calls",
             r#"[{"function":"f","arguments":{"a": 1}}, {"function":"refuses","arguments":{}},
-                {"function":"silent","arguments":{},"idempotency_key":"s"}, {"function":"replays","arguments":{}},
+                {"function":"silent","arguments":{},"idempotency_key":"s"},
+                {"function":"replays","arguments":{},"idempotency_key":"r"},
                 {"function":"g","arguments":{},"idempotency_key":"not visible"},
                 {"function":"g","arguments":[],"idempotency_key":"k"}]"#,
         )
