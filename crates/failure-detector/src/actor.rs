@@ -3,11 +3,11 @@
 //! It ticks, hands every event to the core with the time, and carries out what the core says.
 //! After each turn it publishes a [`View`] for `GET /v1/cluster` and the health checks.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler};
 use protocol::message::Heartbeat;
-use protocol::{Ballot, CommandNumber, NodeId, Now, Tick, Timestamp};
+use protocol::{Ballot, CommandNumber, NodeId, Now};
 use tokio::sync::watch;
 
 use crate::core::{Effect, FailureDetector, Input, LocalStatus, Suspicion, View};
@@ -43,6 +43,8 @@ pub struct DetectorPorts {
     pub peer_issued: Box<dyn Fn(NodeId, CommandNumber) + Send>,
     /// A peer is suspected (true), or trusted again (false).
     pub suspected: Box<dyn Fn(NodeId, bool) + Send>,
+    /// Both clocks.
+    pub clock: Box<dyn Fn() -> Now + Send>,
 }
 
 /// The failure detector of a node, as an actor.
@@ -50,27 +52,18 @@ pub struct FailureDetectorActor {
     core: FailureDetector,
     ports: DetectorPorts,
     view: watch::Sender<View>,
-    started: Instant,
 }
 
 impl FailureDetectorActor {
     /// The actor around a core; `view` gets what the core knows, whenever that changes.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the actor's clock; the core gets it as `Now`")]
     pub fn new(core: FailureDetector, ports: DetectorPorts, view: watch::Sender<View>) -> Self {
-        Self { core, ports, view, started: Instant::now() }
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the actor's clock; the core gets it as `Now`")]
-    fn now(&self) -> Now {
-        let tick = Tick::default() + self.started.elapsed();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { tick, wall: Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)) }
+        Self { core, ports, view }
     }
 
     fn take(&mut self, input: Input) {
         let mut effects = Vec::new();
-        self.core.handle(input, self.now(), &mut effects);
+        self.core.handle(input, (self.ports.clock)(), &mut effects);
         for effect in effects {
             self.carry_out(effect);
         }

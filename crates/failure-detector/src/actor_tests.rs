@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use protocol::MajoritySets;
+use protocol::{MajoritySets, Tick, Timestamp};
 
 use super::*;
 use crate::core::Config;
@@ -47,6 +47,7 @@ fn start(me: u64, peer: &Peer) -> Node {
     let (campaign, step_down, leader_is) = (say(&said), say(&said), say(&said));
     let (suspected, peer_issued) = (say(&said), say(&said));
     let (peer, local) = (Arc::clone(peer), Arc::clone(&status));
+    let started = tokio::time::Instant::now();
     let ports = DetectorPorts {
         send: Box::new(move |_, heartbeat| {
             if let Some(peer) = &*peer.lock().expect("no panic") {
@@ -60,6 +61,7 @@ fn start(me: u64, peer: &Peer) -> Node {
         leader_is: Box::new(move |leader| leader_is(Said::LeaderIs(leader))),
         peer_issued: Box::new(move |peer, issued| peer_issued(Said::PeerIssued(peer, issued))),
         suspected: Box::new(move |peer, suspected_now| suspected(Said::Suspected(peer, suspected_now))),
+        clock: Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() }),
     };
     let (sender, view) = watch::channel(View::default());
     Node { address: FailureDetectorActor::new(core, ports, sender).start(), said, status, view }
@@ -78,7 +80,7 @@ impl Node {
     }
 }
 
-/// Catches an effect that is not carried out, a clock that stands still, and a view that is not
+/// Catches an effect that is not carried out, a clock that is not read, and a view that is not
 /// published.
 #[actix::test]
 async fn two_nodes_find_each_other_follow_and_lose_each_other() {

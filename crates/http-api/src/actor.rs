@@ -8,12 +8,12 @@
 //! more than executing a short function.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
 use metrics::{Counter, Gauge};
 use protocol::message::ToGateway;
-use protocol::{Call, CommandNumber, Message as PeerMessage, NodeId, RequestId, Tick};
+use protocol::{Call, CommandNumber, Message as PeerMessage, NodeId, Now, RequestId, Tick};
 use tokio::sync::oneshot;
 
 use crate::core::{Answer, Effect, Gateway, IgnoreReason, Input};
@@ -81,9 +81,9 @@ pub struct EndCalls;
 pub struct GatewayActor {
     core: Gateway,
     send: Box<dyn Fn(NodeId, PeerMessage) + Send>,
+    clock: Box<dyn Fn() -> Now + Send>,
     replies: BTreeMap<u64, oneshot::Sender<Answer>>,
     next_ticket: u64,
-    started: Instant,
     ticking: Option<SpawnHandle>,
     /// Reused between inputs.
     effects: Vec<Effect>,
@@ -93,15 +93,19 @@ pub struct GatewayActor {
 
 impl GatewayActor {
     /// An actor around `core`. `send` passes a message on to the leader of a node, this one
-    /// included; it must not block, and may drop: the core sends again.
+    /// included; it must not block, and may drop: the core sends again. `clock` shows both clocks.
     #[must_use]
-    pub fn new(core: Gateway, send: Box<dyn Fn(NodeId, PeerMessage) + Send>) -> Self {
+    pub fn new(
+        core: Gateway,
+        send: Box<dyn Fn(NodeId, PeerMessage) + Send>,
+        clock: Box<dyn Fn() -> Now + Send>,
+    ) -> Self {
         Self {
             core,
             send,
+            clock,
             replies: BTreeMap::new(),
             next_ticket: 0,
-            started: clock(),
             ticking: None,
             effects: Vec::new(),
             in_flight: metrics::gauge!("quorate_gateway_calls_in_flight"),
@@ -110,7 +114,7 @@ impl GatewayActor {
     }
 
     fn now(&self) -> Tick {
-        Tick(0) + clock().duration_since(self.started)
+        (self.clock)().tick
     }
 
     fn take(&mut self, reply: oneshot::Sender<Answer>) -> u64 {
@@ -236,21 +240,21 @@ fn ignored(reason: IgnoreReason) {
     metrics::counter!("quorate_gateway_ignored_total", "reason" => reason.name()).increment(1);
 }
 
-#[expect(clippy::disallowed_methods, reason = "the actor reads the clock for its core")]
-fn clock() -> Instant {
-    Instant::now()
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use protocol::{Fingerprint, Outcome};
+    use protocol::{Fingerprint, Outcome, Timestamp};
 
     use super::*;
     use crate::core::Settings;
 
     /// How often to look for what must come; together far longer than a tick.
     const LOOKS: usize = 200;
+
+    fn clock() -> Box<dyn Fn() -> Now + Send> {
+        let started = tokio::time::Instant::now();
+        Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() })
+    }
 
     fn call(key: &str) -> Call {
         Call {
@@ -271,7 +275,7 @@ mod tests {
     #[actix::test]
     async fn a_caller_who_goes_away_makes_room_but_the_call_goes_on() {
         let core = Gateway::new(Settings { in_flight: 1, ..Settings::default() }, 0);
-        let gateway = GatewayActor::new(core, Box::new(|_, _| {})).start();
+        let gateway = GatewayActor::new(core, Box::new(|_, _| {}), clock()).start();
         let long = Duration::from_secs(60);
         let (first, gone) = submit("k", long);
         assert!(gateway.send(first).await.expect("it lives"));
@@ -294,7 +298,7 @@ mod tests {
     /// Catches a clock that stands still once nothing was in flight for a while.
     #[actix::test]
     async fn deadlines_are_kept_after_an_idle_time() {
-        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 0), Box::new(|_, _| {})).start();
+        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 0), Box::new(|_, _| {}), clock()).start();
         for key in ["k", "l"] {
             let (submit, answer) = submit(key, Duration::from_millis(1));
             gateway.send(submit).await.expect("it lives");

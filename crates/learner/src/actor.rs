@@ -11,11 +11,11 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use protocol::message::{Commands, ToLearner};
-use protocol::{Command, CommandNumber, Now, Tick, Timestamp};
+use protocol::{Command, CommandNumber};
 use storage::{StateStore, StorageError};
 use tokio::sync::{oneshot, watch};
 
@@ -68,7 +68,6 @@ pub struct LearnerActor {
     store: Arc<dyn StateStore>,
     ports: LearnerPorts,
     progress: watch::Sender<Progress>,
-    started: Instant,
     /// The turn so far.
     effects: Vec<Effect>,
     inputs: usize,
@@ -99,7 +98,6 @@ impl LearnerActor {
             store,
             ports,
             progress,
-            started: clock(),
             effects: Vec::new(),
             inputs: 0,
             flush_is_queued: false,
@@ -114,7 +112,7 @@ impl LearnerActor {
         if self.deaf {
             return;
         }
-        self.effects.extend(self.core.handle(input, self.now()));
+        self.effects.extend(self.core.handle(input, (self.ports.clock)()));
         self.inputs += 1;
         if self.inputs >= TURN_INPUTS {
             self.flush(ctx);
@@ -275,16 +273,9 @@ impl LearnerActor {
         self.waiters.clear();
         tracing::info!(durable = %self.store.durable(), "the learner has ended");
     }
-
-    #[expect(clippy::disallowed_methods, reason = "the actor reads the wall clock for its core")]
-    fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let wall = Timestamp(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
-        Now { tick: Tick::default() + self.started.elapsed(), wall }
-    }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the actor reads the monotonic clock for its core and for metrics")]
+#[expect(clippy::disallowed_methods, reason = "writes are timed for metrics")]
 fn clock() -> Instant {
     Instant::now()
 }

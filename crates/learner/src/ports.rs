@@ -1,6 +1,6 @@
-//! What the learner tells the rest of its node.
+//! What the learner asks of and tells the rest of its node.
 
-use protocol::{CommandId, CommandNumber, NodeId};
+use protocol::{CommandId, CommandNumber, NodeId, Now};
 use storage::StorageError;
 
 /// How far this node's learner is.
@@ -14,7 +14,7 @@ pub struct Progress {
     pub durable: CommandNumber,
 }
 
-/// Whom the learner tells things. Each is called on the learner's thread and returns at once.
+/// What the learner asks of the rest of its node. Each is called on the learner's thread and returns at once.
 pub struct LearnerPorts {
     /// Sends a message to another node, or drops it.
     pub send: Box<dyn Fn(NodeId, protocol::Message) + Send>,
@@ -22,4 +22,6 @@ pub struct LearnerPorts {
     pub learned: Box<dyn Fn(CommandId) + Send>,
     /// The store failed; called once, the learner does nothing more. The node must stop.
     pub failed: Box<dyn Fn(StorageError) + Send>,
+    /// Both clocks.
+    pub clock: Box<dyn Fn() -> Now + Send>,
 }

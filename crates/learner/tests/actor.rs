@@ -9,7 +9,7 @@ use bytes::Bytes;
 use protocol::message::{CatchUp, Commands, Success, ToLearner};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Fingerprint, Forget, Key, LearnFrom,
-    MajoritySets, Message, NodeId, RequestId, StateError, StateView, StoredOutcome, Timestamp,
+    MajoritySets, Message, NodeId, Now, RequestId, StateError, StateView, StoredOutcome, Tick, Timestamp,
 };
 use quorate_learner::{
     Config, Deliver, DigestRefusal, Input, Learner, LearnerActor, LearnerPorts, NoDigest, Progress, Queries, Stop,
@@ -92,10 +92,12 @@ fn start() -> Node {
     let config = Config { me: NodeId(1), peers, learn_from: LearnFrom::Leader, majority, window: 64, timing };
     let (tell, told) = mpsc::channel();
     let (sent, learned, failed) = (tell.clone(), tell.clone(), tell);
+    let started = tokio::time::Instant::now();
     let ports = LearnerPorts {
         send: Box::new(move |to, message| sent.send(Told::Sent(to, message)).expect("heard")),
         learned: Box::new(move |id| learned.send(Told::Learned(id)).expect("heard")),
         failed: Box::new(move |error| failed.send(Told::Failed(error)).expect("heard")),
+        clock: Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() }),
     };
     let (publish, progress) = watch::channel(Progress::default());
     let actor = LearnerActor::new(Learner::new(config, store.applied()), store.clone(), ports, publish);

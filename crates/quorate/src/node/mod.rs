@@ -216,8 +216,8 @@ impl Node {
             router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();
         }
         let core = Gateway::new(cores::gateway(&config), outside::chance());
-        let send = ports.send("gateway");
-        let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| GatewayActor::new(core, send));
+        let actor = GatewayActor::new(core, ports.send("gateway"), Box::new(outside::now));
+        let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| actor);
         router.gateway.set(gateway.clone()).ok();
         let (seen, view) = watch::channel(failure_detector::core::View::default());
         let core = failure_detector::core::FailureDetector::new(cores::detector(&config));

@@ -8,7 +8,7 @@ use protocol::{Now, Tick, Timestamp};
 #[expect(clippy::disallowed_methods, reason = "where the clock enters the node")]
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// What the clocks show.
+/// What the clocks show. Every role of the node reads them here, so that all ticks have one origin.
 #[expect(clippy::disallowed_methods, reason = "where the clock enters the node")]
 pub(super) fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -74,6 +74,7 @@ impl Ports {
             send: self.send("learner"),
             learned: Box::new(move |issued| router.learned(issued)),
             failed: self.failed(),
+            clock: Box::new(outside::now),
         }
     }
 
@@ -112,6 +113,7 @@ impl Ports {
                     suspected.tell_learner(learner::Input::PeerLost(peer));
                 }
             }),
+            clock: Box::new(outside::now),
         }
     }
 }

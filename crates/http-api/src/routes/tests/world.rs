@@ -15,8 +15,8 @@ use futures_util::future::LocalBoxFuture;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use protocol::message::{BarrierPassed, Executed, ToGateway, ToLeader};
 use protocol::{
-    Call, Command, CommandNumber, Entry, Key, Message, NodeId, Outcome, RequestId, StateError, StateView,
-    StoredOutcome, Timestamp,
+    Call, Command, CommandNumber, Entry, Key, Message, NodeId, Now, Outcome, RequestId, StateError, StateView,
+    StoredOutcome, Tick, Timestamp,
 };
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -84,7 +84,9 @@ impl World {
     pub(super) fn without_leader(script: Script) -> Self {
         let (send, mut sent) = mpsc::unbounded_channel();
         let send = Box::new(move |to, message| send.send((to, message)).expect("the script listens"));
-        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 1), send).start();
+        let started = tokio::time::Instant::now();
+        let clock = Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp(0) });
+        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 1), send, clock).start();
         let limits = Limits {
             body_bytes: 64 << 10,
             body_wait: Duration::from_millis(50),
