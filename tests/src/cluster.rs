@@ -120,6 +120,11 @@ impl Cluster {
         self.nodes[from].peers[to] = address;
     }
 
+    /// Gives every node one more setting from its next start on.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
     /// What starts the process of a node, once its file is written. Its output goes nowhere yet.
     #[must_use]
     pub fn command(&self, node: usize) -> Command {

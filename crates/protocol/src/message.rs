@@ -50,6 +50,17 @@ pub enum LearnFrom {
     Voters,
 }
 
+impl LearnFrom {
+    /// The name, in the configuration and in handshakes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Voters => "voters",
+        }
+    }
+}
+
 /// A message between nodes, by the role that receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {

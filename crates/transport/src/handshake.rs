@@ -13,7 +13,12 @@
 //!
 //! These two frames are the same in every version for ever, so that nodes of different
 //! versions can at least tell each other so: fields are added, never changed or removed, and
-//! both frames are in `tests/golden`. The dialer sends nothing before it is welcome.
+//! recorded frames of both are in the tests. The dialer sends nothing before it is welcome.
+//!
+//! `Hello` also carries the settings that all nodes must share and that are not in the cluster's
+//! id, because they may change under existing data (ADR 0016). Nodes that learn in different ways
+//! would wait for messages that nobody sends, so they refuse each other; with different windows
+//! they only work less well, so they say so. A node that does not say its settings is taken.
 //!
 //! A refusal is a sentence for the operators of both nodes. It proves nothing about who sent
 //! it: without TLS, this keeps mistakes out, not attackers. DESIGN 11.
@@ -22,7 +27,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use protocol::{ClusterId, NodeId};
+use protocol::{ClusterId, LearnFrom, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::frame::{self, HEADER_BYTES, Header};
@@ -72,6 +77,12 @@ pub struct Hello {
     /// [`Lane::number`].
     #[prost(uint32, tag = "8")]
     pub lane: u32,
+    /// [`LearnFrom::name`] of the dialer; nothing from a version that does not say it.
+    #[prost(string, optional, tag = "9")]
+    pub learn_from: Option<String>,
+    /// The dialer's window, in commands; nothing from a version that does not say it.
+    #[prost(uint64, optional, tag = "10")]
+    pub window: Option<u64>,
 }
 
 /// What the listener answers.
@@ -118,6 +129,10 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// The cluster's name.
     pub cluster_name: String,
+    /// How its cluster learns what is issued.
+    pub learn_from: LearnFrom,
+    /// How many commands its leader may propose beyond the last issued one.
+    pub window: u64,
 }
 
 /// Why a listener refuses a connection. The text goes to both nodes' logs.
@@ -183,6 +198,16 @@ pub enum Refusal {
         /// Its name.
         name: String,
     },
+    /// It learns what is issued in another way.
+    #[error(
+        "the peer has protocol.learn_from = {theirs:?}, this node has {ours:?}, and they would not learn from each other: give all nodes the same value and restart those that had another"
+    )]
+    OtherLearnFrom {
+        /// The dialer's.
+        theirs: String,
+        /// This node's.
+        ours: &'static str,
+    },
     /// A lane that this version does not have.
     #[error("the peer asks for a lane with number {0}, which this version does not have")]
     UnknownLane(u32),
@@ -203,6 +228,7 @@ impl Refusal {
             Self::UnknownNode(..) => "unknown_node",
             Self::OtherName { .. } => "other_name",
             Self::WrongNode { .. } => "wrong_node",
+            Self::OtherLearnFrom { .. } => "other_learn_from",
             Self::UnknownLane(_) => "unknown_lane",
         }
     }
@@ -269,6 +295,8 @@ impl Identity {
             node_name: self.name.clone(),
             expects: expects.0,
             lane: lane.number(),
+            learn_from: Some(self.learn_from.name().to_owned()),
+            window: Some(self.window),
         }
     }
 
@@ -282,8 +310,8 @@ impl Identity {
     /// Judges a dialer. `name_of` knows the other members.
     ///
     /// # Errors
-    /// The first [`Refusal`] that applies: version before cluster before ids, since each is
-    /// meaningless where the one before it differs.
+    /// The first [`Refusal`] that applies: version before cluster before ids before settings,
+    /// since each is meaningless where the one before it differs.
     pub fn judge<'a>(
         &self,
         hello: &Hello,
@@ -309,8 +337,18 @@ impl Identity {
         if expects != self.me {
             return Err(Refusal::WrongNode { expects, me: self.me, name: self.name.clone() });
         }
+        let (theirs, ours) = (hello.learn_from.as_deref(), self.learn_from.name());
+        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
+            return Err(Refusal::OtherLearnFrom { theirs: shown(theirs), ours });
+        }
         let lane = Lane::from_number(hello.lane).ok_or(Refusal::UnknownLane(hello.lane))?;
         Ok((node, lane))
+    }
+
+    /// The window of a dialer that has another one than this node.
+    #[must_use]
+    pub fn other_window(&self, hello: &Hello) -> Option<u64> {
+        hello.window.filter(|theirs| *theirs != self.window)
     }
 }
 

@@ -81,7 +81,13 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
         Err(_) => (Err(Refusal::Silent), from.ip().to_string()),
     };
     let name_of = |node| shared.peers.get(&node).map(|peer| peer.name.as_str());
-    let judged = hello.and_then(|hello| shared.identity.judge(&hello, name_of));
+    let judged = hello.and_then(|hello| {
+        let judged = shared.identity.judge(&hello, name_of)?;
+        if let Some(theirs) = shared.identity.other_window(&hello) {
+            shared.report.other_window(&peer, theirs, shared.identity.window);
+        }
+        Ok(judged)
+    });
     let (node, lane) = match judged {
         Ok(judged) => judged,
         Err(refusal) => {

@@ -78,6 +78,18 @@ impl Report {
         }
     }
 
+    /// A peer was let in although its window is another one.
+    pub(crate) fn other_window(&self, peer: &str, theirs: u64, ours: u64) {
+        counter!("quorate_transport_other_window_total").increment(1);
+        if let Some(repeated) = self.may_warn(peer, "other_window") {
+            tracing::warn!(
+                peer,
+                repeated,
+                "the peer has protocol.window = {theirs}, this node has {ours}: give all nodes the same value"
+            );
+        }
+    }
+
     /// A connected peer sent what is no message; its connection is closed.
     pub(crate) fn broken(&self, peer: &str, lane: Lane, reason: &'static str, text: &str) {
         counter!("quorate_transport_broken_frames_total", "lane" => lane.name(), "reason" => reason).increment(1);

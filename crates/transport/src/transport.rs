@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use actix::ArbiterHandle;
 use metrics::counter;
-use protocol::{ClusterId, Message, NodeId};
+use protocol::{ClusterId, LearnFrom, Message, NodeId};
 use tokio::sync::{oneshot, watch};
 
 use crate::dialer::Dialer;
@@ -42,6 +42,10 @@ pub struct TransportConfig {
     pub cluster: ClusterId,
     /// The cluster's name.
     pub cluster_name: String,
+    /// How its cluster learns what is issued; peers that learn otherwise are refused.
+    pub learn_from: LearnFrom,
+    /// Its window, in commands; peers that have another are warned of.
+    pub window: u64,
     /// The members. An entry for this node itself is ignored.
     pub peers: BTreeMap<NodeId, Peer>,
     /// Bounds.
@@ -129,11 +133,11 @@ impl Transport {
         on_event: OnEvent,
     ) -> io::Result<Handle> {
         listener.set_nonblocking(true)?;
-        let TransportConfig { me, name, cluster, cluster_name, mut peers, limits } = config;
+        let TransportConfig { me, name, cluster, cluster_name, learn_from, window, mut peers, limits } = config;
         peers.remove(&me);
         let shared = Arc::new(Shared {
             queues: queues(peers.keys().copied(), limits),
-            identity: Identity { me, name, cluster, cluster_name },
+            identity: Identity { me, name, cluster, cluster_name, learn_from, window },
             peers,
             limits,
             runtimes,

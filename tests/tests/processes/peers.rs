@@ -59,6 +59,49 @@ async fn a_node_of_another_cluster() {
     assert_eq!(cluster.assert_agreement().await.last(), 3);
 }
 
+/// Catches nodes that learn in different ways and do not say so: they would fall behind each other
+/// in silence. And a change of the way, node after node, that the cluster does not survive.
+#[tokio::test]
+async fn nodes_that_learn_in_different_ways() {
+    let mut cluster = Cluster::new("ways", 3, &[]);
+    cluster.boot(0);
+    cluster.boot(1);
+    cluster.wait_ready().await;
+    let one = json!({"warehouse": "A", "amount": 1});
+    assert_eq!(cluster.call(0, "inventory.inbound", &one).await.status, 200);
+    cluster.set("protocol.learn_from=voters");
+    cluster.set("protocol.window=16");
+    cluster.boot(2);
+    for node in [0, 1] {
+        cluster.logged(node, &["WARN", "refused a connection", "\"voters\"", "\"leader\"", "learn_from"]).await;
+    }
+    cluster.logged(2, &["WARN", "cannot connect", "voters", "leader", "learn_from", "same value"]).await;
+    assert_eq!(cluster.get(2, "/readyz").await.status, 503, "no leader that it could learn from");
+    assert_eq!(cluster.call(1, "inventory.inbound", &one).await.status, 200);
+    for node in [0, 1] {
+        cluster.kill9(node);
+        cluster.boot(node);
+    }
+    cluster.wait_ready().await;
+    serves(&cluster).await;
+    assert_eq!(cluster.assert_agreement().await.last(), 5);
+}
+
+/// Catches nodes of different windows that part, or whose operator is not told.
+#[tokio::test]
+async fn nodes_of_different_windows() {
+    let mut cluster = Cluster::new("windows", 3, &[]);
+    cluster.boot(0);
+    cluster.boot(1);
+    cluster.set("protocol.window=16");
+    cluster.boot(2);
+    cluster.wait_ready().await;
+    cluster.logged(0, &["WARN", "protocol.window = 16", "1024"]).await;
+    cluster.logged(2, &["WARN", "protocol.window = 1024", "16"]).await;
+    serves(&cluster).await;
+    cluster.assert_agreement().await;
+}
+
 /// A12: catches half a frame, or one with a flipped bit, that is taken for a message, or after
 /// which the two nodes do not find each other again.
 #[tokio::test]

@@ -162,16 +162,13 @@ impl Config {
         let listen = Listen::from_settings(settings)?;
         let node = Node::from_settings(settings)?;
         let cluster = Cluster::from_settings(settings, &node, listen.peer)?;
-        let learn_from = match settings.text("protocol.learn_from")?.as_str() {
-            "leader" => LearnFrom::Leader,
-            "voters" => LearnFrom::Voters,
-            _ => return Err(settings.wrong("protocol.learn_from")),
-        };
+        let learn_from = settings.text("protocol.learn_from")?;
+        let learn_from = [LearnFrom::Leader, LearnFrom::Voters].into_iter().find(|way| way.name() == learn_from);
         Ok(Self {
             node,
             cluster,
             listen,
-            learn_from,
+            learn_from: learn_from.ok_or_else(|| settings.wrong("protocol.learn_from"))?,
             window: settings.count("protocol.window", 1..=65_536)?,
             detector: Detector::from_settings(settings)?,
             limits: Limits::from_settings(settings)?,

@@ -241,6 +241,8 @@ impl Node {
             name: self.config.node.name.clone(),
             cluster: cluster.id,
             cluster_name: cluster.name.clone(),
+            learn_from: self.config.learn_from,
+            window: self.config.window,
             peers: cluster.members.iter().map(|(id, member)| (*id, peer(member))).collect(),
             limits: transport::Limits::default(),
         };

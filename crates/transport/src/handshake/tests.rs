@@ -1,7 +1,14 @@
 use super::*;
 
 fn identity() -> Identity {
-    Identity { me: NodeId(1), name: "a".into(), cluster: ClusterId([7; 16]), cluster_name: "demo".into() }
+    Identity {
+        me: NodeId(1),
+        name: "a".into(),
+        cluster: ClusterId([7; 16]),
+        cluster_name: "demo".into(),
+        learn_from: LearnFrom::Leader,
+        window: 1024,
+    }
 }
 
 fn name_of(node: NodeId) -> Option<&'static str> {
@@ -29,6 +36,8 @@ fn each_mistake_has_its_own_refusal() {
         (Hello { node: 0, ..hello() }, "unknown_node"),
         (Hello { node_name: "c".into(), ..hello() }, "other_name"),
         (Hello { expects: 3, ..hello() }, "wrong_node"),
+        (Hello { learn_from: Some("voters".into()), ..hello() }, "other_learn_from"),
+        (Hello { learn_from: Some(String::new()), ..hello() }, "other_learn_from"),
         (Hello { lane: 4, ..hello() }, "unknown_lane"),
         // The version comes first: what another version means by its ids is not known.
         (Hello { version: VERSION + 1, cluster: Bytes::new(), node: 9, ..hello() }, "version"),
@@ -39,14 +48,30 @@ fn each_mistake_has_its_own_refusal() {
     }
 }
 
+/// Catches a peer of another window that is refused, or not noticed; and a version that does not
+/// say its settings and is refused for that.
+#[test]
+fn a_window_is_compared_and_settings_may_be_missing() {
+    let other = Hello { window: Some(16), ..hello() };
+    assert_eq!(identity().judge(&other, name_of), Ok((NodeId(2), Lane::Protocol)));
+    assert_eq!(identity().other_window(&other), Some(16));
+    assert_eq!(identity().other_window(&hello()), None);
+    let silent = Hello { learn_from: None, window: None, ..hello() };
+    assert_eq!(identity().judge(&silent, name_of), Ok((NodeId(2), Lane::Protocol)));
+    assert_eq!(identity().other_window(&silent), None);
+}
+
 /// Catches an answer that grows with what a stranger sent, or carries its control characters
 /// into a log.
 #[test]
 fn what_a_stranger_says_is_cut_and_escaped() {
     let hello = Hello { node: 9, node_name: "\n\u{1b}".repeat(2_000), ..hello() };
-    let text = identity().judge(&hello, name_of).expect_err("node 9 is unknown").to_string();
-    assert!(text.len() < 1_000, "{} bytes", text.len());
-    assert!(!text.contains(['\n', '\u{1b}']), "{text:?}");
+    let learns = Hello { learn_from: Some("\n\u{1b}".repeat(2_000)), ..self::hello() };
+    for hello in [hello, learns] {
+        let text = identity().judge(&hello, name_of).expect_err("it is refused").to_string();
+        assert!(text.len() < 1_000, "{} bytes", text.len());
+        assert!(!text.contains(['\n', '\u{1b}']), "{text:?}");
+    }
 }
 
 /// Catches a dialer that talks to a node it did not mean, or to one of another version.
@@ -98,16 +123,21 @@ fn hex(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn handshake_frames_never_change() {
     let refused = Answer { verdict: Some(Verdict::Refused("no".into())) };
-    let mut frames = [Vec::new(), Vec::new(), Vec::new()];
-    write(&mut frames[0], &hello()).await.expect("memory");
+    let first = Hello { learn_from: None, window: None, ..hello() };
+    let mut frames = [const { Vec::new() }; 4];
+    write(&mut frames[0], &first).await.expect("memory");
     write(&mut frames[1], &identity().welcome()).await.expect("memory");
     write(&mut frames[2], &refused).await.expect("memory");
+    write(&mut frames[3], &hello()).await.expect("memory");
+    assert_eq!(read::<Hello, _>(&mut &frames[0][..]).await.expect("a hello"), first);
+    assert_eq!(read::<Hello, _>(&mut &frames[3][..]).await.expect("a hello"), hello());
     assert_eq!(frames.map(|frame| hex(&frame)), RECORDED);
 }
 
-/// `Hello`, `Welcome`, `Refused`.
-const RECORDED: [&str; 3] = [
+/// `Hello` without settings, `Welcome`, `Refused`, `Hello`.
+const RECORDED: [&str; 4] = [
     "00000031c5c0d95e0a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f280232016238014002",
     "0000000960b781240a07080110011a0161",
     "000000041a9993bc12026e6f",
+    "0000003c4b82ee080a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f2802320162380140024a066c6561646572508008",
 ];

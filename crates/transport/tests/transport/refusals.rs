@@ -1,7 +1,7 @@
 //! Who does not get in. RELIABILITY 6, rows 3 and 13.
 
 use bytes::Bytes;
-use protocol::{ClusterId, NodeId};
+use protocol::{ClusterId, LearnFrom, NodeId};
 use transport::handshake::{Answer, HANDSHAKE_BYTES_MAX, Hello, VERSION, Verdict};
 use transport::{Lane, Limits, Peer, PeerEvent};
 
@@ -29,6 +29,11 @@ async fn a_peer_with_a_mistake_is_told_which() {
         (Hello { node: 5, ..right() }, "unknown_node", "not a member"),
         (Hello { node_name: "z".into(), ..right() }, "other_name", "calls itself \"z\""),
         (Hello { expects: 3, ..right() }, "wrong_node", "expects node 3"),
+        (
+            Hello { learn_from: Some("voters".into()), ..right() },
+            "other_learn_from",
+            "protocol.learn_from = \"voters\", this node has \"leader\"",
+        ),
         (Hello { lane: 17, ..right() }, "unknown_lane", "number 17"),
     ];
     for (hello, reason, says) in mistakes {
@@ -104,6 +109,32 @@ async fn nodes_of_two_clusters_do_not_connect() {
     counted("refused_total{side=dialer,reason=refused_by_peer}").await;
     assert!(!a.handle.send(B, numbered(1)), "there is no connection");
     assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err(), "no connection, so no event");
+}
+
+/// Catches nodes that learn in different ways and let each other in: each would wait for what the
+/// other never sends. And a dialer that is not told.
+#[actix::test]
+async fn nodes_that_learn_in_different_ways_do_not_connect() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let mut a = Node::start(config(A, at_b), listen_a);
+    let voters = transport::TransportConfig { learn_from: LearnFrom::Voters, ..config(B, at_a) };
+    let mut b = Node::start(voters, listen_b);
+    counted("refused_total{side=listener,reason=other_learn_from}").await;
+    counted("refused_total{side=dialer,reason=refused_by_peer}").await;
+    assert!(!a.handle.send(B, numbered(1)), "there is no connection");
+    assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err(), "no connection, so no event");
+}
+
+/// Catches a different window that parts two nodes, or that nobody hears of.
+#[actix::test]
+async fn nodes_of_different_windows_connect_and_say_so() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let mut a = Node::start(config(A, at_b), listen_a);
+    let smaller = transport::TransportConfig { window: 16, ..config(B, at_a) };
+    let mut b = Node::start(smaller, listen_b);
+    a.connected(B).await;
+    b.connected(A).await;
+    counted("other_window_total{}").await;
 }
 
 /// Catches messages that reach another node than the one meant, when two addresses are swapped;

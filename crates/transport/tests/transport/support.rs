@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::Arbiter;
 use bytes::BytesMut;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use protocol::{ClusterId, Message, NodeId};
+use protocol::{ClusterId, LearnFrom, Message, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -43,12 +43,19 @@ thread_local! {
 /// Who `node` is in the cluster of this test.
 pub(crate) fn identity(node: NodeId) -> Identity {
     let name = if node == A { "a" } else { "b" };
-    Identity { me: node, name: name.into(), cluster: CLUSTER.with(Clone::clone), cluster_name: "test".into() }
+    Identity {
+        me: node,
+        name: name.into(),
+        cluster: CLUSTER.with(Clone::clone),
+        cluster_name: "test".into(),
+        learn_from: LearnFrom::Leader,
+        window: 1024,
+    }
 }
 
 /// The configuration of `me`, which expects the other node at `address`.
 pub(crate) fn config(me: NodeId, address: SocketAddr) -> TransportConfig {
-    let Identity { me, name, cluster, cluster_name } = identity(me);
+    let Identity { me, name, cluster, cluster_name, learn_from, window } = identity(me);
     let other = if me == A { B } else { A };
     let peer = Peer { name: identity(other).name, address: address.to_string() };
     TransportConfig {
@@ -56,6 +63,8 @@ pub(crate) fn config(me: NodeId, address: SocketAddr) -> TransportConfig {
         name,
         cluster,
         cluster_name,
+        learn_from,
+        window,
         peers: BTreeMap::from([(other, peer)]),
         limits: Limits::default(),
     }
