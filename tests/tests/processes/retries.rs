@@ -1,5 +1,8 @@
 //! One key, one effect (S-23).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use quorate_tests::cluster::{Cluster, eventually, send};
 use serde_json::{Value, json};
 
@@ -89,4 +92,40 @@ async fn copies_at_the_same_time_have_one_effect() {
     for (key, answer) in answers {
         assert_eq!(json!(history.by_request()[format!("copy-{key}").as_str()]), json!([answer["command"]]));
     }
+}
+
+/// S-23: catches a caller who calls once, while the leader is killed, and is told of a replay because
+/// its gateway sent the call to the next leader too; with a key, and without one.
+#[tokio::test]
+async fn a_first_call_is_no_replay_when_the_leader_is_killed() {
+    let mut cluster = Cluster::start("first", 3, &[]).await;
+    let leader = cluster.leader().await;
+    let survivors: Vec<usize> = (0..cluster.size()).filter(|node| *node != leader).collect();
+    let answered = Arc::new(AtomicU64::new(0));
+    let mut callers = Vec::new();
+    for caller in 0..40 {
+        let url = cluster.url(survivors[caller % 2], "/v1/functions/inventory.inbound");
+        let (client, answered) = (cluster.client().clone(), Arc::clone(&answered));
+        callers.push(tokio::spawn(async move {
+            for call in 0..10 {
+                let mut request = client.post(&url).body(r#"{"warehouse":"A","amount":1}"#);
+                if caller % 4 < 3 {
+                    request = request.header("Idempotency-Key", format!("first-{caller}-{call}"));
+                }
+                let reply = send(request.header("Content-Type", "application/json")).await;
+                let reply = reply.expect("a living node answers");
+                assert!(reply.status == 200 && !reply.replayed(), "{reply:?}");
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    // All callers have a call in flight then, at some point of its way.
+    eventually("half of the answers", async || (answered.load(Ordering::Relaxed) >= 200).then_some(())).await;
+    cluster.kill9(leader);
+    for caller in callers {
+        caller.await.expect("no first call is a replay");
+    }
+    cluster.boot(leader);
+    cluster.wait_ready().await;
+    assert_eq!(cluster.assert_agreement().await.stock(), 400);
 }
