@@ -10,18 +10,17 @@
 //! question, and a question counts only for reads that had arrived before it was asked; every
 //! repetition has a fresh id, so that an old answer is no answer (S-20).
 //!
-//! What a caller is told when time is up is exact for the copies that this gateway sent: *not
-//! executed* only when none of them can still run anywhere, *unknown* otherwise (S-22). Of
-//! copies that another gateway sent under the same key it knows nothing.
-//!
-//! Caveat: a copy that was sent twice to one leader may run after the first one was refused.
-//! [`Answer::Outcome::settled`] says whether that is excluded.
+//! What a caller is told is exact (S-22): *not executed* only when no copy of the call can still
+//! run anywhere, *unknown* otherwise. Of copies that another gateway sent under the same key this
+//! one knows nothing; so a call with a caller's key, and any call from its second copy on, asks that
+//! its outcome be recorded ([`Call::record`]), which settles it for all copies (ADR 0017). An
+//! answer that is not recorded, while another copy may run, is not believed: the call is sent on.
 
 use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
-use protocol::message::{Executed, ReadBarrier, ToGateway, ToLeader};
+use protocol::message::{Executed, ReadBarrier, Stored, ToGateway, ToLeader};
 use protocol::{Call, CommandNumber, Message, NodeId, Outcome, RequestId, Tick};
 
 #[cfg(test)]
@@ -125,16 +124,19 @@ pub enum Answer {
     Outcome {
         /// The outcome.
         outcome: Outcome,
-        /// No other copy that this gateway sent can still run: what was not executed never will
-        /// be, by them.
+        /// No other copy can still run: what was not executed never will be.
         settled: bool,
+        /// It is that of an earlier call under the same request id.
+        replayed: bool,
     },
     /// A state with this number or a later one shows all that was acknowledged before the
     /// question.
     BarrierPassed(CommandNumber),
-    /// Time is up; no copy that this gateway sent was or will be executed, or the read is not
-    /// possible.
+    /// Time is up; no copy was or will be executed, or the read is not possible.
     NotExecuted(Unavailable),
+    /// Time is up; no copy that this gateway sent was or will be executed, but another gateway may
+    /// have been given the same key.
+    NotHere(Unavailable),
     /// Time is up, and the call may have been executed, or may still be.
     Unknown,
 }
@@ -205,7 +207,7 @@ impl Flight {
         }
     }
 
-    /// No copy but the one answered by `node` can still run.
+    /// No copy of this gateway's but the one answered by `node` can still run.
     fn settled_by(&self, node: NodeId) -> bool {
         self.copies.iter().all(|(&to, &count)| to == node && count == 1)
     }
@@ -310,20 +312,21 @@ impl Gateway {
     fn submit(&mut self, ticket: u64, call: Call, deadline: Tick, now: Tick, effects: &mut Vec<Effect>) {
         assert!(!self.callers.contains_key(&ticket), "a ticket names one caller");
         if self.ended {
-            // A copy that was sent before the end may still run under the same key.
-            let named = matches!(call.request, RequestId::Caller(_));
-            let answer = if named { Answer::Unknown } else { Answer::NotExecuted(Unavailable::Stopping) };
-            effects.push(Effect::Answer { ticket, answer });
+            effects.push(Effect::Answer { ticket, answer: not_sent(&call, Unavailable::Stopping) });
             return;
         }
-        let answer = |outcome| Effect::Answer { ticket, answer: Answer::Outcome { outcome, settled: true } };
+        let settled = !is_keyed(&call);
+        let turn_away = |outcome, settled| {
+            let answer = Answer::Outcome { outcome, settled, replayed: false };
+            Effect::Answer { ticket, answer }
+        };
         if self.waiting() >= self.settings.in_flight {
-            effects.push(answer(Outcome::Overloaded));
+            effects.push(turn_away(Outcome::Overloaded, settled));
             return;
         }
         if let Some(flight) = self.flights.get_mut(&call.request) {
             if flight.call.fingerprint != call.fingerprint {
-                effects.push(answer(Outcome::RequestReused));
+                effects.push(turn_away(Outcome::RequestReused, true));
                 return;
             }
             flight.callers.insert(ticket, deadline);
@@ -333,7 +336,7 @@ impl Gateway {
         }
         let bytes = self.bytes.saturating_add(call.arguments.len());
         if self.flights.len() >= self.settings.in_flight || bytes > self.settings.bytes {
-            effects.push(answer(Outcome::Overloaded));
+            effects.push(turn_away(Outcome::Overloaded, settled));
             return;
         }
         let request = call.request.clone();
@@ -355,7 +358,7 @@ impl Gateway {
     }
 
     fn executed(&mut self, from: NodeId, executed: Executed, now: Tick, effects: &mut Vec<Effect>) {
-        let Executed { request, outcome } = executed;
+        let Executed { request, outcome, stored } = executed;
         let Some(flight) = self.flights.get_mut(&request) else {
             effects.push(Effect::Ignored(IgnoreReason::NotInFlight));
             return;
@@ -367,31 +370,42 @@ impl Gateway {
                 put_off(&self.settings, self.leader, flight, from, now);
             }
             Outcome::LeadershipLost => put_off(&self.settings, self.leader, flight, from, now),
-            // Of several copies another one may have run, or be waiting: only asking on tells.
-            Outcome::Overloaded if !settled => put_off(&self.settings, self.leader, flight, from, now),
+            // Nothing that any copy could do would change these.
+            Outcome::InvalidArguments { .. } | Outcome::UnknownFunction | Outcome::RequestReused => {
+                self.finish(&request, &outcome, settled, stored, effects);
+            }
             Outcome::Issued { .. }
             | Outcome::Unchanged { .. }
             | Outcome::Refused { .. }
-            | Outcome::InvalidArguments { .. }
             | Outcome::TooLarge { .. }
-            | Outcome::UnknownFunction
-            | Outcome::RequestReused
             | Outcome::Failed { .. }
-            | Outcome::Overloaded => self.finish(&request, &outcome, settled, effects),
+            | Outcome::Overloaded => {
+                if stored == Stored::No && !settled {
+                    // Of several copies another one may have run, or be waiting: asking on tells.
+                    return put_off(&self.settings, self.leader, flight, from, now);
+                }
+                let settled = stored != Stored::No || !is_keyed(&flight.call);
+                self.finish(&request, &outcome, settled, stored, effects);
+            }
         }
     }
 
     /// Answers all who wait for the call and forgets it.
-    fn finish(&mut self, request: &RequestId, outcome: &Outcome, settled: bool, effects: &mut Vec<Effect>) {
+    fn finish(
+        &mut self,
+        request: &RequestId,
+        outcome: &Outcome,
+        settled: bool,
+        stored: Stored,
+        effects: &mut Vec<Effect>,
+    ) {
         let flight = self.flights.remove(request).expect("the call is in flight");
         self.bytes -= flight.call.arguments.len();
         for &ticket in flight.callers.keys() {
             self.callers.remove(&ticket);
-            let mut outcome = outcome.clone();
-            if let Outcome::Issued { replayed, .. } = &mut outcome {
-                *replayed |= ticket != flight.first;
-            }
-            effects.push(Effect::Answer { ticket, answer: Answer::Outcome { outcome, settled } });
+            let replayed = stored == Stored::Before || stored == Stored::Now && ticket != flight.first;
+            let answer = Answer::Outcome { outcome: outcome.clone(), settled, replayed };
+            effects.push(Effect::Answer { ticket, answer });
         }
     }
 
@@ -491,7 +505,7 @@ impl Gateway {
                 if deadline > now {
                     return true;
                 }
-                let answer = if may_run { Answer::Unknown } else { Answer::NotExecuted(Unavailable::NoLeader) };
+                let answer = if may_run { Answer::Unknown } else { not_sent(&flight.call, Unavailable::NoLeader) };
                 callers.remove(&ticket);
                 effects.push(Effect::Answer { ticket, answer });
                 false
@@ -542,7 +556,7 @@ impl Gateway {
         for flight in mem::take(&mut self.flights).into_values() {
             let may_run = !flight.copies.is_empty();
             effects.extend(flight.callers.into_keys().map(|ticket| {
-                let answer = if may_run { Answer::Unknown } else { stopping() };
+                let answer = if may_run { Answer::Unknown } else { not_sent(&flight.call, Unavailable::Stopping) };
                 Effect::Answer { ticket, answer }
             }));
         }
@@ -565,19 +579,30 @@ impl Gateway {
     }
 }
 
+/// What is true of a call of which this gateway has no copy that may run.
+fn not_sent(call: &Call, why: Unavailable) -> Answer {
+    if is_keyed(call) { Answer::NotHere(why) } else { Answer::NotExecuted(why) }
+}
+
+/// Any gateway may be given the same key, and may have been before.
+fn is_keyed(call: &Call) -> bool {
+    matches!(call.request, RequestId::Caller(_))
+}
+
 /// Sends the call to the leader and notes when to send it again; without one, it waits.
 fn send(settings: &Settings, leader: Option<NodeId>, flight: &mut Flight, now: Tick, effects: &mut Vec<Effect>) {
     let Some(to) = leader else {
         flight.again = None;
         return;
     };
+    let record = is_keyed(&flight.call) || !flight.copies.is_empty();
     *flight.copies.entry(to).or_default() += 1;
     let patience = flight.patient_until.since(now);
     // While the leader may be keeping the call, its silence means nothing; and after a second
     // copy its refusal would no longer settle the call.
     flight.again = Some(now + patience + flight.pause);
     flight.pause = settings.resend_max.min(flight.pause * 2);
-    let call = Call { patience, ..flight.call.clone() };
+    let call = Call { patience, record, ..flight.call.clone() };
     effects.push(Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) });
 }
 
