@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::message::{Commands, ReadBarrier, ToLeader, ToLearner};
+use protocol::message::{Commands, ReadBarrier, Stored, ToLeader, ToLearner};
 use protocol::{
     Ballot, Call, CommandId, CommandNumber, Fingerprint, LearnFrom, Message, NodeId, Now, Outcome, RequestId, Tick,
     Timestamp,
@@ -422,9 +422,16 @@ impl World {
     /// All outcomes that left any leader for the call of this name, in order.
     #[must_use]
     pub fn outcomes(&self, name: &str) -> Vec<Outcome> {
+        self.answers(name).into_iter().map(|(outcome, _)| outcome).collect()
+    }
+
+    /// The same, and whether each is stored.
+    #[must_use]
+    pub fn answers(&self, name: &str) -> Vec<(Outcome, Stored)> {
         let request = request(name);
         let replies = self.events.iter().filter_map(Event::answer);
-        replies.filter(|executed| executed.request == request).map(|executed| executed.outcome.clone()).collect()
+        let replies = replies.filter(|executed| executed.request == request);
+        replies.map(|executed| (executed.outcome.clone(), executed.stored)).collect()
     }
 
     /// All answers that left any leader for the read barrier of this id, in order.
@@ -621,7 +628,7 @@ pub fn request(name: &str) -> RequestId {
     RequestId::caller(name).expect("a name of visible characters")
 }
 
-/// A call, named by its request id.
+/// A call, named by its request id, whose only copy this is ([`Call::record`]).
 #[must_use]
 pub fn call(name: &str, function: &str, arguments: &serde_json::Value, patience: Duration) -> Call {
     let text = arguments.to_string();
@@ -636,5 +643,6 @@ pub fn call(name: &str, function: &str, arguments: &serde_json::Value, patience:
         function: function.to_owned(),
         arguments: Bytes::from(text),
         patience,
+        record: false,
     }
 }

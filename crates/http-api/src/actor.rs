@@ -263,6 +263,7 @@ mod tests {
             function: "f".into(),
             arguments: Bytes::from_static(b"{}"),
             patience: Duration::ZERO,
+            record: false,
         }
     }
 
@@ -281,7 +282,7 @@ mod tests {
         assert!(gateway.send(first).await.expect("it lives"));
         let (second, mut refused) = submit("k", long);
         assert!(!gateway.send(second).await.expect("it lives"), "one may wait");
-        let overloaded = Answer::Outcome { outcome: Outcome::Overloaded, settled: true };
+        let overloaded = Answer::Outcome { outcome: Outcome::Overloaded, settled: false, replayed: false };
         assert_eq!(refused.try_recv(), Ok(overloaded));
         drop(gone);
         for look in 0.. {
@@ -303,7 +304,7 @@ mod tests {
             let (submit, answer) = submit(key, Duration::from_millis(1));
             gateway.send(submit).await.expect("it lives");
             let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("in time");
-            assert_eq!(answer, Ok(Answer::NotExecuted(crate::core::Unavailable::NoLeader)));
+            assert_eq!(answer, Ok(Answer::NotHere(crate::core::Unavailable::NoLeader)));
         }
     }
 }

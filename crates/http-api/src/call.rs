@@ -63,7 +63,7 @@ pub(crate) fn new_call(api: &Api, function: String, arguments: Bytes, wishes: &W
     };
     let request = wishes.key.clone().unwrap_or_else(|| api.request_id());
     let patience = wishes.wait.map(patience).unwrap_or_default();
-    Ok(Call { request, fingerprint, function, arguments, patience })
+    Ok(Call { request, fingerprint, function, arguments, patience, record: false })
 }
 
 /// How long the leader may wait for a refusal to pass, of all that the caller waits.
@@ -124,21 +124,23 @@ async fn execute(api: &Api, call: Call, wait: Option<Duration>) -> Result<Done, 
 
 /// Sends a call; the answer comes later.
 pub(crate) fn submit(api: &Api, call: Call, wait: Option<Duration>) -> Result<oneshot::Receiver<Answer>, Problem> {
+    let instance = instance(&call.request);
     if api.backend.stopping() {
-        return Err(Problem::stopping());
+        return Err(turned_away(Problem::stopping(), instance));
     }
     let (reply, answer) = oneshot::channel();
     let (wait, applied) = (wait.unwrap_or(api.limits.wait).max(WAY_BACK), api.backend.applied());
-    api.backend.gateway().try_send(Submit { call, wait, applied, reply }).map_err(|error| refused(&error))?;
+    let sent = api.backend.gateway().try_send(Submit { call, wait, applied, reply });
+    sent.map_err(|error| turned_away(refused(&error), instance))?;
     Ok(answer)
 }
 
 /// Sends a call whose caller does not wait.
 async fn accept(api: &Api, call: Call, wait: Duration) -> Result<(), Problem> {
-    if api.backend.stopping() {
-        return Err(Problem::stopping());
-    }
     let instance = instance(&call.request);
+    if api.backend.stopping() {
+        return Err(turned_away(Problem::stopping(), instance));
+    }
     let (reply, mut answer) = oneshot::channel();
     let applied = api.backend.applied();
     let taken = api.backend.gateway().send(Submit { call, wait, applied, reply }).await;
@@ -149,8 +151,13 @@ async fn accept(api: &Api, call: Call, wait: Duration) -> Result<(), Problem> {
             Ok(answer) => outcome(Ok(answer), instance).map(|_| ()),
             Err(_) => Ok(()),
         },
-        Err(_) => Err(Problem::stopping()),
+        Err(_) => Err(turned_away(Problem::stopping(), instance)),
     }
+}
+
+/// This node does not take the call; one with a key may have been taken by another.
+fn turned_away(problem: Problem, instance: Option<String>) -> Problem {
+    if instance.is_some() { problem.unknown().instance(instance) } else { problem }
 }
 
 /// The gateway's mailbox did not take a message.
@@ -175,7 +182,10 @@ pub(crate) fn outcome(
     instance: Option<String>,
 ) -> Result<Done, Problem> {
     match answer {
-        Ok(Answer::Outcome { outcome, settled }) => executed(outcome, settled).map_err(|p| p.instance(instance)),
+        Ok(Answer::Outcome { outcome, settled, replayed }) => {
+            let executed = executed(outcome, settled, replayed);
+            executed.map_err(|problem| if replayed { problem.replayed() } else { problem }.instance(instance))
+        }
         Ok(Answer::Unknown) => {
             let detail = "no outcome within the wait; the call may have been executed, or may still be: send it again \
                           with the same Idempotency-Key";
@@ -183,6 +193,7 @@ pub(crate) fn outcome(
             Err(problem.unknown().retry_later().instance(instance))
         }
         Ok(Answer::NotExecuted(why)) => Err(unavailable(why)),
+        Ok(Answer::NotHere(why)) => Err(turned_away(unavailable(why), instance)),
         Ok(Answer::BarrierPassed(_)) => unreachable!("a call is not answered like a read"),
         Err(_) => Err(Problem::stopping().unknown().instance(instance)),
     }
@@ -204,15 +215,13 @@ pub(crate) fn unavailable(why: Unavailable) -> Problem {
     }
 }
 
-fn executed(outcome: Outcome, settled: bool) -> Result<Done, Problem> {
+pub(crate) fn executed(outcome: Outcome, settled: bool, replayed: bool) -> Result<Done, Problem> {
     // A copy of the call that may still run makes a refusal less than final.
     let final_if_settled = |problem: Problem| if settled { problem } else { problem.unknown() };
     let unprocessable = |code, detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
     match outcome {
-        Outcome::Issued { command, result, replayed } => {
-            Ok(Done { command: Some(command), at: command, result, replayed })
-        }
-        Outcome::Unchanged { at, result } => Ok(Done { command: None, at, result, replayed: false }),
+        Outcome::Issued { command, result } => Ok(Done { command: Some(command), at: command, result, replayed }),
+        Outcome::Unchanged { at, result } => Ok(Done { command: None, at, result, replayed }),
         Outcome::Refused { at, code, message } if code == "precondition_failed" => {
             Err(final_if_settled(precondition_failed(message).at(at)))
         }
@@ -287,7 +296,8 @@ mod tests {
     fn an_unsettled_refusal_is_unknown() {
         let outcome = |settled| {
             let outcome = Outcome::Refused { at: CommandNumber(1), code: "c".into(), message: "m".into() };
-            let problem = super::outcome(Ok(Answer::Outcome { outcome, settled }), None).expect_err("a refusal");
+            let problem =
+                super::outcome(Ok(Answer::Outcome { outcome, settled, replayed: false }), None).expect_err("a refusal");
             serde_json::to_value(problem.document()).expect("JSON")["outcome"].clone()
         };
         assert_eq!(outcome(true), "not_executed");

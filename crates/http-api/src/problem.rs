@@ -125,6 +125,11 @@ impl Problem {
         self.header(names::COMMAND, HeaderValue::from(number.0))
     }
 
+    /// It is the stored answer to an earlier call with the same key.
+    pub(crate) fn replayed(self) -> Self {
+        self.header(names::IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"))
+    }
+
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self

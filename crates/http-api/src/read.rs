@@ -117,7 +117,9 @@ async fn barrier(api: &Api, wait: Duration) -> Result<CommandNumber, Problem> {
     match answer.await {
         Ok(Answer::BarrierPassed(number)) => Ok(number),
         Ok(Answer::NotExecuted(why)) => Err(unavailable(why)),
-        Ok(Answer::Outcome { .. } | Answer::Unknown) => unreachable!("a read is not answered like a call"),
+        Ok(Answer::Outcome { .. } | Answer::NotHere(_) | Answer::Unknown) => {
+            unreachable!("a read is not answered like a call")
+        }
         Err(_) => Err(Problem::stopping()),
     }
 }

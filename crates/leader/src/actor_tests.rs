@@ -135,11 +135,12 @@ fn call(key: &str, function: &str, arguments: &'static str) -> ToLeader {
         function: function.to_owned(),
         arguments: arguments.into(),
         patience: Duration::ZERO,
+        record: false,
     })
 }
 
 fn issued(key: &str, command: u64, result: &'static str) -> (RequestId, Outcome) {
-    let outcome = Outcome::Issued { command: CommandNumber(command), result: result.into(), replayed: false };
+    let outcome = Outcome::Issued { command: CommandNumber(command), result: result.into() };
     (RequestId::caller(key).expect("a key"), outcome)
 }
 

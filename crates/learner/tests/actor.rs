@@ -9,7 +9,7 @@ use bytes::Bytes;
 use protocol::message::{CatchUp, Commands, Success, ToLearner};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Fingerprint, Forget, Key, LearnFrom,
-    MajoritySets, Message, NodeId, Now, RequestId, StateError, StateView, StoredOutcome, Tick, Timestamp,
+    MajoritySets, Message, NodeId, Now, RequestId, StateError, StateView, StoredOutcome, Tick, Timestamp, Verdict,
 };
 use quorate_learner::{
     Config, Deliver, DigestRefusal, Input, Learner, LearnerActor, LearnerPorts, NoDigest, Progress, Queries, Stop,
@@ -122,7 +122,7 @@ fn chain(count: u64) -> Vec<Command> {
             request: RequestId::Gateway(number.into()),
             fingerprint: Fingerprint::default(),
             function: "kv.put".into(),
-            result: Bytes::from_static(b"null"),
+            verdict: Verdict::Changed(Bytes::from_static(b"null")),
             effects: vec![Effect::Put { key: Key::new("k").expect("a key"), value: Bytes::from(number.to_string()) }],
             forget: Forget::default(),
         };

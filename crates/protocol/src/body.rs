@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::call::{Fingerprint, RequestId};
+use crate::call::{Fingerprint, RequestId, Verdict};
 use crate::state::Key;
 use crate::time::Timestamp;
 
@@ -60,9 +60,9 @@ pub struct CommandBody {
     pub fingerprint: Fingerprint,
     /// The function that decided it.
     pub function: String,
-    /// What the function returned, JSON text.
-    pub result: Bytes,
-    /// The changes, in order; at least one.
+    /// What the function decided.
+    pub verdict: Verdict,
+    /// The changes, in order: at least one with [`Verdict::Changed`], none with any other.
     pub effects: Vec<Effect>,
     /// Which stored outcomes to forget.
     pub forget: Forget,
@@ -81,8 +81,13 @@ pub enum BodyError {
 
 impl CommandBody {
     /// The bytes that are proposed, voted for and stored.
+    ///
+    /// # Panics
+    /// When the effects are not those of the verdict: our own broken command.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        let changes = matches!(self.verdict, Verdict::Changed(_));
+        assert_eq!(changes, !self.effects.is_empty(), "only a verdict of change has effects");
         let effects = self
             .effects
             .iter()
@@ -91,20 +96,28 @@ impl CommandBody {
                 Effect::Delete { key } => wire::Effect { key: key.as_str().to_owned(), put: None },
             })
             .collect();
-        wire::Body {
-            state: Some(wire::State {
-                time: self.time.0,
-                request: self.request.to_bytes(),
-                fingerprint: Bytes::copy_from_slice(&self.fingerprint.0),
-                function: self.function.clone(),
-                result: self.result.clone(),
-                effects,
-                forget_callers: self.forget.callers.0,
-                forget_gateways: self.forget.gateways.0,
-            }),
-        }
-        .encode_to_vec()
-        .into()
+        let (result, refusal) = match &self.verdict {
+            Verdict::Changed(result) | Verdict::Unchanged(result) => (result.clone(), None),
+            Verdict::Refused { code, message } => {
+                (Bytes::new(), Some(wire::Refusal { code: code.clone(), message: message.clone() }))
+            }
+        };
+        let state = Some(wire::State {
+            time: self.time.0,
+            request: self.request.to_bytes(),
+            fingerprint: Bytes::copy_from_slice(&self.fingerprint.0),
+            function: self.function.clone(),
+            result,
+            effects,
+            forget_callers: self.forget.callers.0,
+            forget_gateways: self.forget.gateways.0,
+        });
+        let body = if changes {
+            wire::Body { state, answer: None }
+        } else {
+            wire::Body { state: None, answer: Some(wire::Answer { state, refusal }) }
+        };
+        body.encode_to_vec().into()
     }
 
     /// Reads a body back.
@@ -114,7 +127,12 @@ impl CommandBody {
     pub fn decode(bytes: &Bytes) -> Result<Self, BodyError> {
         let unreadable = |what: &str| BodyError::Unreadable(what.to_owned());
         let body = wire::Body::decode(bytes.clone()).map_err(|error| BodyError::Unreadable(error.to_string()))?;
-        let state = body.state.ok_or(BodyError::UnknownKind)?;
+        let (state, refusal, changes) = match (body.state, body.answer) {
+            (Some(state), None) => (state, None, true),
+            (None, Some(answer)) => (answer.state.ok_or_else(|| unreadable("answer"))?, answer.refusal, false),
+            (Some(_), Some(_)) => return Err(unreadable("two kinds")),
+            (None, None) => return Err(BodyError::UnknownKind),
+        };
         let effects = state
             .effects
             .into_iter()
@@ -126,12 +144,20 @@ impl CommandBody {
                 })
             })
             .collect::<Result<Vec<_>, BodyError>>()?;
+        if changes == effects.is_empty() {
+            return Err(unreadable("effects that are not those of its kind"));
+        }
+        let verdict = match refusal {
+            Some(wire::Refusal { code, message }) => Verdict::Refused { code, message },
+            None if changes => Verdict::Changed(state.result),
+            None => Verdict::Unchanged(state.result),
+        };
         Ok(Self {
             time: Timestamp(state.time),
             request: RequestId::from_bytes(&state.request).ok_or_else(|| unreadable("request id"))?,
             fingerprint: Fingerprint(state.fingerprint.as_ref().try_into().map_err(|_| unreadable("fingerprint"))?),
             function: state.function,
-            result: state.result,
+            verdict,
             effects,
             forget: Forget { callers: Timestamp(state.forget_callers), gateways: Timestamp(state.forget_gateways) },
         })
@@ -146,6 +172,27 @@ mod wire {
         /// The one kind of command so far; others get numbers of their own.
         #[prost(message, optional, tag = "1")]
         pub(super) state: Option<State>,
+        /// What a call came to that changed nothing.
+        #[prost(message, optional, tag = "2")]
+        pub(super) answer: Option<Answer>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Answer {
+        /// Without effects.
+        #[prost(message, optional, tag = "1")]
+        pub(super) state: Option<State>,
+        /// Absent: the function returned a result.
+        #[prost(message, optional, tag = "2")]
+        pub(super) refusal: Option<Refusal>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Refusal {
+        #[prost(string, tag = "1")]
+        pub(super) code: String,
+        #[prost(string, tag = "2")]
+        pub(super) message: String,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -188,7 +235,7 @@ mod tests {
             request: RequestId::caller("k1").expect("a valid key"),
             fingerprint: Fingerprint([7; 16]),
             function: "inventory.inbound".into(),
-            result: Bytes::from_static(b"{\"stock\":500}"),
+            verdict: Verdict::Changed(Bytes::from_static(b"{\"stock\":500}")),
             effects: vec![
                 Effect::Put { key: Key::new("a").expect("a key"), value: Bytes::new() },
                 Effect::Delete { key: Key::new("b").expect("a key") },
@@ -198,10 +245,33 @@ mod tests {
     }
 
     /// Catches a field that is lost on the way to disk, above all an empty value that turns
-    /// into a deletion.
+    /// into a deletion, and a refusal that turns into a result.
     #[test]
     fn a_body_survives_its_encoding() {
-        assert_eq!(CommandBody::decode(&body().encode()), Ok(body()));
+        let refused = Verdict::Refused { code: "not_enough".into(), message: String::new() };
+        let bodies = [
+            body(),
+            CommandBody { verdict: Verdict::Unchanged(Bytes::from_static(b"{}")), effects: Vec::new(), ..body() },
+            CommandBody { verdict: refused, effects: Vec::new(), ..body() },
+        ];
+        for body in bodies {
+            assert_eq!(CommandBody::decode(&body.encode()), Ok(body));
+        }
+    }
+
+    /// Catches a command of two kinds at once, which two versions would read differently, and one
+    /// whose effects are not those of its kind.
+    #[test]
+    fn a_body_is_of_one_kind() {
+        let changed = body().encode();
+        let unchanged =
+            CommandBody { verdict: Verdict::Unchanged(Bytes::new()), effects: Vec::new(), ..body() }.encode();
+        let both = [changed, unchanged.clone()].concat();
+        // The same message under the other kind's field number.
+        let renamed: Vec<u8> = [0x0a].into_iter().chain(unchanged[1..].iter().copied()).collect();
+        for bytes in [both, renamed] {
+            assert!(matches!(CommandBody::decode(&bytes.into()), Err(BodyError::Unreadable(_))));
+        }
     }
 
     /// S-25: catches a node that skips a command of a kind it does not know.

@@ -81,19 +81,51 @@ pub struct Call {
     /// How long the leader may keep the call when the function says "not now", from when the
     /// leader receives it; zero when the caller does not wait.
     pub patience: Duration,
+    /// Another copy of this call may be somewhere: it was sent before, or has a caller's key, which
+    /// any gateway may be given. Then what the function decides becomes a command even if it
+    /// changes nothing, so that no copy can come to anything else (ADR 0017).
+    pub record: bool,
 }
 
-/// The outcome of an issued call, as every replica stores it under the request id.
+/// The outcome of a call that became a command, as every replica stores it under the request id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoredOutcome {
     /// The command that the call became.
     pub command: CommandNumber,
     /// The digest of what was asked.
     pub fingerprint: Fingerprint,
-    /// What the function returned, JSON text.
-    pub result: Bytes,
+    /// What the function decided.
+    pub verdict: Verdict,
     /// The command's time.
     pub time: Timestamp,
+}
+
+/// What a function decided, as a command carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The state changes; what the function returned, JSON text.
+    Changed(Bytes),
+    /// Nothing changes; what the function returned, JSON text.
+    Unchanged(Bytes),
+    /// The function refused, and nothing changes.
+    Refused {
+        /// The function's own stable code, such as `insufficient_stock`.
+        code: String,
+        /// A sentence for the caller.
+        message: String,
+    },
+}
+
+impl Verdict {
+    /// What the caller is told once the command that carries this is issued.
+    #[must_use]
+    pub fn outcome(self, command: CommandNumber) -> Outcome {
+        match self {
+            Self::Changed(result) => Outcome::Issued { command, result },
+            Self::Unchanged(result) => Outcome::Unchanged { at: command, result },
+            Self::Refused { code, message } => Outcome::Refused { at: command, code, message },
+        }
+    }
 }
 
 /// What a leader answers to a call.
@@ -105,8 +137,6 @@ pub enum Outcome {
         command: CommandNumber,
         /// What the function returned, JSON text.
         result: Bytes,
-        /// The answer was stored by an earlier call with this request id.
-        replayed: bool,
     },
     /// The function ran and changed nothing.
     Unchanged {

@@ -23,7 +23,7 @@ pub mod time;
 
 pub use ballot::Ballot;
 pub use body::{CommandBody, Effect, Forget};
-pub use call::{Call, Fingerprint, Outcome, RequestId, StoredOutcome};
+pub use call::{Call, Fingerprint, Outcome, RequestId, StoredOutcome, Verdict};
 pub use command::{Command, CommandId, CommandNumber, Run, Vote};
 pub use majority::MajoritySets;
 pub use message::{LearnFrom, Message, Role};

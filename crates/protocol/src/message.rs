@@ -313,4 +313,17 @@ pub struct Executed {
     pub request: RequestId,
     /// What became of it.
     pub outcome: Outcome,
+    /// Whether the outcome is stored under the request id, so that every copy of the call gets it.
+    pub stored: Stored,
+}
+
+/// Whether the outcome of a call is stored by an issued command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stored {
+    /// It is not: another copy of the call may come to something else.
+    No,
+    /// Yes, by the command that this call became.
+    Now,
+    /// Yes, before this call came.
+    Before,
 }

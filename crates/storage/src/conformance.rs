@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Fingerprint, Forget, Key, NodeId, RequestId,
-    StateView, StoredOutcome, Timestamp, Vote,
+    StateView, StoredOutcome, Timestamp, Verdict, Vote,
 };
 
 use crate::{FORGET_MAX, LogImage, LogRecord, LogStore, StateStore};
@@ -25,7 +25,7 @@ pub struct Opened {
 pub type Disk<'a> = &'a dyn Fn() -> Opened;
 
 /// A command's body as the suite builds it: request `r<number>` unless told otherwise, time =
-/// number.
+/// number. Without effects it is a refusal.
 #[must_use]
 pub fn body(number: u64, effects: Vec<Effect>) -> CommandBody {
     CommandBody {
@@ -33,10 +33,17 @@ pub fn body(number: u64, effects: Vec<Effect>) -> CommandBody {
         request: caller(&format!("r{number}")),
         fingerprint: Fingerprint([7; 16]),
         function: "suite.call".into(),
-        result: Bytes::from(format!("{{\"number\":{number}}}")),
+        verdict: match effects.len() {
+            0 => Verdict::Refused { code: "no".into(), message: format!("refused at {number}") },
+            _ => Verdict::Changed(result(number)),
+        },
         effects,
         forget: Forget::default(),
     }
+}
+
+fn result(number: u64) -> Bytes {
+    Bytes::from(format!("{{\"number\":{number}}}"))
 }
 
 /// The command for `number` in the ballot 1.1, on the one before it.
@@ -179,7 +186,7 @@ pub fn applying_changes_everything_at_once(disk: Disk<'_>) {
         assert_eq!(state.commands(CommandNumber(1), 9, usize::MAX).expect("commands are readable"), commands);
         let stored = outcome(state, &caller("r2")).expect("the outcome is stored");
         assert_eq!((stored.command.0, stored.time.0), (2, 2));
-        assert_eq!((stored.result, stored.fingerprint), ("{\"number\":2}".into(), Fingerprint([7; 16])));
+        assert_eq!((stored.verdict, stored.fingerprint), (Verdict::Changed(result(2)), Fingerprint([7; 16])));
         assert_eq!(outcome(state, &caller("r4")), None);
     };
     check(&*opened.state);

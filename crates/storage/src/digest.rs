@@ -4,7 +4,7 @@
 //! Entries come first, in order of keys, then outcomes, in order of request ids. Each part is
 //! preceded by its length and each record by a tag, so that no two states share an input.
 
-use protocol::{CommandNumber, StoredOutcome};
+use protocol::{CommandNumber, StoredOutcome, Verdict};
 
 /// Takes a state, record by record.
 pub(crate) struct StateDigest(blake3::Hasher);
@@ -27,11 +27,20 @@ impl StateDigest {
         self.number(outcome.command.0);
         self.0.update(&outcome.fingerprint.0);
         self.number(outcome.time.0);
-        self.part(&outcome.result);
+        match &outcome.verdict {
+            Verdict::Changed(result) => self.tagged(b"c", &[result]),
+            Verdict::Unchanged(result) => self.tagged(b"u", &[result]),
+            Verdict::Refused { code, message } => self.tagged(b"r", &[code.as_bytes(), message.as_bytes()]),
+        }
     }
 
     pub(crate) fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
+    }
+
+    fn tagged(&mut self, tag: &[u8], parts: &[&[u8]]) {
+        self.0.update(tag);
+        parts.iter().for_each(|part| self.part(part));
     }
 
     fn part(&mut self, bytes: &[u8]) {

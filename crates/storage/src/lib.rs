@@ -160,7 +160,7 @@ pub(crate) fn outcome_of(command: &Command, body: &CommandBody) -> StoredOutcome
     StoredOutcome {
         command: command.number(),
         fingerprint: body.fingerprint,
-        result: body.result.clone(),
+        verdict: body.verdict.clone(),
         time: body.time,
     }
 }

@@ -356,6 +356,8 @@ struct Call {
     /// Below 10^9.
     #[prost(uint32, tag = "6")]
     patience_nanos: u32,
+    #[prost(bool, tag = "7")]
+    record: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -379,6 +381,16 @@ struct Executed {
     request: Bytes,
     #[prost(oneof = "Outcome", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     outcome: Option<Outcome>,
+    /// Not for `Issued`, which says it by `replayed`.
+    #[prost(enumeration = "Stored", tag = "20")]
+    stored: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+enum Stored {
+    No = 0,
+    Now = 1,
+    Before = 2,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use leader::core::Note;
-use protocol::message::{BarrierPassed, Executed, ToAcceptor, ToGateway, ToLeader, ToLearner};
+use protocol::message::{BarrierPassed, Executed, Stored, ToAcceptor, ToGateway, ToLeader, ToLearner};
 use protocol::{CommandId, CommandNumber, Message, NodeId, Outcome, Run};
 
 /// A message on its way.
@@ -147,7 +147,7 @@ impl fmt::Display for Event {
             }
             Self::Answered { leader, gateway, reply: ToGateway::Executed(executed) } => {
                 let (leader, gateway) = (Device(*leader), Device(*gateway));
-                write!(f, "{leader} answers {gateway}: {} {}", executed.request, Became(&executed.outcome))
+                write!(f, "{leader} answers {gateway}: {} {}", executed.request, Became(executed))
             }
             Self::Answered { leader, gateway, reply: ToGateway::BarrierPassed(passed) } => {
                 let (leader, gateway) = (Device(*leader), Device(*gateway));
@@ -177,28 +177,28 @@ impl fmt::Display for Event {
 }
 
 /// What became of a call, in words.
-struct Became<'a>(&'a Outcome);
+struct Became<'a>(&'a Executed);
 
 impl fmt::Display for Became<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Outcome::Issued { command, result, replayed } => {
-                let again = if *replayed { ", as told before" } else { "" };
-                write!(f, "is issued as {command}: {}{again}", String::from_utf8_lossy(result))
+        match &self.0.outcome {
+            Outcome::Issued { command, result } => {
+                write!(f, "is issued as {command}: {}", String::from_utf8_lossy(result))?;
             }
             Outcome::Unchanged { at, result } => {
-                write!(f, "changes nothing at {at}: {}", String::from_utf8_lossy(result))
+                write!(f, "changes nothing at {at}: {}", String::from_utf8_lossy(result))?;
             }
-            Outcome::Refused { at, code, .. } => write!(f, "is refused at {at}: {code}"),
-            Outcome::InvalidArguments { message } => write!(f, "has invalid arguments: {message}"),
-            Outcome::TooLarge { message } => write!(f, "is too large: {message}"),
-            Outcome::UnknownFunction => f.write_str("names no function"),
-            Outcome::RequestReused => f.write_str("uses the request id of another call"),
-            Outcome::Failed { message } => write!(f, "failed: {message}"),
-            Outcome::Overloaded => f.write_str("did not run: overloaded"),
-            Outcome::NotLeader => f.write_str("did not run: not the leader"),
-            Outcome::LeadershipLost => f.write_str("is undecided: the lead is lost"),
+            Outcome::Refused { at, code, .. } => write!(f, "is refused at {at}: {code}")?,
+            Outcome::InvalidArguments { message } => write!(f, "has invalid arguments: {message}")?,
+            Outcome::TooLarge { message } => write!(f, "is too large: {message}")?,
+            Outcome::UnknownFunction => f.write_str("names no function")?,
+            Outcome::RequestReused => f.write_str("uses the request id of another call")?,
+            Outcome::Failed { message } => write!(f, "failed: {message}")?,
+            Outcome::Overloaded => f.write_str("did not run: overloaded")?,
+            Outcome::NotLeader => f.write_str("did not run: not the leader")?,
+            Outcome::LeadershipLost => f.write_str("is undecided: the lead is lost")?,
         }
+        f.write_str(if self.0.stored == Stored::Before { ", as told before" } else { "" })
     }
 }
 

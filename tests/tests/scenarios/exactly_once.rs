@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use protocol::Outcome;
-use quorate_tests::world::{P, Q, R, Settings, World};
+use protocol::message::Stored;
+use protocol::{Call, CommandNumber, Outcome};
+use quorate_tests::world::{P, Q, R, Settings, World, call};
 use serde_json::json;
+use storage::LogStore;
 
-use crate::support::{abc, goods, issued, lead, replayed, stock_up};
+use crate::support::{abc, assert_replayed, goods, issued, lead, stock_up};
 
 /// S-22, S-23, A11: the votes for a call are lost on their way, its leader is superseded, and
 /// the caller asks the next leader with the same request id. Catches a lost lead that is
@@ -29,7 +31,8 @@ fn a_lost_lead_is_no_failure_and_the_next_leader_knows() {
     world.call(Q, R, "f", "inventory.inbound", &goods("A", 500));
     world.settle();
     world.run(3);
-    assert_eq!(world.outcomes("f"), [Outcome::LeadershipLost, replayed(1, &json!({"stock": 500}))]);
+    assert_eq!(world.outcomes("f"), [Outcome::LeadershipLost, issued(1, &json!({"stock": 500}))]);
+    assert_replayed(&world, "f", 1, &json!({"stock": 500}));
     for device in [P, Q, R] {
         assert_eq!(abc(&world, device), [500, 0, 0], "one effect");
     }
@@ -56,7 +59,7 @@ fn a_call_that_nobody_voted_for_runs_at_the_next_leader() {
     lead(&mut world, P);
     world.call(Q, P, "f", "inventory.inbound", &goods("A", 500));
     world.settle();
-    assert_eq!(world.outcomes("f").last(), Some(&replayed(1, &json!({"stock": 500}))));
+    assert_replayed(&world, "f", 1, &json!({"stock": 500}));
     for device in [P, Q, R] {
         assert_eq!(abc(&world, device), [500, 0, 0], "one effect");
     }
@@ -76,7 +79,8 @@ fn a_repetition_in_flight_attaches() {
     assert_eq!(world.outcomes("f"), []);
     world.settle();
     let result = json!({"stock": 500});
-    assert_eq!(world.outcomes("f"), [issued(1, &result), replayed(1, &result)], "one answer a gateway");
+    assert_eq!(world.outcomes("f"), vec![issued(1, &result); 2], "one answer a gateway");
+    assert_replayed(&world, "f", 1, &result);
     assert_eq!(world.checks().issued(), 1);
 }
 
@@ -115,7 +119,7 @@ fn an_outcome_is_forgotten_after_the_retention() {
     stock_up(&mut world, P, "g", "B", 1);
     world.call(P, P, "f", "inventory.inbound", &goods("A", 1));
     world.settle();
-    assert_eq!(world.outcomes("f").last(), Some(&replayed(1, &json!({"stock": 1}))), "still known");
+    assert_replayed(&world, "f", 1, &json!({"stock": 1}));
     world.advance(Duration::from_secs(2));
     stock_up(&mut world, P, "h", "C", 1);
     world.call(P, P, "f", "inventory.inbound", &goods("A", 1));
@@ -142,6 +146,36 @@ fn a_repetition_after_a_power_cut_of_all_nodes_gets_the_stored_outcome() {
     world.call(P, Q, "f", "inventory.inbound", &goods("A", 500));
     world.settle();
     world.run(3);
-    assert_eq!(world.outcomes("f").last(), Some(&replayed(1, &json!({"stock": 500}))));
+    assert_replayed(&world, "f", 1, &json!({"stock": 500}));
     assert_eq!([P, Q, R].map(|device| abc(&world, device)), [[500, 0, 0]; 3]);
+}
+
+/// S-22, S-23, ADR 0017: p proposes goods and their withdrawal, and nobody else hears of either; the
+/// caller asks again under r, who has no goods and must refuse. Catches a refusal that leaves the
+/// number free: the next leader would take up p's commands, and the call would happen after its
+/// caller was told that it never will.
+#[test]
+fn a_refused_call_is_not_issued_by_a_later_leader() {
+    let mut world = World::three();
+    lead(&mut world, P);
+    let copy = || Call { record: true, ..call("out", "inventory.outbound", &goods("A", 5), Duration::ZERO) };
+    world.call(P, P, "in", "inventory.inbound", &goods("A", 5));
+    world.send_call(P, P, copy());
+    world.settle_if(|envelope| !envelope.crosses(P));
+    assert_eq!(world.node(P).log.load(CommandNumber::NULL).expect("memory").votes.len(), 2, "p voted for both");
+    world.crash(P);
+    world.drop_if(|_| true);
+    lead(&mut world, R);
+    world.send_call(Q, R, copy());
+    world.settle();
+    let refused = world.answers("out");
+    assert!(matches!(refused[..], [(Outcome::Refused { .. }, Stored::Now)]), "{refused:?}");
+    world.restart(P);
+    world.crash(R);
+    lead(&mut world, Q);
+    world.send_call(P, Q, copy());
+    world.restart(R);
+    world.run(5);
+    assert_eq!(world.answers("out").last(), Some(&(refused[0].0.clone(), Stored::Before)));
+    assert_eq!([P, Q, R].map(|device| world.chain(device).len()), [1; 3], "the refusal is the only command");
 }

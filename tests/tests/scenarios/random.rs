@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use protocol::{Key, LearnFrom, NodeId, Outcome, StateView};
-use quorate_tests::world::{Settings, World, stock_in};
+use protocol::message::Stored;
+use protocol::{Call, Key, LearnFrom, NodeId, Outcome, StateView};
+use quorate_tests::world::{Settings, World, call, stock_in};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -27,6 +28,13 @@ struct Asked {
     function: &'static str,
     arguments: serde_json::Value,
     added: u64,
+}
+
+impl Asked {
+    /// A copy of the call: others may be anywhere.
+    fn call(&self, patience: Duration) -> Call {
+        Call { record: true, ..call(&self.name, self.function, &self.arguments, patience) }
+    }
 }
 
 struct Run {
@@ -152,11 +160,8 @@ impl Run {
         let (via, any) = (self.any_node(), self.any_node());
         let leading = self.world.ids().into_iter().filter(|node| self.world.leads(*node).is_some()).last();
         let to = leading.filter(|_| self.chance.random_bool(0.9)).unwrap_or(any);
-        if self.chance.random_bool(0.3) {
-            self.world.call_patiently(via, to, &asked.name, asked.function, &asked.arguments);
-        } else {
-            self.world.call(via, to, &asked.name, asked.function, &asked.arguments);
-        }
+        let patience = Duration::from_secs(if self.chance.random_bool(0.3) { 10 } else { 0 });
+        self.world.send_call(via, to, asked.call(patience));
     }
 
     /// A linearizable read; the world checks that its answer shows all that was known before it.
@@ -220,7 +225,7 @@ impl Run {
         self.world.run(3);
         let leader = ids[self.chance.random_range(0..ids.len())];
         for round in 0..ROUNDS_AFTER_FAULTS {
-            let Some(asked) = self.asked.iter().find(|asked| !is_final(&self.world.outcomes(&asked.name))) else {
+            let Some(asked) = self.asked.iter().find(|asked| !is_final(&self.world.answers(&asked.name))) else {
                 break;
             };
             let (name, heard) = (&asked.name, self.world.outcomes(&asked.name));
@@ -233,9 +238,8 @@ impl Run {
                 self.world.run(1);
             }
             for index in 0..self.asked.len() {
-                let Asked { name, function, arguments, .. } = &self.asked[index];
-                if !is_final(&self.world.outcomes(name)) {
-                    self.world.call(leader, leader, name, function, arguments);
+                if !is_final(&self.world.answers(&self.asked[index].name)) {
+                    self.world.send_call(leader, leader, self.asked[index].call(Duration::ZERO));
                 }
             }
             self.world.run(1);
@@ -251,6 +255,13 @@ impl Run {
         let issued = world.checks().issued();
         let mut added = 0;
         for asked in &self.asked {
+            let answers = world.answers(&asked.name);
+            let stored: BTreeSet<String> = answers
+                .iter()
+                .filter(|(_, stored)| *stored != Stored::No)
+                .map(|(told, _)| format!("{told:?}"))
+                .collect();
+            assert_eq!(stored.len(), 1, "ADR 0017: {} was told {stored:?}", asked.name);
             let outcomes = world.outcomes(&asked.name);
             let commands: Vec<u64> = outcomes.iter().filter_map(command_of).collect();
             assert!(commands.windows(2).all(|pair| pair[0] == pair[1]), "{} became {commands:?}", asked.name);
@@ -286,9 +297,9 @@ fn command_of(outcome: &Outcome) -> Option<u64> {
     if let Outcome::Issued { command, .. } = outcome { Some(command.0) } else { None }
 }
 
-/// Whether the last thing that the caller heard says what became of the call.
-fn is_final(outcomes: &[Outcome]) -> bool {
-    outcomes.iter().any(|outcome| matches!(outcome, Outcome::Issued { .. } | Outcome::Refused { .. }))
+/// Whether anything that the caller heard says what became of the call.
+fn is_final(answers: &[(Outcome, Stored)]) -> bool {
+    answers.iter().any(|(_, stored)| *stored != Stored::No)
 }
 
 fn run(seed: u64) -> u64 {

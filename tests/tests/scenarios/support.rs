@@ -1,5 +1,6 @@
 //! Short ways to say what the stories say again and again.
 
+use protocol::message::Stored;
 use protocol::{Ballot, CommandId, CommandNumber, NodeId, Outcome};
 use quorate_tests::world::World;
 use serde_json::{Value, json};
@@ -39,9 +40,10 @@ pub(crate) fn abc(world: &World, node: NodeId) -> [u64; 3] {
 }
 
 pub(crate) fn issued(command: u64, result: &Value) -> Outcome {
-    Outcome::Issued { command: CommandNumber(command), result: result.to_string().into(), replayed: false }
+    Outcome::Issued { command: CommandNumber(command), result: result.to_string().into() }
 }
 
-pub(crate) fn replayed(command: u64, result: &Value) -> Outcome {
-    Outcome::Issued { command: CommandNumber(command), result: result.to_string().into(), replayed: true }
+/// The last answer to a call tells again what was stored before it was asked.
+pub(crate) fn assert_replayed(world: &World, name: &str, command: u64, result: &Value) {
+    assert_eq!(world.answers(name).last(), Some(&(issued(command, result), Stored::Before)), "{name}");
 }

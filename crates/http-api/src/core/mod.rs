@@ -10,23 +10,24 @@
 //! question, and a question counts only for reads that had arrived before it was asked; every
 //! repetition has a fresh id, so that an old answer is no answer (S-20).
 //!
-//! What a caller is told when time is up is exact for the copies that this gateway sent: *not
-//! executed* only when none of them can still run anywhere, *unknown* otherwise (S-22). Of
-//! copies that another gateway sent under the same key it knows nothing.
+//! What a caller is told is exact (S-22): *not executed* only when no copy of the call can still
+//! run anywhere, *unknown* otherwise. Of copies that another gateway sent under the same key this
+//! one knows nothing; so a call with a caller's key, and any call from its second copy on, asks that
+//! its outcome be recorded ([`Call::record`]), which settles it for all copies (ADR 0017). An
+//! answer that is not recorded, while another copy may run, is not believed: the call is sent on.
 //!
 //! Whoever repeats a call is told that its outcome is a replay; who calls first is not, even when
 //! the leader had the outcome stored already because this gateway sent more than one copy.
 //!
-//! Caveats: whether a stored outcome is older than a call that had to be sent again is judged by
+//! Caveat: whether a stored outcome is older than a call that had to be sent again is judged by
 //! what this node had applied when the call came. A repetition through a node that was behind
-//! then is taken for a first call. And a copy that was sent twice to one leader may run after the
-//! first one was refused; [`Answer::Outcome::settled`] says whether that is excluded.
+//! then is taken for a first call.
 
 use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
-use protocol::message::{Executed, ReadBarrier, ToGateway, ToLeader};
+use protocol::message::{Executed, ReadBarrier, Stored, ToGateway, ToLeader};
 use protocol::{Call, CommandNumber, Message, NodeId, Outcome, RequestId, Tick};
 
 #[cfg(test)]
@@ -132,16 +133,19 @@ pub enum Answer {
     Outcome {
         /// The outcome.
         outcome: Outcome,
-        /// No other copy that this gateway sent can still run: what was not executed never will
-        /// be, by them.
+        /// No other copy can still run: what was not executed never will be.
         settled: bool,
+        /// It is that of an earlier call under the same request id.
+        replayed: bool,
     },
     /// A state with this number or a later one shows all that was acknowledged before the
     /// question.
     BarrierPassed(CommandNumber),
-    /// Time is up; no copy that this gateway sent was or will be executed, or the read is not
-    /// possible.
+    /// Time is up; no copy was or will be executed, or the read is not possible.
     NotExecuted(Unavailable),
+    /// Time is up; no copy that this gateway sent was or will be executed, but another gateway may
+    /// have been given the same key.
+    NotHere(Unavailable),
     /// Time is up, and the call may have been executed, or may still be.
     Unknown,
 }
@@ -214,16 +218,13 @@ impl Flight {
         }
     }
 
-    /// Whether a command that the leader had stored already is that of an earlier call, and not of
+    /// Whether an outcome that the leader had stored already is that of an earlier call, and not of
     /// an earlier copy of this one. When only one copy can have run, there is no earlier one.
-    fn is_repetition(&self, command: CommandNumber, settled: bool) -> bool {
-        match self.call.request {
-            RequestId::Caller(_) => settled || command <= self.applied,
-            RequestId::Gateway(_) => false,
-        }
+    fn is_repetition(&self, outcome: &Outcome, only_copy: bool) -> bool {
+        is_keyed(&self.call) && (only_copy || number(outcome).is_some_and(|number| number <= self.applied))
     }
 
-    /// No copy but the one answered by `node` can still run.
+    /// No copy of this gateway's but the one answered by `node` can still run.
     fn settled_by(&self, node: NodeId) -> bool {
         self.copies.iter().all(|(&to, &count)| to == node && count == 1)
     }
@@ -338,20 +339,21 @@ impl Gateway {
     ) {
         assert!(!self.callers.contains_key(&ticket), "a ticket names one caller");
         if self.ended {
-            // A copy that was sent before the end may still run under the same key.
-            let named = matches!(call.request, RequestId::Caller(_));
-            let answer = if named { Answer::Unknown } else { Answer::NotExecuted(Unavailable::Stopping) };
-            effects.push(Effect::Answer { ticket, answer });
+            effects.push(Effect::Answer { ticket, answer: not_sent(&call, Unavailable::Stopping) });
             return;
         }
-        let answer = |outcome| Effect::Answer { ticket, answer: Answer::Outcome { outcome, settled: true } };
+        let settled = !is_keyed(&call);
+        let turn_away = |outcome, settled| {
+            let answer = Answer::Outcome { outcome, settled, replayed: false };
+            Effect::Answer { ticket, answer }
+        };
         if self.waiting() >= self.settings.in_flight {
-            effects.push(answer(Outcome::Overloaded));
+            effects.push(turn_away(Outcome::Overloaded, settled));
             return;
         }
         if let Some(flight) = self.flights.get_mut(&call.request) {
             if flight.call.fingerprint != call.fingerprint {
-                effects.push(answer(Outcome::RequestReused));
+                effects.push(turn_away(Outcome::RequestReused, true));
                 return;
             }
             flight.callers.insert(ticket, deadline);
@@ -361,7 +363,7 @@ impl Gateway {
         }
         let bytes = self.bytes.saturating_add(call.arguments.len());
         if self.flights.len() >= self.settings.in_flight || bytes > self.settings.bytes {
-            effects.push(answer(Outcome::Overloaded));
+            effects.push(turn_away(Outcome::Overloaded, settled));
             return;
         }
         let request = call.request.clone();
@@ -384,43 +386,58 @@ impl Gateway {
     }
 
     fn executed(&mut self, from: NodeId, executed: Executed, now: Tick, effects: &mut Vec<Effect>) {
-        let Executed { request, outcome } = executed;
+        let Executed { request, outcome, stored } = executed;
         let Some(flight) = self.flights.get_mut(&request) else {
             effects.push(Effect::Ignored(IgnoreReason::NotInFlight));
             return;
         };
         let settled = flight.settled_by(from);
+        let stored = match stored {
+            Stored::Before if !flight.is_repetition(&outcome, settled) => Stored::Now,
+            Stored::No | Stored::Now | Stored::Before => stored,
+        };
         match outcome {
             Outcome::NotLeader => {
                 flight.declined_by(from);
                 put_off(&self.settings, self.leader, flight, from, now);
             }
             Outcome::LeadershipLost => put_off(&self.settings, self.leader, flight, from, now),
-            // Of several copies another one may have run, or be waiting: only asking on tells.
-            Outcome::Overloaded if !settled => put_off(&self.settings, self.leader, flight, from, now),
+            // Nothing that any copy could do would change these.
+            Outcome::InvalidArguments { .. } | Outcome::UnknownFunction | Outcome::RequestReused => {
+                self.finish(&request, &outcome, settled, stored, effects);
+            }
             Outcome::Issued { .. }
             | Outcome::Unchanged { .. }
             | Outcome::Refused { .. }
-            | Outcome::InvalidArguments { .. }
             | Outcome::TooLarge { .. }
-            | Outcome::UnknownFunction
-            | Outcome::RequestReused
             | Outcome::Failed { .. }
-            | Outcome::Overloaded => self.finish(&request, &outcome, settled, effects),
+            | Outcome::Overloaded => {
+                if stored == Stored::No && !settled {
+                    // Of several copies another one may have run, or be waiting: asking on tells.
+                    return put_off(&self.settings, self.leader, flight, from, now);
+                }
+                let settled = stored != Stored::No || !is_keyed(&flight.call);
+                self.finish(&request, &outcome, settled, stored, effects);
+            }
         }
     }
 
     /// Answers all who wait for the call and forgets it.
-    fn finish(&mut self, request: &RequestId, outcome: &Outcome, settled: bool, effects: &mut Vec<Effect>) {
+    fn finish(
+        &mut self,
+        request: &RequestId,
+        outcome: &Outcome,
+        settled: bool,
+        stored: Stored,
+        effects: &mut Vec<Effect>,
+    ) {
         let flight = self.flights.remove(request).expect("the call is in flight");
         self.bytes -= flight.call.arguments.len();
         for &ticket in flight.callers.keys() {
             self.callers.remove(&ticket);
-            let mut outcome = outcome.clone();
-            if let Outcome::Issued { command, replayed, .. } = &mut outcome {
-                *replayed = ticket != flight.first || *replayed && flight.is_repetition(*command, settled);
-            }
-            effects.push(Effect::Answer { ticket, answer: Answer::Outcome { outcome, settled } });
+            let replayed = stored == Stored::Before || stored == Stored::Now && ticket != flight.first;
+            let answer = Answer::Outcome { outcome: outcome.clone(), settled, replayed };
+            effects.push(Effect::Answer { ticket, answer });
         }
     }
 
@@ -520,7 +537,7 @@ impl Gateway {
                 if deadline > now {
                     return true;
                 }
-                let answer = if may_run { Answer::Unknown } else { Answer::NotExecuted(Unavailable::NoLeader) };
+                let answer = if may_run { Answer::Unknown } else { not_sent(&flight.call, Unavailable::NoLeader) };
                 callers.remove(&ticket);
                 effects.push(Effect::Answer { ticket, answer });
                 false
@@ -571,7 +588,7 @@ impl Gateway {
         for flight in mem::take(&mut self.flights).into_values() {
             let may_run = !flight.copies.is_empty();
             effects.extend(flight.callers.into_keys().map(|ticket| {
-                let answer = if may_run { Answer::Unknown } else { stopping() };
+                let answer = if may_run { Answer::Unknown } else { not_sent(&flight.call, Unavailable::Stopping) };
                 Effect::Answer { ticket, answer }
             }));
         }
@@ -594,19 +611,46 @@ impl Gateway {
     }
 }
 
+/// What is true of a call of which this gateway has no copy that may run.
+fn not_sent(call: &Call, why: Unavailable) -> Answer {
+    if is_keyed(call) { Answer::NotHere(why) } else { Answer::NotExecuted(why) }
+}
+
+/// The command that a stored outcome is of.
+fn number(outcome: &Outcome) -> Option<CommandNumber> {
+    match outcome {
+        Outcome::Issued { command, .. } => Some(*command),
+        Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. } => Some(*at),
+        Outcome::InvalidArguments { .. }
+        | Outcome::TooLarge { .. }
+        | Outcome::UnknownFunction
+        | Outcome::RequestReused
+        | Outcome::Failed { .. }
+        | Outcome::Overloaded
+        | Outcome::NotLeader
+        | Outcome::LeadershipLost => None,
+    }
+}
+
+/// Any gateway may be given the same key, and may have been before.
+fn is_keyed(call: &Call) -> bool {
+    matches!(call.request, RequestId::Caller(_))
+}
+
 /// Sends the call to the leader and notes when to send it again; without one, it waits.
 fn send(settings: &Settings, leader: Option<NodeId>, flight: &mut Flight, now: Tick, effects: &mut Vec<Effect>) {
     let Some(to) = leader else {
         flight.again = None;
         return;
     };
+    let record = is_keyed(&flight.call) || !flight.copies.is_empty();
     *flight.copies.entry(to).or_default() += 1;
     let patience = flight.patient_until.since(now);
     // While the leader may be keeping the call, its silence means nothing; and after a second
     // copy its refusal would no longer settle the call.
     flight.again = Some(now + patience + flight.pause);
     flight.pause = settings.resend_max.min(flight.pause * 2);
-    let call = Call { patience, ..flight.call.clone() };
+    let call = Call { patience, record, ..flight.call.clone() };
     effects.push(Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) });
 }
 

@@ -24,15 +24,17 @@ fn call(key: &str) -> Call {
         function: "f".into(),
         arguments: Bytes::from_static(b"{}"),
         patience: Duration::ZERO,
+        record: false,
     }
 }
 
 fn issued(number: u64) -> Outcome {
-    Outcome::Issued { command: CommandNumber(number), result: Bytes::from_static(b"{}"), replayed: false }
+    Outcome::Issued { command: CommandNumber(number), result: Bytes::from_static(b"{}") }
 }
 
-fn replayed(number: u64) -> Outcome {
-    Outcome::Issued { command: CommandNumber(number), result: Bytes::from_static(b"{}"), replayed: true }
+/// The same for a caller who gave no key: nobody but this gateway can send it.
+fn unkeyed() -> Call {
+    Call { request: RequestId::Gateway(1), ..call("k") }
 }
 
 fn refusal() -> Outcome {
@@ -75,8 +77,12 @@ impl World {
     }
 
     fn executed(&mut self, from: NodeId, key: &str, outcome: Outcome) -> Vec<Effect> {
-        let request = RequestId::caller(key).expect("a valid key");
-        self.handle(Input::FromLeader { from, message: ToGateway::Executed(Executed { request, outcome }) })
+        let stored = if matches!(outcome, Outcome::Issued { .. }) { Stored::Now } else { Stored::No };
+        self.hears(from, call(key).request, outcome, stored)
+    }
+
+    fn hears(&mut self, from: NodeId, request: RequestId, outcome: Outcome, stored: Stored) -> Vec<Effect> {
+        self.handle(Input::FromLeader { from, message: ToGateway::Executed(Executed { request, outcome, stored }) })
     }
 
     fn passed(&mut self, from: NodeId, id: u64, at: Option<u64>) -> Vec<Effect> {
@@ -90,7 +96,15 @@ impl World {
     }
 }
 
+/// The first copy of a call.
 fn sent(to: NodeId, call: Call) -> Effect {
+    let call = Call { record: is_keyed(&call), ..call };
+    Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) }
+}
+
+/// A copy that may not be the only one.
+fn sent_again(to: NodeId, call: Call) -> Effect {
+    let call = Call { record: true, ..call };
     Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) }
 }
 
@@ -103,7 +117,11 @@ fn answer(ticket: u64, answer: Answer) -> Effect {
 }
 
 fn told(ticket: u64, outcome: Outcome, settled: bool) -> Effect {
-    answer(ticket, Answer::Outcome { outcome, settled })
+    answer(ticket, Answer::Outcome { outcome, settled, replayed: false })
+}
+
+fn told_again(ticket: u64, outcome: Outcome) -> Effect {
+    answer(ticket, Answer::Outcome { outcome, settled: true, replayed: true })
 }
 
 fn old() -> [Effect; 1] {
@@ -132,11 +150,7 @@ fn calls_wait_for_a_leader_and_follow_it() {
     assert_eq!(world.handle(Input::LeaderIs(Some(A))), [Effect::Ignored(IgnoreReason::SameLeader)]);
     assert_eq!(world.handle(Input::LeaderIs(None)), []);
     assert_eq!(world.handle(Input::LeaderIs(Some(B))), [sent(B, call("k"))]);
-    assert_eq!(
-        world.executed(B, "k", issued(7)),
-        [told(1, issued(7), false)],
-        "the first copy may still be on its way"
-    );
+    assert_eq!(world.executed(B, "k", issued(7)), [told(1, issued(7), true)], "whatever becomes of the first copy");
 }
 
 /// Catches a refusal by a node that does not lead being passed on to the caller, and a busy
@@ -165,7 +179,7 @@ fn a_call_whose_leader_lost_the_lead_is_sent_again() {
     assert_eq!(world.tick_at(ms(25)), [sent(A, call("k"))]);
     assert_eq!(world.executed(A, "k", Outcome::LeadershipLost), []);
     assert_eq!(world.handle(Input::LeaderIs(Some(B))), [sent(B, call("k"))]);
-    assert_eq!(world.executed(B, "k", issued(7)), [told(1, issued(7), false)]);
+    assert_eq!(world.hears(B, call("k").request, issued(7), Stored::Before), [told(1, issued(7), true)]);
 }
 
 /// A12: catches a lost message that leaves a caller waiting, and a storm of repetitions.
@@ -188,27 +202,30 @@ fn silence_is_answered_with_repetition_less_and_less_often() {
 #[test]
 fn when_time_is_up_the_caller_is_told_what_is_known() {
     let none = Answer::NotExecuted(Unavailable::NoLeader);
+    let declines = |world: &mut World| world.hears(A, unkeyed().request, Outcome::NotLeader, Stored::No);
     let mut world = World::new();
-    world.submit(1, call("k"));
-    assert_eq!(world.tick_at(SECOND), [answer(1, none.clone())]);
+    world.submit(1, unkeyed());
+    world.submit(2, call("k"));
+    let expected = [answer(2, Answer::NotHere(Unavailable::NoLeader)), answer(1, none.clone())];
+    assert_eq!(world.tick_at(SECOND), expected, "another gateway may have been given the key");
     assert!(world.core.is_idle());
 
     let mut world = World::led_by(A);
-    world.submit(1, call("k"));
+    world.submit(1, unkeyed());
     world.handle(Input::LeaderIs(None));
     assert_eq!(world.tick_at(SECOND), [answer(1, Answer::Unknown)]);
-    assert_eq!(world.executed(A, "k", issued(1)), [Effect::Ignored(IgnoreReason::NotInFlight)]);
+    assert_eq!(declines(&mut world), [Effect::Ignored(IgnoreReason::NotInFlight)]);
 
     let mut world = World::led_by(A);
-    world.submit(1, call("k"));
-    world.executed(A, "k", Outcome::NotLeader);
+    world.submit(1, unkeyed());
+    declines(&mut world);
     world.handle(Input::LeaderIs(None));
     assert_eq!(world.tick_at(SECOND), [answer(1, none)], "it was declined by all who had it");
 
     let mut world = World::led_by(A);
-    world.submit(1, call("k"));
+    world.submit(1, unkeyed());
     world.tick_at(ms(300));
-    world.executed(A, "k", Outcome::NotLeader);
+    declines(&mut world);
     world.handle(Input::LeaderIs(None));
     assert_eq!(world.tick_at(SECOND), [answer(1, Answer::Unknown)], "the other copy may be on its way");
 }
@@ -221,7 +238,7 @@ fn a_call_that_goes_on_for_another_caller_may_still_be_executed() {
     world.handle(Input::Submit { ticket: 2, call: call("k"), deadline: ms(20), applied: APPLIED });
     assert_eq!(world.tick_at(ms(10)), [answer(1, Answer::Unknown)]);
     assert_eq!(world.handle(Input::LeaderIs(Some(A))), [sent(A, call("k"))]);
-    assert_eq!(world.executed(A, "k", issued(1)), [told(2, replayed(1), true)]);
+    assert_eq!(world.executed(A, "k", issued(1)), [told_again(2, issued(1))]);
 }
 
 /// S-23: catches a repeated key that runs twice, and one with another body that gets the
@@ -234,44 +251,49 @@ fn callers_with_one_key_share_one_flight() {
     assert_eq!(world.submit(2, call("k")), []);
     let other = Call { fingerprint: Fingerprint([2; 16]), ..call("k") };
     assert_eq!(world.submit(3, other), [told(3, Outcome::RequestReused, true)]);
-    assert_eq!(world.executed(A, "k", issued(1)), [told(1, issued(1), true), told(2, replayed(1), true)]);
+    assert_eq!(world.executed(A, "k", issued(1)), [told(1, issued(1), true), told_again(2, issued(1))]);
     world.submit(4, call("k"));
-    assert_eq!(world.executed(A, "k", replayed(1)), [told(4, replayed(1), true)], "the leader says so");
+    let before = world.hears(A, call("k").request, issued(1), Stored::Before);
+    assert_eq!(before, [told_again(4, issued(1))], "the leader says so");
 }
 
 /// S-23: catches a first caller who is told of a replay because its gateway sent the call twice,
 /// or under an id that the gateway made; and one who repeats a call and is not told.
 #[test]
 fn only_who_repeats_a_call_is_told_of_a_replay() {
+    let before = |world: &mut World, from, call: &Call, outcome: &Outcome| {
+        world.hears(from, call.request.clone(), outcome.clone(), Stored::Before)
+    };
     let mut world = World::led_by(A);
     world.submit(1, call("k"));
-    assert_eq!(world.executed(A, "k", replayed(6)), [told(1, replayed(6), true)], "one copy: the leader knows");
+    assert_eq!(before(&mut world, A, &call("k"), &issued(6)), [told_again(1, issued(6))], "one copy: the leader knows");
     world.submit(2, call("k"));
     world.executed(A, "k", Outcome::NotLeader);
     world.tick_at(ms(25));
-    assert_eq!(world.executed(A, "k", replayed(6)), [told(2, replayed(6), true)], "the other one was declined");
+    let told_second = before(&mut world, A, &call("k"), &issued(6));
+    assert_eq!(told_second, [told_again(2, issued(6))], "the other copy was declined");
 
-    for (command, outcome) in [(APPLIED.0, replayed(APPLIED.0)), (APPLIED.0 + 1, issued(APPLIED.0 + 1))] {
-        let mut world = World::led_by(A);
-        world.submit(1, call("k"));
-        world.executed(A, "k", Outcome::LeadershipLost);
-        world.handle(Input::LeaderIs(Some(B)));
-        world.submit(2, call("k"));
-        let told = [told(1, outcome, false), told(2, replayed(command), false)];
-        assert_eq!(world.executed(B, "k", replayed(command)), told, "issued as number {command}");
+    let refused = |at| Outcome::Refused { at: CommandNumber(at), code: "c".into(), message: "m".into() };
+    for outcome in [issued, refused] {
+        let (earlier, ours) = (outcome(APPLIED.0), outcome(APPLIED.0 + 1));
+        for (outcome, first) in [(&earlier, told_again(1, earlier.clone())), (&ours, told(1, ours.clone(), true))] {
+            let mut world = World::led_by(A);
+            world.submit(1, call("k"));
+            world.executed(A, "k", Outcome::LeadershipLost);
+            world.handle(Input::LeaderIs(Some(B)));
+            world.submit(2, call("k"));
+            assert_eq!(before(&mut world, B, &call("k"), outcome), [first, told_again(2, outcome.clone())]);
+        }
     }
 
-    let request = RequestId::Gateway(1);
-    for sent_again in [false, true] {
+    for again in [false, true] {
         let mut world = World::led_by(A);
-        world.submit(1, Call { request: request.clone(), ..call("k") });
-        if sent_again {
+        world.submit(1, unkeyed());
+        if again {
             world.tick_at(ms(300));
         }
-        let executed = Executed { request: request.clone(), outcome: replayed(1) };
-        let message = ToGateway::Executed(executed);
-        let effects = world.handle(Input::FromLeader { from: A, message });
-        assert_eq!(effects, [told(1, issued(1), !sent_again)], "nobody else can have sent it");
+        let told_first = before(&mut world, A, &unkeyed(), &issued(1));
+        assert_eq!(told_first, [told(1, issued(1), true)], "nobody else can have sent it");
     }
 }
 
@@ -283,7 +305,7 @@ fn a_call_goes_on_without_its_caller() {
     assert_eq!(world.handle(Input::Abandon { ticket: 1 }), []);
     assert_eq!(world.tick_at(ms(300)), [sent(A, call("k"))]);
     assert_eq!(world.submit(2, call("k")), [], "a caller who comes back finds it under way");
-    assert_eq!(world.executed(A, "k", issued(1)), [told(2, replayed(1), false)]);
+    assert_eq!(world.executed(A, "k", issued(1)), [told_again(2, issued(1))]);
     world.submit(3, call("l"));
     world.handle(Input::Abandon { ticket: 3 });
     assert_eq!(world.tick_at(SECOND), [], "given up at its deadline");
@@ -294,8 +316,12 @@ fn a_call_goes_on_without_its_caller() {
 #[test]
 fn overload_is_final_only_when_no_other_copy_may_run() {
     let mut world = World::led_by(A);
+    world.submit(1, unkeyed());
+    let overloaded = world.hears(A, unkeyed().request, Outcome::Overloaded, Stored::No);
+    assert_eq!(overloaded, [told(1, Outcome::Overloaded, true)]);
     world.submit(1, call("k"));
-    assert_eq!(world.executed(A, "k", Outcome::Overloaded), [told(1, Outcome::Overloaded, true)]);
+    let told = told(1, Outcome::Overloaded, false);
+    assert_eq!(world.executed(A, "k", Outcome::Overloaded), [told], "another gateway may have been given the key");
 
     world.submit(2, call("l"));
     world.handle(Input::LeaderIs(Some(B)));
@@ -303,19 +329,30 @@ fn overload_is_final_only_when_no_other_copy_may_run() {
     assert_eq!(world.tick_at(ms(25)), [sent(B, call("l"))]);
 }
 
-/// Catches a refusal that is called final while another copy of the call may still run.
+/// S-22, ADR 0017: catches a refusal that is called final while another copy of the call may still
+/// run, and one that is called unknown although it is recorded for all copies.
 #[test]
-fn a_refusal_is_settled_only_when_no_other_copy_may_run() {
+fn a_refusal_is_settled_when_it_is_recorded_or_no_other_copy_may_run() {
     let mut world = World::led_by(A);
-    world.submit(1, call("k"));
-    assert_eq!(world.executed(A, "k", refusal()), [told(1, refusal(), true)]);
-    world.submit(2, call("k"));
-    world.executed(A, "k", Outcome::NotLeader);
-    world.tick_at(ms(25));
-    assert_eq!(world.executed(A, "k", refusal()), [told(2, refusal(), true)], "the first copy was declined");
-    world.submit(3, call("k"));
-    assert_eq!(world.tick_at(ms(325)), [sent(A, call("k"))]);
-    assert_eq!(world.executed(A, "k", refusal()), [told(3, refusal(), false)]);
+    let refuses = |world: &mut World, stored| world.hears(A, unkeyed().request, refusal(), stored);
+    world.submit(1, unkeyed());
+    assert_eq!(refuses(&mut world, Stored::No), [told(1, refusal(), true)]);
+    world.submit(2, unkeyed());
+    world.hears(A, unkeyed().request, Outcome::NotLeader, Stored::No);
+    assert_eq!(world.tick_at(ms(25)), [sent(A, unkeyed())], "the first copy was declined");
+    assert_eq!(refuses(&mut world, Stored::No), [told(2, refusal(), true)]);
+
+    world.submit(3, unkeyed());
+    assert_eq!(world.tick_at(ms(325)), [sent_again(A, unkeyed())]);
+    assert_eq!(refuses(&mut world, Stored::No), [], "one copy's word; the other may come to something else");
+    assert_eq!(world.tick_at(ms(350)), [sent_again(A, unkeyed())]);
+    assert_eq!(refuses(&mut world, Stored::Now), [told(3, refusal(), true)]);
+
+    world.submit(4, call("k"));
+    assert_eq!(world.hears(A, call("k").request, refusal(), Stored::Before), [told_again(4, refusal())]);
+    world.submit(5, call("k"));
+    let failed = Outcome::Failed { message: String::new() };
+    assert_eq!(world.executed(A, "k", failed.clone()), [told(5, failed, false)], "failures are not recorded");
 }
 
 /// Catches a caller's patience that starts anew with each leader.
@@ -343,7 +380,8 @@ fn a_leader_that_keeps_a_call_is_not_asked_again() {
     for at in (0..4_900).step_by(20) {
         assert_eq!(world.tick_at(ms(at)), [], "at {at}");
     }
-    assert_eq!(world.executed(A, "k", refusal()), [told(1, refusal(), true)]);
+    let refused = world.hears(A, call("k").request, refusal(), Stored::Now);
+    assert_eq!(refused, [told(1, refusal(), true)]);
 
     world.now = Tick(0);
     assert_eq!(world.handle(submit(2)), [sent(A, patient(5_000))]);
@@ -360,7 +398,7 @@ fn at_the_end_everybody_is_told_what_is_known() {
     let stopping = |ticket| answer(ticket, Answer::NotExecuted(Unavailable::Stopping));
     let unknown = |ticket| answer(ticket, Answer::Unknown);
     let mut world = World::new();
-    world.submit(1, call("k"));
+    world.submit(1, unkeyed());
     world.barrier(2);
     assert_eq!(world.handle(Input::End), [stopping(1), stopping(2)], "nothing was sent");
     assert!(world.core.is_idle());
@@ -368,17 +406,17 @@ fn at_the_end_everybody_is_told_what_is_known() {
     let mut world = World::led_by(A);
     world.submit(1, call("k"));
     world.submit(2, call("k"));
-    world.submit(3, call("l"));
-    world.executed(A, "l", Outcome::NotLeader);
+    world.submit(3, unkeyed());
+    world.hears(A, unkeyed().request, Outcome::NotLeader, Stored::No);
     world.barrier(4);
     world.barrier(5);
     assert_eq!(world.handle(Input::End), [unknown(1), unknown(2), stopping(3), stopping(4), stopping(5)]);
     assert!(world.core.is_idle());
     assert_eq!((world.core.bytes, world.core.waiting()), (0, 0));
     assert_eq!(world.executed(A, "k", issued(1)), [Effect::Ignored(IgnoreReason::NotInFlight)]);
-    assert_eq!(world.submit(6, call("k")), [unknown(6)], "the copy sent before may still run");
-    let nameless = Call { request: RequestId::Gateway(1), ..call("k") };
-    assert_eq!(world.submit(7, nameless), [stopping(7)]);
+    let not_here = answer(6, Answer::NotHere(Unavailable::Stopping));
+    assert_eq!(world.submit(6, call("k")), [not_here], "the copy sent before may still run");
+    assert_eq!(world.submit(7, unkeyed()), [stopping(7)]);
     assert_eq!(world.barrier(8), [stopping(8)]);
     assert_eq!(world.handle(Input::LeaderIs(Some(B))), []);
     assert_eq!(world.handle(Input::End), []);
@@ -447,7 +485,7 @@ fn reads_end_at_their_deadlines() {
 /// Catches memory without a bound: calls, callers, readers, bytes.
 #[test]
 fn what_waits_is_bounded() {
-    let overloaded = |ticket| [told(ticket, Outcome::Overloaded, true)];
+    let overloaded = |ticket| [told(ticket, Outcome::Overloaded, false)];
     let settings = Settings { in_flight: 3, bytes: 7, ..Settings::default() };
     let mut world = World::with(settings);
     for (ticket, key) in [(1, "k"), (2, "l"), (3, "m")] {
@@ -474,9 +512,13 @@ enum Step {
     Abandon(u8),
     Leader(Option<u64>),
     Tick(u64),
-    Executed(u64, u8, u8),
+    Executed(u64, u8, u8, Stored),
     End,
     Passed(u64, u8, Option<u64>),
+}
+
+fn stored() -> impl Strategy<Value = Stored> {
+    prop_oneof![Just(Stored::No), Just(Stored::Now), Just(Stored::Before)]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -487,7 +529,8 @@ fn step() -> impl Strategy<Value = Step> {
         20 => prop::option::of(1..3_u64).prop_map(Step::Leader),
         20 => (0..500_u64).prop_map(Step::Tick),
         1 => Just(Step::End),
-        20 => (1..3_u64, 0..4_u8, 0..6_u8).prop_map(|(from, key, outcome)| Step::Executed(from, key, outcome)),
+        20 => (1..3_u64, 0..4_u8, 0..6_u8, stored())
+            .prop_map(|(from, key, outcome, stored)| Step::Executed(from, key, outcome, stored)),
         20 => (1..3_u64, 0..8_u8, prop::option::of(0..9_u64)).prop_map(|(from, id, at)| Step::Passed(from, id, at)),
     ]
 }
@@ -525,13 +568,13 @@ proptest! {
                     world.now = world.now + Duration::from_millis(millis);
                     Input::Tick
                 }
-                Step::Executed(from, key, outcome) => {
+                Step::Executed(from, key, outcome, stored) => {
                     let request = call(&format!("k{key}")).request;
                     let outcome = [
                         issued(1), refusal(), Outcome::NotLeader, Outcome::LeadershipLost, Outcome::Overloaded,
                         Outcome::Failed { message: String::new() },
                     ][usize::from(outcome)].clone();
-                    let message = ToGateway::Executed(Executed { request, outcome });
+                    let message = ToGateway::Executed(Executed { request, outcome, stored });
                     Input::FromLeader { from: NodeId(from), message }
                 }
                 Step::Passed(from, id, at) => {

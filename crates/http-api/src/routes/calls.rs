@@ -199,7 +199,9 @@ fn batched(done: &Done) -> Vec<u8> {
     responses(
         (status = 200, description = "The outcome", body = Executed),
         (status = 202, description = "Still running, at the node that answers"),
-        (status = 404, description = "Never seen, without a command, under way at another node, or forgotten", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 412, description = "The outcome: a precondition did not hold", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "The outcome: the function refused", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "Never seen, under way at another node, or forgotten", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn stored(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let query = Query::of(&request, &read::PARAMETERS)?;
@@ -211,7 +213,12 @@ pub(crate) async fn stored(request: HttpRequest, api: web::Data<Api>) -> Result<
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let snapshot = api.backend.snapshot()?;
     if let Some(stored) = snapshot.view.outcome(&id)? {
-        let done = Done { command: Some(stored.command), at: stored.command, result: stored.result, replayed: true };
+        let outcome = stored.verdict.outcome(stored.command);
+        let done = match call::executed(outcome, true, true) {
+            Ok(done) => done,
+            // What the call itself was told, but for where to ask.
+            Err(refusal) => return Err(ready.label_problem(snapshot.at, refusal.replayed())),
+        };
         let mut response = HttpResponse::Ok();
         ready.label(snapshot.at, &mut response);
         response.insert_header((names::IDEMPOTENT_REPLAYED, "true"));
@@ -223,7 +230,7 @@ pub(crate) async fn stored(request: HttpRequest, api: web::Data<Api>) -> Result<
         response.insert_header((header::RETRY_AFTER, "1"));
         return Ok(response.json(serde_json::json!({"idempotency_key": id.to_string(), "status": "running"})));
     }
-    let detail = "no command with this key is known: the call was never sent, changed nothing, was refused, is under \
-                  way at another node, or is forgotten";
+    let detail = "no outcome with this key is known: the call was never sent, is under way at another node, or is \
+                  forgotten";
     Err(ready.label_problem(snapshot.at, Problem::not_found("unknown_call", detail).unknown()))
 }

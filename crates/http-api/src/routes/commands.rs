@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use protocol::{Command, CommandBody, CommandNumber, Effect, StateError};
+use protocol::{Command, CommandBody, CommandNumber, Effect, StateError, Verdict};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -35,7 +35,8 @@ pub(crate) struct CommandPage {
 pub(crate) struct CommandView {
     /// Dense, from 1.
     number: u64,
-    /// `function`: what a function decided.
+    /// `function`: what a function changed. `answer`: what a call came to that changed nothing, kept
+    /// for its repetitions.
     #[schema(example = "function")]
     kind: &'static str,
     /// When it was executed: RFC 3339, UTC.
@@ -131,7 +132,10 @@ fn view(command: &Command) -> Result<CommandView, StateError> {
     });
     Ok(CommandView {
         number: number.0,
-        kind: "function",
+        kind: match body.verdict {
+            Verdict::Changed(_) => "function",
+            Verdict::Unchanged(_) | Verdict::Refused { .. } => "answer",
+        },
         time: rfc3339(body.time),
         request_id: body.request.to_string(),
         function: body.function,

@@ -4,16 +4,26 @@
 //! window is full, runs on the pool, or waits for a refusal to pass. Repetitions of a call find
 //! it wherever it is: kept, proposed, or applied long ago (S-23).
 //!
-//! What a function on the pool decides is proposed when it finishes, room or not: the pipeline
-//! may then hold more than the window, by no more than the calls kept, and sends what is inside.
+//! What changes nothing needs no command, and is answered through the output gate; but a call of
+//! which another copy may exist ([`Call::record`]) becomes a command in any case. The copy may have
+//! been proposed by an earlier leader, for the number that comes next: a refusal that leaves that
+//! number free would leave the copy to be issued by a later leader, after its caller was told that
+//! it never would be.
+//!
+//! What a function on the pool decides is proposed when it finishes, and what a waiting call comes to
+//! when its patience ends, room or not: the pipeline may then hold more than the window, by no more
+//! than the calls kept, and sends what is inside.
 
-use functions::{Execution, Failure, Placement, ReadSet};
-use protocol::message::{Executed, ToGateway};
-use protocol::{Call, Command, CommandBody, CommandId, CommandNumber, Forget, NodeId, Outcome, Timestamp};
+use functions::{Execution, Failure, Placement, ReadSet, Refusal};
+use protocol::message::{Executed, Stored, ToGateway};
+use protocol::{
+    Call, Command, CommandBody, CommandId, CommandNumber, Effect as StateEffect, Forget, NodeId, Outcome, Timestamp,
+    Verdict,
+};
 
 use super::Turn;
 use super::interface::{Effect, IgnoreReason, PoolJob};
-use super::kept::{Kept, NotNow, Pending};
+use super::kept::{Kept, Pending};
 use super::leading::{HELD_REPLIES_MAX, Leading};
 use super::pipeline::Waiter;
 
@@ -67,8 +77,11 @@ impl Leading {
         if let Some(pending) = self.calls.by_request(&call.request) {
             if pending.call.fingerprint != call.fingerprint {
                 turn.reply_outcome(from, call.request.clone(), Outcome::RequestReused);
-            } else if !pending.waiters.iter().any(|other| other.gateway == from) {
-                pending.waiters.push(waiter);
+            } else {
+                pending.call.record |= call.record;
+                if !pending.waiters.iter().any(|other| other.gateway == from) {
+                    pending.waiters.push(waiter);
+                }
             }
             return true;
         }
@@ -92,8 +105,8 @@ impl Leading {
                 proposed.waiters.push(waiter);
             }
         } else {
-            let outcome = Outcome::Issued { command: stored.command, result: stored.result, replayed: true };
-            turn.reply_outcome(from, call.request.clone(), outcome);
+            let outcome = stored.verdict.outcome(stored.command);
+            turn.reply_stored(from, call.request.clone(), outcome, Stored::Before);
         }
         true
     }
@@ -144,52 +157,61 @@ impl Leading {
 
     /// Turns an execution into a command or an answer.
     fn conclude(&mut self, pending: Pending, execution: Execution, now: Timestamp, turn: &mut Turn<'_>) {
-        let at = self.pipeline.last().number;
-        let failure = match execution.result {
-            Ok(result) if execution.effects.is_empty() => {
-                return self.answer_gated(&pending, at, &Outcome::Unchanged { at, result }, turn);
+        let verdict = match execution.result {
+            Ok(result) if execution.effects.is_empty() => Verdict::Unchanged(result),
+            Ok(result) => Verdict::Changed(result),
+            Err(Failure::Refused(refusal)) if refusal.may_pass && turn.world.now.tick < pending.until => {
+                return self.keep(pending, Kept::Waiting(execution.reads), turn);
             }
-            Ok(result) => {
-                let body = CommandBody {
-                    time: now,
-                    request: pending.call.request,
-                    fingerprint: pending.call.fingerprint,
-                    function: pending.call.function,
-                    result,
-                    effects: execution.effects,
-                    forget: Forget {
-                        callers: now.minus(turn.config.caller_retention),
-                        gateways: now.minus(turn.config.gateway_retention),
-                    },
-                };
-                return self.propose(&body, pending.waiters, turn);
-            }
-            Err(failure) => failure,
+            Err(Failure::Refused(Refusal { code, message, .. })) => Verdict::Refused { code: code.to_owned(), message },
+            Err(failure) => return self.fail(&pending, failure, &execution.reads, turn),
         };
+        if matches!(verdict, Verdict::Changed(_)) || pending.call.record {
+            return self.propose(pending, verdict, execution.effects, now, turn);
+        }
+        let at = self.pipeline.last().number;
+        self.answer_gated(&pending, &verdict.outcome(at), turn);
+    }
+
+    /// The function came to no decision, or its arguments are none.
+    fn fail(&mut self, pending: &Pending, failure: Failure, reads: &ReadSet, turn: &mut Turn<'_>) {
         let outcome = match failure {
-            Failure::Refused(refusal) if refusal.may_pass && turn.world.now.tick < pending.until => {
-                let not_now = NotNow { at, refusal, reads: execution.reads };
-                return self.keep(pending, Kept::Waiting(not_now), turn);
-            }
             Failure::State(error) => return turn.effects.push(Effect::Failed(error)),
-            Failure::Refused(refusal) => {
-                Outcome::Refused { at, code: refusal.code.to_owned(), message: refusal.message }
-            }
             Failure::InvalidArguments(message) => Outcome::InvalidArguments { message },
             Failure::TooLarge(message) => Outcome::TooLarge { message },
             Failure::Panicked(message) => Outcome::Failed { message },
+            Failure::Refused(_) => unreachable!("a refusal is a decision"),
         };
-        if execution.reads == ReadSet::default() && !matches!(outcome, Outcome::Refused { .. }) {
-            return self.answer(&pending, &outcome, turn);
+        if *reads == ReadSet::default() {
+            return self.answer(pending, &outcome, turn);
         }
-        self.answer_gated(&pending, at, &outcome, turn);
+        self.answer_gated(pending, &outcome, turn);
     }
 
-    /// Step 3": the result of a function becomes the next command.
-    fn propose(&mut self, body: &CommandBody, waiters: Vec<Waiter>, turn: &Turn<'_>) {
+    /// Step 3": what a function decided becomes the next command.
+    fn propose(
+        &mut self,
+        pending: Pending,
+        verdict: Verdict,
+        effects: Vec<StateEffect>,
+        now: Timestamp,
+        turn: &Turn<'_>,
+    ) {
+        let body = CommandBody {
+            time: now,
+            request: pending.call.request,
+            fingerprint: pending.call.fingerprint,
+            function: pending.call.function,
+            verdict,
+            effects,
+            forget: Forget {
+                callers: now.minus(turn.config.caller_retention),
+                gateways: now.minus(turn.config.gateway_retention),
+            },
+        };
         let precedent = self.pipeline.last();
         let id = CommandId::new(self.ballot, precedent.number.next());
-        self.lay(Command { id, precedent, body: body.encode() }, body, waiters, turn);
+        self.lay(Command { id, precedent, body: body.encode() }, &body, pending.waiters, turn);
         self.calls.touch(&body.effects);
     }
 
@@ -200,10 +222,11 @@ impl Leading {
         }
     }
 
-    /// Answers when all that the function saw, the state after command `at`, is issued and this
-    /// node is known to have led after it ran. Failures too, unless nothing was read: their texts
-    /// may tell what was.
-    fn answer_gated(&mut self, pending: &Pending, at: CommandNumber, outcome: &Outcome, turn: &mut Turn<'_>) {
+    /// Answers when all that the function saw, the state after the last proposed command, is issued
+    /// and this node is known to have led after it ran. Failures too, unless nothing was read: their
+    /// texts may tell what was.
+    fn answer_gated(&mut self, pending: &Pending, outcome: &Outcome, turn: &mut Turn<'_>) {
+        let at = self.pipeline.last().number;
         for waiter in &pending.waiters {
             self.gate(waiter.gateway, at, &pending.call, outcome.clone(), turn);
         }
@@ -214,7 +237,7 @@ impl Leading {
         if self.rounds.held() >= HELD_REPLIES_MAX {
             return turn.reply_outcome(to, request, Outcome::Overloaded);
         }
-        self.rounds.gate(at, to, ToGateway::Executed(Executed { request, outcome }));
+        self.rounds.gate(at, to, ToGateway::Executed(Executed { request, outcome, stored: Stored::No }));
     }
 
     /// Tries waiting calls again whose reads were written. Each try either ends a call or leaves
@@ -238,11 +261,12 @@ impl Leading {
         }
     }
 
-    /// Those whose patience is over get the refusal that they last met.
+    /// Those whose patience is over are tried a last time, and get whatever comes of it: what they
+    /// read may have been written while there was no room to try.
     pub(super) fn expire(&mut self, turn: &mut Turn<'_>) {
-        while let Some((pending, NotNow { at, refusal, .. })) = self.calls.take_late(turn.world.now.tick) {
-            let outcome = Outcome::Refused { at, code: refusal.code.to_owned(), message: refusal.message };
-            self.answer_gated(&pending, at, &outcome, turn);
+        while let Some(pending) = self.calls.take_late(turn.world.now.tick) {
+            self.execute(pending, 0, turn);
         }
+        self.retry_touched(turn);
     }
 }

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use functions::{ReadSet, Refusal};
-use protocol::{Call, CommandNumber, Effect as StateEffect, Key, Outcome, RequestId, Tick};
+use functions::ReadSet;
+use protocol::{Call, Effect as StateEffect, Key, Outcome, RequestId, Tick};
 
 use super::Turn;
 use super::pipeline::Waiter;
@@ -28,17 +28,8 @@ pub(super) enum Kept {
     Queued,
     /// For the pool, where it runs for the n-th time.
     Pooled(u32),
-    /// For what it read to change.
-    Waiting(NotNow),
-}
-
-/// A refusal that may pass.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct NotNow {
-    /// The number of the state that it is about.
-    pub(super) at: CommandNumber,
-    pub(super) refusal: Refusal,
-    pub(super) reads: ReadSet,
+    /// For this, which it read, to change.
+    Waiting(ReadSet),
 }
 
 /// See the module.
@@ -91,12 +82,12 @@ impl Calls {
         assert!(other.is_none(), "a repeated call attaches to the one that is kept");
         match &kept {
             Kept::Queued => self.queue.push_back(id),
-            Kept::Waiting(not_now) => {
+            Kept::Waiting(reads) => {
                 self.by_end.insert((pending.until, id));
-                for key in not_now.reads.keys.keys() {
+                for key in reads.keys.keys() {
                     self.by_key.entry(key.clone()).or_default().insert(id);
                 }
-                if !not_now.reads.scans.is_empty() {
+                if !reads.scans.is_empty() {
                     self.scanning.insert(id);
                 }
             }
@@ -125,22 +116,20 @@ impl Calls {
         self.take(id)
     }
 
-    /// Takes out a waiting call whose patience is over, with the refusal that it last met.
-    pub(super) fn take_late(&mut self, now: Tick) -> Option<(Pending, NotNow)> {
+    /// Takes out a waiting call whose patience is over.
+    pub(super) fn take_late(&mut self, now: Tick) -> Option<Pending> {
         let (_, id) = self.by_end.first().filter(|(until, _)| *until <= now).copied()?;
-        let Some((_, Kept::Waiting(not_now))) = self.kept.get(&id) else { return None };
-        let not_now = not_now.clone();
-        self.take(id).map(|pending| (pending, not_now))
+        self.take(id)
     }
 
     fn take(&mut self, id: u64) -> Option<Pending> {
         let (pending, kept) = self.kept.remove(&id)?;
         self.by_request.remove(&pending.call.request);
-        if let Kept::Waiting(not_now) = kept {
+        if let Kept::Waiting(reads) = kept {
             self.by_end.remove(&(pending.until, id));
             self.scanning.remove(&id);
             self.touched.remove(&id);
-            for key in not_now.reads.keys.into_keys() {
+            for key in reads.keys.into_keys() {
                 if let Some(readers) = self.by_key.get_mut(&key) {
                     readers.remove(&id);
                     if readers.is_empty() {
@@ -163,8 +152,8 @@ impl Calls {
             self.touched.extend(self.by_key.get(effect.key()).into_iter().flatten());
         }
         for id in &self.scanning {
-            if let Some((_, Kept::Waiting(not_now))) = self.kept.get(id)
-                && effects.iter().any(|effect| not_now.reads.touched_by(effect.key()))
+            if let Some((_, Kept::Waiting(reads))) = self.kept.get(id)
+                && effects.iter().any(|effect| reads.touched_by(effect.key()))
             {
                 self.touched.insert(*id);
             }

@@ -1,7 +1,7 @@
 //! A ballot that is led: proposing, counting votes, issuing, answering.
 
 use protocol::message::{
-    BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Success, ToAcceptor, ToGateway, Voted,
+    BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Stored, Success, ToAcceptor, ToGateway, Voted,
 };
 use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome,
@@ -80,12 +80,12 @@ impl Leading {
         let outcome = StoredOutcome {
             command: command.number(),
             fingerprint: body.fingerprint,
-            result: body.result.clone(),
+            verdict: body.verdict.clone(),
             time: body.time,
         };
         self.state.execute(&body.request, outcome, &body.effects);
-        let (request, result) = (body.request.clone(), body.result.clone());
-        self.pipeline.push(Proposed { command, request, result, waiters, since: turn.world.now.tick });
+        let (request, verdict) = (body.request.clone(), body.verdict.clone());
+        self.pipeline.push(Proposed { command, request, verdict, waiters, since: turn.world.now.tick });
     }
 
     /// First acts: tell learners what is issued, take up what arrived meanwhile.
@@ -178,11 +178,11 @@ impl Leading {
         if issued.is_empty() {
             return;
         }
-        for Proposed { command, request, result, waiters, .. } in issued {
+        for Proposed { command, request, verdict, waiters, .. } in issued {
             let number = command.number();
             for waiter in waiters {
-                let outcome = Outcome::Issued { command: number, result: result.clone(), replayed: waiter.repeated };
-                turn.reply_outcome(waiter.gateway, request.clone(), outcome);
+                let stored = if waiter.repeated { Stored::Before } else { Stored::Now };
+                turn.reply_stored(waiter.gateway, request.clone(), verdict.clone().outcome(number), stored);
             }
             self.unapplied.push(command.clone(), turn.world.now.tick + turn.config.resend);
             self.announce.push(command);
@@ -279,7 +279,7 @@ impl Leading {
         for gated in self.rounds.drain() {
             let reply = match gated.reply {
                 ToGateway::Executed(executed) => {
-                    ToGateway::Executed(Executed { request: executed.request, outcome: Outcome::NotLeader })
+                    ToGateway::Executed(Executed { outcome: Outcome::NotLeader, ..executed })
                 }
                 ToGateway::BarrierPassed(passed) => ToGateway::BarrierPassed(BarrierPassed { id: passed.id, at: None }),
             };

@@ -34,8 +34,8 @@ mod unapplied;
 use std::sync::Arc;
 
 use protocol::message::{
-    BallotInfo, BarrierPassed, Executed, MyNextBal, ReadBarrier, Success, ToAcceptor, ToGateway, ToLeader, ToLearner,
-    Voted,
+    BallotInfo, BarrierPassed, Executed, MyNextBal, ReadBarrier, Stored, Success, ToAcceptor, ToGateway, ToLeader,
+    ToLearner, Voted,
 };
 use protocol::{Ballot, Call, CommandId, Message, NodeId, Outcome, RequestId, Vote};
 use storage::LogRecord;
@@ -90,7 +90,11 @@ impl Turn<'_> {
     }
 
     fn reply_outcome(&mut self, to: NodeId, request: RequestId, outcome: Outcome) {
-        self.reply(to, ToGateway::Executed(Executed { request, outcome }));
+        self.reply_stored(to, request, outcome, Stored::No);
+    }
+
+    fn reply_stored(&mut self, to: NodeId, request: RequestId, outcome: Outcome, stored: Stored) {
+        self.reply(to, ToGateway::Executed(Executed { request, outcome, stored }));
     }
 
     fn refuse_call(&mut self, to: NodeId, call: Call) {

@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
-use protocol::{Command, CommandId, CommandNumber, MajoritySets, NodeId, RequestId, Run, Tick};
+use protocol::{Command, CommandId, CommandNumber, MajoritySets, NodeId, RequestId, Run, Tick, Verdict};
 
 /// Who waits for a call, and whether it asked again for what somebody had asked before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,7 +22,7 @@ pub(crate) struct Proposed {
     pub(crate) command: Command,
     pub(crate) request: RequestId,
     /// What the function returned, for those who wait.
-    pub(crate) result: Bytes,
+    pub(crate) verdict: Verdict,
     pub(crate) waiters: Vec<Waiter>,
     /// When this node proposed it.
     pub(crate) since: Tick,

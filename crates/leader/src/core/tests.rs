@@ -19,7 +19,7 @@ use functions::{ExecutionContext, Failure, Function, Placement, Refusal, Registr
 use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot};
 use protocol::{
     Command, CommandBody, CommandNumber, Effect as StateEffect, Fingerprint, Forget, Key, LearnFrom, MajoritySets, Now,
-    Run, Tick, Timestamp,
+    Run, Tick, Timestamp, Verdict,
 };
 use serde_json::{Value, json};
 use storage::StateStore;
@@ -214,6 +214,7 @@ fn call(key: &str, function: &str, arguments: Value) -> Call {
         function: function.to_owned(),
         arguments: arguments.into(),
         patience: Duration::ZERO,
+        record: false,
     }
 }
 
@@ -239,7 +240,7 @@ fn chain(ballot: Ballot, precedent: CommandId, count: u64) -> Vec<Command> {
             request: request(&format!("chain-{number}")),
             fingerprint: Fingerprint([1; 16]),
             function: "kv.put".into(),
-            result: Bytes::from_static(b"{}"),
+            verdict: Verdict::Changed(Bytes::from_static(b"{}")),
             effects: vec![StateEffect::Put { key: Key::new("n").expect("a key"), value: number.to_string().into() }],
             forget: Forget::default(),
         };
@@ -263,15 +264,21 @@ fn to_acceptors(message: &ToAcceptor) -> Vec<Effect> {
 }
 
 fn executed(to: u64, key: &str, outcome: Outcome) -> Effect {
-    send(to, Message::Gateway(ToGateway::Executed(Executed { request: request(key), outcome })))
+    stored(to, key, outcome, Stored::No)
+}
+
+fn stored(to: u64, key: &str, outcome: Outcome, stored: Stored) -> Effect {
+    send(to, Message::Gateway(ToGateway::Executed(Executed { request: request(key), outcome, stored })))
 }
 
 fn passed(to: u64, id: u64, at: Option<u64>) -> Effect {
     send(to, Message::Gateway(ToGateway::BarrierPassed(BarrierPassed { id, at: at.map(CommandNumber) })))
 }
 
-fn issued(command: u64, result: &'static str, replayed: bool) -> Outcome {
-    Outcome::Issued { command: CommandNumber(command), result: Bytes::from_static(result.as_bytes()), replayed }
+/// A command was issued; `before` when the call had been asked before.
+fn issued(to: u64, key: &str, command: u64, result: &'static str, before: bool) -> Effect {
+    let outcome = Outcome::Issued { command: CommandNumber(command), result: Bytes::from_static(result.as_bytes()) };
+    stored(to, key, outcome, if before { Stored::Before } else { Stored::Now })
 }
 
 fn unchanged(at: u64, result: &'static str) -> Outcome {

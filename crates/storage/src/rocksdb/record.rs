@@ -5,13 +5,17 @@
 
 use bytes::Bytes;
 use protocol::{
-    Ballot, ClusterId, Command, CommandId, CommandNumber, Entry, Fingerprint, NodeId, StoredOutcome, Timestamp, Vote,
+    Ballot, ClusterId, Command, CommandId, CommandNumber, Entry, Fingerprint, NodeId, StoredOutcome, Timestamp,
+    Verdict, Vote,
 };
 
 use crate::Identity;
 
-/// The format that this version writes, and the only one so far.
+/// The format of all records but outcomes.
 pub(crate) const FORMAT: u8 = 1;
+
+/// The format of outcomes. In format 1 they have no verdict: only changes were stored.
+const OUTCOME_FORMAT: u8 = 2;
 
 pub(crate) fn ballot(ballot: Ballot) -> Vec<u8> {
     Writer::new().ballot(ballot).0
@@ -78,17 +82,31 @@ pub(crate) fn read_entry(bytes: &[u8]) -> Result<Entry, String> {
     Ok(Entry { value: Bytes::copy_from_slice(value), version })
 }
 
+/// What stands for each verdict in the record of an outcome.
+const CHANGED: u8 = 0;
+const UNCHANGED: u8 = 1;
+const REFUSED: u8 = 2;
+
 pub(crate) fn outcome(outcome: &StoredOutcome) -> Vec<u8> {
-    Writer::new().number(outcome.command.0).rest(&outcome.fingerprint.0).number(outcome.time.0).rest(&outcome.result).0
+    let fixed =
+        Writer(vec![OUTCOME_FORMAT]).number(outcome.command.0).rest(&outcome.fingerprint.0).number(outcome.time.0);
+    match &outcome.verdict {
+        Verdict::Changed(result) => fixed.rest(&[CHANGED]).rest(result).0,
+        Verdict::Unchanged(result) => fixed.rest(&[UNCHANGED]).rest(result).0,
+        Verdict::Refused { code, message } => fixed.rest(&[REFUSED]).text(code).rest(message.as_bytes()).0,
+    }
 }
 
 pub(crate) fn read_outcome(bytes: &[u8]) -> Result<StoredOutcome, String> {
-    let mut reader = Reader::new(bytes)?;
+    let (mut reader, has_verdict) = match bytes.split_first() {
+        Some((&OUTCOME_FORMAT, rest)) => (Reader(rest), true),
+        _ => (Reader::new(bytes)?, false),
+    };
     Ok(StoredOutcome {
         command: CommandNumber(reader.number()?),
         fingerprint: Fingerprint(reader.sixteen()?),
         time: Timestamp(reader.number()?),
-        result: Bytes::copy_from_slice(reader.0),
+        verdict: if has_verdict { reader.verdict()? } else { Verdict::Changed(Bytes::copy_from_slice(reader.0)) },
     })
 }
 
@@ -191,6 +209,19 @@ impl<'a> Reader<'a> {
         String::from_utf8(self.take(length)?.to_vec()).map_err(|_| "a name is not UTF-8".to_owned())
     }
 
+    fn verdict(&mut self) -> Result<Verdict, String> {
+        match self.take(1)? {
+            [CHANGED] => Ok(Verdict::Changed(Bytes::copy_from_slice(self.0))),
+            [UNCHANGED] => Ok(Verdict::Unchanged(Bytes::copy_from_slice(self.0))),
+            [REFUSED] => {
+                let code = self.text()?;
+                let message = String::from_utf8(self.0.to_vec()).map_err(|_| "a refusal is not UTF-8")?;
+                Ok(Verdict::Refused { code, message })
+            }
+            _ => Err("an outcome of a kind that this version does not know".to_owned()),
+        }
+    }
+
     fn end(self) -> Result<(), String> {
         if self.0.is_empty() { Ok(()) } else { Err(format!("{} bytes too many", self.0.len())) }
     }
@@ -212,15 +243,30 @@ mod tests {
         }
     }
 
+    fn stored(verdict: Verdict) -> StoredOutcome {
+        let (command, time) = (CommandNumber(9), Timestamp(77));
+        StoredOutcome { command, fingerprint: Fingerprint([5; 16]), verdict, time }
+    }
+
+    /// Catches outcomes of the first format that cannot be read any more.
+    #[test]
+    fn outcomes_of_format_1_are_read() {
+        let old = Writer::new().number(9).rest(&[5; 16]).number(77).rest(b"{}").0;
+        assert_eq!(read_outcome(&old), Ok(stored(Verdict::Changed(Bytes::from_static(b"{}")))));
+    }
+
     /// Catches fields that are swapped or lost on the way to disk.
     #[test]
     fn records_are_read_back_as_they_were() {
-        let stored = StoredOutcome {
-            command: CommandNumber(9),
-            fingerprint: Fingerprint([5; 16]),
-            result: Bytes::from_static(b"{}"),
-            time: Timestamp(77),
-        };
+        let verdicts = [
+            Verdict::Changed(Bytes::from_static(b"{}")),
+            Verdict::Unchanged(Bytes::new()),
+            Verdict::Refused { code: "not_enough".into(), message: "A has 1".into() },
+        ];
+        for verdict in verdicts {
+            let stored = stored(verdict);
+            assert_eq!(read_outcome(&outcome(&stored)), Ok(stored));
+        }
         let whose = Identity {
             cluster: ClusterId([1; 16]),
             cluster_name: "shop".into(),
@@ -232,7 +278,6 @@ mod tests {
         assert_eq!(read_command_id(&command_id(a_vote().command.id)), Ok(a_vote().command.id));
         assert_eq!(read_ballot(&ballot(a_vote().ballot)), Ok(a_vote().ballot));
         assert_eq!(read_counter(&counter(u64::MAX)), Ok(u64::MAX));
-        assert_eq!(read_outcome(&outcome(&stored)), Ok(stored));
         assert_eq!(read_identity(&identity(&whose)), Ok(whose));
         let empty = Entry { value: Bytes::new(), version: CommandNumber(8) };
         assert_eq!(read_entry(&entry(empty.version, b"")), Ok(empty));

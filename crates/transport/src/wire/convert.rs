@@ -321,6 +321,7 @@ impl From<&protocol::Call> for wire::Call {
             arguments: call.arguments.clone(),
             patience_seconds: call.patience.as_secs(),
             patience_nanos: call.patience.subsec_nanos(),
+            record: call.record,
         }
     }
 }
@@ -338,13 +339,25 @@ impl TryFrom<wire::Call> for protocol::Call {
             function: call.function,
             arguments: call.arguments,
             patience: Duration::new(call.patience_seconds, call.patience_nanos),
+            record: call.record,
         })
     }
 }
 
 impl From<&message::Executed> for wire::Executed {
     fn from(executed: &message::Executed) -> Self {
-        Self { request: executed.request.to_bytes(), outcome: Some((&executed.outcome).into()) }
+        let mut outcome = wire::Outcome::from(&executed.outcome);
+        let stored = if let wire::Outcome::Issued(issued) = &mut outcome {
+            issued.replayed = executed.stored == message::Stored::Before;
+            wire::Stored::No
+        } else {
+            match executed.stored {
+                message::Stored::No => wire::Stored::No,
+                message::Stored::Now => wire::Stored::Now,
+                message::Stored::Before => wire::Stored::Before,
+            }
+        };
+        Self { request: executed.request.to_bytes(), outcome: Some(outcome), stored: stored.into() }
     }
 }
 
@@ -353,15 +366,22 @@ impl TryFrom<wire::Executed> for message::Executed {
 
     fn try_from(executed: wire::Executed) -> Result<Self, WireError> {
         let outcome = executed.outcome.ok_or(WireError::Invalid("outcome: of a kind not known here"))?;
-        Ok(Self { request: request_id(&executed.request)?, outcome: outcome.into() })
+        let stored = match (&outcome, wire::Stored::try_from(executed.stored)) {
+            (wire::Outcome::Issued(issued), _) if issued.replayed => message::Stored::Before,
+            (wire::Outcome::Issued(_), _) | (_, Ok(wire::Stored::Now)) => message::Stored::Now,
+            (_, Ok(wire::Stored::Before)) => message::Stored::Before,
+            (_, Ok(wire::Stored::No)) => message::Stored::No,
+            (_, Err(_)) => return Err(WireError::Invalid("stored: of a kind not known here")),
+        };
+        Ok(Self { request: request_id(&executed.request)?, outcome: outcome.into(), stored })
     }
 }
 
 impl From<&protocol::Outcome> for wire::Outcome {
     fn from(outcome: &protocol::Outcome) -> Self {
         match outcome {
-            protocol::Outcome::Issued { command, result, replayed } => {
-                Self::Issued(wire::Issued { command: command.0, result: result.clone(), replayed: *replayed })
+            protocol::Outcome::Issued { command, result } => {
+                Self::Issued(wire::Issued { command: command.0, result: result.clone(), replayed: false })
             }
             protocol::Outcome::Unchanged { at, result } => {
                 Self::Unchanged(wire::Unchanged { at: at.0, result: result.clone() })
@@ -384,8 +404,8 @@ impl From<&protocol::Outcome> for wire::Outcome {
 impl From<wire::Outcome> for protocol::Outcome {
     fn from(outcome: wire::Outcome) -> Self {
         match outcome {
-            wire::Outcome::Issued(wire::Issued { command, result, replayed }) => {
-                Self::Issued { command: CommandNumber(command), result, replayed }
+            wire::Outcome::Issued(wire::Issued { command, result, .. }) => {
+                Self::Issued { command: CommandNumber(command), result }
             }
             wire::Outcome::Unchanged(wire::Unchanged { at, result }) => {
                 Self::Unchanged { at: CommandNumber(at), result }

@@ -6,7 +6,7 @@ use proptest::option;
 use proptest::prelude::*;
 use protocol::message::{
     BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, Heartbeat, MyNextBal, NextBallot, ReadBarrier,
-    Success, Voted,
+    Stored, Success, Voted,
 };
 use protocol::{Ballot, Call, Command, CommandId, CommandNumber, Fingerprint, NodeId, Outcome, RequestId, Run, Vote};
 
@@ -96,25 +96,26 @@ fn call() -> BoxedStrategy<Call> {
         Just(Duration::MAX),
         any::<u32>().prop_map(|nanos| Duration::new(3, nanos / 5))
     ];
-    (request(), any::<[u8; 16]>(), ".{0,20}", body(), patience)
-        .prop_map(|(request, fingerprint, function, arguments, patience)| Call {
+    (request(), any::<[u8; 16]>(), ".{0,20}", body(), patience, any::<bool>())
+        .prop_map(|(request, fingerprint, function, arguments, patience, record)| Call {
             request,
             fingerprint: Fingerprint(fingerprint),
             function,
             arguments,
             patience,
+            record,
         })
         .boxed()
+}
+
+fn stored() -> BoxedStrategy<Stored> {
+    prop_oneof![Just(Stored::No), Just(Stored::Now), Just(Stored::Before)].boxed()
 }
 
 fn outcome() -> BoxedStrategy<Outcome> {
     let message = || ".{0,20}";
     prop_oneof![
-        (any_number(), body(), any::<bool>()).prop_map(|(command, result, replayed)| Outcome::Issued {
-            command,
-            result,
-            replayed
-        }),
+        (any_number(), body()).prop_map(|(command, result)| Outcome::Issued { command, result }),
         (any_number(), body()).prop_map(|(at, result)| Outcome::Unchanged { at, result }),
         (any_number(), message(), message()).prop_map(|(at, code, message)| Outcome::Refused { at, code, message }),
         message().prop_map(|message| Outcome::InvalidArguments { message }),
@@ -179,7 +180,11 @@ fn message() -> BoxedStrategy<Message> {
         (commands(), command_id()).prop_map(|(commands, issued)| ToLearner::Commands(Commands { commands, issued })),
     ];
     let to_gateway = prop_oneof![
-        (request(), outcome()).prop_map(|(request, outcome)| ToGateway::Executed(Executed { request, outcome })),
+        (request(), outcome(), stored()).prop_map(|(request, outcome, stored)| {
+            let issued = matches!(outcome, Outcome::Issued { .. });
+            let stored = if issued && stored == Stored::No { Stored::Now } else { stored };
+            ToGateway::Executed(Executed { request, outcome, stored })
+        }),
         (any::<u64>(), option::of(any_number()))
             .prop_map(|(id, at)| ToGateway::BarrierPassed(BarrierPassed { id, at })),
     ];
@@ -284,7 +289,7 @@ fn values_that_no_node_sends_are_refused() {
         call(b"ck", 15, 0),
         call(b"ck", 16, 1_000_000_000),
         Kind::BallotInfo(super::BallotInfo::default()),
-        Kind::Executed(super::Executed { request: Bytes::from_static(b"ck"), outcome: None }),
+        Kind::Executed(super::Executed { request: Bytes::from_static(b"ck"), outcome: None, stored: 0 }),
         says_http(301),
     ];
     let read = |kind: Kind| decode(Envelope { kind: Some(kind) }.encode_to_vec().into());

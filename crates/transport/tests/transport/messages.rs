@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::message::{
     BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, Heartbeat, MyNextBal, NextBallot, ReadBarrier,
-    Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
+    Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
 };
 use protocol::{
     Ballot, Call, Command, CommandId, CommandNumber, Fingerprint, Message, NodeId, Outcome, RequestId, Run, Vote,
@@ -22,7 +22,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
     let (at, result) = (CommandNumber(12), Bytes::from_static(b"{\"stock\":5}"));
     let message = "a sentence".to_owned();
     vec![
-        ("issued", Outcome::Issued { command: at, result: result.clone(), replayed: true }),
+        ("issued", Outcome::Issued { command: at, result: result.clone() }),
         ("unchanged", Outcome::Unchanged { at, result }),
         ("refused", Outcome::Refused { at, code: "insufficient_stock".into(), message: message.clone() }),
         ("invalid_arguments", Outcome::InvalidArguments { message: message.clone() }),
@@ -66,6 +66,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         function: "inventory.outbound".into(),
         arguments: Bytes::from_static(b"{\"quantity\":3}"),
         patience: Duration::from_millis(1_500),
+        record: false,
     };
     let acceptor = |message| Message::Acceptor(message);
     let leader = |message| Message::Leader(message);
@@ -94,7 +95,8 @@ pub(crate) fn all() -> Vec<(String, Message)> {
     .map(|(name, message)| (name.to_owned(), message))
     .collect::<Vec<_>>();
     all.extend(outcomes().into_iter().map(|(name, outcome)| {
-        let executed = Executed { request: RequestId::Gateway(0xfeed), outcome };
+        let stored = if name == "issued" { Stored::Before } else { Stored::No };
+        let executed = Executed { request: RequestId::Gateway(0xfeed), outcome, stored };
         (format!("executed_{name}"), gateway(ToGateway::Executed(executed)))
     }));
     all

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::http::Method;
 use bytes::Bytes;
-use protocol::{CommandNumber, Fingerprint, Outcome, RequestId, StoredOutcome, Timestamp};
+use protocol::{CommandNumber, Fingerprint, Outcome, RequestId, StoredOutcome, Timestamp, Verdict};
 use serde_json::json;
 
 use super::world::{World, not_executed};
@@ -20,11 +20,7 @@ fn no_outcome() -> (u16, String, String) {
 const INBOUND: &str = "/v1/functions/inventory.inbound";
 
 fn issued(command: u64) -> Outcome {
-    Outcome::Issued {
-        command: CommandNumber(command),
-        result: Bytes::from_static(b"{\"stock\": 500}"),
-        replayed: false,
-    }
+    Outcome::Issued { command: CommandNumber(command), result: Bytes::from_static(b"{\"stock\": 500}") }
 }
 
 fn refused(code: &str) -> Outcome {
@@ -152,13 +148,11 @@ async fn a_stopping_node_takes_no_calls() {
 /// spellings of one body, and a replay that is not marked.
 #[actix_web::test]
 async fn an_idempotency_key_names_the_call() {
-    let world = World::new(|_| {
-        Some(Outcome::Issued { command: CommandNumber(5), result: Bytes::from_static(b"{}"), replayed: true })
-    });
-    for body in ["{\"a\":1,\"b\":2}", "{ \"b\": 2, \"a\": 1 }", "{\"a\":1,\"b\":3}"] {
+    let world = World::new(|_| Some(issued(5)));
+    for (index, body) in ["{\"a\":1,\"b\":2}", "{ \"b\": 2, \"a\": 1 }", "{\"a\":1,\"b\":3}"].into_iter().enumerate() {
         let request = actix_web::test::TestRequest::post().uri(INBOUND).insert_header(("Idempotency-Key", "key-1"));
         let reply = world.ask(request.set_payload(body)).await;
-        assert_eq!(reply.header("idempotent-replayed"), Some("true"));
+        assert_eq!(reply.header("idempotent-replayed"), (index > 0).then_some("true"));
         assert_eq!(reply.header("quorate-command"), Some("5"));
     }
     let calls = world.calls();
@@ -219,16 +213,24 @@ async fn a_stored_outcome_can_be_asked_for() {
     let stored = StoredOutcome {
         command: CommandNumber(17),
         fingerprint: Fingerprint::default(),
-        result: Bytes::from_static(b"{\"stock\":500}"),
+        verdict: Verdict::Changed(Bytes::from_static(b"{\"stock\":500}")),
         time: Timestamp(1),
     };
-    world.change(|node| drop(node.outcomes.insert(RequestId::caller("a/b%").expect("a key"), stored)));
+    let verdict = Verdict::Refused { code: "insufficient_stock".into(), message: "there is too little".into() };
+    let refused = StoredOutcome { verdict, ..stored.clone() };
+    world.change(|node| {
+        node.outcomes.insert(RequestId::caller("a/b%").expect("a key"), stored);
+        node.outcomes.insert(RequestId::caller("refused").expect("a key"), refused);
+    });
     for uri in ["/v1/calls/a%2Fb%25", "/v1/calls/a/b%25"] {
         let reply = world.get(uri).await;
         assert_eq!(reply.text(), "{\"command\":17,\"result\":{\"stock\":500}}");
         assert_eq!(reply.header("idempotent-replayed"), Some("true"));
         assert_eq!(reply.header("quorate-command"), Some("41"), "a read says what state it shows");
     }
+    let reply = world.get("/v1/calls/refused").await;
+    assert_eq!(reply.problem(), not_executed(422, "insufficient_stock"), "what the call itself was told");
+    assert_eq!(reply.header("idempotent-replayed"), Some("true"));
     // Another gateway may have it under way, and what was forgotten may have been executed.
     assert_eq!(world.get("/v1/calls/other").await.problem(), (404, "unknown_call".into(), "unknown".into()));
     assert_eq!(world.get("/v1/calls/a%20b").await.problem(), not_executed(400, "invalid_idempotency_key"));
@@ -240,9 +242,10 @@ async fn each_call_of_a_batch_stands_alone() {
     let world = World::new(|call| match call.function.as_str() {
         "refuses" => Some(refused("insufficient_stock")),
         "silent" => None,
-        "replays" => Some(Outcome::Issued { command: CommandNumber(3), result: Bytes::new(), replayed: true }),
+        "replays" => Some(Outcome::Issued { command: CommandNumber(3), result: Bytes::new() }),
         _ => Some(issued(call.arguments.len() as u64)),
     });
+    world.post("/v1/calls", r#"[{"function":"replays","arguments":{},"idempotency_key":"r"}]"#).await;
     let reply = world
         .post(
             "/v1/calls",
@@ -266,8 +269,8 @@ async fn each_call_of_a_batch_stands_alone() {
     assert_eq!(outcomes.as_array().map(Vec::len), Some(6));
     assert_eq!(reply.header("quorate-command"), Some("8"));
     let functions: Vec<_> = world.calls().into_iter().map(|call| call.function).collect();
-    assert_eq!(functions, ["f", "refuses", "silent", "replays", "g"]);
-    assert_eq!(world.calls()[0].arguments, "{\"a\": 1}", "arguments are passed on as they came");
+    assert_eq!(functions, ["replays", "f", "refuses", "silent", "replays", "g"]);
+    assert_eq!(world.calls()[1].arguments, "{\"a\": 1}", "arguments are passed on as they came");
 }
 
 /// Catches a batch that is executed in part although it is malformed, or has no bound.

@@ -10,7 +10,7 @@ use super::world::{World, not_executed};
 const CALL: &str = "/v1/functions/f";
 
 fn world() -> World {
-    World::new(|_| Some(Outcome::Issued { command: CommandNumber(1), result: Bytes::new(), replayed: false }))
+    World::new(|_| Some(Outcome::Issued { command: CommandNumber(1), result: Bytes::new() }))
 }
 
 /// Catches a body that is passed on though it is not JSON, or that overflows the stack.

@@ -6,7 +6,7 @@ use actix_web::http::{Method, header};
 use bytes::Bytes;
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Fingerprint, Forget, Key, NodeId, RequestId,
-    Timestamp,
+    Timestamp, Verdict,
 };
 use serde_json::json;
 
@@ -191,7 +191,7 @@ fn command(number: u64, request: RequestId) -> Command {
         request,
         fingerprint: Fingerprint::default(),
         function: "kv.put".into(),
-        result: Bytes::from_static(b"{}"),
+        verdict: Verdict::Changed(Bytes::from_static(b"{}")),
         effects: vec![
             Effect::Put { key: Key::new("k").expect("a key"), value: Bytes::from_static(b"{\"a\":1}") },
             Effect::Put { key: Key::new("l").expect("a key"), value: Bytes::from_static(b"\xff") },

@@ -25,9 +25,7 @@ struct Served {
 impl Served {
     fn start() -> Self {
         let result = Bytes::from_static(b"{}");
-        let world = World::new(move |_| {
-            Some(Outcome::Issued { command: CommandNumber(17), result: result.clone(), replayed: false })
-        });
+        let world = World::new(move |_| Some(Outcome::Issued { command: CommandNumber(17), result: result.clone() }));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let prometheus = PrometheusBuilder::new().build_recorder().handle();

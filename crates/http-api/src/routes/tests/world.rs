@@ -13,7 +13,7 @@ use actix_web::{test, web};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use protocol::message::{BarrierPassed, Executed, ToGateway, ToLeader};
+use protocol::message::{BarrierPassed, Executed, Stored, ToGateway, ToLeader};
 use protocol::{
     Call, Command, CommandNumber, Entry, Key, Message, NodeId, Now, Outcome, RequestId, StateError, StateView,
     StoredOutcome, Tick, Timestamp,
@@ -201,8 +201,21 @@ impl FakeBackend {
             Message::Leader(ToLeader::ExecuteFunction(call)) => {
                 let outcome = script(&call);
                 let request = call.request.clone();
+                let stored = match outcome {
+                    Some(Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. })
+                        if call.record =>
+                    {
+                        if node.calls.iter().any(|earlier| earlier.request == request) {
+                            Stored::Before
+                        } else {
+                            Stored::Now
+                        }
+                    }
+                    Some(Outcome::Issued { .. }) => Stored::Now,
+                    _ => Stored::No,
+                };
                 node.calls.push(call);
-                Some(ToGateway::Executed(Executed { request, outcome: outcome? }))
+                Some(ToGateway::Executed(Executed { request, outcome: outcome?, stored }))
             }
             Message::Leader(ToLeader::ReadBarrier(asked)) => {
                 let at = Some(CommandNumber(node.barrier?));

@@ -18,8 +18,9 @@ fn each_function_sees_the_commands_before_it() {
     for name in ["a", "b", "c"] {
         bench.call(name, "kv.increment", json!({"key": "n"}));
     }
-    let results: Vec<Bytes> = proposed(&bench.end_turn()).iter().map(|command| body(command).result).collect();
-    assert_eq!(results, [r#"{"value":1}"#, r#"{"value":2}"#, r#"{"value":3}"#]);
+    let verdicts: Vec<Verdict> = proposed(&bench.end_turn()).iter().map(|command| body(command).verdict).collect();
+    let expected = [r#"{"value":1}"#, r#"{"value":2}"#, r#"{"value":3}"#];
+    assert_eq!(verdicts, expected.map(|result| Verdict::Changed(result.into())));
 }
 
 /// A1j, A1k, S-08: catches functions that change M(p) before their commands are issued, and a
@@ -46,10 +47,10 @@ fn a_repetition_attaches_to_the_proposed_command() {
         assert_eq!(bench.say(gateway, execute(&put("k", 1))), []);
     }
     assert_eq!(proposed(&bench.end_turn()).len(), 1);
-    let expected = [executed(2, "k", issued(1, "{}", false)), executed(3, "k", issued(1, "{}", true))];
+    let expected = [issued(2, "k", 1, "{}", false), issued(3, "k", 1, "{}", true)];
     assert_eq!(replies(bench.ack_all()), expected);
     // Issued, and not applied here yet.
-    assert_eq!(bench.say(3, execute(&put("k", 1))), [executed(3, "k", issued(1, "{}", true))]);
+    assert_eq!(bench.say(3, execute(&put("k", 1))), [issued(3, "k", 1, "{}", true)]);
 }
 
 /// S-23: catches a repetition at a later leader that runs again: the outcome is in the history,
@@ -67,10 +68,10 @@ fn a_repetition_finds_its_outcome_at_the_next_leader() {
     bench.campaign();
     bench.promise(1, commands[0].id, Vec::new());
     bench.promise(2, commands[0].id, vec![vote_for(foreign(1), &commands[1])]);
-    assert_eq!(bench.say(2, execute(&put("applied", 1))), [executed(2, "applied", issued(1, "{}", true))]);
+    assert_eq!(bench.say(2, execute(&put("applied", 1))), [issued(2, "applied", 1, "{}", true)]);
     assert_eq!(bench.say(2, execute(&put("history", 1))), []);
     assert_eq!(proposed(&bench.end_turn()), [], "nothing new");
-    assert_eq!(replies(bench.ack_all()), [executed(2, "history", issued(2, "{}", true))]);
+    assert_eq!(replies(bench.ack_all()), [issued(2, "history", 2, "{}", true)]);
 }
 
 /// S-23: the same request id with other content. Catches the first answer being given to it, and
@@ -86,7 +87,7 @@ fn a_request_id_is_for_one_request() {
     assert_eq!(bench.say(2, execute(&put("k", 2))), [], "command 1 is not issued yet");
     bench.end_turn();
     let answers = replies(bench.ack_all());
-    assert_eq!(answers, [executed(2, "k", issued(1, "{}", false)), executed(2, "k", Outcome::RequestReused)]);
+    assert_eq!(answers, [issued(2, "k", 1, "{}", false), executed(2, "k", Outcome::RequestReused)]);
     bench.learn(&commands);
     assert_eq!(bench.say(2, execute(&put("k", 2))), [], "applied");
     bench.end_turn();
@@ -104,7 +105,7 @@ fn a_repetition_does_not_attach_to_another_call() {
     let fingerprint = put("k", 1).fingerprint;
     commands[0].body = CommandBody { request: request("k"), fingerprint, ..body(&commands[0]) }.encode();
     bench.machine.apply(&commands).expect("memory");
-    assert_eq!(bench.say(3, execute(&put("k", 1))), [executed(3, "k", issued(1, "{}", true))]);
+    assert_eq!(bench.say(3, execute(&put("k", 1))), [issued(3, "k", 1, "{}", true)]);
     let ended = replies(bench.feed(Input::Learned(commands[0].id)));
     assert_eq!(ended, [executed(2, "put-a-1", Outcome::LeadershipLost)]);
 }
@@ -134,7 +135,7 @@ fn calls_wait_for_room_in_order_and_within_a_bound() {
     }
     assert_eq!(order, [request("k1"), request("k2"), request("k3")]);
     let last = bench.say(3, execute(&put("k3", 3)));
-    assert_eq!(last, [executed(3, "k3", issued(3, "{}", true))]);
+    assert_eq!(last, [issued(3, "k3", 3, "{}", true)]);
     assert_eq!(bench.leader.load().kept_calls, 0);
 }
 

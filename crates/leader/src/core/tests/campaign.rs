@@ -166,7 +166,7 @@ fn leads_only_after_all_known_to_be_issued_is_applied() {
     assert_eq!(call, []);
     let sixth = proposed(&bench.end_turn());
     assert_eq!((sixth[0].id, sixth[0].precedent), (id(ballot(2), 6), commands[4].id));
-    assert_eq!(body(&sixth[0]).result, r#"{"value":6}"#, "the function saw all five");
+    assert_eq!(body(&sixth[0]).verdict, Verdict::Changed(r#"{"value":6}"#.into()), "the function saw all five");
 }
 
 /// A1f, A1g, A1t, S-07: catches new commands that do not wait for the initial history, a history
@@ -186,10 +186,10 @@ fn the_history_is_proposed_again_before_new_calls() {
     let run = proposed(&effects);
     assert_eq!(run[..2], commands[1..], "unchanged, ids and all, and without what is issued");
     assert_eq!((run[2].id, run[2].precedent), (id(ballot(2), 4), commands[2].id));
-    assert_eq!(body(&run[2]).result, r#"{"value":4}"#);
+    assert_eq!(body(&run[2]).verdict, Verdict::Changed(r#"{"value":4}"#.into()));
     // Issued in this ballot, with the reply to the call that came while preparing.
     let replies = replies(bench.ack_all());
-    assert_eq!(replies, [executed(2, "k", issued(4, r#"{"value":4}"#, false))]);
+    assert_eq!(replies, [issued(2, "k", 4, r#"{"value":4}"#, false)]);
     let announced = bench.end_turn();
     assert!(announced.contains(&success(1, ballot(2), run[2].id, &run)), "{announced:?}");
 }
@@ -324,7 +324,7 @@ fn requests_wait_for_the_lead_within_a_bound() {
     bench.campaign();
     let effects = bench.lead();
     assert_eq!(proposed(&effects).len(), 1, "the call that was kept over three attempts");
-    assert_eq!(replies(bench.ack_all()), [executed(2, "k", issued(1, "{}", false)), passed(3, 2, Some(0))]);
+    assert_eq!(replies(bench.ack_all()), [issued(2, "k", 1, "{}", false), passed(3, 2, Some(0))]);
     assert_eq!(bench.feed(Input::Campaign { above: foreign(9) }), [Effect::Ignored(IgnoreReason::NothingToDo)]);
 }
 

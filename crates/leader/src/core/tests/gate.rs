@@ -19,7 +19,7 @@ fn an_unchanged_result_waits_for_a_later_round() {
     bench.put("a", 2);
     assert_eq!(bench.call("k", "kv.delete", json!({"key": "none"})), []);
     assert_eq!(bench.vote(2, Some(id(ballot(1), 2)), 2).len(), 0);
-    assert_eq!(bench.vote(3, Some(id(ballot(1), 2)), 2), [executed(2, "put-a-2", issued(2, "{}", false))]);
+    assert_eq!(bench.vote(3, Some(id(ballot(1), 2)), 2), [issued(2, "put-a-2", 2, "{}", false)]);
     let round = BeginBallot { ballot: ballot(1), commands: Vec::new(), round: 3 };
     let expected = to_acceptors(&ToAcceptor::BeginBallot(round));
     assert_eq!(begun(&bench.end_turn()), begun(&expected), "an empty run asks whether the promise stands");
@@ -46,11 +46,8 @@ fn an_unchanged_result_waits_for_what_it_saw() {
         code: "insufficient_stock".into(),
         message: "A has 0, and 1 are wanted".into(),
     };
-    let expected = [
-        executed(2, "put-a-1", issued(1, "{}", false)),
-        executed(2, "k", unchanged(1, r#""1""#)),
-        executed(2, "l", refused),
-    ];
+    let expected =
+        [issued(2, "put-a-1", 1, "{}", false), executed(2, "k", unchanged(1, r#""1""#)), executed(2, "l", refused)];
     assert_eq!(bench.vote(3, Some(id(ballot(1), 1)), 2), expected);
 }
 
@@ -65,7 +62,7 @@ fn the_gate_opens_when_the_learner_knows() {
     bench.end_turn();
     bench.vote(1, None, 2);
     assert_eq!(bench.vote(2, None, 2), []);
-    let expected = [executed(2, "put-a-1", issued(1, "{}", false)), executed(2, "k", unchanged(1, r#""1""#))];
+    let expected = [issued(2, "put-a-1", 1, "{}", false), executed(2, "k", unchanged(1, r#""1""#))];
     assert_eq!(bench.learn(&commands), expected);
 }
 
@@ -120,7 +117,7 @@ fn where_learners_count_a_barrier_is_at_what_is_proposed() {
     assert_eq!(bench.vote(2, None, 2), []);
     bench.vote(1, Some(id(ballot(1), 1)), 2);
     let answers = bench.vote(2, Some(id(ballot(1), 1)), 2);
-    assert_eq!(answers, [executed(2, "put-a-1", issued(1, "{}", false)), passed(2, 5, Some(1))]);
+    assert_eq!(answers, [issued(2, "put-a-1", 1, "{}", false), passed(2, 5, Some(1))]);
 }
 
 /// S-20, A12: catches a round that is lost and never asked again, with reads waiting for ever.
@@ -150,7 +147,7 @@ fn an_old_answer_takes_nothing_back() {
     bench.end_turn();
     bench.vote(1, Some(id(ballot(1), 1)), 2);
     bench.vote(1, Some(id(ballot(1), 1)), 1);
-    let expected = [executed(2, "put-a-1", issued(1, "{}", false)), passed(2, 5, Some(0))];
+    let expected = [issued(2, "put-a-1", 1, "{}", false), passed(2, 5, Some(0))];
     assert_eq!(bench.vote(3, Some(id(ballot(1), 1)), 2), expected);
 }
 

@@ -12,7 +12,7 @@ fn five(bench: &mut Bench) -> Vec<Command> {
 }
 
 fn answers(numbers: std::ops::RangeInclusive<u64>) -> Vec<Effect> {
-    numbers.map(|number| executed(2, &format!("k{number}"), issued(number, "{}", false))).collect()
+    numbers.map(|number| issued(2, &format!("k{number}"), number, "{}", false)).collect()
 }
 
 /// A2, S-04, S-08: catches a reply or a `Success` before a majority set voted, a body sent to
@@ -103,7 +103,7 @@ fn majority_sets_are_those_of_the_configuration() {
     bench.put("a", 1);
     bench.ack(2);
     assert_eq!(bench.ack(3), []);
-    assert_eq!(replies(bench.ack(1)), [executed(2, "put-a-1", issued(1, "{}", false))]);
+    assert_eq!(replies(bench.ack(1)), [issued(2, "put-a-1", 1, "{}", false)]);
 }
 
 /// A4: the learner of this node may know of an issue before its leader has the votes. Catches a

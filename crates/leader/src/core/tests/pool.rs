@@ -45,10 +45,7 @@ fn what_a_job_decides_is_proposed_when_it_returns() {
     let expected = vec![StateEffect::Put { key: key("b"), value: Bytes::from_static(b"1") }];
     assert_eq!((body(&run[0]).effects, body(&run[0]).time, run[0].number()), (expected, Timestamp(6_000), number(3)));
     let answers = replies(bench.ack_all());
-    assert_eq!(
-        answers[2..],
-        [executed(2, "k", issued(3, r#""1""#, false)), executed(3, "k", issued(3, r#""1""#, true))]
-    );
+    assert_eq!(answers[2..], [issued(2, "k", 3, r#""1""#, false), issued(3, "k", 3, r#""1""#, true)]);
 }
 
 /// S-10: what it read was written meanwhile. Catches a decision on an old state, a second run
@@ -67,7 +64,7 @@ fn a_job_whose_reads_changed_runs_again() {
     assert_eq!(bench.done(&job, stale), [Effect::Ignored(IgnoreReason::LateExecution)], "the first run is over");
     let execution = bench.run(&second);
     bench.done(&second, execution);
-    assert_eq!(body(&proposed(&bench.end_turn())[0]).result, r#""1""#);
+    assert_eq!(body(&proposed(&bench.end_turn())[0]).verdict, Verdict::Changed(r#""1""#.into()));
 }
 
 /// S-10: catches a job that runs for ever when its reads change each time.
@@ -130,7 +127,7 @@ fn a_refused_job_waits() {
     let job = jobs(&bench.put("q/1", 1)).remove(0);
     let execution = bench.run(&job);
     bench.done(&job, execution);
-    assert_eq!(body(&proposed(&bench.end_turn())[0]).result, r#""q/1""#);
+    assert_eq!(body(&proposed(&bench.end_turn())[0]).verdict, Verdict::Changed(r#""q/1""#.into()));
 }
 
 /// Catches an execution of an earlier lead that is taken for one of this lead.

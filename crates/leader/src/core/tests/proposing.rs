@@ -29,7 +29,7 @@ fn a_call_becomes_a_command() {
         request: request("k"),
         fingerprint: call.fingerprint,
         function: "inventory.inbound".into(),
-        result: Bytes::from_static(br#"{"stock":5}"#),
+        verdict: Verdict::Changed(Bytes::from_static(br#"{"stock":5}"#)),
         effects: vec![StateEffect::Put { key: key("inventory/goods/A"), value: Bytes::from_static(b"5") }],
         forget: Forget { callers: Timestamp(10_000_000 - 3_600_000), gateways: Timestamp(10_000_000 - 60_000) },
     };

@@ -9,8 +9,8 @@ use super::super::leader_state::LeaderState;
 use super::*;
 
 fn outcome(number: u64) -> protocol::StoredOutcome {
-    let (fingerprint, result) = (Fingerprint([0; 16]), Bytes::new());
-    protocol::StoredOutcome { command: CommandNumber(number), fingerprint, result, time: Timestamp(number) }
+    let (fingerprint, verdict) = (Fingerprint([0; 16]), Verdict::Changed(Bytes::new()));
+    protocol::StoredOutcome { command: CommandNumber(number), fingerprint, verdict, time: Timestamp(number) }
 }
 
 fn small_key() -> impl Strategy<Value = String> {
@@ -63,7 +63,7 @@ proptest! {
             if index < applied {
                 let body = CommandBody {
                     time: Timestamp(number), request, fingerprint: Fingerprint([0; 16]), function: "f".into(),
-                    result: Bytes::new(), effects, forget: Forget::default(),
+                    verdict: Verdict::Changed(Bytes::new()), effects, forget: Forget::default(),
                 };
                 let command = Command { id: id(ballot(1), number), precedent, body: body.encode() };
                 precedent = command.id;

@@ -48,7 +48,7 @@ fn a_write_of_what_it_read_wakes_a_waiting_call() {
     assert_eq!(requests(&run), [request("other"), request("little"), request("k"), request("l")]);
     let answers = replies(bench.ack_all());
     let result = r#"{"stock":0}"#;
-    assert_eq!(answers[3..], [executed(2, "l", issued(4, result, false)), executed(3, "l", issued(4, result, true))]);
+    assert_eq!(answers[3..], [issued(2, "l", 4, result, false), issued(3, "l", 4, result, true)]);
 }
 
 /// Catches a call that waits on a range and is not woken by a new key in it, or by one outside.
@@ -64,7 +64,7 @@ fn a_write_into_a_range_wakes_a_waiting_call() {
     assert_eq!(bench.leader.load().kept_calls, 0);
     bench.end_turn();
     let answers = replies(bench.ack_all());
-    assert_eq!(answers.last(), Some(&executed(2, "pop", issued(4, r#""q/7""#, false))));
+    assert_eq!(answers.last(), Some(&issued(2, "pop", 4, r#""q/7""#, false)));
     assert_nothing_left(&bench);
 }
 
@@ -128,9 +128,65 @@ fn patience_ends_with_the_last_refusal() {
     assert_eq!(bench.leader.load().kept_calls, 1);
     assert_eq!(replies(bench.wait(Duration::from_millis(1))), [], "gated");
     let answers: Vec<Effect> = replies(bench.ack_all());
-    assert_eq!(answers, [executed(2, "l", refused(1, 3, 5))]);
+    assert_eq!(answers, [executed(2, "l", refused(2, 3, 5))]);
     inbound(&mut bench, "much", "A", 50);
     assert_eq!(requests(&bench.end_turn()), [request("much")], "nobody waits any more");
+}
+
+/// A last try at the end of the patience: catches a refusal about a state that is no longer that of
+/// the number it names, while a woken call found no room.
+#[test]
+fn a_woken_call_without_room_is_tried_when_its_patience_ends() {
+    let mut bench = Bench::with(|config| config.window = 1);
+    bench.lead();
+    bench.say(2, execute(outbound("l", 5)));
+    inbound(&mut bench, "in", "A", 5);
+    bench.wait(Duration::from_secs(10));
+    bench.ack_all();
+    bench.end_turn();
+    assert_eq!(replies(bench.ack_all()), [issued(2, "l", 2, r#"{"stock":0}"#, false)]);
+}
+
+/// ADR 0017: catches a refusal of a call with other copies that leaves the number free to be taken
+/// by one of them, that is told before it is issued, or that is decided anew for the next copy.
+#[test]
+fn a_refusal_is_recorded_for_all_copies_of_the_call() {
+    let mut bench = Bench::new();
+    bench.lead();
+    let copy = || Call { record: true, patience: Duration::ZERO, ..outbound("l", 5) };
+    assert_eq!(bench.say(2, execute(copy())), []);
+    let run = proposed(&bench.end_turn());
+    let message = "A has 0, and 5 are wanted".to_owned();
+    let verdict = Verdict::Refused { code: "insufficient_stock".into(), message };
+    assert_eq!((&body(&run[0]).verdict, body(&run[0]).effects.len()), (&verdict, 0));
+    assert_eq!(replies(bench.ack_all()), [stored(2, "l", refused(1, 0, 5), Stored::Now)]);
+    inbound(&mut bench, "in", "A", 5);
+    bench.end_turn();
+    bench.ack_all();
+    assert_eq!(bench.say(3, execute(copy())), [stored(3, "l", refused(1, 0, 5), Stored::Before)]);
+    let other = Call { fingerprint: Fingerprint([9; 16]), ..copy() };
+    assert!(matches!(bench.say(3, execute(other))[..], []), "gated");
+    bench.end_turn();
+    assert_eq!(replies(bench.ack_all()), [executed(3, "l", Outcome::RequestReused)]);
+}
+
+/// ADR 0017: catches a first copy that waits and whose refusal is not recorded, although a second
+/// one has joined it, and a result without a change that is told as one.
+#[test]
+fn a_copy_that_joins_a_waiting_call_makes_its_refusal_recorded() {
+    let mut bench = Bench::new();
+    bench.lead();
+    bench.say(2, execute(outbound("l", 5)));
+    bench.say(3, execute(Call { record: true, ..outbound("l", 5) }));
+    bench.wait(Duration::from_secs(10));
+    bench.end_turn();
+    let expected = [stored(2, "l", refused(1, 0, 5), Stored::Now), stored(3, "l", refused(1, 0, 5), Stored::Before)];
+    assert_eq!(replies(bench.ack_all()), expected);
+    let absent = call("d", "kv.delete", json!({"key": "absent"}));
+    bench.say(2, execute(Call { record: true, ..absent }));
+    bench.end_turn();
+    let unchanged = Outcome::Unchanged { at: number(2), result: Bytes::from_static(br#"{"deleted":false}"#) };
+    assert_eq!(replies(bench.ack_all()), [stored(2, "d", unchanged, Stored::Now)]);
 }
 
 /// Without patience there is no waiting, and a refusal that cannot pass is no reason for any.
