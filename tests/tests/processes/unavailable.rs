@@ -5,8 +5,12 @@ use serde_json::json;
 
 /// The one error that leaves the outcome open.
 fn assert_no_outcome(reply: &Reply) {
+    assert_unknown(reply, 504, "no_outcome");
+}
+
+fn assert_unknown(reply: &Reply, status: u16, code: &str) {
     let problem = reply.json();
-    assert_eq!((reply.status, &problem["code"]), (504, &json!("no_outcome")), "{problem}");
+    assert_eq!((reply.status, &problem["code"]), (status, &json!(code)), "{problem}");
     assert_eq!(problem["outcome"], "unknown", "{problem}");
     assert!(!reply.header("Retry-After").is_empty(), "{reply:?}");
 }
@@ -36,9 +40,11 @@ async fn without_a_majority_nothing_is_claimed() {
     if early.status == 504 {
         assert_no_outcome(&early);
     } else {
-        early.assert_problem(503, "no_leader");
+        assert_unknown(&early, 503, "no_leader");
     }
-    late.assert_problem(503, "no_leader");
+    assert_unknown(&late, 503, "no_leader");
+    let unkeyed = cluster.client().post(cluster.url(leader, "/v1/functions/kv.put")).header("Prefer", "wait=1");
+    send(unkeyed.json(&put(2))).await.expect("a living node answers").assert_problem(503, "no_leader");
     let read = cluster.client().get(cluster.url(leader, "/v1/state/k")).header("Prefer", "wait=1");
     send(read).await.expect("a living node answers").assert_problem(503, "no_leader");
     let local = cluster.get(leader, "/v1/state/k?consistency=local").await;
