@@ -19,6 +19,7 @@
 mod checks;
 mod event;
 mod node;
+mod picture;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,11 +30,13 @@ use protocol::{
     Ballot, Call, CommandId, CommandNumber, Fingerprint, LearnFrom, Message, NodeId, Now, Outcome, RequestId, Tick,
     Timestamp,
 };
+use simulator::fact::Stop;
 use storage::{LogRecord, LogStore, StateStore};
 
 pub use checks::Checks;
 pub use event::{Device, Envelope, Event, Said};
 pub use node::{Local, Node, Roles, stock_in};
+pub use picture::picture;
 
 /// The devices of the patent's FIG. 8.
 pub const P: NodeId = NodeId(1);
@@ -179,6 +182,11 @@ impl World {
         self.watch = Some(Box::new(watch));
     }
 
+    /// Says where the test is in its story, for its picture.
+    pub fn remark(&mut self, text: &'static str) {
+        self.events.push(Event::Remark(text));
+    }
+
     // --- what the test makes happen ---
 
     /// A node asks for promises, in a ballot above all that it has heard of.
@@ -229,7 +237,9 @@ impl World {
     /// Any message: what a test forges.
     pub fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
         self.events.push(Event::Sent { from, to, message: message.clone() });
-        if !self.blocked.contains(&(from, to)) {
+        if self.blocked.contains(&(from, to)) {
+            self.events.push(Event::Lost { from, to, message });
+        } else {
             self.undelivered.push(Envelope { from, to, message });
         }
     }
@@ -274,9 +284,13 @@ impl World {
 
     /// Loses the matching messages that are undelivered now. Says how many.
     pub fn drop_if(&mut self, which: impl Fn(&Envelope) -> bool) -> usize {
-        let before = self.undelivered.len();
-        self.undelivered.retain(|envelope| !which(envelope));
-        before - self.undelivered.len()
+        let all = std::mem::take(&mut self.undelivered).into_iter();
+        let (lost, kept): (Vec<_>, Vec<_>) = all.partition(|envelope| which(envelope));
+        self.undelivered = kept;
+        let count = lost.len();
+        let lost = lost.into_iter().map(|Envelope { from, to, message }| Event::Lost { from, to, message });
+        self.events.extend(lost);
+        count
     }
 
     /// Doubles the matching messages that are undelivered now.
@@ -358,7 +372,7 @@ impl World {
 
     /// A power cut: what was not synced is gone, and what the node had sent to itself.
     pub fn crash(&mut self, node: NodeId) {
-        self.stop(node);
+        self.stop(node, Stop::PowerCut);
         let node = self.node(node);
         node.log.crash();
         node.state.crash();
@@ -366,13 +380,14 @@ impl World {
 
     /// `kill -9`: what was written is there, and what the node had sent to itself is gone.
     pub fn kill(&mut self, node: NodeId) {
-        self.stop(node);
+        self.stop(node, Stop::Killed);
         let node = self.node(node);
         node.log.restart();
         node.state.restart();
     }
 
-    fn stop(&mut self, node: NodeId) {
+    fn stop(&mut self, node: NodeId, why: Stop) {
+        self.events.push(Event::Stopped { node, why });
         self.undelivered.retain(|envelope| !(envelope.from == node && envelope.to == node));
         self.cuts.remove(&node);
         let node = self.node_mut(node);
@@ -386,6 +401,8 @@ impl World {
         let settings = self.settings.clone();
         self.node_mut(node).start(&settings);
         self.checks.restarted(self.node(node));
+        let life = self.node(node).life();
+        self.events.push(Event::Restarted { node, life });
     }
 
     /// A power cut around one of the next log writes of a node.
@@ -561,8 +578,7 @@ impl World {
                     let last = node.state.applied();
                     node.inbox.push_back(Local::Acceptor(acceptor::core::Input::Issued(last)));
                     node.inbox.push_back(Local::Leader(leader::core::Input::Learned(last)));
-                    let ids = commands.iter().map(|command| command.id).collect();
-                    self.events.push(Event::Applied { node: id, commands: ids });
+                    self.events.push(Event::Applied { node: id, commands });
                 }
                 Effect::Send { to, message } => self.send_checked(id, to, message),
                 Effect::Serve { to, first } => serve = Some((to, first)),

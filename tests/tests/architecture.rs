@@ -33,7 +33,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "leader",
         ],
     ),
-    ("tests", &["protocol", "storage", "functions", "transport", "acceptor", "learner", "leader"]),
+    (
+        "simulator",
+        &["protocol", "storage", "functions", "failure-detector", "http-api", "acceptor", "learner", "leader"],
+    ),
+    ("tests", &["protocol", "storage", "functions", "transport", "acceptor", "learner", "leader", "simulator"]),
     ("xtask", &[]),
 ];
 

@@ -12,10 +12,14 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod setup;
+mod simulate;
 
 /// Jobs of the workspace.
 #[derive(Parser)]
-#[command(name = "cargo xtask", after_help = "Examples:\n  cargo xtask dev --nodes 5\n  cargo xtask test")]
+#[command(
+    name = "cargo xtask",
+    after_help = "Examples:\n  cargo xtask dev --nodes 5\n  cargo xtask test\n  cargo xtask simulate --seeds 100"
+)]
 struct Cli {
     #[command(subcommand)]
     job: Job,
@@ -41,6 +45,8 @@ enum Job {
     Lint,
     /// Measure a release build: the table of docs/performance.md
     Bench(bench::Arguments),
+    /// Run whole clusters under faults, each from one seed, and look for broken invariants
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +79,10 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Bench(arguments) => {
             setup::run()?;
             bench::run(&arguments, &release_binary()?)
+        }
+        Job::Simulate(arguments) => {
+            setup::run()?;
+            simulate::run(&arguments)
         }
     }
 }

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use protocol::{Effect, StateView, Timestamp};
+use protocol::{Effect, StateView, Timestamp, Verdict};
 use serde_json::Value;
 
 use crate::context::{ExecutionContext, ReadSet};
@@ -32,6 +32,23 @@ pub struct Execution {
     pub effects: Vec<Effect>,
     /// What it read, with a failure too: a "not now" waits until some of it changes.
     pub reads: ReadSet,
+}
+
+impl Execution {
+    /// What the function decided.
+    ///
+    /// # Errors
+    /// Why it came to no decision: never [`Failure::Refused`].
+    pub fn verdict(&self) -> Result<Verdict, &Failure> {
+        match &self.result {
+            Ok(result) if self.effects.is_empty() => Ok(Verdict::Unchanged(result.clone())),
+            Ok(result) => Ok(Verdict::Changed(result.clone())),
+            Err(Failure::Refused(refusal)) => {
+                Ok(Verdict::Refused { code: refusal.code.to_owned(), message: refusal.message.clone() })
+            }
+            Err(failure) => Err(failure),
+        }
+    }
 }
 
 /// Executes a function against `state`. Never panics, and never lets the function's panic out.

@@ -7,12 +7,15 @@
 //!   [`MemoryState::crash_keeping`] loses less of it: a disk may have written some by itself.
 //! - [`MemoryLog::restart`], [`MemoryState::restart`]: only the process was killed; what it had
 //!   handed to the operating system is there.
+//! - [`MemoryLog::tear`]: a power cut in the middle of a write; whatever the next opening finds of
+//!   it is not taken for the whole.
 //!
-//! Both also do what a fresh process does at opening: the latch is open again. A store is used
+//! All also do what a fresh process does at opening: the latch is open again. A store is used
 //! through a shared reference and outlives the node that uses it: it is the node's disk.
 //!
 //! [`Fault`]s make the next write or sync fail; the store is then latched shut, like the real
-//! one. Everything is deterministic.
+//! one. [`MemoryLog::rot`] and [`MemoryLog::misdirect`] damage stored votes, which is found where
+//! the log is read. Everything is deterministic.
 
 mod log;
 mod state;
@@ -28,4 +31,18 @@ pub enum Fault {
     /// The next sync (in the log: that of the next write). What it should have made durable is
     /// with the operating system: a crash loses it, a restart does not.
     Sync,
+    /// The next write: the disk is full, and nothing of it is stored.
+    Full,
+}
+
+impl Fault {
+    /// What the store says of it; `store` is its name.
+    fn reason(self, store: &str) -> crate::StorageError {
+        let what = match self {
+            Self::Write => "a write",
+            Self::Sync => "a sync",
+            Self::Full => "a write, for lack of space,",
+        };
+        crate::StorageError::Failed(format!("{what} of the {store} failed, as it was told to"))
+    }
 }

@@ -70,7 +70,7 @@ fn a_power_cut_at_every_write_boundary_loses_nothing_that_counted() {
 /// S-12: catches a store that works again after a failed write or sync, or gives another reason.
 #[test]
 fn the_first_failure_latches_the_log_shut() {
-    for fault in [Fault::Write, Fault::Sync] {
+    for fault in [Fault::Write, Fault::Sync, Fault::Full] {
         let log = MemoryLog::new();
         log.write(&[LogRecord::Vote(vote(1, 1, "a"))]).expect("written");
         log.fail_next(fault);
@@ -86,13 +86,13 @@ fn the_first_failure_latches_the_log_shut() {
 #[test]
 fn the_first_failure_latches_the_state_shut() {
     let all = commands(3);
-    for fault in [Fault::Write, Fault::Sync] {
+    for fault in [Fault::Write, Fault::Sync, Fault::Full] {
         let state = MemoryState::new();
         state.apply(&all[..1]).expect("applied");
         state.sync().expect("synced");
         state.fail_next(fault);
         let reason = match fault {
-            Fault::Write => state.apply(&all[1..]),
+            Fault::Write | Fault::Full => state.apply(&all[1..]),
             Fault::Sync => state.apply(&all[1..]).and_then(|()| state.sync()),
         }
         .expect_err("told to fail");
@@ -129,5 +129,54 @@ fn a_crash_leaves_the_synced_state_and_perhaps_more() {
         assert_eq!(*state.image(), *expected.image());
         let again = MemoryState::from_disk(before);
         assert_eq!(again.image().at().0, 5, "from a disk everything that was written is there");
+    }
+}
+
+/// A6, S-11: catches half a batch that is taken for a whole one after a power cut in the middle of
+/// a write, and a whole one that is lost although the disk has it.
+#[test]
+fn a_torn_write_is_all_or_nothing() {
+    let batch = [LogRecord::NextBallot(Ballot::new(2, NodeId(1))), LogRecord::Vote(vote(2, 1, "new"))];
+    let before = LogRecord::Vote(vote(1, 1, "old"));
+    for kept in 0..=batch.len() {
+        for reaches_the_disk in [false, true] {
+            let log = MemoryLog::new();
+            log.write(std::slice::from_ref(&before)).expect("written");
+            log.tear(&batch, kept);
+            assert!(matches!(log.write(&batch), Err(StorageError::Failed(_))), "the power is gone");
+            if reaches_the_disk {
+                log.restart()
+            } else {
+                log.crash()
+            }
+            let expected = MemoryLog::new();
+            expected.write(std::slice::from_ref(&before)).expect("written");
+            if reaches_the_disk && kept == batch.len() {
+                expected.write(&batch).expect("written");
+            }
+            let image = |log: &MemoryLog| log.load(CommandNumber::NULL).expect("readable");
+            assert_eq!(image(&log), image(&expected), "{kept} of {} records", batch.len());
+        }
+    }
+}
+
+/// S-13: catches a damaged or misplaced vote that is read as if it were well, or taken for absent.
+#[test]
+fn a_damaged_vote_is_found_where_the_log_is_read() {
+    let votes: Vec<LogRecord> = (1..=3).map(|number| LogRecord::Vote(vote(1, number, "a"))).collect();
+    for misdirected in [false, true] {
+        let damage = |log: &MemoryLog, number| {
+            if misdirected { log.misdirect(CommandNumber(number)) } else { log.rot(CommandNumber(number)) }
+        };
+        let log = MemoryLog::new();
+        assert!(!damage(&log, 0), "there is nothing to damage");
+        log.write(&votes).expect("written");
+        assert!(!damage(&log, 4));
+        assert!(damage(&log, 2));
+        assert!(matches!(log.load(CommandNumber::NULL), Err(StorageError::Corrupt(_))));
+        log.crash();
+        assert!(matches!(log.load(CommandNumber(3)), Err(StorageError::Corrupt(_))), "a start does not mend it");
+        log.write(&votes).expect("written anew");
+        assert_eq!(log.load(CommandNumber::NULL).expect("readable").votes.len(), 3);
     }
 }

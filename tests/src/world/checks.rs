@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use functions::{Failure, Registry};
+use functions::Registry;
 use protocol::message::{ToAcceptor, ToGateway, ToLeader};
 use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, MajoritySets, Message, NodeId, Outcome, RequestId,
-    StateView, Verdict, Vote,
+    StateView, Vote,
 };
 use storage::memory::MemoryState;
 use storage::{LogRecord, LogStore, StateStore};
@@ -201,17 +201,9 @@ impl Checks {
             return;
         };
         let again = functions::run(function.as_ref(), &self.model, body.time, 0, &call.arguments);
-        let verdict = match again.result {
-            Ok(result) if again.effects.is_empty() => Verdict::Unchanged(result),
-            Ok(result) => Verdict::Changed(result),
-            Err(Failure::Refused(refusal)) => {
-                Verdict::Refused { code: refusal.code.to_owned(), message: refusal.message }
-            }
-            Err(failure) => panic!("{id}: {} comes to no decision: {failure:?}", body.function),
-        };
         assert_eq!(
-            (&verdict, &again.effects),
-            (&body.verdict, &body.effects),
+            (again.verdict(), &again.effects),
+            (Ok(body.verdict.clone()), &body.effects),
             "invariant 8: {id} was decided on another state than that after its precedent"
         );
     }

@@ -3,8 +3,12 @@
 use std::fmt;
 
 use leader::core::Note;
-use protocol::message::{BarrierPassed, Executed, Stored, ToAcceptor, ToGateway, ToLeader, ToLearner};
-use protocol::{CommandId, CommandNumber, Message, NodeId, Outcome, Run};
+use protocol::message::{BarrierPassed, Executed, ToAcceptor, ToGateway};
+use protocol::{Command, CommandNumber, Message, NodeId};
+use simulator::fact::Stop;
+use simulator::words::{Became, Notes, Stops};
+
+pub use simulator::words::{Device, Said};
 
 /// A message on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +68,15 @@ pub enum Event {
         /// The message.
         message: Message,
     },
+    /// A message will not arrive: the test dropped it, or the link is blocked.
+    Lost {
+        /// The sender.
+        from: NodeId,
+        /// The receiver.
+        to: NodeId,
+        /// The message.
+        message: Message,
+    },
     /// A leader answered a caller.
     Answered {
         /// The leader, or a node that says that it is none.
@@ -78,7 +91,7 @@ pub enum Event {
         /// The node.
         node: NodeId,
         /// The commands.
-        commands: Vec<CommandId>,
+        commands: Vec<Command>,
     },
     /// A leader said something for the operator.
     Noted {
@@ -96,6 +109,22 @@ pub enum Event {
         /// Why.
         reason: &'static str,
     },
+    /// A node is down.
+    Stopped {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Stop,
+    },
+    /// A node is up again.
+    Restarted {
+        /// The node.
+        node: NodeId,
+        /// Counts its starts, from 1.
+        life: u32,
+    },
+    /// Where a test is in its story.
+    Remark(&'static str),
 }
 
 impl Event {
@@ -121,21 +150,6 @@ impl Event {
     }
 }
 
-/// A node by the letter that the patent would give it.
-pub struct Device(pub NodeId);
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.0 {
-            id @ 1..=11 => {
-                let letter = b'p' + u8::try_from(id - 1).expect("at most 10");
-                write!(f, "{}", char::from(letter))
-            }
-            id => write!(f, "node {id}"),
-        }
-    }
-}
-
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -157,97 +171,17 @@ impl fmt::Display for Event {
                 }
             }
             Self::Applied { node, commands } => {
-                let ids: Vec<String> = commands.iter().map(ToString::to_string).collect();
+                let ids: Vec<String> = commands.iter().map(|command| command.id.to_string()).collect();
                 write!(f, "{} applies {}", Device(*node), ids.join(" "))
             }
-            Self::Noted { node, note } => match note {
-                Note::Campaigns(ballot) => write!(f, "{} campaigns in {ballot}", Device(*node)),
-                Note::Leads { ballot, history, issued } => {
-                    write!(f, "{} leads {ballot}: issued {issued}, history {history}", Device(*node))
-                }
-                Note::StepsDown { ballot, reason, unissued, .. } => {
-                    write!(f, "{} gives up {ballot}: {reason}, unissued {unissued}", Device(*node))
-                }
-            },
+            Self::Noted { node, note } => write!(f, "{} {}", Device(*node), Notes(note)),
             Self::Ignored { node, role, reason } => {
                 write!(f, "{} ({role}) ignores: {reason}", Device(*node))
             }
-        }
-    }
-}
-
-/// What became of a call, in words.
-struct Became<'a>(&'a Executed);
-
-impl fmt::Display for Became<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.outcome {
-            Outcome::Issued { command, result } => {
-                write!(f, "is issued as {command}: {}", String::from_utf8_lossy(result))?;
-            }
-            Outcome::Unchanged { at, result } => {
-                write!(f, "changes nothing at {at}: {}", String::from_utf8_lossy(result))?;
-            }
-            Outcome::Refused { at, code, .. } => write!(f, "is refused at {at}: {code}")?,
-            Outcome::InvalidArguments { message } => write!(f, "has invalid arguments: {message}")?,
-            Outcome::TooLarge { message } => write!(f, "is too large: {message}")?,
-            Outcome::UnknownFunction => f.write_str("names no function")?,
-            Outcome::RequestReused => f.write_str("uses the request id of another call")?,
-            Outcome::Failed { message } => write!(f, "failed: {message}")?,
-            Outcome::Overloaded => f.write_str("did not run: overloaded")?,
-            Outcome::NotLeader => f.write_str("did not run: not the leader")?,
-            Outcome::LeadershipLost => f.write_str("is undecided: the lead is lost")?,
-        }
-        f.write_str(if self.0.stored == Stored::Before { ", as told before" } else { "" })
-    }
-}
-
-/// A message in one line.
-pub struct Said<'a>(pub &'a Message);
-
-impl fmt::Display for Said<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name())?;
-        match self.0 {
-            Message::Acceptor(ToAcceptor::NextBallot(next)) => write!(f, "({}, first {})", next.ballot, next.first),
-            Message::Acceptor(ToAcceptor::BeginBallot(begin)) => {
-                let ids: Vec<String> = begin.commands.iter().map(|command| command.id.to_string()).collect();
-                write!(f, "({}, round {}, [{}])", begin.ballot, begin.round, ids.join(" "))
-            }
-            Message::Leader(ToLeader::BallotInfo(info)) => {
-                let votes: Vec<String> =
-                    info.votes.iter().map(|vote| format!("{} in {}", vote.command.id, vote.ballot)).collect();
-                write!(f, "({}, first {}, issued {}, [{}])", info.ballot, info.first, info.issued, votes.join(", "))
-            }
-            Message::Leader(ToLeader::MyNextBal(next)) => write!(f, "({}, refused {})", next.ballot, next.refused),
-            Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
-                write!(f, "({}, round {}, {})", voted.ballot, voted.round, Votes(voted.run))
-            }
-            Message::Leader(ToLeader::ExecuteFunction(call)) => {
-                let arguments = String::from_utf8_lossy(&call.arguments);
-                write!(f, "({} = {} {arguments})", call.request, call.function)
-            }
-            Message::Leader(ToLeader::ReadBarrier(barrier)) => write!(f, "({})", barrier.id),
-            Message::Learner(ToLearner::Success(success)) => {
-                write!(f, "({}, issued {}, {} bodies)", success.ballot, success.issued, success.commands.len())
-            }
-            Message::Learner(ToLearner::CatchUp(catch_up)) => write!(f, "(from {})", catch_up.first),
-            Message::Learner(ToLearner::Commands(commands)) => {
-                let ids: Vec<String> = commands.commands.iter().map(|command| command.id.to_string()).collect();
-                write!(f, "([{}], issued {})", ids.join(" "), commands.issued)
-            }
-            Message::FailureDetector(_) | Message::Gateway(_) => Ok(()),
-        }
-    }
-}
-
-struct Votes(Option<Run>);
-
-impl fmt::Display for Votes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(run) => write!(f, "{} to {}", run.first, run.last),
-            None => write!(f, "nothing"),
+            Self::Lost { from, to, message } => write!(f, "{} -x {} {}", Device(*from), Device(*to), Said(message)),
+            Self::Stopped { node, why } => write!(f, "{} is down: {}", Device(*node), Stops(*why)),
+            Self::Restarted { node, life } => write!(f, "{} is up, life {life}", Device(*node)),
+            Self::Remark(text) => f.write_str(text),
         }
     }
 }

@@ -71,7 +71,12 @@ fn is_shown(event: &Event) -> bool {
         Event::Sent { .. } | Event::Answered { .. } | Event::Applied { .. } | Event::Noted { .. } => true,
         // Learners hear most things more than once.
         Event::Ignored { role, .. } => *role != "learner",
-        Event::Delivered { .. } => false,
+        // The script itself says these, or what arrives.
+        Event::Delivered { .. }
+        | Event::Lost { .. }
+        | Event::Stopped { .. }
+        | Event::Restarted { .. }
+        | Event::Remark(_) => false,
     }
 }
 

@@ -14,7 +14,7 @@
 //! when its patience ends, room or not: the pipeline may then hold more than the window, by no more
 //! than the calls kept, and sends what is inside.
 
-use functions::{Execution, Failure, Placement, ReadSet, Refusal};
+use functions::{Execution, Failure, Placement, ReadSet};
 use protocol::message::{Executed, Stored, ToGateway};
 use protocol::{
     Call, Command, CommandBody, CommandId, CommandNumber, Effect as StateEffect, Forget, NodeId, Outcome, Timestamp,
@@ -157,14 +157,12 @@ impl Leading {
 
     /// Turns an execution into a command or an answer.
     fn conclude(&mut self, pending: Pending, execution: Execution, now: Timestamp, turn: &mut Turn<'_>) {
-        let verdict = match execution.result {
-            Ok(result) if execution.effects.is_empty() => Verdict::Unchanged(result),
-            Ok(result) => Verdict::Changed(result),
-            Err(Failure::Refused(refusal)) if refusal.may_pass && turn.world.now.tick < pending.until => {
+        let verdict = match (execution.verdict(), &execution.result) {
+            (Ok(_), Err(Failure::Refused(refusal))) if refusal.may_pass && turn.world.now.tick < pending.until => {
                 return self.keep(pending, Kept::Waiting(execution.reads), turn);
             }
-            Err(Failure::Refused(Refusal { code, message, .. })) => Verdict::Refused { code: code.to_owned(), message },
-            Err(failure) => return self.fail(&pending, failure, &execution.reads, turn),
+            (Ok(verdict), _) => verdict,
+            (Err(failure), _) => return self.fail(&pending, failure, &execution.reads, turn),
         };
         if matches!(verdict, Verdict::Changed(_)) || pending.call.record {
             return self.propose(pending, verdict, execution.effects, now, turn);
@@ -174,8 +172,8 @@ impl Leading {
     }
 
     /// The function came to no decision, or its arguments are none.
-    fn fail(&mut self, pending: &Pending, failure: Failure, reads: &ReadSet, turn: &mut Turn<'_>) {
-        let outcome = match failure {
+    fn fail(&mut self, pending: &Pending, failure: &Failure, reads: &ReadSet, turn: &mut Turn<'_>) {
+        let outcome = match failure.clone() {
             Failure::State(error) => return turn.effects.push(Effect::Failed(error)),
             Failure::InvalidArguments(message) => Outcome::InvalidArguments { message },
             Failure::TooLarge(message) => Outcome::TooLarge { message },

@@ -1,6 +1,6 @@
 //! The log in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,9 +14,20 @@ use crate::{LogImage, LogRecord, LogStore, StorageError};
 pub struct LogDisk {
     last_tried: Ballot,
     next_ballot: Ballot,
+    /// By the number in the key, which is that of the vote unless a write was misdirected.
     votes: BTreeMap<CommandNumber, Vote>,
-    /// Written, but its sync failed.
-    unsynced: Vec<LogRecord>,
+    /// Votes that do not fit their checksums any more.
+    rotten: BTreeSet<CommandNumber>,
+    /// Written, and not synced: its sync failed, or the power went.
+    unsynced: Vec<Batch>,
+}
+
+/// What was handed to the disk at once, as far as it got there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Batch {
+    records: Vec<LogRecord>,
+    /// How many records the whole has: its head says so, and opening leaves a part alone.
+    of: usize,
 }
 
 impl LogDisk {
@@ -25,8 +36,33 @@ impl LogDisk {
             LogRecord::LastTried(ballot) => self.last_tried = *ballot,
             LogRecord::NextBallot(ballot) => self.next_ballot = *ballot,
             LogRecord::Vote(vote) => {
+                self.rotten.remove(&vote.command.number());
                 self.votes.insert(vote.command.number(), vote.clone());
             }
+        }
+    }
+
+    /// What opening does with what was not synced: a batch that is whole is there, a torn one
+    /// never was. Nothing depends on either, because no write of it has returned.
+    fn open(&mut self) {
+        for batch in std::mem::take(&mut self.unsynced) {
+            if batch.records.len() == batch.of {
+                batch.records.iter().for_each(|record| self.store(record));
+            }
+        }
+    }
+
+    /// Refuses damaged votes, wherever they are.
+    fn check(&self) -> Result<(), StorageError> {
+        if let Some(number) = self.rotten.first() {
+            return Err(StorageError::Corrupt(format!("the vote for {number} does not fit its checksum")));
+        }
+        match self.votes.iter().find(|(number, vote)| **number != vote.command.number()) {
+            Some((number, vote)) => {
+                let found = vote.command.number();
+                Err(StorageError::Corrupt(format!("the vote for {found} lies where that for {number} belongs")))
+            }
+            None => Ok(()),
         }
     }
 }
@@ -66,6 +102,34 @@ impl MemoryLog {
         self.lock().fault = Some(fault);
     }
 
+    /// A power cut in the middle of a write of these records: the first `kept` of them got to the
+    /// disk. Nothing can be written any more until [`MemoryLog::restart`], which finds them there,
+    /// or [`MemoryLog::crash`], which does not.
+    pub fn tear(&self, records: &[LogRecord], kept: usize) {
+        let mut inner = self.lock();
+        let kept = records.get(..kept).unwrap_or(records);
+        inner.disk.unsynced.push(Batch { records: kept.to_vec(), of: records.len() });
+        inner.failed = Some(StorageError::Failed("the power went during a write of the log".to_owned()));
+    }
+
+    /// A stored vote is damaged, the first from `number` on; says whether there is one.
+    pub fn rot(&self, number: CommandNumber) -> bool {
+        let mut inner = self.lock();
+        let found = inner.disk.votes.range(number..).next().map(|(number, _)| *number);
+        found.is_some_and(|number| inner.disk.rotten.insert(number))
+    }
+
+    /// A stored vote, the first from `number` on, is stored a second time, in the place of the one
+    /// after it; says whether there are two.
+    pub fn misdirect(&self, number: CommandNumber) -> bool {
+        let mut inner = self.lock();
+        let mut next = inner.disk.votes.range(number..);
+        let (Some((_, vote)), Some((place, _))) = (next.next(), next.next()) else { return false };
+        let (vote, place) = (vote.clone(), *place);
+        inner.disk.votes.insert(place, vote);
+        true
+    }
+
     /// A power cut, and a start after it: what was not synced is gone.
     pub fn crash(&self) {
         let mut inner = self.lock();
@@ -73,12 +137,11 @@ impl MemoryLog {
         (inner.fault, inner.failed) = (None, None);
     }
 
-    /// A killed process, and a start after it: what was written but not synced is there.
+    /// A killed process, and a start after it: what was written but not synced is there, if it was
+    /// written as a whole.
     pub fn restart(&self) {
         let mut inner = self.lock();
-        for record in std::mem::take(&mut inner.disk.unsynced) {
-            inner.disk.store(&record);
-        }
+        inner.disk.open();
         (inner.fault, inner.failed) = (None, None);
     }
 
@@ -96,18 +159,14 @@ impl LogStore for MemoryLog {
         if records.is_empty() {
             return Ok(());
         }
-        let what = match inner.fault.take() {
-            None => {
-                records.iter().for_each(|record| inner.disk.store(record));
-                return Ok(());
-            }
-            Some(Fault::Write) => "write",
-            Some(Fault::Sync) => {
-                inner.disk.unsynced.extend_from_slice(records);
-                "sync"
-            }
+        let Some(fault) = inner.fault.take() else {
+            records.iter().for_each(|record| inner.disk.store(record));
+            return Ok(());
         };
-        let reason = StorageError::Failed(format!("a {what} of the log failed, as it was told to"));
+        if fault == Fault::Sync {
+            inner.disk.unsynced.push(Batch { records: records.to_vec(), of: records.len() });
+        }
+        let reason = fault.reason("log");
         inner.failed = Some(reason.clone());
         Err(reason)
     }
@@ -117,6 +176,7 @@ impl LogStore for MemoryLog {
         if let Some(reason) = &inner.failed {
             return Err(reason.clone());
         }
+        inner.disk.check()?;
         let votes = inner.disk.votes.range((Bound::Excluded(above), Bound::Unbounded));
         Ok(LogImage {
             last_tried: inner.disk.last_tried,

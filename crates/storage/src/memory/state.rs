@@ -175,16 +175,15 @@ impl Inner {
         reason
     }
 
-    fn fails(&mut self, fault: Fault) -> Result<(), StorageError> {
-        if self.fault != Some(fault) {
-            return Ok(());
+    /// Fails if one of these faults is next.
+    fn fails(&mut self, faults: &[Fault]) -> Result<(), StorageError> {
+        match self.fault.filter(|fault| faults.contains(fault)) {
+            Some(fault) => {
+                self.fault = None;
+                Err(self.shut(fault.reason("state")))
+            }
+            None => Ok(()),
         }
-        self.fault = None;
-        let what = match fault {
-            Fault::Write => "write",
-            Fault::Sync => "sync",
-        };
-        Err(self.shut(StorageError::Failed(format!("a {what} of the state failed, as it was told to"))))
     }
 
     fn start(&mut self) {
@@ -266,7 +265,7 @@ impl StateStore for MemoryState {
         if commands.is_empty() {
             return Ok(());
         }
-        inner.fails(Fault::Write)?;
+        inner.fails(&[Fault::Write, Fault::Full])?;
         if let Err(reason) = Arc::make_mut(&mut inner.current).apply(commands) {
             return Err(inner.shut(reason));
         }
@@ -281,7 +280,7 @@ impl StateStore for MemoryState {
     fn sync(&self) -> Result<(), StorageError> {
         let mut inner = self.lock();
         inner.check()?;
-        inner.fails(Fault::Sync)?;
+        inner.fails(&[Fault::Sync])?;
         inner.disk.keep(usize::MAX);
         Ok(())
     }

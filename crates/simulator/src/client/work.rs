@@ -1,0 +1,127 @@
+//! What clients ask: the draws of a workload.
+//!
+//! A few warehouses and a few keys, so that calls meet. Counters, documents and the log have keys of
+//! their own, so that an increment finds a number and a call after the faults cannot be refused.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::{Call, CommandNumber, Fingerprint, Key, Outcome, RequestId};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+use crate::fact::{Consistency, Question, Told};
+use crate::functions::{DICE, SLOW};
+
+const WAREHOUSES: [&str; 3] = ["A", "B", "C"];
+const DOCUMENTS: [&str; 4] = ["doc/1", "doc/2", "doc/3", "doc/4"];
+const COUNTERS: [&str; 2] = ["counter/1", "counter/2"];
+const LOG: &str = "log";
+
+/// The longest that a caller waits for a refusal to pass: long enough for other clients to bring goods,
+/// short beside the time within which all must be answered.
+const PATIENCE_MAX: u64 = 1_000;
+
+/// What a client has learnt from answers.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The highest command number that it was told.
+    seen: CommandNumber,
+    /// The versions of keys that it has read.
+    versions: BTreeMap<Key, CommandNumber>,
+}
+
+impl Known {
+    /// An answer has come.
+    pub(super) fn learn(&mut self, question: &Question, answer: &Told) {
+        match answer {
+            Told::Value { at, entry } => {
+                self.seen = self.seen.max(*at);
+                if let Question::Read { key, .. } = question {
+                    self.versions
+                        .insert(key.clone(), entry.as_ref().map_or(CommandNumber::NULL, |entry| entry.version));
+                }
+            }
+            Told::Outcome { outcome: Outcome::Issued { command: at, .. }, .. }
+            | Told::Outcome { outcome: Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. }, .. } => {
+                self.seen = self.seen.max(*at);
+            }
+            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown => {}
+        }
+    }
+
+    fn version(&self, key: &str) -> u64 {
+        Key::new(key).ok().and_then(|key| self.versions.get(&key)).map_or(0, |version| version.0)
+    }
+}
+
+/// Any call.
+pub(super) fn call(chance: &mut ChaCha8Rng, known: &Known, request: RequestId) -> Call {
+    let amount: u64 = chance.random_range(1..50);
+    let (from, to) = (one(chance, &WAREHOUSES), one(chance, &WAREHOUSES));
+    let (document, value) = (one(chance, &DOCUMENTS), chance.random_range(0..1_000));
+    let (function, arguments) = match chance.random_range(0..100) {
+        0..20 => ("inventory.inbound", json!({"warehouse": to, "amount": amount})),
+        20..32 => ("inventory.outbound", json!({"warehouse": from, "amount": amount})),
+        32..48 => ("inventory.transfer", json!({"from": from, "to": to, "amount": amount})),
+        48..60 => ("kv.put", json!({"key": document, "value": value})),
+        60..68 => ("kv.delete", json!({"key": document})),
+        68..78 => ("kv.compare_and_set", json!({"key": document, "expected": known.version(document), "value": value})),
+        78..88 => ("kv.increment", json!({"key": one(chance, &COUNTERS), "by": value - 400})),
+        88..94 => (SLOW, json!({"key": LOG, "append": format!("{value};")})),
+        94..98 => (DICE, json!({})),
+        98 => ("kv.increment", json!({"key": 1})),
+        _ => ("test.unknown", json!({})),
+    };
+    let patience = if chance.random_bool(0.3) { chance.random_range(1..=PATIENCE_MAX) } else { 0 };
+    named(request, function, &arguments, Duration::from_millis(patience))
+}
+
+/// A call that nothing can refuse, and that changes something.
+pub(super) fn surely(chance: &mut ChaCha8Rng, request: RequestId) -> Call {
+    let value: u64 = chance.random_range(1..50);
+    let (function, arguments) = match chance.random_range(0..4) {
+        0 => ("inventory.inbound", json!({"warehouse": one(chance, &WAREHOUSES), "amount": value})),
+        1 => ("kv.put", json!({"key": one(chance, &DOCUMENTS), "value": value})),
+        2 => ("kv.increment", json!({"key": one(chance, &COUNTERS), "by": value})),
+        _ => (SLOW, json!({"key": LOG, "append": format!("{value};")})),
+    };
+    named(request, function, &arguments, Duration::ZERO)
+}
+
+/// Another call under the same request id.
+pub(super) fn other_body(call: &Call) -> Call {
+    let arguments = json!({"key": "reused", "value": call.request.to_string()});
+    named(call.request.clone(), "kv.put", &arguments, call.patience)
+}
+
+/// Any read.
+pub(super) fn read(chance: &mut ChaCha8Rng, known: &Known) -> Question {
+    let key = match chance.random_range(0..4) {
+        0 => format!("inventory/goods/{}", one(chance, &WAREHOUSES)),
+        1 => one(chance, &DOCUMENTS).to_owned(),
+        2 => one(chance, &COUNTERS).to_owned(),
+        _ => LOG.to_owned(),
+    };
+    let consistency = match chance.random_range(0..20) {
+        0..9 => Consistency::Linearizable,
+        9..14 => Consistency::Local,
+        _ => Consistency::AtLeast(known.seen),
+    };
+    Question::Read { key: Key::new(key).expect("a short key"), consistency }
+}
+
+fn one<'a>(chance: &mut ChaCha8Rng, of: &[&'a str]) -> &'a str {
+    of[chance.random_range(0..of.len())]
+}
+
+fn named(request: RequestId, function: &str, arguments: &Value, patience: Duration) -> Call {
+    let arguments = Bytes::from(arguments.to_string());
+    let mut digest = blake3::Hasher::new();
+    digest.update(function.as_bytes()).update(&[0]).update(&arguments);
+    let mut fingerprint = Fingerprint::default();
+    digest.finalize_xof().fill(&mut fingerprint.0);
+    Call { request, fingerprint, function: function.to_owned(), arguments, patience, record: false }
+}

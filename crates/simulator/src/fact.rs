@@ -1,0 +1,212 @@
+//! What happens in a world, as everybody who watches it is told: invariants, traces, charts.
+//!
+//! A [`Fact`] is told at the moment it is so, and in the order in which it became so. Nobody who
+//! watches can change anything.
+
+use leader::core::Note;
+use protocol::{Ballot, Call, Command, CommandId, CommandNumber, Entry, Key, Message, NodeId, Now, Outcome, RequestId};
+use storage::{LogImage, LogRecord};
+
+use crate::fault::Fault;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// A message left a node; all that must be durable before is.
+    Sent {
+        /// The sender.
+        from: NodeId,
+        /// The receiver, perhaps the sender itself.
+        to: NodeId,
+        /// The message.
+        message: Message,
+    },
+    /// A message arrived at a node that is up.
+    Delivered {
+        /// The sender.
+        from: NodeId,
+        /// The receiver.
+        to: NodeId,
+        /// The message.
+        message: Message,
+    },
+    /// A message will not arrive: the link lost it, or nobody is there.
+    Lost {
+        /// The sender.
+        from: NodeId,
+        /// The receiver.
+        to: NodeId,
+        /// The message.
+        message: Message,
+    },
+    /// Records of the log of a node are durable now.
+    Written {
+        /// The node.
+        node: NodeId,
+        /// The records, in order.
+        records: Vec<LogRecord>,
+    },
+    /// A node has applied a command as its last one.
+    Applied {
+        /// The node.
+        node: NodeId,
+        /// The command.
+        command: Command,
+        /// The digest of its whole state afterwards; not taken at every command.
+        digest: Option<[u8; 32]>,
+    },
+    /// The state of a node is durable up to here.
+    Synced {
+        /// The node.
+        node: NodeId,
+        /// The last durable command.
+        durable: CommandNumber,
+    },
+    /// A function ran on a node, here or on its pool.
+    Executed {
+        /// The node.
+        node: NodeId,
+        /// The function.
+        function: String,
+    },
+    /// A node leads a ballot now, or none.
+    Leads {
+        /// The node.
+        node: NodeId,
+        /// The ballot.
+        ballot: Option<Ballot>,
+    },
+    /// A leader said something for operators.
+    Noted {
+        /// The node.
+        node: NodeId,
+        /// What.
+        note: Note,
+    },
+    /// A role of a node left an input aside.
+    Ignored {
+        /// The node.
+        node: NodeId,
+        /// The role.
+        role: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A node is up, with what its disk held.
+    Started {
+        /// The node.
+        node: NodeId,
+        /// Counts its starts, from 1.
+        life: u32,
+        /// All of its log.
+        log: LogImage,
+        /// The last command in its state.
+        applied: CommandId,
+        /// The digest of that state.
+        digest: [u8; 32],
+    },
+    /// A node is down.
+    Stopped {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Stop,
+    },
+    /// A client asks something of the gateway of a node. `ticket` is used once.
+    Asked {
+        /// The client.
+        client: u64,
+        /// Names the question.
+        ticket: u64,
+        /// The node asked.
+        via: NodeId,
+        /// What.
+        question: Question,
+    },
+    /// The client that holds this ticket has its answer.
+    Told {
+        /// The client.
+        client: u64,
+        /// The question.
+        ticket: u64,
+        /// The answer.
+        answer: Told,
+    },
+    /// The world did something bad.
+    Fault(Fault),
+    /// The faults are over for these nodes, which are connected to each other from now on and stay
+    /// up. Whatever is broken elsewhere stays so.
+    Healed {
+        /// The connected core, a majority set at least.
+        core: Vec<NodeId>,
+    },
+}
+
+/// Why a node is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stop {
+    /// A power cut: what was not synced is gone.
+    PowerCut,
+    /// `kill -9`: what was written is there.
+    Killed,
+    /// Its disk failed or is damaged, and it stopped by itself, as it must.
+    Disk,
+    /// Its disk is gone. It must never vote again under this identity.
+    DiskLost,
+}
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// A call.
+    Call(Call),
+    /// One entry of the state.
+    Read {
+        /// Its key.
+        key: Key,
+        /// Of which state.
+        consistency: Consistency,
+    },
+}
+
+/// Which state a read shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// All that anybody was told before the question.
+    Linearizable,
+    /// What the asked node has applied.
+    Local,
+    /// The same, once it is at this number or past it (`min_command`).
+    AtLeast(CommandNumber),
+}
+
+/// What a client is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Told {
+    /// What became of the call.
+    Outcome {
+        /// Which call.
+        request: RequestId,
+        /// The outcome.
+        outcome: Outcome,
+        /// What was not executed never will be.
+        settled: bool,
+    },
+    /// The call was not executed and never will be, or the read is not possible now.
+    NotExecuted,
+    /// Time is up, or the node is gone: the call may have been executed, or may still be.
+    Unknown,
+    /// What a read shows.
+    Value {
+        /// The number of the state.
+        at: CommandNumber,
+        /// The entry; none when there is none.
+        entry: Option<Entry>,
+    },
+}
+
+/// Whoever watches a world.
+pub trait Observer {
+    /// Is told each fact, once, in order. `now` is the time of the world, not of any node.
+    fn observe(&mut self, now: Now, fact: &Fact);
+}

@@ -1,0 +1,138 @@
+//! The bad things that a world does, by kind: what is counted, and what a run must not lack.
+
+use protocol::{CommandNumber, NodeId};
+
+/// Something bad that the world did.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// A message is lost on a link that works.
+    Loss,
+    /// A message arrives twice.
+    Duplicate,
+    /// A message overtakes another one on its link.
+    Reorder,
+    /// A message takes far longer than usual.
+    DelaySpike,
+    /// Directed links stop working: these, all at once.
+    Partition {
+        /// Its shape.
+        shape: Shape,
+        /// The links, from and to.
+        cut: Vec<(NodeId, NodeId)>,
+    },
+    /// All links work again.
+    Heal,
+    /// A node loses its power.
+    Crash(NodeId),
+    /// A node's process is killed.
+    Kill(NodeId),
+    /// A node that was down comes back.
+    Restart(NodeId),
+    /// A node stands still, as under SIGSTOP; it goes on later.
+    Pause(NodeId),
+    /// The wall clock of a node jumps, so many milliseconds.
+    ClockJump(NodeId, i64),
+    /// The clocks of a node run at this rate from now on, in thousandths.
+    ClockRate(NodeId, u32),
+    /// A power cut took what was written to the state and not synced: commands down to this one.
+    LostUnsynced(NodeId, CommandNumber),
+    /// A power cut in the middle of a write: a part of it is on the disk.
+    TornWrite(NodeId),
+    /// A stored record is damaged.
+    BitRot(NodeId),
+    /// A record is stored where another one belongs.
+    Misdirected(NodeId),
+    /// A write fails.
+    WriteError(NodeId),
+    /// A sync fails.
+    SyncError(NodeId),
+    /// The disk is full.
+    DiskFull(NodeId),
+    /// The disk is gone.
+    DiskLost(NodeId),
+}
+
+/// The shape of a partition: which directed links stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Shape {
+    /// Two sides that do not reach each other.
+    TwoSided,
+    /// One side reaches the other, not the reverse.
+    OneWay,
+    /// Any set of directed links.
+    Partial,
+    /// Two sides that both reach one node in between.
+    Bridge,
+    /// Each node reaches its neighbours in a row only.
+    Chain,
+    /// All reach one node in the middle only.
+    Star,
+    /// Each node reaches its neighbours in a ring only.
+    Ring,
+    /// A link that goes up and down.
+    Flapping,
+}
+
+impl Fault {
+    /// The names of all kinds, in the order of [`Fault::kind`].
+    pub const KINDS: [&str; 20] = [
+        "loss",
+        "duplicate",
+        "reorder",
+        "delay_spike",
+        "partition",
+        "heal",
+        "crash",
+        "kill",
+        "restart",
+        "pause",
+        "clock_jump",
+        "clock_rate",
+        "lost_unsynced",
+        "torn_write",
+        "bit_rot",
+        "misdirected",
+        "write_error",
+        "sync_error",
+        "disk_full",
+        "disk_lost",
+    ];
+
+    /// Which of [`Fault::KINDS`] it is.
+    #[must_use]
+    pub fn kind(&self) -> usize {
+        match self {
+            Self::Loss => 0,
+            Self::Duplicate => 1,
+            Self::Reorder => 2,
+            Self::DelaySpike => 3,
+            Self::Partition { .. } => 4,
+            Self::Heal => 5,
+            Self::Crash(_) => 6,
+            Self::Kill(_) => 7,
+            Self::Restart(_) => 8,
+            Self::Pause(_) => 9,
+            Self::ClockJump(..) => 10,
+            Self::ClockRate(..) => 11,
+            Self::LostUnsynced(..) => 12,
+            Self::TornWrite(_) => 13,
+            Self::BitRot(_) => 14,
+            Self::Misdirected(_) => 15,
+            Self::WriteError(_) => 16,
+            Self::SyncError(_) => 17,
+            Self::DiskFull(_) => 18,
+            Self::DiskLost(_) => 19,
+        }
+    }
+}
+
+impl Shape {
+    /// The names of all shapes, in the order of [`Shape::kind`].
+    pub const NAMES: [&str; 8] = ["two_sided", "one_way", "partial", "bridge", "chain", "star", "ring", "flapping"];
+
+    /// Which of [`Shape::NAMES`] it is.
+    #[must_use]
+    pub fn kind(self) -> usize {
+        self as usize
+    }
+}

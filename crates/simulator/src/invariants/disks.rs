@@ -1,0 +1,257 @@
+//! The durable logs of all nodes, and what the votes on them have decided.
+//!
+//! A command is *decided* once a majority set has durably voted for it in one ballot, at whatever moments,
+//! and its precedent is decided. Because votes are gap-free (DESIGN 5 rule 5), that is when it may be
+//! called issued, and for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::{Ballot, Command, CommandId, CommandNumber, MajoritySets, NodeId, Vote};
+use storage::{LogImage, LogRecord};
+
+use crate::fact::{Fact, Stop};
+use crate::fault::Fault;
+
+/// A decided command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// The command.
+    pub command: Command,
+    /// The ballot whose votes decided it.
+    pub ballot: Ballot,
+}
+
+/// The durable log of one node.
+#[derive(Debug, Default)]
+struct Disk {
+    last_tried: Ballot,
+    next_ballot: Ballot,
+    /// The last vote for each number: its ballot, and the command.
+    votes: BTreeMap<CommandNumber, (Ballot, CommandId)>,
+    /// Nobody will ever read it again.
+    gone: bool,
+}
+
+/// The votes for a number in one ballot.
+#[derive(Debug)]
+struct Tally {
+    command: Command,
+    voters: BTreeSet<NodeId>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Disks {
+    acceptors: MajoritySets,
+    disks: BTreeMap<NodeId, Disk>,
+    /// From number 1.
+    decided: Vec<Decided>,
+    /// Votes above, by number and ballot.
+    tallies: BTreeMap<CommandNumber, BTreeMap<Ballot, Tally>>,
+    /// Where the last fact took a vote from a node.
+    taken: Vec<CommandNumber>,
+}
+
+impl Disks {
+    /// Empty disks.
+    #[must_use]
+    pub fn new(acceptors: &MajoritySets) -> Self {
+        Self {
+            acceptors: acceptors.clone(),
+            disks: BTreeMap::new(),
+            decided: Vec::new(),
+            tallies: BTreeMap::new(),
+            taken: Vec::new(),
+        }
+    }
+
+    /// The number of the last decided command; [`CommandNumber::NULL`] at first.
+    #[must_use]
+    pub fn last_decided(&self) -> CommandNumber {
+        CommandNumber(self.decided.len() as u64)
+    }
+
+    /// The decided command at a number from 1.
+    #[must_use]
+    pub fn decided_at(&self, number: CommandNumber) -> Option<&Decided> {
+        self.decided.get(usize::try_from(number.0.checked_sub(1)?).ok()?)
+    }
+
+    /// The ballot that a node began last, as far as it is durable.
+    #[must_use]
+    pub fn last_tried(&self, node: NodeId) -> Ballot {
+        self.disks.get(&node).map_or(Ballot::NONE, |disk| disk.last_tried)
+    }
+
+    /// The promise of a node, as far as it is durable.
+    #[must_use]
+    pub fn next_ballot(&self, node: NodeId) -> Ballot {
+        self.disks.get(&node).map_or(Ballot::NONE, |disk| disk.next_ballot)
+    }
+
+    /// The durable vote of a node for a number: its ballot and the command.
+    #[must_use]
+    pub fn vote(&self, node: NodeId, number: CommandNumber) -> Option<(Ballot, CommandId)> {
+        self.disks.get(&node)?.votes.get(&number).copied()
+    }
+
+    /// The durable votes of a node from a number on.
+    pub fn votes_from(
+        &self,
+        node: NodeId,
+        first: CommandNumber,
+    ) -> impl Iterator<Item = (CommandNumber, Ballot, CommandId)> {
+        let votes = self.disks.get(&node).into_iter().flat_map(move |disk| disk.votes.range(first..));
+        votes.map(|(number, (ballot, id))| (*number, *ballot, *id))
+    }
+
+    /// Whether no majority set can be formed, of nodes whose disks are not gone, in which nobody holds the
+    /// vote for this decided command: then no later ballot can miss it.
+    #[must_use]
+    pub fn is_held(&self, id: CommandId) -> bool {
+        !self.acceptors.holds(|node| {
+            let disk = self.disks.get(&node);
+            disk.is_none_or(|disk| !disk.gone && disk.votes.get(&id.number).is_none_or(|(_, vote)| *vote != id))
+        })
+    }
+
+    /// The numbers at which the last fact took a vote from a node or changed it to another command's.
+    #[must_use]
+    pub fn taken(&self) -> &[CommandNumber] {
+        &self.taken
+    }
+
+    /// Whether the disk of a node is gone for good.
+    #[must_use]
+    pub fn is_gone(&self, node: NodeId) -> bool {
+        self.disks.get(&node).is_some_and(|disk| disk.gone)
+    }
+
+    pub(super) fn learn(&mut self, fact: &Fact) {
+        self.taken.clear();
+        match fact {
+            Fact::Written { node, records } => records.iter().for_each(|record| self.written(*node, record)),
+            Fact::Started { node, log, .. } => self.started(*node, log),
+            // A damaged disk is found out at the next start, which it prevents.
+            Fact::Stopped { node, why: Stop::DiskLost }
+            | Fact::Fault(Fault::BitRot(node) | Fault::Misdirected(node) | Fault::DiskLost(node)) => {
+                let disk = self.disks.entry(*node).or_default();
+                disk.gone = true;
+                self.taken.extend(disk.votes.keys().copied());
+            }
+            Fact::Sent { .. }
+            | Fact::Delivered { .. }
+            | Fact::Lost { .. }
+            | Fact::Applied { .. }
+            | Fact::Synced { .. }
+            | Fact::Executed { .. }
+            | Fact::Leads { .. }
+            | Fact::Noted { .. }
+            | Fact::Ignored { .. }
+            | Fact::Stopped { .. }
+            | Fact::Asked { .. }
+            | Fact::Told { .. }
+            | Fact::Fault(_)
+            | Fact::Healed { .. } => {}
+        }
+    }
+
+    fn written(&mut self, node: NodeId, record: &LogRecord) {
+        let disk = self.disks.entry(node).or_default();
+        match record {
+            LogRecord::LastTried(ballot) => disk.last_tried = *ballot,
+            LogRecord::NextBallot(ballot) => disk.next_ballot = *ballot,
+            LogRecord::Vote(vote) => {
+                let (number, id) = (vote.command.number(), vote.command.id);
+                let earlier = disk.votes.insert(number, (vote.ballot, id));
+                if earlier.is_some_and(|(_, earlier)| earlier != id) {
+                    self.taken.push(number);
+                }
+                self.count(node, vote);
+            }
+        }
+    }
+
+    /// A node is up with this log: it may hold less than was known, and also more, of a write of which
+    /// nobody had heard.
+    fn started(&mut self, node: NodeId, log: &LogImage) {
+        let votes = log.votes.iter().map(|vote| (vote.command.number(), (vote.ballot, vote.command.id))).collect();
+        let LogImage { last_tried, next_ballot, .. } = *log;
+        let disk = Disk { last_tried, next_ballot, votes, gone: false };
+        for (number, (_, id)) in self.disks.remove(&node).unwrap_or_default().votes {
+            if disk.votes.get(&number).is_none_or(|(_, now)| *now != id) {
+                self.taken.push(number);
+            }
+        }
+        self.disks.insert(node, disk);
+        for vote in &log.votes {
+            self.count(node, vote);
+        }
+    }
+
+    fn count(&mut self, node: NodeId, vote: &Vote) {
+        let number = vote.command.number();
+        if number <= self.last_decided() {
+            return;
+        }
+        let fresh = || Tally { command: vote.command.clone(), voters: BTreeSet::new() };
+        let tally = self.tallies.entry(number).or_default().entry(vote.ballot).or_insert_with(fresh);
+        if tally.command.id == vote.command.id {
+            tally.voters.insert(node);
+        }
+        while let Some(decided) = self.decides_next() {
+            self.tallies.remove(&decided.command.number());
+            self.decided.push(decided);
+        }
+    }
+
+    /// The command after the last decided one, if its votes decide it.
+    fn decides_next(&self) -> Option<Decided> {
+        let last = self.decided.last().map_or(CommandId::NULL, |decided| decided.command.id);
+        let tallies = self.tallies.get(&last.number.next())?;
+        let decides = |tally: &Tally| tally.command.follows(last) && self.acceptors.is_majority(&tally.voters);
+        let (ballot, tally) = tallies.iter().find(|(_, tally)| decides(tally))?;
+        Some(Decided { command: tally.command.clone(), ballot: *ballot })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    fn disks(facts: &[Fact]) -> Disks {
+        let mut disks = Disks::new(&three());
+        facts.iter().for_each(|fact| disks.learn(fact));
+        disks
+    }
+
+    /// S-04: catches a command that counts as decided before its precedent is, or on votes of two
+    /// ballots, or on half of the nodes.
+    #[test]
+    fn a_majority_set_and_a_decided_precedent_decide() {
+        let commands = chain_of(&[body("r1", vec![put("a", "1")]), body("r2", vec![put("a", "2")])]);
+        let (first, second) = (&commands[0], &commands[1]);
+        let of_second = [votes(1, 1, &[second]), votes(2, 1, &[second])];
+        assert_eq!(disks(&of_second).last_decided(), CommandNumber::NULL);
+        let apart = [votes(1, 1, &[first]), votes(2, 2, &[first])];
+        assert_eq!(disks(&apart).last_decided(), CommandNumber::NULL);
+        let both = [&of_second[..], &[votes(3, 1, &[first]), votes(1, 1, &[first])]].concat();
+        let disks = disks(&both);
+        assert_eq!(disks.last_decided(), CommandNumber(2));
+        assert_eq!(disks.decided_at(CommandNumber(2)).map(|decided| &decided.command), Some(second));
+    }
+
+    /// Catches votes that count after their disk is gone, and a disk that is gone which still counts
+    /// among those that could miss a command.
+    #[test]
+    fn a_decided_command_is_held_while_every_majority_set_meets_a_vote() {
+        let command = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
+        let two = [votes(1, 1, &[command]), votes(2, 1, &[command])];
+        assert!(disks(&two).is_held(command.id));
+        assert!(disks(&[&two[..], &[disk_lost(1)]].concat()).is_held(command.id), "2 is in every set that is left");
+        let forgot = disks(&[&two[..], &[started(1, 2, &[])]].concat());
+        assert_eq!(forgot.taken(), [CommandNumber(1)]);
+        assert!(!forgot.is_held(command.id), "1 and 3 would not know it");
+    }
+}

@@ -1,0 +1,157 @@
+//! Exactly once, as clients see it (DESIGN 14.9, RELIABILITY 3.7 and 3.9): a call under a key is always told the
+//! same decision with the same number, a refusal too, through whichever node (ADR 0017); and a call that is told it was not executed never is, unless its
+//! client asks for it again.
+//!
+//! *Not executed* is told by [`Told::NotExecuted`] and by any settled outcome without a command. With
+//! [`Outcome::RequestReused`] a caller learns that its key is taken: by another call, which must exist.
+
+use std::collections::BTreeMap;
+
+use protocol::{Call, Now, Outcome, RequestId, Verdict};
+
+use super::chain::Issued;
+use super::{History, Invariant, Violation, ensure};
+use crate::fact::{Fact, Question, Told};
+
+/// A call as its client knows it: the id, and what was asked under it.
+type Named = (RequestId, [u8; 16]);
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct ExactlyOnce {
+    /// The first decision that was told of a call under a key, which is recorded.
+    told: BTreeMap<Named, Outcome>,
+    /// Calls of which the last word is that they were not executed; who said so.
+    never: BTreeMap<Named, u64>,
+    /// How many different calls were asked for under an id.
+    bodies: BTreeMap<RequestId, Vec<[u8; 16]>>,
+}
+
+impl Invariant for ExactlyOnce {
+    fn name(&self) -> &'static str {
+        "exactly once"
+    }
+
+    fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
+        if let Fact::Asked { question: Question::Call(call), .. } = fact {
+            self.never.remove(&named(call));
+            let bodies = self.bodies.entry(call.request.clone()).or_default();
+            if !bodies.contains(&call.fingerprint.0) {
+                bodies.push(call.fingerprint.0);
+            }
+        }
+        if let Fact::Told { ticket, answer, .. } = fact
+            && let Some(Question::Call(call)) = history.open(*ticket).map(|open| &open.question)
+        {
+            self.is_told(*ticket, call, answer, history)?;
+        }
+        let Some(issued) = history.chain.fresh() else { return Ok(()) };
+        if !matches!(issued.body.verdict, Verdict::Changed(_)) {
+            return Ok(());
+        }
+        let never = self.never.get(&(issued.body.request.clone(), issued.body.fingerprint.0));
+        never.map_or(Ok(()), |ticket| {
+            let (request, id) = (&issued.body.request, issued.command.id);
+            Err(format!("{request} was told by ticket {ticket} that it was not executed, and becomes {id}"))
+        })
+    }
+}
+
+impl ExactlyOnce {
+    fn is_told(&mut self, ticket: u64, call: &Call, answer: &Told, history: &History) -> Result<(), Violation> {
+        let request = &call.request;
+        if let (RequestId::Caller(_), Told::Outcome { outcome: now, settled: true, .. }) = (request, answer)
+            && matches!(now, Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. })
+        {
+            let first = self.told.entry(named(call)).or_insert_with(|| now.clone());
+            ensure(first == now, || format!("{request} was told {first:?}, and is told {now:?}"))?;
+        }
+        match answer {
+            Told::Outcome { outcome: Outcome::Issued { .. }, .. } => Ok(()),
+            Told::Outcome { outcome: Outcome::RequestReused, .. } => {
+                let bodies = self.bodies.get(request).map_or(0, Vec::len);
+                ensure(bodies > 1, || format!("{request} is told that its key was used with another body: it was not"))
+            }
+            Told::NotExecuted | Told::Outcome { settled: true, .. } => {
+                let issued = history.chain.number_of(request).and_then(|number| history.chain.at(number));
+                let changed = |issued: &&Issued| matches!(issued.body.verdict, Verdict::Changed(_));
+                let own = issued.filter(|issued| issued.body.fingerprint == call.fingerprint);
+                if let Some(own) = own.filter(changed) {
+                    return Err(format!("{request} is told {answer:?}, and became {}", own.command.id));
+                }
+                // With two bodies under one key, the answer may be about the other one.
+                if self.bodies.get(request).map_or(0, Vec::len) == 1 {
+                    self.never.insert(named(call), ticket);
+                }
+                Ok(())
+            }
+            Told::Outcome { settled: false, .. } | Told::Unknown | Told::Value { .. } => Ok(()),
+        }
+    }
+}
+
+fn named(call: &Call) -> Named {
+    (call.request.clone(), call.fingerprint.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::CommandNumber;
+    use serde_json::json;
+
+    use super::super::testing::*;
+    use super::*;
+
+    fn put_call(value: u64) -> Call {
+        call("r1", "kv.put", &json!({"key": "a", "value": value}))
+    }
+
+    fn refused(ticket: u64, settled: bool) -> Fact {
+        let outcome = Outcome::Refused { at: CommandNumber(0), code: "c".into(), message: "m".into() };
+        told_outcome(ticket, &put_call(1), outcome, settled)
+    }
+
+    /// S-23: catches a retry that is told another number or another result.
+    #[test]
+    fn a_request_is_always_told_the_same() {
+        let call = put_call(1);
+        let twice = |number, result| {
+            let first = [asked(1, &call), told_issued(1, &call, 1, "{}")];
+            run(
+                ExactlyOnce::default(),
+                &[&first[..], &[asked(2, &call), told_issued(2, &call, number, result)]].concat(),
+            )
+        };
+        assert_eq!(twice(1, "{}"), Ok(()));
+        assert_fails(twice(2, "{}"), "and is told");
+        assert_fails(twice(1, "7"), "and is told");
+    }
+
+    /// S-22: catches a call that is executed although its client was told that it was not and never would be,
+    /// before or after it is told so; unsettled answers promise nothing, and asking again is asking.
+    #[test]
+    fn what_was_not_executed_never_is() {
+        let call = put_call(1);
+        let becomes = applied(1, &chain_of(&[body_of(&call, vec![put("a", "1")], &json!({}))])[0]);
+        let asks = asked(1, &call);
+        let run = |facts: &[&Fact]| run(ExactlyOnce::default(), &facts.iter().copied().cloned().collect::<Vec<_>>());
+        assert_eq!(run(&[&asks, &refused(1, false), &becomes]), Ok(()));
+        assert_eq!(run(&[&asks, &told(1, Told::Unknown), &becomes]), Ok(()));
+        assert_eq!(run(&[&asks, &refused(1, true), &asked(2, &call), &becomes]), Ok(()));
+        assert_fails(run(&[&asks, &refused(1, true), &becomes]), "and becomes 1@1.1");
+        assert_fails(run(&[&asks, &told(1, Told::NotExecuted), &becomes]), "and becomes 1@1.1");
+        assert_fails(run(&[&asks, &becomes, &refused(1, true)]), "and became 1@1.1");
+    }
+
+    /// Catches a key that is called used without having been, and one used with another body that is taken for
+    /// the same call.
+    #[test]
+    fn a_key_is_used_with_one_body() {
+        let (call, other) = (put_call(1), put_call(2));
+        let reused = told_outcome(1, &call, Outcome::RequestReused, true);
+        let becomes = applied(1, &chain_of(&[body_of(&other, vec![put("a", "2")], &json!({}))])[0]);
+        let both = [asked(1, &call), asked(2, &other), becomes, reused.clone()];
+        assert_eq!(run(ExactlyOnce::default(), &both), Ok(()));
+        assert_fails(run(ExactlyOnce::default(), &[asked(1, &call), reused]), "it was not");
+    }
+}

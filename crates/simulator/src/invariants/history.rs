@@ -1,0 +1,109 @@
+//! What the facts have amounted to so far; see the module above.
+
+use std::collections::BTreeMap;
+
+use protocol::{Call, Fingerprint, MajoritySets, NodeId, Now, RequestId, Tick};
+
+use super::{Chain, Disks, Violation, ensure};
+use crate::fact::{Fact, Question};
+
+/// A question that has no answer yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Who asked.
+    pub client: u64,
+    /// The node asked.
+    pub via: NodeId,
+    /// What.
+    pub question: Question,
+    /// When.
+    pub asked: Tick,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct History {
+    /// The issued commands.
+    pub chain: Chain,
+    /// The durable logs.
+    pub disks: Disks,
+    calls: BTreeMap<(RequestId, [u8; 16]), Call>,
+    open: BTreeMap<u64, Open>,
+}
+
+impl History {
+    pub(super) fn new(acceptors: &MajoritySets) -> Self {
+        Self { chain: Chain::default(), disks: Disks::new(acceptors), calls: BTreeMap::new(), open: BTreeMap::new() }
+    }
+
+    /// The call that a client made under this id, with this fingerprint.
+    #[must_use]
+    pub fn call(&self, request: &RequestId, fingerprint: Fingerprint) -> Option<&Call> {
+        self.calls.get(&(request.clone(), fingerprint.0))
+    }
+
+    /// All calls that were made under this id: one, unless somebody uses a key again with another body.
+    pub fn calls_of(&self, request: &RequestId) -> impl Iterator<Item = &Call> {
+        let all = (request.clone(), [0; 16])..=(request.clone(), [u8::MAX; 16]);
+        self.calls.range(all).map(|(_, call)| call)
+    }
+
+    /// The question of a ticket; that of the answer which is being shown is still there.
+    #[must_use]
+    pub fn open(&self, ticket: u64) -> Option<&Open> {
+        self.open.get(&ticket)
+    }
+
+    /// All questions without an answer.
+    pub fn all_open(&self) -> impl Iterator<Item = &Open> {
+        self.open.values()
+    }
+
+    /// Takes in a fact.
+    ///
+    /// # Errors
+    /// It cannot be: a command without a body, an answer without a question.
+    pub(super) fn learn(&mut self, now: Now, fact: &Fact) -> Result<(), Violation> {
+        self.disks.learn(fact);
+        match fact {
+            Fact::Applied { command, .. } => return self.chain.applied(command),
+            Fact::Asked { client, ticket, via, question } => {
+                if let Question::Call(call) = question {
+                    let id = (call.request.clone(), call.fingerprint.0);
+                    self.calls.entry(id).or_insert_with(|| call.clone());
+                }
+                let open = Open { client: *client, via: *via, question: question.clone(), asked: now.tick };
+                let earlier = self.open.insert(*ticket, open);
+                ensure(earlier.is_none(), || format!("ticket {ticket} is used twice"))?;
+            }
+            Fact::Told { client, ticket, .. } => {
+                let open = self.open.get(ticket);
+                ensure(open.is_some_and(|open| open.client == *client), || {
+                    format!("client {client} is told the answer to {ticket}, which it does not wait for")
+                })?;
+            }
+            Fact::Sent { .. }
+            | Fact::Delivered { .. }
+            | Fact::Lost { .. }
+            | Fact::Written { .. }
+            | Fact::Synced { .. }
+            | Fact::Executed { .. }
+            | Fact::Leads { .. }
+            | Fact::Noted { .. }
+            | Fact::Ignored { .. }
+            | Fact::Started { .. }
+            | Fact::Stopped { .. }
+            | Fact::Fault(_)
+            | Fact::Healed { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// All have been shown a fact.
+    pub(super) fn shown(&mut self, fact: &Fact) {
+        self.chain.shown();
+        if let Fact::Told { ticket, .. } = fact {
+            self.open.remove(ticket);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Liveness (DESIGN 14.12, RELIABILITY 3.14): once the faults are over for a connected core, every question that is
+//! asked of its nodes, or waits there, is answered within a bound, and new commands are issued. And a run in
+//! which nothing is issued shows nothing.
+//!
+//! A call with a key is answered when its outcome is known for certain. A client that hears less asks again, and the
+//! time goes on from where it first asked; its own patience with a refusal comes on top. A read, and a call that
+//! cannot be asked again, is answered by any answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use protocol::{CommandNumber, NodeId, Now, Tick};
+
+use super::{History, Invariant, Open, Violation, ensure};
+use crate::client::{is_final, is_keyed};
+use crate::fact::{Fact, Question};
+
+/// A question that must be answered.
+#[derive(Debug)]
+struct Waiting {
+    question: Question,
+    until: Tick,
+}
+
+/// See the module.
+pub(super) struct Liveness {
+    bound: Duration,
+    /// The connected core, and what was decided when it came to be.
+    healed: Option<(BTreeSet<NodeId>, CommandNumber)>,
+    /// By client: each has one question at a time.
+    waiting: BTreeMap<u64, Waiting>,
+    /// The same by time.
+    until: BTreeSet<(Tick, u64)>,
+}
+
+impl Liveness {
+    pub(super) fn new(bound: Duration) -> Self {
+        Self { bound, healed: None, waiting: BTreeMap::new(), until: BTreeSet::new() }
+    }
+
+    fn waits(&mut self, client: u64, question: &Question, now: Tick) {
+        if self.waiting.get(&client).is_some_and(|waiting| waiting.question == *question) {
+            return;
+        }
+        self.is_answered(client);
+        let patience = match question {
+            Question::Call(call) => call.patience,
+            Question::Read { .. } => Duration::ZERO,
+        };
+        let until = now + self.bound + patience;
+        self.waiting.insert(client, Waiting { question: question.clone(), until });
+        self.until.insert((until, client));
+    }
+
+    /// The client knows, or asks something else.
+    fn is_answered(&mut self, client: u64) {
+        if let Some(waiting) = self.waiting.remove(&client) {
+            self.until.remove(&(waiting.until, client));
+        }
+    }
+
+    fn late(&self, now: Tick) -> Result<(), Violation> {
+        let Some((until, client)) = self.until.first().filter(|(until, _)| *until < now) else { return Ok(()) };
+        let question = self.waiting.get(client).map(|waiting| &waiting.question);
+        Err(format!("client {client} should have been answered by {} us: {question:?}", until.0))
+    }
+}
+
+impl Invariant for Liveness {
+    fn name(&self) -> &'static str {
+        "liveness"
+    }
+
+    fn check(&mut self, now: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
+        self.late(now.tick)?;
+        match fact {
+            Fact::Healed { core } => {
+                let core: BTreeSet<NodeId> = core.iter().copied().collect();
+                let there: Vec<&Open> = history.all_open().filter(|open| core.contains(&open.via)).collect();
+                there.iter().for_each(|open| self.waits(open.client, &open.question, now.tick));
+                self.healed = Some((core, history.disks.last_decided()));
+            }
+            Fact::Asked { client, via, question, .. } => {
+                if self.healed.as_ref().is_some_and(|(core, _)| core.contains(via)) {
+                    self.waits(*client, question, now.tick);
+                }
+            }
+            Fact::Told { client, ticket, answer } => match history.open(*ticket).map(|open| &open.question) {
+                Some(Question::Call(call)) if is_keyed(call) && !is_final(answer) => {}
+                Some(_) | None => self.is_answered(*client),
+            },
+            Fact::Sent { .. }
+            | Fact::Delivered { .. }
+            | Fact::Lost { .. }
+            | Fact::Written { .. }
+            | Fact::Applied { .. }
+            | Fact::Synced { .. }
+            | Fact::Executed { .. }
+            | Fact::Leads { .. }
+            | Fact::Noted { .. }
+            | Fact::Ignored { .. }
+            | Fact::Started { .. }
+            | Fact::Stopped { .. }
+            | Fact::Fault(_) => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, now: Now, history: &History) -> Result<(), Violation> {
+        self.late(now.tick)?;
+        let last = history.chain.last();
+        ensure(last > CommandNumber::NULL, || "nothing was issued in the whole run".to_owned())?;
+        let Some((_, before)) = self.healed else { return Ok(()) };
+        ensure(last > before, || format!("nothing was issued after the faults: {before} before and {last} at the end"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::*;
+    use super::*;
+    use crate::fact::{Consistency, Told};
+
+    const BOUND: Duration = Duration::from_micros(100);
+
+    fn healed() -> Fact {
+        Fact::Healed { core: vec![NodeId(1), NodeId(2)] }
+    }
+
+    /// Runs with one command issued before the faults end, and one after.
+    fn run(facts: &[(u64, Fact)]) -> Result<(), Violation> {
+        let commands = chain_of(&[1, 2].map(|n| body(&format!("r{n}"), vec![put("a", "1")])));
+        let decided = commands.iter().map(|command| [votes(1, 1, &[command]), votes(2, 1, &[command])]);
+        let [before, after] = [0, 1]
+            .map(|n| [decided.clone().nth(n).into_iter().flatten().collect(), vec![applied(1, &commands[n])]].concat());
+        let at = |tick, facts: Vec<Fact>| facts.into_iter().map(move |fact| (Tick(tick), fact));
+        let last = facts.last().map_or(0, |(tick, _)| *tick);
+        let given = facts.iter().map(|(tick, fact)| (Tick(*tick), fact.clone()));
+        let all: Vec<_> = at(0, before).chain(given).chain(at(last, after)).collect();
+        run_at(Liveness::new(BOUND), &all)
+    }
+
+    /// A13: catches a call that is not answered in time after the faults, whether it waited before or was asked
+    /// later, whether something else happens or the run ends; *unknown* is no answer, and asking again gives no
+    /// more time. Patience does.
+    #[test]
+    fn every_call_is_answered_in_time() {
+        let call = call("r9", "kv.put", &json!({"key": "a", "value": 1}));
+        let knows = |ticket| told_issued(ticket, &call, 1, "{}");
+        let unknown = |ticket| told(ticket, Told::Unknown);
+        assert_eq!(run(&[(0, asked(1, &call)), (10, healed()), (110, knows(1))]), Ok(()));
+        assert_fails(run(&[(0, asked(1, &call)), (10, healed()), (111, knows(1))]), "by 110 us");
+        assert_eq!(run(&[(10, healed()), (50, asked(1, &call)), (150, knows(1))]), Ok(()));
+        assert_fails(run(&[(10, healed()), (50, asked(1, &call)), (151, healed())]), "by 150 us");
+        let again = [(10, healed()), (20, asked(1, &call)), (30, unknown(1)), (60, asked(2, &call))];
+        assert_eq!(run(&[&again[..], &[(120, knows(2))]].concat()), Ok(()));
+        assert_fails(run(&[&again[..], &[(121, knows(2))]].concat()), "by 120 us");
+        let mut patient = call.clone();
+        patient.patience = Duration::from_micros(50);
+        assert_eq!(run(&[(10, healed()), (10, asked(1, &patient)), (160, knows(1))]), Ok(()));
+        assert_fails(run(&[(10, healed()), (10, asked(1, &patient)), (161, knows(1))]), "by 160 us");
+    }
+
+    /// Catches questions held against nodes that are not of the core, and reads without any answer.
+    #[test]
+    fn only_the_core_must_answer() {
+        let mut elsewhere = asked_read(1, "a", Consistency::Local);
+        if let Fact::Asked { via, .. } = &mut elsewhere {
+            *via = NodeId(3);
+        }
+        assert_eq!(run(&[(0, elsewhere), (10, healed()), (500, healed())]), Ok(()));
+        let read = asked_read(1, "a", Consistency::Linearizable);
+        assert_eq!(run(&[(10, healed()), (20, read.clone()), (30, told(1, Told::NotExecuted))]), Ok(()));
+        assert_fails(run(&[(10, healed()), (20, read), (130, healed())]), "by 120 us");
+    }
+
+    /// Catches runs in which nothing happens, at all or after the faults.
+    #[test]
+    fn something_is_issued() {
+        let none = run_at(Liveness::new(BOUND), &[(Tick(1), started(1, 1, &[]))]);
+        assert_fails(none, "nothing was issued in the whole run");
+        let command = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
+        let before = [votes(1, 1, &[command]), votes(2, 1, &[command]), applied(1, command), healed()];
+        let all: Vec<_> = before.iter().map(|fact| (Tick(1), fact.clone())).collect();
+        assert_fails(run_at(Liveness::new(BOUND), &all), "nothing was issued after the faults");
+    }
+}

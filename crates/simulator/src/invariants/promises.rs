@@ -1,0 +1,250 @@
+//! A vote is cast only in a ballot equal to the promise; promises never go down, on the disk, in what is said
+//! and across restarts; nothing is said that is not durable, and what was said is there after a restart
+//! (DESIGN 14.3, RELIABILITY 3.3).
+
+use std::collections::BTreeMap;
+
+use protocol::message::{BallotInfo, ToLeader, ToLearner, Voted};
+use protocol::{Ballot, CommandId, CommandNumber, Message, NodeId, Now};
+use storage::{LogImage, LogRecord};
+
+use super::{Disks, History, Invariant, Violation, ensure};
+use crate::fact::Fact;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Promises {
+    nodes: BTreeMap<NodeId, Promise>,
+}
+
+/// What one acceptor has made durable and said.
+#[derive(Default)]
+struct Promise {
+    durable: Ballot,
+    said: Ballot,
+    /// The ballot of the last vote that it told anyone, by number.
+    told: BTreeMap<CommandNumber, Ballot>,
+    /// The highest of the numbers told in the ballot that it voted in last.
+    told_last: (Ballot, CommandNumber),
+}
+
+impl Invariant for Promises {
+    fn name(&self) -> &'static str {
+        "promises"
+    }
+
+    fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
+        let violation = match fact {
+            Fact::Written { node, records } => {
+                let promise = self.nodes.entry(*node).or_default();
+                records.iter().try_for_each(|record| promise.written(record)).map_err(|violation| (node, violation))
+            }
+            Fact::Started { node, log, .. } => {
+                self.nodes.entry(*node).or_default().started(log).map_err(|violation| (node, violation))
+            }
+            Fact::Sent { from, message, .. } => {
+                let promise = self.nodes.entry(*from).or_default();
+                promise.sends(*from, message, &history.disks).map_err(|violation| (from, violation))
+            }
+            Fact::Delivered { .. }
+            | Fact::Lost { .. }
+            | Fact::Applied { .. }
+            | Fact::Synced { .. }
+            | Fact::Executed { .. }
+            | Fact::Leads { .. }
+            | Fact::Noted { .. }
+            | Fact::Ignored { .. }
+            | Fact::Stopped { .. }
+            | Fact::Asked { .. }
+            | Fact::Told { .. }
+            | Fact::Fault(_)
+            | Fact::Healed { .. } => Ok(()),
+        };
+        violation.map_err(|(node, violation)| format!("node {node} {violation}"))
+    }
+}
+
+impl Promise {
+    fn written(&mut self, record: &LogRecord) -> Result<(), Violation> {
+        match record {
+            LogRecord::LastTried(_) => Ok(()),
+            LogRecord::NextBallot(ballot) => {
+                let earlier = std::mem::replace(&mut self.durable, *ballot);
+                ensure(*ballot >= earlier, || format!("promises {ballot} after {earlier}"))
+            }
+            LogRecord::Vote(vote) => ensure(vote.ballot == self.durable, || {
+                format!("votes for {} in {}, and has promised {}", vote.command.id, vote.ballot, self.durable)
+            }),
+        }
+    }
+
+    fn started(&mut self, log: &LogImage) -> Result<(), Violation> {
+        let promised = self.durable.max(self.said);
+        ensure(log.next_ballot >= promised, || {
+            format!("had promised {promised}, and after its start {}", log.next_ballot)
+        })?;
+        self.durable = log.next_ballot;
+        let mut stored = log.votes.iter().peekable();
+        for (number, ballot) in &self.told {
+            while stored.next_if(|vote| vote.command.number() < *number).is_some() {}
+            let vote = stored.peek().filter(|vote| vote.command.number() == *number);
+            ensure(vote.is_some_and(|vote| vote.ballot >= *ballot), || {
+                format!("had told its vote at {number} in {ballot}, and has lost it")
+            })?;
+        }
+        let above = log.votes.iter().find(|vote| vote.ballot > log.next_ballot);
+        above.map_or(Ok(()), |vote| Err(format!("holds a vote in {} above {}", vote.ballot, log.next_ballot)))
+    }
+
+    fn sends(&mut self, node: NodeId, message: &Message, disks: &Disks) -> Result<(), Violation> {
+        match message {
+            Message::Leader(ToLeader::BallotInfo(info)) => {
+                self.says(info.ballot)?;
+                tells_its_votes(node, info, disks)
+            }
+            Message::Leader(ToLeader::MyNextBal(next)) => self.says(next.ballot),
+            Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
+                self.says(voted.ballot)?;
+                self.tells(node, voted, disks)
+            }
+            Message::Acceptor(_)
+            | Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
+            | Message::Learner(ToLearner::Success(_) | ToLearner::CatchUp(_) | ToLearner::Commands(_))
+            | Message::FailureDetector(_)
+            | Message::Gateway(_) => Ok(()),
+        }
+    }
+
+    fn says(&mut self, ballot: Ballot) -> Result<(), Violation> {
+        let Self { durable, said, .. } = self;
+        ensure(ballot <= *durable, || format!("says that it promised {ballot}, and durable is {durable}"))?;
+        ensure(ballot >= *said, || format!("says that it promised {ballot}, and has said {said}"))?;
+        *said = ballot;
+        Ok(())
+    }
+
+    /// A vote told is durable, or another one of a higher ballot that took its place.
+    fn tells(&mut self, node: NodeId, voted: &Voted, disks: &Disks) -> Result<(), Violation> {
+        let Some(run) = voted.run else { return Ok(()) };
+        let (ballot, last) = self.told_last;
+        let told_before = if ballot == voted.ballot { last } else { CommandNumber::NULL };
+        for number in (run.first.0.max(told_before.0 + 1)..=run.last.number.0).map(CommandNumber) {
+            let durable = disks.vote(node, number);
+            let same = |id: CommandId| number != run.last.number || id == run.last;
+            let kept = durable.is_some_and(|(at, id)| at > voted.ballot || (at == voted.ballot && same(id)));
+            ensure(kept, || format!("tells its vote at {number} in {}, and durable is {durable:?}", voted.ballot))?;
+            self.told.insert(number, voted.ballot);
+        }
+        self.told_last = (voted.ballot, told_before.max(run.last.number));
+        Ok(())
+    }
+}
+
+/// A1d: a promise tells every vote of a lower ballot at the numbers asked for that are not known to be issued.
+/// Of one in several parts, each is looked at between its first and its last vote.
+fn tells_its_votes(node: NodeId, info: &BallotInfo, disks: &Disks) -> Result<(), Violation> {
+    let number = |vote: Option<&protocol::Vote>| vote.map(|vote| vote.command.number());
+    let (mut first, mut last) = (info.first.max(info.issued.number.next()), CommandNumber(u64::MAX));
+    if info.parts > 1 {
+        first = number(info.votes.first()).unwrap_or(first);
+        last = number(info.votes.last()).unwrap_or(last);
+    }
+    let mut told = info.votes.iter().peekable();
+    for (number, ballot, id) in disks.votes_from(node, first).take_while(|(number, ..)| *number <= last) {
+        while told.next_if(|vote| vote.command.number() < number).is_some() {}
+        let says = told.peek().filter(|vote| vote.command.number() == number);
+        // A vote in the promised ballot itself may have been cast after the message was made.
+        let tells = says.is_some_and(|vote| vote.ballot == ballot && vote.command.id == id);
+        ensure(tells || ballot >= info.ballot, || {
+            format!("promises {} and does not tell its vote in {ballot} for {id}", info.ballot)
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::message::MyNextBal;
+    use protocol::{Command, Run};
+
+    use super::super::testing::*;
+    use super::*;
+
+    fn commands() -> Vec<Command> {
+        chain_of(&[1, 2].map(|n| body(&format!("r{n}"), vec![put("a", "1")])))
+    }
+
+    fn promised(round: u64) -> Fact {
+        written(2, LogRecord::NextBallot(ballot(round)))
+    }
+
+    fn says(round: u64) -> Fact {
+        let message = MyNextBal { ballot: ballot(round), refused: Ballot::NONE };
+        sent(2, 1, Message::Leader(ToLeader::MyNextBal(message)))
+    }
+
+    fn voted(round: u64, commands: &[&Command]) -> Fact {
+        let run = commands.last().map(|last| Run { first: commands[0].number(), last: last.id });
+        sent(2, 1, Message::Leader(ToLeader::Voted(Voted { ballot: ballot(round), run, round: 1 })))
+    }
+
+    fn up(round: u64, votes: &[(u64, &Command)]) -> Fact {
+        let mut up = started(2, 2, votes);
+        if let Fact::Started { log, .. } = &mut up {
+            log.next_ballot = ballot(round);
+        }
+        up
+    }
+
+    /// S-11: catches promises and votes that are told before they are durable, and promises that go down.
+    #[test]
+    fn what_is_said_is_durable_and_never_less() {
+        let all = commands();
+        let (one, two) = (&all[0], &all[1]);
+        let run = |facts: &[Fact]| run(Promises::default(), facts);
+        let cast = written_votes(2, 1, &[one, two]);
+        let good = [promised(1), says(1), cast.clone(), voted(1, &[one, two]), voted(1, &[one, two]), promised(2)];
+        assert_eq!(run(&[&good[..], &[says(2)]].concat()), Ok(()));
+        assert_fails(run(&[says(1)]), "durable is 0.0");
+        assert_fails(run(&[&good[..], &[says(2), says(1)]].concat()), "has said 2.1");
+        assert_fails(run(&[promised(2), promised(1)]), "after 2.1");
+        assert_fails(run(&[promised(2), cast]), "has promised 2.1");
+        assert_fails(run(&[promised(1), voted(1, &[one])]), "tells its vote at 1");
+        let half = [promised(1), written_votes(2, 1, &[one]), voted(1, &[one, two])];
+        assert_fails(run(&half), "tells its vote at 2");
+    }
+
+    /// A6, S-15: catches a promise or a told vote that is lost in a restart; a vote of a higher ballot takes the
+    /// place of one that was told.
+    #[test]
+    fn what_was_said_is_there_after_a_restart() {
+        let all = commands();
+        let (one, two) = (&all[0], &all[1]);
+        let before = [promised(1), written_votes(2, 1, &[one, two]), voted(1, &[one, two])];
+        let with = |facts: &[Fact]| run(Promises::default(), &[&before, facts].concat());
+        assert_eq!(with(&[up(2, &[(1, one), (2, two)])]), Ok(()));
+        assert_fails(with(&[up(0, &[(1, one), (1, two)])]), "had promised 1.1");
+        assert_fails(with(&[up(1, &[(1, one)])]), "at 2 in 1.1, and has lost it");
+        assert_fails(with(&[up(1, &[(1, two)])]), "at 1 in 1.1, and has lost it");
+        assert_fails(with(&[up(1, &[(1, one), (2, two)])]), "above 1.1");
+    }
+
+    /// A1d: catches a promise that leaves out a durable vote; those at issued numbers it need not tell.
+    #[test]
+    fn a_promise_tells_all_votes() {
+        let all = commands();
+        let (one, two) = (&all[0], &all[1]);
+        let info = |told: &[&Command], issued: CommandId| {
+            let votes = told.iter().map(|command| vote(1, command)).collect();
+            let (first, part, parts) = (CommandNumber(1), 0, 1);
+            let info = BallotInfo { ballot: ballot(2), first, issued, votes, part, parts };
+            let message = Message::Leader(ToLeader::BallotInfo(info));
+            let before = [promised(1), written_votes(2, 1, &[one, two]), promised(2)];
+            run(Promises::default(), &[&before[..], &[sent(2, 1, message)]].concat())
+        };
+        assert_eq!(info(&[one, two], CommandId::NULL), Ok(()));
+        assert_eq!(info(&[two], one.id), Ok(()));
+        assert_fails(info(&[two], CommandId::NULL), "does not tell its vote in 1.1 for 1@1.1");
+        assert_fails(info(&[one], CommandId::NULL), "does not tell its vote in 1.1 for 2@1.1");
+    }
+}

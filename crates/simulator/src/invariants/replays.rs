@@ -1,0 +1,116 @@
+//! What a call that changed nothing is told is what its function says on the state at the number that it is told
+//! (RELIABILITY 3.7, 3.8): a refusal is never made up, and nothing was changed. Calls that changed something
+//! are looked at in `serial_executions`.
+//!
+//! That number may be decided and not yet applied anywhere; then the answer waits here for the chain. A key that
+//! is used again with another body may be told what the first one was.
+
+use std::collections::BTreeMap;
+
+use functions::{Failure, Registry};
+use protocol::{Call, CommandNumber, Now, Outcome, RequestId, Timestamp};
+
+use super::{History, Invariant, Violation, ensure, shown_by};
+use crate::fact::{Fact, Question, Told};
+use crate::functions::all;
+
+/// See the module.
+pub(super) struct Replays {
+    functions: Registry,
+    waiting: BTreeMap<CommandNumber, Vec<(RequestId, Outcome)>>,
+}
+
+impl Replays {
+    pub(super) fn new() -> Self {
+        Self { functions: all(), waiting: BTreeMap::new() }
+    }
+
+    /// Whether this is what a call is told after a command, when it changes nothing.
+    fn says(&self, call: &Call, outcome: &Outcome, history: &History, at: CommandNumber) -> bool {
+        let Some(function) = self.functions.get(&call.function) else { return false };
+        let state = history.chain.state_at(at);
+        let again = functions::run(function.as_ref(), &state, Timestamp(0), 0, &call.arguments);
+        match (outcome, &again.result) {
+            (Outcome::Unchanged { result, .. }, Ok(there)) => result == there && again.effects.is_empty(),
+            (Outcome::Refused { code, message, .. }, Err(Failure::Refused(refusal))) => {
+                code == refusal.code && *message == refusal.message
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Invariant for Replays {
+    fn name(&self) -> &'static str {
+        "replays"
+    }
+
+    fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
+        if let Fact::Told { ticket, answer: Told::Outcome { outcome, .. }, .. } = fact
+            && let Some(Question::Call(call)) = history.open(*ticket).map(|open| &open.question)
+            && matches!(outcome, Outcome::Unchanged { .. } | Outcome::Refused { .. })
+            && let Some(at) = shown_by(outcome)
+        {
+            self.waiting.entry(at).or_default().push((call.request.clone(), outcome.clone()));
+        }
+        while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= history.chain.last()) {
+            let (at, answers) = first.remove_entry();
+            for (request, outcome) in answers {
+                let mut calls = history.calls_of(&request);
+                ensure(calls.any(|call| self.says(call, &outcome, history, at)), || {
+                    let calls: Vec<&Call> = history.calls_of(&request).collect();
+                    format!("{request} is told {outcome:?}, and that is not so at {at}: {calls:?}")
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::*;
+    use super::*;
+
+    /// S-08: catches a refusal or a result that is not that of the state at its number, one made up altogether,
+    /// and a change that the caller is told did not happen. An answer may come before its command is applied.
+    #[test]
+    fn a_call_without_effects_says_what_its_function_says() {
+        let command = &chain_of(&[body("r1", vec![put("inventory/goods/A", "5")])])[0];
+        let out = call("r2", "inventory.outbound", &json!({"warehouse": "A", "amount": 7}));
+        let delete = call("r3", "kv.delete", &json!({"key": "inventory/goods/A"}));
+        let refused = |at: u64, message: &str| {
+            let (code, message) = ("insufficient_stock".into(), message.into());
+            told_outcome(1, &out, Outcome::Refused { at: CommandNumber(at), code, message }, true)
+        };
+        let unchanged = |at: u64| {
+            let result = "{\"deleted\":false}".into();
+            told_outcome(1, &delete, Outcome::Unchanged { at: CommandNumber(at), result }, true)
+        };
+        let run = |call: &Call, told: Fact| {
+            let late = run(Replays::new(), &[asked(1, call), told.clone(), applied(1, command)]);
+            assert_eq!(run(Replays::new(), &[applied(1, command), asked(1, call), told]), late);
+            late
+        };
+        assert_eq!(run(&out, refused(1, "A has 5, and 7 are wanted")), Ok(()));
+        assert_eq!(run(&delete, unchanged(0)), Ok(()));
+        assert_fails(run(&out, refused(1, "A has 0, and 7 are wanted")), "not so at 1");
+        assert_fails(run(&out, refused(0, "A has 5, and 7 are wanted")), "not so at 0");
+        assert_fails(run(&delete, unchanged(1)), "not so at 1");
+    }
+
+    /// Catches an answer to a key used again that is neither call's.
+    #[test]
+    fn a_key_used_again_is_told_what_one_of_its_calls_is() {
+        let delete = call("r1", "kv.delete", &json!({"key": "a"}));
+        let put = call("r1", "kv.put", &json!({"key": "a", "value": 1}));
+        let told = |result: &str| {
+            let outcome = Outcome::Unchanged { at: CommandNumber(0), result: result.to_owned().into() };
+            run(Replays::new(), &[asked(1, &delete), asked(2, &put), told_outcome(2, &put, outcome, true)])
+        };
+        assert_eq!(told("{\"deleted\":false}"), Ok(()));
+        assert_fails(told("{}"), "not so at 0");
+    }
+}

@@ -1,0 +1,106 @@
+//! The function of every issued command ran on a leader state equal to the state after its precedent: run again
+//! on that state it decides the same (DESIGN 14.8, RELIABILITY 3.7). Only `test.dice` may decide otherwise.
+//!
+//! So no update is lost, however many functions run at a time (S-10), and nothing but the command's own time
+//! reaches a function from outside (RELIABILITY 3.10).
+
+use functions::Registry;
+use protocol::Now;
+
+use super::{History, Invariant, Issued, Violation, ensure};
+use crate::fact::Fact;
+use crate::functions::{DICE, all};
+
+/// See the module.
+pub(super) struct SerialExecutions {
+    functions: Registry,
+}
+
+impl SerialExecutions {
+    pub(super) fn new() -> Self {
+        Self { functions: all() }
+    }
+}
+
+impl Invariant for SerialExecutions {
+    fn name(&self) -> &'static str {
+        "serial executions"
+    }
+
+    fn check(&mut self, _: Now, _: &Fact, history: &History) -> Result<(), Violation> {
+        history.chain.fresh().map_or(Ok(()), |issued| self.again(issued, history))
+    }
+}
+
+impl SerialExecutions {
+    fn again(&self, issued: &Issued, history: &History) -> Result<(), Violation> {
+        let Issued { command, body } = issued;
+        let id = command.id;
+        let Some(call) = history.call(&body.request, body.fingerprint) else {
+            return Err(format!("{id} is of the request {}, which nobody made", body.request));
+        };
+        ensure(call.function == body.function, || {
+            format!("{id} is of {}, asked for {}", body.function, call.function)
+        })?;
+        let Some(function) = self.functions.get(&call.function) else {
+            return Err(format!("{id} is of {}, which is no function", call.function));
+        };
+        let before = history.chain.state_at(command.precedent.number);
+        let again = functions::run(function.as_ref(), &before, body.time, 0, &call.arguments);
+        if call.function == DICE {
+            let keys =
+                again.effects.iter().map(protocol::Effect::key).eq(body.effects.iter().map(protocol::Effect::key));
+            return ensure(keys, || format!("{id} writes other keys than its function does"));
+        }
+        ensure((again.verdict(), &again.effects) == (Ok(body.verdict.clone()), &body.effects), || {
+            let there = (&body.verdict, &body.effects);
+            format!("{id} decided {there:?}; after its precedent it is {:?}", (&again.result, &again.effects))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{CommandBody, Verdict};
+    use serde_json::json;
+
+    use super::super::testing::*;
+    use super::*;
+
+    fn increment(request: &str, value: u64) -> (protocol::Call, CommandBody) {
+        let call = call(request, "kv.increment", &json!({"key": "a"}));
+        let body = body_of(&call, vec![put("a", &value.to_string())], &json!({"value": value}));
+        (call, body)
+    }
+
+    /// A1p, S-10: catches an update that is lost, a result that is not the function's, and a command of a call
+    /// that nobody made.
+    #[test]
+    fn a_function_decides_the_same_after_its_precedent() {
+        let run = |of: &[(protocol::Call, CommandBody)]| {
+            let commands = chain_of(&of.iter().map(|(_, body)| body.clone()).collect::<Vec<_>>());
+            let asked = of.iter().zip(1..).map(|((call, _), ticket)| asked(ticket, call));
+            let facts: Vec<Fact> = asked.chain(commands.iter().map(|command| applied(1, command))).collect();
+            run(SerialExecutions::new(), &facts)
+        };
+        assert_eq!(run(&[increment("r1", 1), increment("r2", 2)]), Ok(()));
+        assert_fails(run(&[increment("r1", 1), increment("r2", 1)]), "after its precedent it is");
+        let (call, mut other) = increment("r1", 1);
+        other.verdict = Verdict::Changed("{\"value\":7}".into());
+        assert_fails(run(&[(call.clone(), other)]), "after its precedent it is");
+        let (_, stray) = increment("r2", 1);
+        assert_fails(run(&[(call, stray)]), "which nobody made");
+    }
+
+    /// Catches the dice held to what it cannot do, and allowed to do more than it does.
+    #[test]
+    fn the_dice_writes_its_key_only() {
+        let call = call("r1", DICE, &json!({}));
+        let run = |effects| {
+            let command = &chain_of(&[body_of(&call, effects, &json!(5))])[0];
+            run(SerialExecutions::new(), &[asked(1, &call), applied(1, command)])
+        };
+        assert_eq!(run(vec![put("dice", "5")]), Ok(()));
+        assert_fails(run(vec![put("a", "5")]), "other keys");
+    }
+}

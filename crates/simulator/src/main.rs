@@ -1,0 +1,85 @@
+//! `cargo xtask simulate`: seeds of the simulator, many or one.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use quorate_simulator::run::{self, Job, Report};
+
+/// Runs whole clusters of the shipped cores in virtual time, under faults, one world for each
+/// seed. Ends with code 1 when an invariant is broken, or a kind of fault was never injected.
+#[derive(Debug, Parser)]
+#[command(
+    name = "simulate",
+    after_help = "Examples:\n  \
+    simulate --seeds 1000\n  \
+    simulate --seed 42 --seeds 1 --log 200\n  \
+    simulate --seed 42 --trace seed-42.svg\n  \
+    simulate --minutes 60"
+)]
+struct Arguments {
+    /// How many seeds; by default 200, with --minutes as many as there is time for, with --log or --trace 1.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Begin no seed later than this.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// The longest time of faults in a seed, in virtual seconds.
+    #[arg(long, default_value_t = 16)]
+    faults: u64,
+    /// How many seeds at a time; by default one for each processor.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Run one seed and draw it into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Run one seed and print its last facts, so many.
+    #[arg(long, value_name = "LINES")]
+    log: Option<usize>,
+    /// With heartbeats in the log.
+    #[arg(long, requires = "log")]
+    heartbeats: bool,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let longest = Duration::from_secs(arguments.faults);
+    if let Some(file) = &arguments.trace {
+        let (report, svg) = run::drawn(arguments.seed, longest);
+        std::fs::write(file, svg).with_context(|| format!("{} cannot be written", file.display()))?;
+        return Ok(say(&report));
+    }
+    if let Some(lines) = arguments.log {
+        let (report, log) = run::logged(arguments.seed, longest, lines, arguments.heartbeats);
+        println!("{log}");
+        return Ok(say(&report));
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let job = Job {
+        first: arguments.seed,
+        seeds: arguments.seeds.unwrap_or(if arguments.minutes.is_some() { u64::MAX } else { run::SEEDS_FOR_ALL_KINDS }),
+        until: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+        longest,
+        threads: arguments.threads.unwrap_or(threads),
+    };
+    if job.seeds == 1 {
+        return Ok(say(&run::seed(job.first, longest)));
+    }
+    let summary = run::all(&job, &|report| println!("{report}\n"));
+    println!("{summary}");
+    if let Some(complaint) = summary.complaint() {
+        println!("{complaint}");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(report: &Report) -> ExitCode {
+    println!("{report}");
+    if report.failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

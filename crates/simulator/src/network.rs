@@ -1,0 +1,242 @@
+//! The network between nodes: directed links that lose, double, delay and reorder messages, and
+//! that stop, by any set of them.
+//!
+//! A link delivers in order of sending, as a connection does, except where chance says otherwise:
+//! the protocol must not depend on connections. What is on its way when a link stops is lost when
+//! it would arrive. A node reaches itself without the network.
+
+mod shapes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use protocol::{NodeId, Tick};
+
+use crate::chance::Chance;
+use crate::fault::{Fault, Shape};
+
+pub use shapes::cut;
+
+/// A directed link: from, to.
+pub type Link = (NodeId, NodeId);
+
+/// What the links of a world are like. Rates are in 10,000.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weather {
+    /// The least delay of a message.
+    pub delay_min: Duration,
+    /// The most that is usual.
+    pub delay_max: Duration,
+    /// What is lost.
+    pub loss: u32,
+    /// What arrives twice.
+    pub duplicate: u32,
+    /// What may overtake others or fall behind them.
+    pub reorder: u32,
+    /// What takes far longer than usual.
+    pub spike: u32,
+    /// How much longer that is at most.
+    pub spike_max: Duration,
+}
+
+impl Weather {
+    /// Nothing bad, with these delays.
+    #[must_use]
+    pub fn fair(delay_min: Duration, delay_max: Duration) -> Self {
+        Self { delay_min, delay_max, loss: 0, duplicate: 0, reorder: 0, spike: 0, spike_max: Duration::ZERO }
+    }
+}
+
+/// What becomes of a message: when its copies arrive (none: it is lost), and what was bad.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fate {
+    /// The moments of arrival.
+    pub arrivals: Vec<Tick>,
+    /// What the network did.
+    pub faults: Vec<Fault>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Network {
+    weather: Weather,
+    /// Links that do not work.
+    cut: BTreeSet<Link>,
+    /// Links that go up and down.
+    flapping: BTreeSet<Link>,
+    /// When the last message in order arrives.
+    last: BTreeMap<Link, Tick>,
+}
+
+impl Network {
+    /// All links work.
+    #[must_use]
+    pub fn new(weather: Weather) -> Self {
+        Self { weather, cut: BTreeSet::new(), flapping: BTreeSet::new(), last: BTreeMap::new() }
+    }
+
+    /// Whether a link works now.
+    #[must_use]
+    pub fn works(&self, from: NodeId, to: NodeId) -> bool {
+        !self.cut.contains(&(from, to))
+    }
+
+    /// Whether two nodes can hold a connection: that takes both directions.
+    #[must_use]
+    pub fn connects(&self, one: NodeId, other: NodeId) -> bool {
+        self.works(one, other) && self.works(other, one)
+    }
+
+    /// What becomes of a message that is sent now.
+    pub fn send(&mut self, from: NodeId, to: NodeId, now: Tick, chance: &mut Chance) -> Fate {
+        let mut fate = Fate::default();
+        if !self.works(from, to) {
+            return fate;
+        }
+        let Weather { loss, duplicate, reorder, spike, .. } = self.weather;
+        if chance.happens(loss) {
+            fate.faults.push(Fault::Loss);
+            return fate;
+        }
+        let last = self.last.get(&(from, to)).copied().unwrap_or_default();
+        let mut arrives = now + self.delay(chance);
+        if chance.happens(spike) {
+            arrives = arrives + some_of(self.weather.spike_max, chance);
+            fate.faults.push(Fault::DelaySpike);
+        }
+        if arrives < last && chance.happens(reorder) {
+            fate.faults.push(Fault::Reorder);
+        } else if chance.happens(reorder) {
+            // It falls behind those that follow.
+            arrives = arrives.max(last) + self.weather.delay_max;
+            fate.faults.push(Fault::Reorder);
+        } else {
+            arrives = arrives.max(last);
+            self.last.insert((from, to), arrives);
+        }
+        fate.arrivals.push(arrives);
+        if chance.happens(duplicate) {
+            fate.faults.push(Fault::Duplicate);
+            fate.arrivals.push(arrives + self.delay(chance));
+        }
+        fate
+    }
+
+    /// How long a message takes.
+    pub fn delay(&self, chance: &mut Chance) -> Duration {
+        self.weather.delay_min + some_of(self.weather.delay_max.saturating_sub(self.weather.delay_min), chance)
+    }
+
+    /// These links stop, or go up and down from now on.
+    pub fn cut(&mut self, shape: Shape, links: &[Link]) {
+        self.cut.extend(links);
+        if shape == Shape::Flapping {
+            self.flapping.extend(links);
+        }
+    }
+
+    /// A link works again.
+    pub fn mend(&mut self, from: NodeId, to: NodeId) {
+        self.cut.remove(&(from, to));
+        self.flapping.remove(&(from, to));
+    }
+
+    /// All links work.
+    pub fn heal(&mut self) {
+        self.cut.clear();
+        self.flapping.clear();
+    }
+
+    /// Whether any link is cut or flaps.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        !self.cut.is_empty() || !self.flapping.is_empty()
+    }
+
+    /// Flapping links change, all of them or, when `each`, each by chance; says which stopped.
+    pub fn flap(&mut self, each: bool, chance: &mut Chance) -> Vec<Link> {
+        let mut stopped = Vec::new();
+        for link in &self.flapping {
+            if each && chance.coin() {
+                continue;
+            }
+            if !self.cut.remove(link) {
+                self.cut.insert(*link);
+                stopped.push(*link);
+            }
+        }
+        stopped
+    }
+
+    /// Nothing is lost, doubled or delayed from now on.
+    pub fn calm(&mut self) {
+        self.weather = Weather::fair(self.weather.delay_min, self.weather.delay_max);
+    }
+}
+
+/// From nothing to all of a time.
+pub(crate) fn some_of(most: Duration, chance: &mut Chance) -> Duration {
+    let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX - 1);
+    Duration::from_micros(chance.between(0, micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn network() -> Network {
+        let millis = Duration::from_millis;
+        Network::new(Weather {
+            loss: 1_000,
+            duplicate: 1_000,
+            reorder: 1_000,
+            spike: 1_000,
+            spike_max: millis(500),
+            ..Weather::fair(millis(1), millis(5))
+        })
+    }
+
+    /// Catches a kind of bad weather that never comes, and messages out of order in a calm.
+    #[test]
+    fn every_kind_of_weather_comes_and_ends() {
+        let (mut network, mut chance) = (network(), Chance::new(1));
+        let mut kinds = BTreeSet::new();
+        for now in 0..1_000 {
+            let fate = network.send(A, B, Tick(now), &mut chance);
+            kinds.extend(fate.faults.iter().map(Fault::kind));
+            let lost = fate.faults.contains(&Fault::Loss);
+            assert_eq!(fate.arrivals.is_empty(), lost);
+            assert!(lost || fate.arrivals.iter().all(|at| at.0 >= now + 1_000), "no faster than the link");
+        }
+        assert_eq!(kinds.len(), 4, "{kinds:?}");
+        network.calm();
+        let mut last = Tick(0);
+        for now in 1_000_000..1_000_500 {
+            let fate = network.send(A, B, Tick(now), &mut chance);
+            assert!(fate.faults.is_empty() && fate.arrivals.len() == 1);
+            assert!(fate.arrivals[0] >= last, "in order");
+            last = fate.arrivals[0];
+        }
+    }
+
+    /// Catches a cut that works both ways, and one that does not end.
+    #[test]
+    fn a_cut_link_is_silent_in_its_direction_until_it_is_mended() {
+        let (mut network, mut chance) = (network(), Chance::new(1));
+        network.calm();
+        network.cut(Shape::OneWay, &[(A, B)]);
+        assert!(network.send(A, B, Tick(0), &mut chance).arrivals.is_empty());
+        assert_eq!(network.send(B, A, Tick(0), &mut chance).arrivals.len(), 1);
+        assert!(!network.connects(A, B) && network.is_broken());
+        network.mend(A, B);
+        assert!(network.connects(A, B) && !network.is_broken());
+        network.cut(Shape::Flapping, &[(A, B)]);
+        assert!(network.flap(false, &mut chance).is_empty() && network.works(A, B));
+        assert_eq!(network.flap(false, &mut chance), [(A, B)]);
+        network.heal();
+        assert!(network.flap(false, &mut chance).is_empty() && network.works(A, B));
+    }
+}

@@ -1,0 +1,255 @@
+//! One node of a world: its disk, its clocks, and, while it is up, the shipped cores of all roles
+//! with their mailboxes.
+//!
+//! A core is rebuilt from the disk at every start, as the binary does it, and nothing else of one
+//! life gets into the next.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use acceptor::core::Acceptor;
+use failure_detector::core::{FailureDetector, LocalStatus};
+use functions::Registry;
+use http_api::Gateway;
+use leader::core::Leader;
+use learner::{Learner, Progress};
+use protocol::{Ballot, CommandNumber, Key, NodeId, Tick};
+use storage::memory::{Fault, MemoryLog, MemoryState};
+use storage::{LogStore as _, StateStore as _, StorageError};
+
+use crate::clocks::Clocks;
+use crate::functions::{Executions, registry};
+use crate::schedule::Event;
+use crate::swarm::Swarm;
+
+/// How long outcomes of calls are kept: longer than any run, and than any clock is wrong.
+const RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// The pause before a leader sends again, as in the binary.
+const RESEND: Duration = Duration::from_millis(100);
+
+/// One input for a role that has a mailbox.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    Acceptor(acceptor::core::Input),
+    Leader(leader::core::Input),
+    Learner(learner::Input),
+}
+
+/// What the roles of a node say of themselves, as the binary's `Status` keeps it.
+#[derive(Debug)]
+pub(crate) struct Status {
+    me: NodeId,
+    leads: Option<Ballot>,
+    seen: Option<Ballot>,
+    highest: Ballot,
+}
+
+impl Status {
+    pub(crate) fn leads(&mut self, ballot: Option<Ballot>) {
+        self.leads = ballot;
+    }
+
+    pub(crate) fn sees(&mut self, leader: Option<Ballot>) {
+        self.seen = leader;
+    }
+
+    pub(crate) fn heard(&mut self, ballot: Ballot) {
+        self.highest = self.highest.max(ballot);
+    }
+
+    pub(crate) fn highest(&self) -> Ballot {
+        self.highest
+    }
+
+    /// Of the higher ballot where the roles know two; whether this node leads, only its own
+    /// leader can say.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.leads.max(self.seen.filter(|seen| seen.node != self.me)).map(|ballot| ballot.node)
+    }
+
+    pub(crate) fn local(&self, progress: Progress) -> LocalStatus {
+        let Progress { issued, applied, durable } = progress;
+        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable }
+    }
+}
+
+/// A read that waits for the state to be recent enough.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) key: Key,
+    /// The number that it must reach; none until the leader has said so.
+    pub(crate) number: Option<CommandNumber>,
+    /// On the clock of the node.
+    pub(crate) deadline: Tick,
+}
+
+/// One life of a node.
+pub(crate) struct Roles {
+    pub(crate) acceptor: Acceptor,
+    pub(crate) leader: Leader,
+    pub(crate) learner: Learner,
+    pub(crate) gateway: Gateway,
+    pub(crate) detector: FailureDetector,
+    pub(crate) to_acceptor: VecDeque<acceptor::core::Input>,
+    pub(crate) to_leader: VecDeque<leader::core::Input>,
+    pub(crate) to_learner: VecDeque<learner::Input>,
+    pub(crate) status: Status,
+    pub(crate) progress: Progress,
+    pub(crate) reads: BTreeMap<u64, Read>,
+    /// Whether the gateway's timer runs.
+    pub(crate) gateway_ticks: bool,
+    /// Peers that it tries to connect to.
+    pub(crate) dialing: BTreeSet<NodeId>,
+}
+
+/// When the power goes around the next write of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Nothing of it is on the disk.
+    Before,
+    /// A part of it is.
+    Within,
+    /// It is durable, and nothing that follows it has left the node.
+    After,
+}
+
+/// See the module.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) log: MemoryLog,
+    pub(crate) state: MemoryState,
+    pub(crate) clocks: Clocks,
+    pub(crate) functions: Registry,
+    pub(crate) executions: Executions,
+    /// None while it is down.
+    pub(crate) roles: Option<Box<Roles>>,
+    /// Counts its starts.
+    pub(crate) life: u32,
+    /// Whether its machine runs, and refuses connections while the process does not.
+    pub(crate) powered: bool,
+    /// What happens while it stands still; none while it does not.
+    pub(crate) held: Option<Vec<Event>>,
+    /// What fails at the next write or sync.
+    pub(crate) log_fault: Option<Fault>,
+    pub(crate) state_fault: Option<Fault>,
+    pub(crate) cut: Option<Cut>,
+    /// A stored record is damaged, which the next opening will find.
+    pub(crate) damaged: bool,
+    /// Its disk is lost or damaged: it never comes back.
+    pub(crate) gone: bool,
+}
+
+impl Node {
+    pub(crate) fn new(id: NodeId) -> Self {
+        let executions = Executions::default();
+        Self {
+            id,
+            log: MemoryLog::new(),
+            state: MemoryState::new(),
+            clocks: Clocks::new(),
+            functions: registry(&executions),
+            executions,
+            roles: None,
+            life: 0,
+            powered: false,
+            held: None,
+            log_fault: None,
+            state_fault: None,
+            cut: None,
+            damaged: false,
+            gone: false,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.roles.is_some()
+    }
+
+    /// Whether it can take part again, now or after a start.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.gone && !self.damaged
+    }
+
+    /// Rebuilds the cores from the disk. `first_barrier` is chance.
+    ///
+    /// # Errors
+    /// A damaged log.
+    pub(crate) fn start(&mut self, swarm: &Swarm, world: Tick, first_barrier: u64) -> Result<(), StorageError> {
+        let applied = self.state.applied();
+        let image = self.log.load(applied.number)?;
+        let (last_tried, highest) = (image.last_tried, image.last_tried.max(image.next_ballot));
+        self.clocks.restart(world);
+        self.life += 1;
+        self.powered = true;
+        let durable = self.state.durable();
+        self.roles = Some(Box::new(Roles {
+            acceptor: Acceptor::new(acceptor_config(self.id, swarm), image, applied),
+            leader: Leader::new(leader_config(self.id, swarm), last_tried, applied),
+            learner: Learner::new(learner_config(self.id, swarm), applied),
+            gateway: Gateway::new(http_api::core::Settings::default(), first_barrier),
+            detector: FailureDetector::new(detector_config(self.id, swarm)),
+            to_acceptor: VecDeque::new(),
+            to_leader: VecDeque::new(),
+            to_learner: VecDeque::new(),
+            status: Status { me: self.id, leads: None, seen: None, highest },
+            progress: Progress { issued: applied.number, applied: applied.number, durable },
+            reads: BTreeMap::new(),
+            gateway_ticks: false,
+            dialing: BTreeSet::new(),
+        }));
+        Ok(())
+    }
+}
+
+fn acceptor_config(me: NodeId, swarm: &Swarm) -> acceptor::core::Config {
+    acceptor::core::Config {
+        me,
+        window: usize::try_from(swarm.window).expect("a small window"),
+        learners: swarm.nodes.clone(),
+        learn_from: swarm.learn_from,
+        part_bytes: swarm.part_bytes,
+    }
+}
+
+fn leader_config(me: NodeId, swarm: &Swarm) -> leader::core::Config {
+    leader::core::Config {
+        me,
+        acceptors: swarm.majority.clone(),
+        learners: swarm.nodes.clone(),
+        learn_from: swarm.learn_from,
+        window: swarm.window,
+        pipeline_bytes: swarm.pipeline_bytes,
+        run_bytes: swarm.run_bytes,
+        rounds_in_flight: swarm.rounds_in_flight,
+        kept_calls: swarm.kept_calls,
+        resend: RESEND,
+        // As 5 s is to 2 s in the binary.
+        prepare_timeout: swarm.timeout_max * 5 / 2,
+        caller_retention: RETENTION,
+        gateway_retention: RETENTION,
+    }
+}
+
+fn learner_config(me: NodeId, swarm: &Swarm) -> learner::Config {
+    learner::Config {
+        me,
+        peers: swarm.nodes.iter().copied().filter(|node| *node != me).collect(),
+        learn_from: swarm.learn_from,
+        majority: swarm.majority.clone(),
+        window: swarm.window,
+        timing: learner::Timing::default(),
+    }
+}
+
+fn detector_config(me: NodeId, swarm: &Swarm) -> failure_detector::core::Config {
+    failure_detector::core::Config {
+        me,
+        can_lead: true,
+        members: swarm.nodes.clone(),
+        acceptors: swarm.majority.clone(),
+        heartbeat: swarm.heartbeat,
+        timeout_min: swarm.timeout_min,
+        timeout_max: swarm.timeout_max,
+        http: String::new(),
+    }
+}

@@ -1,0 +1,255 @@
+//! Many seeds, on all processors, and what came of them.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::chance::Chance;
+use crate::chart::{Chart, Settings};
+use crate::fault::{Fault, Shape};
+use crate::invariants::Invariants;
+use crate::swarm::Swarm;
+use crate::tally::Tally;
+use crate::trace::Log;
+use crate::watchers::Watchers;
+use crate::world::{TIMEOUTS_TO_ANSWER, World};
+
+/// Facts that the report of a failed seed shows.
+const TAIL: usize = 60;
+/// Seeds after which every kind of fault must have been there: the rarest come in one of some
+/// dozens.
+pub const SEEDS_FOR_ALL_KINDS: u64 = 200;
+
+/// What came of one seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Equal for equal runs.
+    pub hash: String,
+    /// Counts.
+    pub tally: Tally,
+    /// Events of the run.
+    pub events: u64,
+    /// What is broken, with the end of the log.
+    pub failure: Option<Failure>,
+}
+
+/// A broken invariant, or a panic of a core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What is broken.
+    pub what: String,
+    /// What happened last.
+    pub log: String,
+}
+
+/// How long the faults of a seed last: some are short, so that many seeds are run.
+fn faults(chance: &mut Chance, longest: Duration) -> Duration {
+    longest * u32::try_from(chance.between(1, 4)).expect("small") / 4
+}
+
+/// The world of a seed.
+fn world(seed: u64, longest: Duration, lines: usize) -> World {
+    let mut chance = Chance::new(seed);
+    let faults = faults(&mut chance, longest);
+    let swarm = Swarm::draw(&mut chance, faults);
+    let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
+    let watchers = Watchers::new(Invariants::new(&swarm.majority, bound), lines);
+    let mut world = World::new(swarm, chance.any(), watchers);
+    world.trouble();
+    world
+}
+
+/// Runs one seed, whose faults last at most `longest`. A failed one is run again, with a log.
+#[must_use]
+pub fn seed(seed: u64, longest: Duration) -> Report {
+    let report = finish(seed, &mut world(seed, longest, 0));
+    if report.failure.is_none() { report } else { finish(seed, &mut world(seed, longest, TAIL)) }
+}
+
+/// Runs one seed with a log of so many facts, with or without heartbeats; says all of it.
+#[must_use]
+pub fn logged(seed: u64, longest: Duration, lines: usize, heartbeats: bool) -> (Report, String) {
+    let mut world = world(seed, longest, lines);
+    if heartbeats {
+        world.watchers_mut().log = Log::new(lines).with_heartbeats();
+    }
+    let report = finish(seed, &mut world);
+    (report, world.watchers().log.tail(lines))
+}
+
+/// Runs one seed and draws it.
+#[must_use]
+pub fn drawn(seed: u64, longest: Duration) -> (Report, String) {
+    let mut world = world(seed, longest, TAIL);
+    let settings = Settings { title: format!("Seed {seed}"), merge: true, ..Settings::default() };
+    let chart = Rc::new(RefCell::new(Chart::new(world.swarm().nodes.iter().copied(), settings)));
+    world.watchers_mut().add(Box::new(Rc::clone(&chart)));
+    let report = finish(seed, &mut world);
+    let mut chart = chart.borrow_mut();
+    if let Some(failure) = &report.failure {
+        chart.remark(world.now(), &failure.what);
+    }
+    (report, chart.svg())
+}
+
+fn finish(seed: u64, world: &mut World) -> Report {
+    // After a panic nothing of the world is used but what its watchers saw before.
+    let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let broken = ran.unwrap_or_else(|panic| Err(format!("a failed assertion: {}", panic_text(panic.as_ref()))));
+    let watchers = world.watchers();
+    Report {
+        seed,
+        hash: watchers.hasher.short(),
+        tally: watchers.tally.clone(),
+        events: world.events(),
+        failure: broken.err().map(|what| Failure { what, log: watchers.log.tail(TAIL) }),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The first seed.
+    pub first: u64,
+    /// How many, unless time ends before.
+    pub seeds: u64,
+    /// No seed is begun later than this.
+    pub until: Option<Duration>,
+    /// The longest time of faults in a seed.
+    pub longest: Duration,
+    /// How many at a time.
+    pub threads: usize,
+}
+
+/// What came of many seeds.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// How many were run.
+    pub seeds: u64,
+    /// Their events.
+    pub events: u64,
+    /// Their counts.
+    pub tally: Tally,
+    /// Those that failed, in the order in which they did.
+    pub failed: Vec<Report>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// After so many failed seeds no more are begun: they say it all.
+const FAILED_MAX: usize = 5;
+
+/// Runs all seeds of a job; `failed` is told of each that fails, at once.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the job's own clock and threads; each world has virtual time")]
+pub fn all(job: &Job, failed: &(dyn Fn(&Report) + Sync)) -> Summary {
+    let begun = Instant::now();
+    let next = AtomicU64::new(0);
+    let enough = AtomicBool::new(false);
+    let summary = Mutex::new(Summary::default());
+    let work = || {
+        while !enough.load(Ordering::Relaxed) && job.until.is_none_or(|until| begun.elapsed() < until) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= job.seeds {
+                return;
+            }
+            let report = seed(job.first.wrapping_add(index), job.longest);
+            let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
+            summary.seeds += 1;
+            summary.events += report.events;
+            summary.tally.add(&report.tally);
+            if report.failure.is_some() {
+                failed(&report);
+                summary.failed.push(report);
+                enough.store(summary.failed.len() >= FAILED_MAX, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..job.threads.max(1) {
+            scope.spawn(work);
+        }
+    });
+    let mut summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+    summary.took = begun.elapsed();
+    summary
+}
+
+impl Summary {
+    /// Why the job has failed, if it has: a seed, or kinds of faults that never were though there
+    /// were seeds enough.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        if !self.failed.is_empty() {
+            let seeds: Vec<String> = self.failed.iter().map(|report| report.seed.to_string()).collect();
+            return Some(format!("failed seeds: {}", seeds.join(", ")));
+        }
+        if self.seeds == 0 {
+            return Some("no seed was run".to_owned());
+        }
+        let missing = self.tally.missing();
+        (self.seeds >= SEEDS_FOR_ALL_KINDS && !missing.is_empty())
+            .then(|| format!("never injected in {} seeds: {}", self.seeds, missing.join(", ")))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.failure {
+            Some(Failure { what, log }) => {
+                writeln!(f, "{log}")?;
+                writeln!(f, "seed {} failed: {what}", self.seed)?;
+                write!(f, "again: cargo xtask simulate --seed {} --seeds 1", self.seed)
+            }
+            None => write!(
+                f,
+                "seed {}: {} commands issued, {} events, {} s, trace {}",
+                self.seed,
+                self.tally.issued,
+                self.events,
+                self.tally.micros / 1_000_000,
+                self.hash
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { faults, shapes, issued, leader_changes, questions, retries, micros, .. } = &self.tally;
+        let took = self.took.as_millis().max(1);
+        let per_second = u128::from(self.events) * 1_000 / took;
+        writeln!(
+            f,
+            "{} seeds, {} s of virtual time, {} events ({per_second} a second), {took} ms",
+            self.seeds,
+            micros / 1_000_000,
+            self.events
+        )?;
+        writeln!(
+            f,
+            "{issued} commands issued, {leader_changes} leader changes, {questions} questions, {retries} retries"
+        )?;
+        write!(f, "faults:")?;
+        for (name, count) in Fault::KINDS.iter().zip(faults) {
+            write!(f, " {name} {count}")?;
+        }
+        write!(f, "\npartitions:")?;
+        for (name, count) in Shape::NAMES.iter().zip(shapes) {
+            write!(f, " {name} {count}")?;
+        }
+        Ok(())
+    }
+}

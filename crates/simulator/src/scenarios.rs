@@ -1,0 +1,236 @@
+//! Worlds of a fixed shape: the partial connectivity of RELIABILITY 2, by name, in which other
+//! protocols stop or change their leader for ever.
+//!
+//! Each begins whole and led by node 1, which is the first to try; then links stop for good, and
+//! all else is well. What counts is the longest time without progress from then on, and how often
+//! the lead changes after the first change.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use protocol::{Ballot, CommandNumber, NodeId, Now, Tick};
+
+use crate::fact::{Fact, Observer};
+use crate::fault::Shape;
+use crate::invariants::Invariants;
+use crate::network::Link;
+use crate::swarm::Swarm;
+use crate::watchers::Watchers;
+use crate::world::{TIMEOUTS_TO_ANSWER, World};
+
+/// A shape that stays.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Its name in RELIABILITY 2.
+    pub name: &'static str,
+    /// How many nodes.
+    pub nodes: u64,
+    /// The links that are left, both ways; one-way cuts are in `silent`.
+    kept: &'static [(u64, u64)],
+    /// Directed links that stop besides.
+    silent: &'static [(u64, u64)],
+    /// Directed links that go up and down.
+    flapping: &'static [(u64, u64)],
+    /// A node that is cut off for a while before, so that it is behind.
+    stale: Option<u64>,
+    /// The nodes that clients ask: those that reach a leader in the end.
+    asked: &'static [u64],
+}
+
+/// The links of three nodes.
+const MESH: &[(u64, u64)] = &[(1, 2), (1, 3), (2, 3)];
+
+/// All of them.
+pub const ALL: [Scenario; 7] = [
+    Scenario {
+        name: "quorum loss: all reach only one node, and the leader is another one",
+        nodes: 5,
+        kept: &[(2, 1), (2, 3), (2, 4), (2, 5)],
+        silent: &[],
+        flapping: &[],
+        stale: None,
+        asked: &[2, 3, 4, 5],
+    },
+    Scenario {
+        name: "constrained election: only a node that is behind reaches a majority set",
+        nodes: 5,
+        kept: &[(2, 3), (2, 4), (2, 5)],
+        silent: &[],
+        flapping: &[],
+        stale: Some(2),
+        asked: &[2, 3, 4, 5],
+    },
+    Scenario {
+        name: "chained: the ends, one of which leads, do not see each other",
+        nodes: 3,
+        kept: &[(1, 2), (2, 3)],
+        silent: &[],
+        flapping: &[],
+        stale: None,
+        asked: &[1, 2],
+    },
+    Scenario {
+        name: "Howard and Abraham: three meshed, and two that see one of these each",
+        nodes: 5,
+        kept: &[(1, 2), (1, 3), (2, 3), (4, 2), (5, 3)],
+        silent: &[],
+        flapping: &[],
+        stale: None,
+        asked: &[1, 2, 3],
+    },
+    Scenario {
+        name: "asymmetric: the leader sends and does not receive",
+        nodes: 3,
+        kept: MESH,
+        silent: &[(2, 1), (3, 1)],
+        flapping: &[],
+        stale: None,
+        asked: &[2, 3],
+    },
+    Scenario {
+        name: "asymmetric: the leader receives and does not send",
+        nodes: 3,
+        kept: MESH,
+        silent: &[(1, 2), (1, 3)],
+        flapping: &[],
+        stale: None,
+        asked: &[2, 3],
+    },
+    Scenario {
+        name: "flapping: a link of the leader goes up and down every 200 ms",
+        nodes: 3,
+        kept: MESH,
+        silent: &[],
+        flapping: &[(1, 2), (2, 1)],
+        stale: None,
+        asked: &[1, 3],
+    },
+];
+
+/// How long a cluster is whole before.
+const WHOLE: Duration = Duration::from_secs(4);
+/// How long a node is cut off before, to be behind.
+const BEHIND: Duration = Duration::from_millis(150);
+/// How long each is looked at.
+const LOOKED_AT: Duration = Duration::from_secs(60);
+
+/// Between an answer and the next question, at most: often enough to see a pause.
+const THINK: Duration = Duration::from_millis(250);
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Who led when the links stopped.
+    pub led: Option<NodeId>,
+    /// Who led afterwards, when.
+    pub changes: Vec<(Tick, Ballot)>,
+    /// The longest time in which nothing new was applied anywhere, after the links had stopped.
+    pub longest_pause: Duration,
+    /// The last command applied.
+    pub issued: CommandNumber,
+}
+
+impl Finding {
+    /// Changes of the lead after the first one.
+    #[must_use]
+    pub fn changes_after_the_first(&self) -> usize {
+        self.changes.len().saturating_sub(1)
+    }
+}
+
+impl Scenario {
+    /// Plays it, with a seed for delays and clients.
+    ///
+    /// # Errors
+    /// A broken invariant.
+    pub fn play(&self, seed: u64) -> Result<Finding, String> {
+        let mut swarm = Swarm::calm(self.nodes);
+        swarm.think = THINK;
+        swarm.asked = self.asked.iter().copied().map(NodeId).collect();
+        let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
+        let mut watchers = Watchers::new(Invariants::new(&swarm.majority, bound), 0);
+        let stops = WHOLE + BEHIND;
+        let progress = Rc::new(RefCell::new(Progress { since: Tick(0) + stops, ..Progress::default() }));
+        watchers.add(Box::new(Rc::clone(&progress)));
+        let mut world = World::new(swarm, seed, watchers);
+        if let Some(stale) = self.stale {
+            let links = self.links_of(stale);
+            world.plan(WHOLE, Box::new(move |world| world.cut(Shape::TwoSided, &links)));
+        }
+        let scenario = self.clone();
+        world.plan(stops, Box::new(move |world| scenario.stop_links(world)));
+        world.plan(stops + LOOKED_AT, Box::new(World::finish));
+        world.run()?;
+        let end = world.now().tick;
+        drop(world);
+        let progress = progress.borrow();
+        let pause = progress.longest_pause.max(end.since(progress.grew.max(progress.since)));
+        Ok(Finding {
+            led: progress.led,
+            changes: progress.changes.clone(),
+            longest_pause: pause,
+            issued: progress.issued,
+        })
+    }
+
+    fn links_of(&self, node: u64) -> Vec<Link> {
+        let others = (1..=self.nodes).filter(|other| *other != node);
+        others.flat_map(|other| [(NodeId(node), NodeId(other)), (NodeId(other), NodeId(node))]).collect()
+    }
+
+    fn stop_links(&self, world: &mut World) {
+        let stays = |link: (u64, u64)| {
+            let kept = self.kept.contains(&link) || self.kept.contains(&(link.1, link.0));
+            kept && !self.silent.contains(&link)
+        };
+        world.mend();
+        let all = (1..=self.nodes).flat_map(|from| (1..=self.nodes).map(move |to| (from, to)));
+        let cut: Vec<Link> = all.filter(|link| link.0 != link.1 && !stays(*link)).map(to_link).collect();
+        if !cut.is_empty() {
+            world.cut(Shape::Partial, &cut);
+        }
+        let flapping: Vec<Link> = self.flapping.iter().copied().map(to_link).collect();
+        if !flapping.is_empty() {
+            world.cut(Shape::Flapping, &flapping);
+        }
+    }
+}
+
+fn to_link((from, to): (u64, u64)) -> Link {
+    (NodeId(from), NodeId(to))
+}
+
+/// Watches progress and leads.
+#[derive(Debug, Default)]
+struct Progress {
+    /// When the links stop.
+    since: Tick,
+    led: Option<NodeId>,
+    changes: Vec<(Tick, Ballot)>,
+    issued: CommandNumber,
+    grew: Tick,
+    longest_pause: Duration,
+}
+
+impl Observer for Progress {
+    fn observe(&mut self, now: Now, fact: &Fact) {
+        let after = now.tick >= self.since;
+        if let Fact::Leads { ballot: Some(ballot), .. } = fact {
+            if after {
+                self.changes.push((now.tick, *ballot));
+            } else {
+                self.led = Some(ballot.node);
+            }
+        }
+        if let Fact::Applied { command, .. } = fact
+            && command.number() > self.issued
+        {
+            self.issued = command.number();
+            if after {
+                self.longest_pause = self.longest_pause.max(now.tick.since(self.grew.max(self.since)));
+            }
+            self.grew = now.tick;
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What is going to happen, in order of virtual time.
+//!
+//! Two events of one moment happen in the order in which they were scheduled, so a run depends on
+//! nothing but its seed.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use leader::core::PoolJob;
+use protocol::{Message, NodeId, Role, Tick};
+
+use crate::fact::Told;
+
+/// Something that is going to happen. What concerns one life of a node (`life`) does not happen
+/// in the next.
+#[derive(Debug)]
+pub enum Event {
+    /// A message arrives.
+    Arrive {
+        /// The sender.
+        from: NodeId,
+        /// The receiver.
+        to: NodeId,
+        /// The message.
+        message: Message,
+    },
+    /// A role handles what its mailbox holds.
+    Turn {
+        /// The node.
+        node: NodeId,
+        /// Its life.
+        life: u32,
+        /// The role.
+        role: Role,
+    },
+    /// A timer of a node.
+    Timer {
+        /// The node.
+        node: NodeId,
+        /// Its life.
+        life: u32,
+        /// Which.
+        timer: Timer,
+    },
+    /// A thread of the pool begins with a function.
+    PoolBegins {
+        /// The node.
+        node: NodeId,
+        /// Its life.
+        life: u32,
+        /// The job.
+        job: Box<PoolJob>,
+    },
+    /// A thread of the pool is done.
+    PoolEnds {
+        /// The node.
+        node: NodeId,
+        /// Its life.
+        life: u32,
+        /// What came of it.
+        done: Box<leader::core::Input>,
+    },
+    /// A node tries to connect to a peer.
+    Dial {
+        /// The node.
+        node: NodeId,
+        /// Its life.
+        life: u32,
+        /// The peer.
+        peer: NodeId,
+        /// The pause before the next attempt.
+        pause: Duration,
+    },
+    /// A node sees that a connection with a peer is closed.
+    Closed {
+        /// The node.
+        node: NodeId,
+        /// Its life.
+        life: u32,
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A paused node goes on.
+    Resume(NodeId),
+    /// A node that is down starts.
+    Start(NodeId),
+    /// A question of a client arrives at the node.
+    Question {
+        /// Names it.
+        ticket: u64,
+    },
+    /// An answer arrives at a client.
+    Answer {
+        /// The question.
+        ticket: u64,
+        /// The answer.
+        answer: Told,
+    },
+    /// A client does something.
+    Clients,
+    /// Something bad is due.
+    Nemesis,
+    /// Flapping links change.
+    Flap,
+    /// The faults are over.
+    Heal,
+    /// Something that a scenario planned happens.
+    Plan,
+    /// The run ends.
+    End,
+}
+
+/// The timers of a node, as its actors have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// The failure detector's tick.
+    Detector,
+    /// The leader's tick.
+    Leader,
+    /// The learner's tick.
+    Learner,
+    /// The learner's sync.
+    Sync,
+    /// The gateway's tick, while something is in flight.
+    Gateway,
+    /// Who leads is said again to the gateway.
+    RepeatLeader,
+}
+
+struct Entry {
+    at: Tick,
+    sequence: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The earliest is the greatest: it comes out of the heap first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Schedule {
+    events: BinaryHeap<Entry>,
+    sequence: u64,
+    now: Tick,
+}
+
+impl Schedule {
+    /// The moment of the event that came out last.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        self.now
+    }
+
+    /// How many events came in so far.
+    #[must_use]
+    pub fn scheduled(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Something happens after a while.
+    pub fn after(&mut self, pause: Duration, event: Event) {
+        self.at(self.now + pause, event);
+    }
+
+    /// Something happens at a moment; now, if that is past.
+    pub fn at(&mut self, at: Tick, event: Event) {
+        self.sequence += 1;
+        self.events.push(Entry { at: at.max(self.now), sequence: self.sequence, event });
+    }
+
+    /// What happens next; time moves on to it.
+    pub fn pop(&mut self) -> Option<Event> {
+        let entry = self.events.pop()?;
+        self.now = entry.at;
+        Some(entry.event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches time that goes backwards, and events of one moment that change places.
+    #[test]
+    fn events_come_in_order_of_time_and_then_of_scheduling() {
+        let mut schedule = Schedule::default();
+        for (at, node) in [(5, 1), (3, 2), (5, 3), (3, 4)] {
+            schedule.at(Tick(at), Event::Start(NodeId(node)));
+        }
+        let mut order = Vec::new();
+        while let Some(event) = schedule.pop() {
+            let Event::Start(node) = event else { panic!("nothing else was scheduled") };
+            order.push((schedule.now().0, node.0));
+            if node.0 == 4 {
+                schedule.at(Tick(1), Event::Start(NodeId(5)));
+            }
+        }
+        assert_eq!(order, [(3, 2), (3, 4), (3, 5), (5, 1), (5, 3)], "what is past happens now");
+    }
+}

@@ -1,0 +1,289 @@
+//! What one seed draws for its world: its size, settings, weather, and which faults there are.
+//!
+//! No world has all faults: some hide others (Groce et al., *Swarm Testing*). Each kind is on in
+//! about half of the seeds, at a rate of its own, so that over many seeds each meets each, and
+//! each is met alone.
+
+use std::time::Duration;
+
+use protocol::{LearnFrom, MajoritySets, NodeId};
+
+use crate::chance::Chance;
+use crate::fault::Shape;
+use crate::network::Weather;
+
+/// A kind of bad thing that happens now and then, as against those that happen to messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Links stop.
+    Partition(Shape),
+    /// All links work again.
+    Heal,
+    /// A node loses its power, at any moment.
+    Crash,
+    /// A node loses its power around its next write of the log.
+    CrashAtWrite,
+    /// All nodes lose their power at once.
+    Blackout,
+    /// A process is killed.
+    Kill,
+    /// A node stands still for a while.
+    Pause,
+    /// A wall clock jumps.
+    ClockJump,
+    /// The clocks of a node run fast or slowly.
+    ClockRate,
+    /// A stored vote is damaged.
+    BitRot,
+    /// A stored vote is written over another.
+    Misdirect,
+    /// A write fails.
+    WriteError,
+    /// A sync fails.
+    SyncError,
+    /// The disk is full.
+    DiskFull,
+    /// The disk is gone.
+    DiskLost,
+}
+
+impl Trouble {
+    /// All of them, with how often each comes where it is on, beside the others.
+    const ALL: [(Self, u64); 22] = [
+        (Self::Partition(Shape::TwoSided), 6),
+        (Self::Partition(Shape::OneWay), 8),
+        (Self::Partition(Shape::Partial), 8),
+        (Self::Partition(Shape::Bridge), 4),
+        (Self::Partition(Shape::Chain), 4),
+        (Self::Partition(Shape::Star), 4),
+        (Self::Partition(Shape::Ring), 4),
+        (Self::Partition(Shape::Flapping), 6),
+        (Self::Heal, 20),
+        (Self::Crash, 8),
+        (Self::CrashAtWrite, 12),
+        (Self::Blackout, 2),
+        (Self::Kill, 8),
+        (Self::Pause, 8),
+        (Self::ClockJump, 6),
+        (Self::ClockRate, 6),
+        (Self::BitRot, 2),
+        (Self::Misdirect, 2),
+        (Self::WriteError, 4),
+        (Self::SyncError, 4),
+        (Self::DiskFull, 4),
+        (Self::DiskLost, 1),
+    ];
+}
+
+/// How long and how often roles do things, and how much at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// From an input in an empty mailbox to the turn that handles it: at most this long for the
+    /// leader.
+    pub leader: Duration,
+    /// The same for the acceptor: its sync.
+    pub acceptor: Duration,
+    /// The same for the learner: its write.
+    pub learner: Duration,
+    /// A function on the pool, at most.
+    pub pool: Duration,
+    /// Inputs that one turn handles, at most.
+    pub turn_inputs: usize,
+    /// In 10,000: inputs that a full mailbox refuses.
+    pub refused: u32,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swarm {
+    /// All nodes.
+    pub nodes: Vec<NodeId>,
+    /// Their majority sets.
+    pub majority: MajoritySets,
+    /// Who decides that a command is issued.
+    pub learn_from: LearnFrom,
+    /// Claim 5.
+    pub window: u64,
+    /// `BeginBallot` rounds under way.
+    pub rounds_in_flight: u64,
+    /// Bytes of one `BeginBallot`.
+    pub run_bytes: usize,
+    /// Bytes of one part of a promise.
+    pub part_bytes: usize,
+    /// Bytes proposed and not issued.
+    pub pipeline_bytes: usize,
+    /// Calls that a leader keeps.
+    pub kept_calls: usize,
+    /// Commands in an answer to `CatchUp`.
+    pub piece_commands: usize,
+    /// Between heartbeats.
+    pub heartbeat: Duration,
+    /// The shortest election timeout.
+    pub timeout_min: Duration,
+    /// The longest.
+    pub timeout_max: Duration,
+    /// The links.
+    pub weather: Weather,
+    /// Whether a connection breaks when a link of it stops, or waits.
+    pub cuts_break: bool,
+    /// The roles.
+    pub pace: Pace,
+    /// What happens, with weights.
+    pub troubles: Vec<(Trouble, u64)>,
+    /// Between two troubles, at most.
+    pub trouble_pause: Duration,
+    /// How long a node is down or stands still, at most.
+    pub down: Duration,
+    /// Between changes of flapping links.
+    pub flap: Duration,
+    /// How many clients there are.
+    pub clients: u64,
+    /// The nodes that they ask.
+    pub asked: Vec<NodeId>,
+    /// Between an answer and the next question, at most.
+    pub think: Duration,
+    /// How long the faults last.
+    pub faults: Duration,
+}
+
+impl Swarm {
+    /// A world without faults, with the settings of a default configuration.
+    ///
+    /// # Panics
+    /// When there is to be no node.
+    #[must_use]
+    pub fn calm(nodes: u64) -> Self {
+        let nodes: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
+        let (micros, millis) = (Duration::from_micros, Duration::from_millis);
+        Self {
+            majority: MajoritySets::simple(nodes.iter().copied()).expect("a world has nodes"),
+            asked: nodes.clone(),
+            nodes,
+            learn_from: LearnFrom::Leader,
+            window: 1024,
+            rounds_in_flight: 2,
+            run_bytes: 4 << 20,
+            part_bytes: 1 << 20,
+            pipeline_bytes: 32 << 20,
+            kept_calls: 10_000,
+            piece_commands: 512,
+            heartbeat: millis(50),
+            timeout_min: millis(250),
+            timeout_max: millis(2_000),
+            weather: Weather::fair(micros(200), millis(1)),
+            cuts_break: false,
+            pace: Pace {
+                leader: micros(50),
+                acceptor: millis(1),
+                learner: micros(500),
+                pool: millis(5),
+                turn_inputs: 1_024,
+                refused: 0,
+            },
+            troubles: Vec::new(),
+            trouble_pause: millis(1_000),
+            down: millis(1_000),
+            flap: millis(200),
+            clients: 4,
+            think: millis(50),
+            faults: Duration::ZERO,
+        }
+    }
+
+    /// What a seed draws. Faults last `faults`.
+    #[must_use]
+    pub fn draw(chance: &mut Chance, faults: Duration) -> Self {
+        let millis = Duration::from_millis;
+        let nodes = chance.pick(&[3, 3, 3, 4, 5, 5, 6, 7]);
+        let calm = Self::calm(nodes);
+        let heartbeat = chance.pick(&[20, 50, 100]);
+        Self {
+            majority: majority(&calm.nodes, chance),
+            learn_from: chance.pick(&[LearnFrom::Leader, LearnFrom::Voters]),
+            window: chance.pick(&[1, 2, 8, 64, 1024]),
+            rounds_in_flight: chance.between(1, 4),
+            run_bytes: chance.pick(&[1, 200, 4_000, 4 << 20]),
+            part_bytes: chance.pick(&[1, 500, 1 << 20]),
+            pipeline_bytes: chance.pick(&[1_000, 1 << 20, 32 << 20]),
+            kept_calls: chance.pick(&[5, 100, 10_000]),
+            piece_commands: chance.pick(&[1, 3, 20, 512]),
+            heartbeat: millis(heartbeat),
+            timeout_min: millis(5 * heartbeat),
+            timeout_max: millis(chance.pick(&[1_000, 2_000])),
+            weather: weather(chance),
+            cuts_break: chance.coin(),
+            pace: pace(chance),
+            troubles: troubles(chance),
+            trouble_pause: millis(chance.pick(&[200, 500, 1_000, 3_000])),
+            down: millis(chance.pick(&[100, 500, 2_000, 6_000])),
+            flap: millis(chance.pick(&[50, 200, 600])),
+            clients: chance.between(2, 6),
+            think: millis(chance.pick(&[5, 50, 200])),
+            faults,
+            ..calm
+        }
+    }
+}
+
+/// Mostly a simple majority; sometimes weights, of which one may be nothing.
+fn majority(nodes: &[NodeId], chance: &mut Chance) -> MajoritySets {
+    let weighted = chance.happens(1_500);
+    let mut weights: Vec<(NodeId, u64)> =
+        nodes.iter().map(|node| (*node, if weighted { chance.between(0, 3) } else { 1 })).collect();
+    weights[0].1 = weights[0].1.max(1);
+    MajoritySets::weighted(weights).expect("one of them weighs something")
+}
+
+fn sometimes(chance: &mut Chance, rates: &[u32]) -> u32 {
+    if chance.coin() { chance.pick(rates) } else { 0 }
+}
+
+fn weather(chance: &mut Chance) -> Weather {
+    let delay_max = Duration::from_micros(chance.pick(&[500, 2_000, 10_000, 40_000]));
+    Weather {
+        loss: sometimes(chance, &[50, 300, 1_000, 2_500]),
+        duplicate: sometimes(chance, &[50, 300, 1_000]),
+        reorder: sometimes(chance, &[100, 1_000, 3_000]),
+        spike: sometimes(chance, &[10, 100, 300]),
+        spike_max: Duration::from_millis(chance.pick(&[100, 500, 3_000])),
+        ..Weather::fair(Duration::from_micros(100), delay_max)
+    }
+}
+
+fn pace(chance: &mut Chance) -> Pace {
+    let micros = Duration::from_micros;
+    Pace {
+        leader: micros(chance.pick(&[1, 50, 2_000])),
+        acceptor: micros(chance.pick(&[50, 1_000, 10_000, 40_000])),
+        learner: micros(chance.pick(&[20, 500, 10_000])),
+        pool: micros(chance.pick(&[100, 5_000, 100_000])),
+        turn_inputs: chance.pick(&[1, 4, 1_024, 1_024]),
+        refused: sometimes(chance, &[10, 200]),
+    }
+}
+
+fn troubles(chance: &mut Chance) -> Vec<(Trouble, u64)> {
+    Trouble::ALL.iter().filter(|_| chance.coin()).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a setting or trouble that no seed draws, and seeds that draw differently when asked
+    /// again.
+    #[test]
+    fn seeds_draw_everything_and_repeat_themselves() {
+        let draw = |seed| Swarm::draw(&mut Chance::new(seed), Duration::from_secs(1));
+        let swarms: Vec<Swarm> = (0..200).map(draw).collect();
+        assert_eq!(draw(17), swarms[17]);
+        for nodes in 3..=7 {
+            assert!(swarms.iter().any(|swarm| swarm.nodes.len() == nodes), "{nodes} nodes");
+        }
+        for (trouble, _) in Trouble::ALL {
+            let on = swarms.iter().filter(|swarm| swarm.troubles.iter().any(|(kind, _)| *kind == trouble)).count();
+            assert!((50..150).contains(&on), "{trouble:?} is on in {on} of 200");
+        }
+        assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
+    }
+}

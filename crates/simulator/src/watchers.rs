@@ -1,0 +1,65 @@
+//! Everybody who watches a world: the invariants, which end a run, and others who only look.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use protocol::Now;
+
+use crate::fact::{Fact, Observer};
+use crate::invariants::Invariants;
+use crate::tally::Tally;
+use crate::trace::{Hasher, Log};
+
+/// See the module.
+pub struct Watchers {
+    invariants: Invariants,
+    /// Counts.
+    pub tally: Tally,
+    /// One number for all that happened.
+    pub hasher: Hasher,
+    /// The last of what happened.
+    pub log: Log,
+    others: Vec<Box<dyn Observer>>,
+}
+
+impl Watchers {
+    /// The invariants, and the log of the last `lines` facts.
+    #[must_use]
+    pub fn new(invariants: Invariants, lines: usize) -> Self {
+        Self { invariants, tally: Tally::default(), hasher: Hasher::new(), log: Log::new(lines), others: Vec::new() }
+    }
+
+    /// One more.
+    pub fn add(&mut self, observer: Box<dyn Observer>) {
+        self.others.push(observer);
+    }
+
+    /// Something happened. The log has it before the invariants can object to it.
+    pub fn tell(&mut self, now: Now, fact: &Fact) {
+        self.tally.observe(now, fact);
+        self.hasher.observe(now, fact);
+        self.log.observe(now, fact);
+        for other in &mut self.others {
+            other.observe(now, fact);
+        }
+        self.invariants.observe(now, fact);
+    }
+
+    /// The first broken invariant.
+    #[must_use]
+    pub fn broken(&self) -> Option<String> {
+        self.invariants.broken().map(str::to_owned)
+    }
+
+    /// The run is over.
+    pub fn end(&mut self, now: Now) {
+        self.invariants.end(now);
+    }
+}
+
+/// A watcher that somebody else keeps as well, to ask it afterwards.
+impl<T: Observer> Observer for Rc<RefCell<T>> {
+    fn observe(&mut self, now: Now, fact: &Fact) {
+        self.borrow_mut().observe(now, fact);
+    }
+}

@@ -1,0 +1,288 @@
+//! How traces, charts and scripts put what happens: one line each, for a person.
+//!
+//! Nodes are the letters that the patent's figures would give them: p, q, r and so on. Commands
+//! are `number@ballot`, ballots `round.node`.
+
+use std::fmt;
+
+use leader::core::Note;
+use protocol::message::{Executed, Stored, ToAcceptor, ToGateway, ToLeader, ToLearner};
+use protocol::{Command, Message, NodeId, Now, Outcome, Run, Vote};
+
+use crate::fact::{Consistency, Fact, Question, Stop, Told};
+use crate::fault::{Fault, Shape};
+
+/// A node by the letter that the patent would give it.
+pub struct Device(pub NodeId);
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.0 {
+            id @ 1..=11 => {
+                let letter = b'p' + u8::try_from(id - 1).expect("at most 10");
+                write!(f, "{}", char::from(letter))
+            }
+            id => write!(f, "node {id}"),
+        }
+    }
+}
+
+/// What became of a call, in words.
+pub struct Became<'a>(pub &'a Executed);
+
+impl fmt::Display for Became<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Came(&self.0.outcome))?;
+        f.write_str(if self.0.stored == Stored::Before { ", as told before" } else { "" })
+    }
+}
+
+/// What a call came to, in words.
+pub struct Came<'a>(pub &'a Outcome);
+
+impl fmt::Display for Came<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Outcome::Issued { command, result } => {
+                write!(f, "is issued as {command}: {}", String::from_utf8_lossy(result))
+            }
+            Outcome::Unchanged { at, result } => {
+                write!(f, "changes nothing at {at}: {}", String::from_utf8_lossy(result))
+            }
+            Outcome::Refused { at, code, .. } => write!(f, "is refused at {at}: {code}"),
+            Outcome::InvalidArguments { message } => write!(f, "has invalid arguments: {message}"),
+            Outcome::TooLarge { message } => write!(f, "is too large: {message}"),
+            Outcome::UnknownFunction => f.write_str("names no function"),
+            Outcome::RequestReused => f.write_str("uses the request id of another call"),
+            Outcome::Failed { message } => write!(f, "failed: {message}"),
+            Outcome::Overloaded => f.write_str("did not run: overloaded"),
+            Outcome::NotLeader => f.write_str("did not run: not the leader"),
+            Outcome::LeadershipLost => f.write_str("is undecided: the lead is lost"),
+        }
+    }
+}
+
+/// A message in one line.
+pub struct Said<'a>(pub &'a Message);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())?;
+        match self.0 {
+            Message::Acceptor(ToAcceptor::NextBallot(next)) => write!(f, "({}, first {})", next.ballot, next.first),
+            Message::Acceptor(ToAcceptor::BeginBallot(begin)) => {
+                write!(f, "({}, round {}, [{}])", begin.ballot, begin.round, ids(&begin.commands))
+            }
+            Message::Leader(ToLeader::BallotInfo(info)) => {
+                let votes = votes(&info.votes);
+                write!(f, "({}, first {}, issued {}, [{votes}])", info.ballot, info.first, info.issued)
+            }
+            Message::Leader(ToLeader::MyNextBal(next)) => write!(f, "({}, refused {})", next.ballot, next.refused),
+            Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
+                write!(f, "({}, round {}, {})", voted.ballot, voted.round, Votes(voted.run))
+            }
+            Message::Leader(ToLeader::ExecuteFunction(call)) => {
+                let arguments = String::from_utf8_lossy(&call.arguments);
+                write!(f, "({} = {} {arguments})", call.request, call.function)
+            }
+            Message::Leader(ToLeader::ReadBarrier(barrier)) => write!(f, "({})", barrier.id),
+            Message::Learner(ToLearner::Success(success)) => {
+                write!(f, "({}, issued {}, {} bodies)", success.ballot, success.issued, success.commands.len())
+            }
+            Message::Learner(ToLearner::CatchUp(catch_up)) => write!(f, "(from {})", catch_up.first),
+            Message::Learner(ToLearner::Commands(commands)) => {
+                write!(f, "([{}], issued {})", ids(&commands.commands), commands.issued)
+            }
+            Message::FailureDetector(heartbeat) => {
+                let hears: Vec<String> = heartbeat.hears.iter().map(|node| Device(*node).to_string()).collect();
+                write!(f, "(hears {}, issued {}", hears.join(""), heartbeat.issued)?;
+                heartbeat.leads.map_or(Ok(()), |ballot| write!(f, ", leads {ballot}"))?;
+                heartbeat.follows.map_or(Ok(()), |ballot| write!(f, ", follows {ballot}"))?;
+                f.write_str(")")
+            }
+            Message::Gateway(ToGateway::Executed(executed)) => {
+                write!(f, "({} {})", executed.request, Became(executed))
+            }
+            Message::Gateway(ToGateway::BarrierPassed(passed)) => match passed.at {
+                Some(at) => write!(f, "({} at {at})", passed.id),
+                None => write!(f, "({} elsewhere)", passed.id),
+            },
+        }
+    }
+}
+
+fn ids(commands: &[Command]) -> String {
+    commands.iter().map(|command| command.id.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+fn votes(votes: &[Vote]) -> String {
+    votes.iter().map(|vote| format!("{} in {}", vote.command.id, vote.ballot)).collect::<Vec<_>>().join(", ")
+}
+
+struct Votes(Option<Run>);
+
+impl fmt::Display for Votes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(run) => write!(f, "{} to {}", run.first, run.last),
+            None => write!(f, "nothing"),
+        }
+    }
+}
+
+/// What a leader says for operators, in words.
+pub struct Notes<'a>(pub &'a Note);
+
+impl fmt::Display for Notes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Note::Campaigns(ballot) => write!(f, "campaigns in {ballot}"),
+            Note::Leads { ballot, history, issued } => {
+                write!(f, "leads {ballot}: issued {issued}, history {history}")
+            }
+            Note::StepsDown { ballot, reason, unissued, .. } => {
+                write!(f, "gives up {ballot}: {reason}, unissued {unissued}")
+            }
+        }
+    }
+}
+
+/// What a client asks, in words.
+pub struct Asks<'a>(pub &'a Question);
+
+impl fmt::Display for Asks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Question::Call(call) => {
+                write!(f, "{} = {} {}", call.request, call.function, String::from_utf8_lossy(&call.arguments))
+            }
+            Question::Read { key, consistency: Consistency::Linearizable } => write!(f, "reads {key} linearizably"),
+            Question::Read { key, consistency: Consistency::Local } => write!(f, "reads {key} locally"),
+            Question::Read { key, consistency: Consistency::AtLeast(number) } => {
+                write!(f, "reads {key} at {number} or later")
+            }
+        }
+    }
+}
+
+/// What a client is told, in words.
+pub struct Hears<'a>(pub &'a Told);
+
+impl fmt::Display for Hears<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Told::Outcome { request, outcome, settled } => {
+                let settled = if *settled { "" } else { ", not settled" };
+                write!(f, "{request} {}{settled}", Came(outcome))
+            }
+            Told::NotExecuted => f.write_str("not executed"),
+            Told::Unknown => f.write_str("outcome unknown"),
+            Told::Value { at, entry: None } => write!(f, "nothing there at {at}"),
+            Told::Value { at, entry: Some(entry) } => {
+                let value = String::from_utf8_lossy(&entry.value);
+                write!(f, "{value} at {at}, written by {}", entry.version)
+            }
+        }
+    }
+}
+
+/// Why a node is down, in words.
+pub struct Stops(pub Stop);
+
+impl fmt::Display for Stops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Stop::PowerCut => "power cut",
+            Stop::Killed => "killed",
+            Stop::Disk => "stops: disk failed",
+            Stop::DiskLost => "disk lost",
+        })
+    }
+}
+
+/// Nodes by their letters, without anything between.
+pub struct Devices<'a>(pub &'a [NodeId]);
+
+impl fmt::Display for Devices<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters: Vec<String> = self.0.iter().map(|node| Device(*node).to_string()).collect();
+        f.write_str(&letters.join(" "))
+    }
+}
+
+/// A fault, in words.
+pub struct Broken<'a>(pub &'a Fault);
+
+impl fmt::Display for Broken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Fault::KINDS[self.0.kind()];
+        match self.0 {
+            Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::DelaySpike | Fault::Heal => f.write_str(name),
+            Fault::Partition { shape, cut } => {
+                let links: Vec<String> =
+                    cut.iter().map(|(from, to)| format!("{}->{}", Device(*from), Device(*to))).collect();
+                write!(f, "{name} {}: {}", Shape::NAMES[shape.kind()], links.join(" "))
+            }
+            Fault::Crash(node)
+            | Fault::Kill(node)
+            | Fault::Restart(node)
+            | Fault::Pause(node)
+            | Fault::TornWrite(node)
+            | Fault::BitRot(node)
+            | Fault::Misdirected(node)
+            | Fault::WriteError(node)
+            | Fault::SyncError(node)
+            | Fault::DiskFull(node)
+            | Fault::DiskLost(node) => write!(f, "{name} {}", Device(*node)),
+            Fault::ClockJump(node, millis) => write!(f, "{name} {} by {millis} ms", Device(*node)),
+            Fault::ClockRate(node, rate) => write!(f, "{name} {} to {rate}/1000", Device(*node)),
+            Fault::LostUnsynced(node, down_to) => write!(f, "{name} {} down to {down_to}", Device(*node)),
+        }
+    }
+}
+
+/// A fact in one line, without its time.
+pub struct Happened<'a>(pub &'a Fact);
+
+impl fmt::Display for Happened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Fact::Sent { from, to, message } => write!(f, "{} -> {} {}", Device(*from), Device(*to), Said(message)),
+            Fact::Delivered { from, to, message } => {
+                write!(f, "{} <- {} {}", Device(*to), Device(*from), Said(message))
+            }
+            Fact::Lost { from, to, message } => write!(f, "{} -x {} {}", Device(*from), Device(*to), Said(message)),
+            Fact::Written { node, records } => write!(f, "{} synced {} records", Device(*node), records.len()),
+            Fact::Applied { node, command, .. } => write!(f, "{} applies {}", Device(*node), command.id),
+            Fact::Synced { node, durable } => write!(f, "{} has its state durable up to {durable}", Device(*node)),
+            Fact::Executed { node, function } => write!(f, "{} runs {function}", Device(*node)),
+            Fact::Leads { node, ballot: Some(ballot) } => write!(f, "{} leads {ballot}", Device(*node)),
+            Fact::Leads { node, ballot: None } => write!(f, "{} leads no more", Device(*node)),
+            Fact::Noted { node, note } => write!(f, "{} {}", Device(*node), Notes(note)),
+            Fact::Ignored { node, role, reason } => write!(f, "{} ({role}) ignores: {reason}", Device(*node)),
+            Fact::Started { node, life, log, applied, .. } => {
+                write!(f, "{} is up, life {life}: applied {applied}, promised {}, ", Device(*node), log.next_ballot)?;
+                write!(f, "tried {}, voted [{}]", log.last_tried, votes(&log.votes))
+            }
+            Fact::Stopped { node, why } => write!(f, "{} is down: {}", Device(*node), Stops(*why)),
+            Fact::Asked { client, ticket, via, question } => {
+                write!(f, "client {client} asks {} ({ticket}): {}", Device(*via), Asks(question))
+            }
+            Fact::Told { client, ticket, answer } => {
+                write!(f, "client {client} is told ({ticket}): {}", Hears(answer))
+            }
+            Fact::Fault(fault) => write!(f, "fault: {}", Broken(fault)),
+            Fact::Healed { core } => write!(f, "healed: {} stay connected and up", Devices(core)),
+        }
+    }
+}
+
+/// The time of the world, in seconds.
+pub struct Seconds(pub Now);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0.tick.0;
+        write!(f, "{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+    }
+}

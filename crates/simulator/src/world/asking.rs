@@ -1,0 +1,180 @@
+//! Clients and gateways: questions on their way, reads that wait, answers on their way back.
+
+use std::time::Duration;
+
+use http_api::core::{Answer, Input};
+use protocol::{CommandNumber, NodeId};
+use storage::StateStore as _;
+
+use super::{Asked, World};
+use crate::client::Act;
+use crate::fact::{Consistency, Fact, Question, Stop, Told};
+use crate::node::Read;
+use crate::schedule::Event;
+
+/// Between a client and a gateway, one way, at most.
+const WAY: Duration = Duration::from_millis(2);
+/// How long a gateway needs for its answer, as in the binary: the least that it waits.
+const WAIT_MIN: Duration = Duration::from_millis(250);
+
+impl World {
+    /// Comes back when the clients do something next.
+    pub(super) fn await_clients(&mut self) {
+        let Some(due) = self.clients.due() else { return };
+        if self.clients_due.is_none_or(|scheduled| due < scheduled) {
+            self.clients_due = Some(due);
+            self.schedule.at(due, Event::Clients);
+        }
+    }
+
+    /// The clients do what is due.
+    pub(super) fn clients_act(&mut self) {
+        self.clients_due = None;
+        while let Some(act) = self.clients.next(self.schedule.now()) {
+            match act {
+                Act::Ask(asking) => {
+                    let (client, ticket, via) = (asking.client, asking.ticket, asking.via);
+                    self.tell(&Fact::Asked { client, ticket, via, question: asking.question.clone() });
+                    let asked = Asked { client, via, question: asking.question, wait: asking.wait.max(WAIT_MIN) };
+                    self.questions.insert(ticket, asked);
+                    self.travel(Event::Question { ticket });
+                }
+                Act::GoAway { client, ticket, via } => {
+                    self.questions.remove(&ticket);
+                    self.tell(&Fact::Told { client, ticket, answer: Told::Unknown });
+                    if let Some(roles) = &mut self.node_mut(via).roles {
+                        roles.reads.remove(&ticket);
+                        self.gateway(via, Input::Abandon { ticket });
+                    }
+                }
+            }
+        }
+        self.await_clients();
+    }
+
+    /// Something is on its way between a client and a gateway.
+    fn travel(&mut self, event: Event) {
+        let way = crate::network::some_of(WAY, &mut self.chance);
+        self.schedule.after(way, event);
+    }
+
+    pub(super) fn reply(&mut self, ticket: u64, answer: Told) {
+        self.travel(Event::Answer { ticket, answer });
+    }
+
+    /// A question has come to its gateway.
+    pub(super) fn question(&mut self, ticket: u64) {
+        let Some(Asked { via, question, wait, .. }) = self.questions.get(&ticket) else { return };
+        let (via, question, wait) = (*via, question.clone(), *wait);
+        let node = self.node(via);
+        if !node.is_up() {
+            if node.powered {
+                // A refused connection says nothing of what was asked under the same key before.
+                self.reply(ticket, Told::Unknown);
+            }
+            return;
+        }
+        let deadline = self.clock(via).tick + wait;
+        match question {
+            Question::Call(call) => {
+                let applied = self.node(via).state.applied().number;
+                self.gateway(via, Input::Submit { ticket, call, deadline, applied });
+            }
+            Question::Read { key, consistency } => {
+                let number = match consistency {
+                    Consistency::Linearizable => None,
+                    Consistency::Local => Some(CommandNumber::NULL),
+                    Consistency::AtLeast(number) => Some(number),
+                };
+                let roles = self.node_mut(via).roles.as_mut().expect("it is up");
+                roles.reads.insert(ticket, Read { key, number, deadline });
+                match number {
+                    None => self.gateway(via, Input::Barrier { ticket, deadline }),
+                    Some(_) => {
+                        self.serve_reads(via);
+                        // So that its timer runs.
+                        self.gateway(via, Input::Tick);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn gateway_answers(&mut self, via: NodeId, ticket: u64, answer: Answer) {
+        let told = match answer {
+            Answer::BarrierPassed(number) => {
+                let Some(roles) = &mut self.node_mut(via).roles else { return };
+                if let Some(read) = roles.reads.get_mut(&ticket) {
+                    read.number = Some(number);
+                }
+                return self.serve_reads(via);
+            }
+            Answer::Outcome { outcome, settled, .. } => {
+                let Some(Asked { question: Question::Call(call), .. }) = self.questions.get(&ticket) else { return };
+                Told::Outcome { request: call.request.clone(), outcome, settled }
+            }
+            Answer::NotExecuted(_) => Told::NotExecuted,
+            Answer::NotHere(_) | Answer::Unknown => Told::Unknown,
+        };
+        if let Some(roles) = &mut self.node_mut(via).roles {
+            roles.reads.remove(&ticket);
+        }
+        self.reply(ticket, told);
+    }
+
+    /// Answers the reads for which the state is recent enough.
+    pub(super) fn serve_reads(&mut self, via: NodeId) {
+        let node = self.node_mut(via);
+        let Some(roles) = &mut node.roles else { return };
+        if roles.reads.is_empty() {
+            return;
+        }
+        let applied = roles.progress.applied;
+        let ready = |read: &Read| read.number.is_some_and(|number| number <= applied);
+        let tickets: Vec<u64> = roles.reads.iter().filter(|(_, read)| ready(read)).map(|(ticket, _)| *ticket).collect();
+        let mut answers = Vec::new();
+        for ticket in tickets {
+            let read = roles.reads.remove(&ticket).expect("it was there");
+            let value = node.state.snapshot().ok().and_then(|view| Some((view.at(), view.get(&read.key).ok()?)));
+            answers.push((ticket, value));
+        }
+        for (ticket, value) in answers {
+            let Some((at, entry)) = value else { return self.stop(via, Stop::Disk) };
+            self.reply(ticket, Told::Value { at, entry });
+        }
+    }
+
+    /// Readers whose time is up are told so.
+    pub(super) fn expire_reads(&mut self, via: NodeId) {
+        let now = self.clock(via).tick;
+        let Some(roles) = &mut self.node_mut(via).roles else { return };
+        let late: Vec<u64> =
+            roles.reads.iter().filter(|(_, read)| read.deadline <= now).map(|(ticket, _)| *ticket).collect();
+        for ticket in late {
+            if let Some(roles) = &mut self.node_mut(via).roles {
+                roles.reads.remove(&ticket);
+            }
+            self.reply(ticket, Told::NotExecuted);
+        }
+    }
+
+    /// An answer has come to its client, unless that has gone away.
+    pub(super) fn answer(&mut self, ticket: u64, answer: Told) {
+        let Some(asked) = self.questions.remove(&ticket) else { return };
+        let fact = Fact::Told { client: asked.client, ticket, answer };
+        self.tell(&fact);
+        let Fact::Told { answer, .. } = fact else { unreachable!("it was made here") };
+        self.clients.told(self.schedule.now(), ticket, &answer);
+        self.await_clients();
+        self.end_when_done();
+    }
+
+    /// The process of a gateway has died: those who wait for it see their connections close.
+    pub(super) fn hang_up(&mut self, via: NodeId) {
+        let waiting: Vec<u64> =
+            self.questions.iter().filter(|(_, asked)| asked.via == via).map(|(ticket, _)| *ticket).collect();
+        for ticket in waiting {
+            self.reply(ticket, Told::Unknown);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Connections between nodes, as failure detectors and leaders hear of them.
+//!
+//! A process that dies closes its connections, and its machine refuses new ones; a machine
+//! without power says nothing until it is back. A connection whose link stops breaks or waits,
+//! as the seed says. Whoever lost a connection dials again, with pauses that double.
+
+use std::time::Duration;
+
+use failure_detector::core::Input;
+use protocol::NodeId;
+
+use super::World;
+use crate::network::{Link, some_of};
+use crate::node::Mail;
+use crate::schedule::Event;
+
+/// The first pause before dialing again, and the longest.
+const DIAL_MIN: Duration = Duration::from_millis(20);
+const DIAL_MAX: Duration = Duration::from_secs(1);
+/// How long a connection whose link stopped is not seen to be broken, at most.
+const UNSEEN_MAX: Duration = Duration::from_secs(3);
+
+impl World {
+    fn peers(&self, id: NodeId) -> Vec<NodeId> {
+        self.swarm.nodes.iter().copied().filter(|node| *node != id).collect()
+    }
+
+    /// A node that has just started dials all others, whose old connections to it are dead.
+    pub(super) fn connect(&mut self, id: NodeId) {
+        let life = self.node(id).life;
+        for peer in self.peers(id) {
+            let roles = self.node_mut(id).roles.as_mut().expect("it has just started");
+            roles.dialing.insert(peer);
+            let soon = some_of(DIAL_MIN, &mut self.chance);
+            self.schedule.after(soon, Event::Dial { node: id, life, peer, pause: DIAL_MIN });
+            let knows = self.node(peer).roles.as_ref().is_none_or(|roles| roles.dialing.contains(&id));
+            if !knows && self.network.works(id, peer) {
+                self.close(peer, id, DIAL_MIN);
+            }
+        }
+    }
+
+    /// The process of a node has died, and its machine says so to those that it reaches.
+    pub(super) fn disconnect(&mut self, id: NodeId) {
+        for peer in self.peers(id) {
+            if self.network.works(id, peer) {
+                let delay = self.network.delay(&mut self.chance);
+                self.close(peer, id, delay);
+            }
+        }
+    }
+
+    /// The connections of these links break, if connections break here.
+    pub(super) fn break_connections(&mut self, links: &[Link]) {
+        if !self.swarm.cuts_break {
+            return;
+        }
+        for (from, to) in links {
+            for (node, peer) in [(*from, *to), (*to, *from)] {
+                self.close(node, peer, UNSEEN_MAX);
+            }
+        }
+    }
+
+    /// A node will see within a while that a connection is closed.
+    fn close(&mut self, node: NodeId, peer: NodeId, within: Duration) {
+        let life = self.node(node).life;
+        let pause = some_of(within, &mut self.chance);
+        self.schedule.after(pause, Event::Closed { node, life, peer });
+    }
+
+    pub(super) fn closed(&mut self, id: NodeId, peer: NodeId) {
+        let life = self.node(id).life;
+        let Some(roles) = &mut self.node_mut(id).roles else { return };
+        if roles.dialing.insert(peer) {
+            self.schedule.after(DIAL_MIN, Event::Dial { node: id, life, peer, pause: DIAL_MIN });
+        }
+        self.detect(id, Input::Closed(peer));
+    }
+
+    /// A node tries to connect to a peer.
+    pub(super) fn dial(&mut self, id: NodeId, peer: NodeId, pause: Duration) {
+        let answers = self.network.connects(id, peer) && self.node(peer).powered;
+        let other = self.node(peer);
+        if answers && other.is_up() && other.held.is_none() {
+            let Some(roles) = &mut self.node_mut(id).roles else { return };
+            roles.dialing.remove(&peer);
+            return self.put(id, Mail::Leader(leader::core::Input::Connected(peer)));
+        }
+        if answers && !other.is_up() {
+            self.detect(id, Input::Unreachable(peer));
+        }
+        let life = self.node(id).life;
+        let next = DIAL_MAX.min(pause * 2);
+        self.schedule.after(pause, Event::Dial { node: id, life, peer, pause: next });
+    }
+}

@@ -1,0 +1,102 @@
+//! The end of the faults, and of the run.
+//!
+//! Not all is mended: a random *core*, which holds a majority set of nodes that can take part, is
+//! up, connected, and stays so; all else is cut off, in both directions or in one, and stays down
+//! where it is down.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use protocol::NodeId;
+
+use super::{TIMEOUTS_TO_ANSWER, World};
+use crate::fact::{Fact, Stop};
+use crate::fault::Shape;
+use crate::network::Link;
+use crate::schedule::Event;
+
+/// After all is answered, so that those who are behind catch up.
+const AFTERWARDS: Duration = Duration::from_secs(3);
+
+impl World {
+    /// The faults are over.
+    pub(super) fn heal(&mut self) {
+        self.healed = true;
+        self.network.calm();
+        self.swarm.pace.refused = 0;
+        let core = self.choose_core();
+        self.core.clone_from(&core);
+        self.break_the_rest(&core);
+        let now = self.schedule.now();
+        for id in core.iter().copied() {
+            let node = self.node_mut(id);
+            (node.cut, node.log_fault, node.state_fault) = (None, None, None);
+            node.clocks.mend(now);
+            self.resume(id);
+            self.restart(id);
+        }
+        self.tell(&Fact::Healed { core: core.clone() });
+        self.clients.healed(now, &core);
+        self.await_clients();
+        // What is not answered by then never will be.
+        self.schedule.after(self.swarm.timeout_max * (TIMEOUTS_TO_ANSWER + 2), Event::End);
+    }
+
+    /// A majority set of nodes that can take part, and perhaps more of them.
+    fn choose_core(&mut self) -> Vec<NodeId> {
+        let mut sound: Vec<NodeId> = self.nodes.values().filter(|node| node.is_sound()).map(|node| node.id).collect();
+        self.chance.shuffle(&mut sound);
+        let mut core = BTreeSet::new();
+        for id in sound {
+            if !self.swarm.majority.is_majority(&core) || self.chance.happens(3_000) {
+                core.insert(id);
+            }
+        }
+        core.into_iter().collect()
+    }
+
+    /// Links within the core work. No other node reaches a node of the core *and* is reached by it:
+    /// it might lead some of them, and callers of the others would ask it in vain. Links between
+    /// those others stay as they are.
+    fn break_the_rest(&mut self, core: &[NodeId]) {
+        let cut_off = self.chance.coin();
+        let mut cut: Vec<Link> = Vec::new();
+        let nodes = self.swarm.nodes.clone();
+        for one in core.iter().copied() {
+            for other in nodes.iter().copied().filter(|other| *other != one) {
+                self.network.mend(one, other);
+                self.network.mend(other, one);
+                if core.contains(&other) {
+                    continue;
+                }
+                let ways = if cut_off { 0 } else { self.chance.below(3) };
+                if ways != 1 {
+                    cut.push((one, other));
+                }
+                if ways != 2 {
+                    cut.push((other, one));
+                }
+            }
+        }
+        if !cut.is_empty() {
+            self.cut(Shape::Partial, &cut);
+        }
+    }
+
+    /// The run ends soon after the clients are content.
+    pub(super) fn end_when_done(&mut self) {
+        if self.healed && !self.ending && self.clients.done() {
+            self.ending = true;
+            self.schedule.after(AFTERWARDS, Event::End);
+        }
+    }
+
+    /// Last, the core starts once more from its disks: what it has there is what it showed.
+    pub(super) fn end(&mut self) {
+        for id in self.core.clone() {
+            self.stop(id, Stop::Killed);
+            self.start(id);
+        }
+        self.ended = true;
+    }
+}

@@ -1,0 +1,146 @@
+//! Starts and ends of nodes, and what each leaves on their disks.
+
+use std::time::Duration;
+
+use protocol::{CommandNumber, NodeId};
+use storage::{LogStore as _, StateSnapshot as _, StateStore as _};
+
+use super::World;
+use crate::fact::{Fact, Stop};
+use crate::fault::Fault;
+use crate::network::some_of;
+use crate::schedule::{Event, Timer};
+
+/// Batches of the state that a disk may have written by itself, at most, when it did not write
+/// all.
+const KEPT_BATCHES: usize = 8;
+/// No process is back sooner.
+const DOWN_MIN: Duration = Duration::from_millis(1);
+
+impl World {
+    /// A node starts with what its disk holds. One whose log is damaged does not, and never will.
+    pub(super) fn start(&mut self, id: NodeId) {
+        let (now, chance) = (self.schedule.now(), self.chance.any());
+        let node = self.nodes.get_mut(&id).expect("a node of this world");
+        let Ok(log) = node.log.load(CommandNumber::NULL) else {
+            node.gone = true;
+            return;
+        };
+        if node.start(&self.swarm, now, chance).is_err() {
+            node.gone = true;
+            return;
+        }
+        // What was damaged has been written anew in the meantime.
+        node.damaged = false;
+        let digest = node.state.image().digest().expect("memory is readable");
+        let fact = Fact::Started { node: id, life: node.life, log, applied: node.state.applied(), digest };
+        self.tell(&fact);
+        for timer in [Timer::Detector, Timer::Leader, Timer::Learner, Timer::Sync, Timer::RepeatLeader] {
+            let first = some_of(self.interval(timer), &mut self.chance);
+            let life = self.node(id).life;
+            self.schedule.after(first, Event::Timer { node: id, life, timer });
+        }
+        self.connect(id);
+    }
+
+    /// A node that was down comes back, if it can.
+    pub(super) fn restart(&mut self, id: NodeId) {
+        let node = self.node(id);
+        let stays_down = self.healed && !self.core.contains(&id);
+        if !node.is_up() && !node.gone && !stays_down {
+            self.tell(&Fact::Fault(Fault::Restart(id)));
+            self.start(id);
+        }
+    }
+
+    /// The power goes.
+    pub(super) fn crash(&mut self, id: NodeId) {
+        self.tell(&Fact::Fault(Fault::Crash(id)));
+        self.stop(id, Stop::PowerCut);
+    }
+
+    /// The disk has said that something failed; the node stops by itself.
+    pub(super) fn disk_failed(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        let fault = node.log_fault.or(node.state_fault);
+        self.tell(&Fact::Fault(match fault {
+            Some(storage::memory::Fault::Sync) => Fault::SyncError(id),
+            Some(storage::memory::Fault::Full) => Fault::DiskFull(id),
+            Some(storage::memory::Fault::Write) | None => Fault::WriteError(id),
+        }));
+        self.stop(id, Stop::Disk);
+    }
+
+    /// A node goes down, and comes back after a while unless its disk is lost.
+    pub(super) fn stop(&mut self, id: NodeId, why: Stop) {
+        let node = self.node_mut(id);
+        if node.roles.take().is_none() {
+            return;
+        }
+        node.powered = matches!(why, Stop::Killed | Stop::Disk);
+        node.gone |= why == Stop::DiskLost;
+        (node.cut, node.log_fault, node.state_fault) = (None, None, None);
+        let held = node.held.take().unwrap_or_default();
+        self.tell(&Fact::Stopped { node: id, why });
+        self.leave_on_disk(id, why);
+        for event in held {
+            if let Event::Arrive { from, to, message } = event {
+                self.lose(from, to, message);
+            }
+        }
+        if self.node(id).powered {
+            self.hang_up(id);
+            self.disconnect(id);
+        }
+        if !self.node(id).gone {
+            let down = DOWN_MIN + some_of(self.swarm.down, &mut self.chance);
+            self.schedule.after(down, Event::Start(id));
+        }
+    }
+
+    /// What the next start will find.
+    fn leave_on_disk(&mut self, id: NodeId, why: Stop) {
+        // A process that dies leaves all that it wrote. Of what was not synced, a power cut leaves
+        // what the disk had written by itself; so does a failing disk.
+        let all = match why {
+            Stop::Killed => true,
+            Stop::Disk => self.chance.coin(),
+            Stop::PowerCut | Stop::DiskLost => false,
+        };
+        let log_too = all || self.chance.coin();
+        let batches = if self.chance.coin() { 0 } else { self.chance.index(KEPT_BATCHES) };
+        let node = self.node(id);
+        if log_too {
+            node.log.restart();
+        } else {
+            node.log.crash();
+        }
+        if all {
+            return node.state.restart();
+        }
+        let before = node.state.applied().number;
+        node.state.crash_keeping(batches);
+        let left = node.state.applied().number;
+        if left < before {
+            self.tell(&Fact::Fault(Fault::LostUnsynced(id, left.next())));
+        }
+    }
+
+    /// A node stands still for a while.
+    pub(super) fn pause(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        if node.is_up() && node.held.is_none() {
+            node.held = Some(Vec::new());
+            self.tell(&Fact::Fault(Fault::Pause(id)));
+            let pause = some_of(self.swarm.down, &mut self.chance);
+            self.schedule.after(pause, Event::Resume(id));
+        }
+    }
+
+    /// A node goes on, with all that came in the meantime.
+    pub(super) fn resume(&mut self, id: NodeId) {
+        for event in self.node_mut(id).held.take().unwrap_or_default() {
+            self.schedule.after(Duration::ZERO, event);
+        }
+    }
+}

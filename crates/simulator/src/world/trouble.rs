@@ -1,0 +1,149 @@
+//! The bad things that happen now and then, as the seed has drawn their kinds and weights.
+
+use protocol::{CommandNumber, NodeId};
+use storage::StateStore as _;
+use storage::memory::{Fault as DiskFault, MemoryLog};
+
+use super::World;
+use crate::fact::{Fact, Stop};
+use crate::fault::{Fault, Shape};
+use crate::network::{cut, some_of};
+use crate::node::Cut;
+use crate::schedule::Event;
+use crate::swarm::Trouble;
+
+/// How far a wall clock jumps at once, in milliseconds: from less than a command to hours.
+const JUMPS: [u64; 5] = [20, 500, 10_000, 600_000, 2 * 3_600_000];
+/// The rates of clocks, in thousandths.
+const RATES: (u64, u64) = (800, 1_200);
+
+impl World {
+    /// Something bad is due, unless the faults are over.
+    pub(super) fn nemesis(&mut self) {
+        if self.healed {
+            return;
+        }
+        let pause = some_of(self.swarm.trouble_pause, &mut self.chance);
+        self.schedule.after(pause, Event::Nemesis);
+        let total: u64 = self.swarm.troubles.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = self.chance.below(total);
+        for (trouble, weight) in self.swarm.troubles.clone() {
+            if drawn < weight {
+                return self.make(trouble);
+            }
+            drawn -= weight;
+        }
+    }
+
+    fn make(&mut self, trouble: Trouble) {
+        let id = self.chance.pick(&self.swarm.nodes);
+        match trouble {
+            Trouble::Partition(shape) => self.partition(shape),
+            Trouble::Heal => {
+                if self.network.is_broken() {
+                    self.network.heal();
+                    self.tell(&Fact::Fault(Fault::Heal));
+                }
+            }
+            Trouble::Crash if self.node(id).is_up() => self.crash(id),
+            Trouble::CrashAtWrite => {
+                self.node_mut(id).cut = Some(Cut::Within);
+                if self.chance.coin() {
+                    self.node_mut(id).cut = Some(if self.chance.coin() { Cut::Before } else { Cut::After });
+                }
+            }
+            Trouble::Blackout => {
+                for id in self.swarm.nodes.clone() {
+                    if self.node(id).is_up() {
+                        self.crash(id);
+                    }
+                }
+            }
+            Trouble::Kill if self.node(id).is_up() => {
+                self.tell(&Fact::Fault(Fault::Kill(id)));
+                self.stop(id, Stop::Killed);
+            }
+            Trouble::Crash | Trouble::Kill => {}
+            Trouble::Pause => self.pause(id),
+            Trouble::ClockJump => self.jump(id),
+            Trouble::ClockRate => {
+                let rate = u32::try_from(self.chance.between(RATES.0, RATES.1)).expect("a small number");
+                let now = self.schedule.now();
+                self.node_mut(id).clocks.set_rate(now, rate);
+                self.tell(&Fact::Fault(Fault::ClockRate(id, rate)));
+            }
+            Trouble::BitRot => self.damage(id, Fault::BitRot(id), MemoryLog::rot),
+            Trouble::Misdirect => self.damage(id, Fault::Misdirected(id), MemoryLog::misdirect),
+            Trouble::WriteError => self.break_disk(id, DiskFault::Write),
+            Trouble::SyncError => self.break_disk(id, DiskFault::Sync),
+            Trouble::DiskFull => self.break_disk(id, DiskFault::Full),
+            Trouble::DiskLost => {
+                if self.may_lose(id) && self.node(id).is_up() {
+                    self.tell(&Fact::Fault(Fault::DiskLost(id)));
+                    self.stop(id, Stop::DiskLost);
+                }
+            }
+        }
+    }
+
+    fn partition(&mut self, shape: Shape) {
+        let links = cut(shape, &self.swarm.nodes, &mut self.chance);
+        if links.is_empty() {
+            return;
+        }
+        // Usually one partition follows another; sometimes they add up.
+        if self.network.is_broken() && !self.chance.happens(2_500) {
+            self.network.heal();
+        }
+        self.network.cut(shape, &links);
+        self.tell(&Fact::Fault(Fault::Partition { shape, cut: links.clone() }));
+        self.break_connections(&links);
+    }
+
+    /// Flapping links go up and down.
+    pub(super) fn flap(&mut self) {
+        self.schedule.after(self.swarm.flap, Event::Flap);
+        let each = self.chance.coin();
+        let stopped = self.network.flap(each, &mut self.chance);
+        self.break_connections(&stopped);
+    }
+
+    fn jump(&mut self, id: NodeId) {
+        let most = self.chance.pick(&JUMPS);
+        let millis = i64::try_from(self.chance.between(1, most)).expect("some hours");
+        let millis = if self.chance.coin() { millis } else { -millis };
+        let now = self.schedule.now();
+        let jumped = self.node_mut(id).clocks.jump(now, millis);
+        self.tell(&Fact::Fault(Fault::ClockJump(id, jumped)));
+    }
+
+    fn break_disk(&mut self, id: NodeId, fault: DiskFault) {
+        let log = self.chance.coin();
+        let node = self.node_mut(id);
+        if !node.is_up() || node.log_fault.or(node.state_fault).is_some() {
+            return;
+        }
+        if log {
+            node.log_fault = Some(fault);
+        } else {
+            node.state_fault = Some(fault);
+        }
+    }
+
+    /// Something that is stored is damaged, if the node may be lost: the next start will find it.
+    fn damage(&mut self, id: NodeId, fault: Fault, how: fn(&MemoryLog, CommandNumber) -> bool) {
+        if !self.may_lose(id) || !self.node(id).is_sound() {
+            return;
+        }
+        let number = CommandNumber(self.chance.between(0, self.node(id).state.applied().number.0));
+        if how(&self.node(id).log, number) {
+            self.node_mut(id).damaged = true;
+            self.tell(&Fact::Fault(fault));
+        }
+    }
+
+    /// Whether the others hold a majority set without it: only a minority is ever lost.
+    fn may_lose(&self, id: NodeId) -> bool {
+        self.swarm.majority.holds(|node| node != id && self.node(node).is_sound())
+    }
+}

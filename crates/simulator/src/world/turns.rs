@@ -1,0 +1,526 @@
+//! What the roles of a node do: messages in, turns, effects out.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::Duration;
+
+use leader::core::PoolJob;
+use leader::machine::{StoredMachine, run_on_snapshot};
+use learner::Progress;
+use protocol::message::{Commands, ToAcceptor, ToLeader, ToLearner};
+use protocol::{Command, CommandNumber, Message, NodeId, Role};
+use storage::{LogRecord, StateSnapshot as _, StateStore as _};
+
+use super::World;
+use crate::fact::{Fact, Stop};
+use crate::network::some_of;
+use crate::node::{Cut, Mail, Roles};
+use crate::schedule::{Event, Timer};
+
+/// Inputs that a mailbox holds: as the smallest of the actors'.
+const MAILBOX: usize = 1_024;
+/// The leader's and the learner's ticks, the gateway's, the learner's sync, and how often who
+/// leads is said again: as the actors have them.
+const LEADER_TICK: Duration = Duration::from_millis(10);
+const LEARNER_TICK: Duration = Duration::from_millis(25);
+const GATEWAY_TICK: Duration = Duration::from_millis(20);
+const SYNC: Duration = Duration::from_secs(1);
+const LEADER_REPEATED: Duration = Duration::from_millis(250);
+/// A piece of an answer to `CatchUp`, in bytes.
+const PIECE_BYTES: usize = 1 << 20;
+/// The state is digested after each command whose number this divides: digesting reads all of it.
+const DIGEST_EVERY: u64 = 64;
+
+impl World {
+    // --- what comes in ---
+
+    /// A message has arrived at a node.
+    pub(super) fn arrive(&mut self, from: NodeId, to: NodeId, message: Message) {
+        if !self.node(to).is_up() {
+            return self.lose(from, to, message);
+        }
+        let fact = Fact::Delivered { from, to, message };
+        self.tell(&fact);
+        let Fact::Delivered { message, .. } = fact else { unreachable!("it was made here") };
+        let roles = self.node_mut(to).roles.as_mut().expect("it is up");
+        match message {
+            Message::Acceptor(message) => {
+                if let ToAcceptor::NextBallot(next) = &message {
+                    roles.status.heard(next.ballot);
+                }
+                self.put(to, Mail::Acceptor(acceptor::core::Input::Message { from, message }));
+            }
+            Message::Leader(message) => {
+                if let ToLeader::MyNextBal(next) = &message {
+                    roles.status.heard(next.ballot);
+                }
+                self.put(to, Mail::Leader(leader::core::Input::Message { from, message }));
+            }
+            Message::Learner(message) => self.put(to, Mail::Learner(learner::Input::Message { from, message })),
+            Message::FailureDetector(heartbeat) => {
+                roles.status.heard(heartbeat.ballot);
+                self.detect(to, failure_detector::core::Input::Heartbeat { from, heartbeat });
+            }
+            Message::Gateway(message) => self.gateway(to, http_api::core::Input::FromLeader { from, message }),
+        }
+    }
+
+    /// Puts something into the mailbox of a role, unless that refuses it.
+    pub(super) fn put(&mut self, id: NodeId, mail: Mail) {
+        if self.chance.happens(self.swarm.pace.refused) {
+            return;
+        }
+        let Some(roles) = &self.node(id).roles else { return };
+        let waiting = match &mail {
+            Mail::Acceptor(_) => roles.to_acceptor.len(),
+            Mail::Leader(_) => roles.to_leader.len(),
+            Mail::Learner(_) => roles.to_learner.len(),
+        };
+        if waiting < MAILBOX {
+            self.put_surely(id, mail);
+        }
+    }
+
+    /// The same for what its sender waits to put there.
+    fn put_surely(&mut self, id: NodeId, mail: Mail) {
+        let Some(roles) = &mut self.node_mut(id).roles else { return };
+        let (role, first) = match mail {
+            Mail::Acceptor(input) => {
+                roles.to_acceptor.push_back(input);
+                (Role::Acceptor, roles.to_acceptor.len() == 1)
+            }
+            Mail::Leader(input) => {
+                roles.to_leader.push_back(input);
+                (Role::Leader, roles.to_leader.len() == 1)
+            }
+            Mail::Learner(input) => {
+                roles.to_learner.push_back(input);
+                (Role::Learner, roles.to_learner.len() == 1)
+            }
+        };
+        if first {
+            self.wake(id, role);
+        }
+    }
+
+    /// Schedules a turn.
+    fn wake(&mut self, id: NodeId, role: Role) {
+        let pace = &self.swarm.pace;
+        let most = match role {
+            Role::Acceptor => pace.acceptor,
+            Role::Leader => pace.leader,
+            Role::Learner => pace.learner,
+            Role::FailureDetector | Role::Gateway => Duration::ZERO,
+        };
+        let pause = some_of(most, &mut self.chance);
+        let life = self.node(id).life;
+        self.schedule.after(pause, Event::Turn { node: id, life, role });
+    }
+
+    /// A role handles what its mailbox holds, and has another turn if that was too much.
+    pub(super) fn turn(&mut self, id: NodeId, role: Role) {
+        let most = self.swarm.pace.turn_inputs;
+        let Some(roles) = &mut self.node_mut(id).roles else { return };
+        match role {
+            Role::Acceptor => {
+                let count = roles.to_acceptor.len().min(most);
+                let inputs: Vec<_> = roles.to_acceptor.drain(..count).collect();
+                self.acceptor_turn(id, inputs);
+            }
+            Role::Leader => {
+                let count = roles.to_leader.len().min(most);
+                let inputs: Vec<_> = roles.to_leader.drain(..count).collect();
+                self.leader_turn(id, inputs);
+            }
+            Role::Learner => {
+                let count = roles.to_learner.len().min(most);
+                let inputs: Vec<_> = roles.to_learner.drain(..count).collect();
+                self.learner_turn(id, inputs);
+            }
+            Role::FailureDetector | Role::Gateway => {}
+        }
+        let Some(roles) = &self.node(id).roles else { return };
+        let left = match role {
+            Role::Acceptor => roles.to_acceptor.len(),
+            Role::Leader => roles.to_leader.len(),
+            Role::Learner => roles.to_learner.len(),
+            Role::FailureDetector | Role::Gateway => 0,
+        };
+        if left > 0 {
+            self.wake(id, role);
+        }
+    }
+
+    // --- turns ---
+
+    fn acceptor_turn(&mut self, id: NodeId, inputs: Vec<acceptor::core::Input>) {
+        use acceptor::core::Effect;
+        let Some(roles) = &mut self.node_mut(id).roles else { return };
+        let mut effects = Vec::new();
+        for input in inputs {
+            roles.acceptor.handle(input, &mut effects);
+        }
+        let (mut records, mut sends) = (Vec::new(), Vec::new());
+        for effect in effects {
+            match effect {
+                // Leaves before the barrier: it claims nothing.
+                Effect::Proposed { ballot, commands } => {
+                    self.put(id, Mail::Learner(learner::Input::Proposed { ballot, commands }));
+                }
+                Effect::Persist(record) => records.push(record),
+                Effect::Send { to, message } => sends.push((to, message)),
+                Effect::Ignored(reason) => self.ignored(id, "acceptor", reason.name()),
+            }
+        }
+        if !self.persist(id, records) {
+            return;
+        }
+        for (to, message) in sends {
+            self.send(id, to, message);
+        }
+    }
+
+    pub(super) fn leader_turn(&mut self, id: NodeId, inputs: Vec<leader::core::Input>) {
+        use leader::core::{Effect, Input};
+        let now = self.clock(id);
+        let node = self.nodes.get_mut(&id).expect("a node of this world");
+        let Some(roles) = &mut node.roles else { return };
+        let machine = StoredMachine(&node.state);
+        let mut effects = Vec::new();
+        for input in inputs.into_iter().chain([Input::EndOfTurn]) {
+            let entropy = self.chance.any();
+            let world = leader::core::World { now, entropy, machine: &machine, functions: &node.functions };
+            roles.leader.handle(input, &world, &mut effects);
+        }
+        self.tell_executions(id);
+        let records = effects.iter().filter_map(Effect::record).cloned().collect();
+        if !self.persist(id, records) {
+            return;
+        }
+        for effect in effects {
+            match effect {
+                Effect::Persist(_) => {}
+                Effect::Send { to, message } => self.send(id, to, message),
+                Effect::RunOnPool(job) => self.run_on_pool(id, job),
+                Effect::LearnFromPeer { peer, issued } => {
+                    self.put(id, Mail::Learner(learner::Input::PeerIssued { peer, issued }));
+                }
+                Effect::Leads(ballot) => {
+                    self.tell(&Fact::Leads { node: id, ballot });
+                    self.tell_gateway(id, |roles| roles.status.leads(ballot));
+                }
+                Effect::Note(note) => self.tell(&Fact::Noted { node: id, note }),
+                Effect::Ignored(reason) => self.ignored(id, "leader", reason.name()),
+                Effect::Failed(_) => return self.stop(id, Stop::Disk),
+            }
+        }
+    }
+
+    fn run_on_pool(&mut self, id: NodeId, job: PoolJob) {
+        let pause = some_of(self.swarm.pace.pool, &mut self.chance);
+        let life = self.node(id).life;
+        self.schedule.after(pause, Event::PoolBegins { node: id, life, job: Box::new(job) });
+    }
+
+    pub(super) fn pool_begins(&mut self, id: NodeId, job: &PoolJob) {
+        let node = self.node(id);
+        let life = node.life;
+        let Some(function) = node.functions.get(&job.function) else { return };
+        let execution = Box::new(run_on_snapshot(function.as_ref(), job, &node.state));
+        self.tell_executions(id);
+        let done = Box::new(leader::core::Input::PoolDone { job: job.job, execution });
+        let pause = some_of(self.swarm.pace.pool, &mut self.chance);
+        self.schedule.after(pause, Event::PoolEnds { node: id, life, done });
+    }
+
+    /// It comes back even through a full mailbox.
+    pub(super) fn pool_ends(&mut self, id: NodeId, done: leader::core::Input) {
+        self.put_surely(id, Mail::Leader(done));
+    }
+
+    fn learner_turn(&mut self, id: NodeId, inputs: Vec<learner::Input>) {
+        use learner::Effect;
+        let now = self.clock(id);
+        let Some(roles) = &mut self.node_mut(id).roles else { return };
+        let effects: Vec<Effect> = inputs.into_iter().flat_map(|input| roles.learner.handle(input, now)).collect();
+        let (mut issued, mut sends, mut serves) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for effect in effects {
+            match effect {
+                Effect::Apply(commands) => issued.extend(commands),
+                Effect::Send { to, message } => sends.push((to, message)),
+                Effect::Serve { to, first } => {
+                    serves.insert(to, first);
+                }
+                Effect::Ignored(reason) => self.ignored(id, "learner", reason.name()),
+                Effect::Digest { .. } | Effect::NoDigest { .. } => unreachable!("nobody asks for a digest here"),
+            }
+        }
+        if !issued.is_empty() && !self.apply(id, issued) {
+            return;
+        }
+        for (to, message) in sends {
+            self.send(id, to, message);
+        }
+        for (to, first) in serves {
+            self.serve(id, to, first);
+        }
+    }
+
+    fn serve(&mut self, id: NodeId, to: NodeId, first: CommandNumber) {
+        let state = &self.node(id).state;
+        let Ok(commands) = state.commands(first, self.swarm.piece_commands, PIECE_BYTES) else {
+            return self.stop(id, Stop::Disk);
+        };
+        let issued = state.applied();
+        self.send(id, to, Message::Learner(ToLearner::Commands(Commands { commands, issued })));
+    }
+
+    /// Applies commands in one write, or in two around one after which a digest is due. False when
+    /// that fails, and the node is down.
+    fn apply(&mut self, id: NodeId, commands: Vec<Command>) -> bool {
+        let mut waiting = Vec::new();
+        for command in commands {
+            let is_due = command.number().0.is_multiple_of(DIGEST_EVERY);
+            waiting.push(command);
+            if is_due && !self.apply_batch(id, mem::take(&mut waiting)) {
+                return false;
+            }
+        }
+        if !self.apply_batch(id, waiting) {
+            return false;
+        }
+        self.learned(id);
+        self.publish(id);
+        self.serve_reads(id);
+        true
+    }
+
+    fn apply_batch(&mut self, id: NodeId, commands: Vec<Command>) -> bool {
+        if commands.is_empty() {
+            return true;
+        }
+        let node = self.node_mut(id);
+        if let Some(fault) = node.state_fault.filter(|fault| *fault != storage::memory::Fault::Sync) {
+            node.state.fail_next(fault);
+        }
+        if node.state.apply(&commands).is_err() {
+            self.disk_failed(id);
+            return false;
+        }
+        let at = node.state.applied().number;
+        let digest =
+            at.0.is_multiple_of(DIGEST_EVERY).then(|| node.state.image().digest().expect("memory is readable"));
+        for command in commands {
+            let digest = digest.filter(|_| command.number() == at);
+            self.tell(&Fact::Applied { node: id, command, digest });
+        }
+        true
+    }
+
+    /// Tells the other roles of the node what is issued and applied.
+    fn learned(&mut self, id: NodeId) {
+        let applied = self.node(id).state.applied();
+        self.put(id, Mail::Acceptor(acceptor::core::Input::Issued(applied)));
+        self.put(id, Mail::Leader(leader::core::Input::Learned(applied)));
+    }
+
+    fn publish(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        let (applied, durable) = (node.state.applied().number, node.state.durable());
+        let Some(roles) = &mut node.roles else { return };
+        roles.progress = Progress { issued: roles.learner.issued().number, applied, durable };
+    }
+
+    fn sync(&mut self, id: NodeId) {
+        self.learned(id);
+        let node = self.node_mut(id);
+        if node.state.durable() == node.state.applied().number {
+            return;
+        }
+        if node.state_fault == Some(storage::memory::Fault::Sync) {
+            node.state.fail_next(storage::memory::Fault::Sync);
+        }
+        if node.state.sync().is_err() {
+            return self.disk_failed(id);
+        }
+        let durable = node.state.durable();
+        self.tell(&Fact::Synced { node: id, durable });
+        self.publish(id);
+    }
+
+    pub(super) fn detect(&mut self, id: NodeId, input: failure_detector::core::Input) {
+        use failure_detector::core::Effect;
+        let now = self.clock(id);
+        let Some(roles) = &mut self.node_mut(id).roles else { return };
+        let mut effects = Vec::new();
+        roles.detector.handle(input, now, &mut effects);
+        let highest = roles.status.highest();
+        for effect in effects {
+            match effect {
+                Effect::Send { to, heartbeat } => self.send(id, to, Message::FailureDetector(heartbeat)),
+                Effect::Suspect { peer, .. } => self.put(id, Mail::Learner(learner::Input::PeerLost(peer))),
+                Effect::Trust(_) => {}
+                Effect::Campaign { .. } => {
+                    self.put(id, Mail::Leader(leader::core::Input::Campaign { above: highest }));
+                }
+                Effect::StepDown { .. } => {
+                    let why = "no majority set is in touch with it";
+                    self.put(id, Mail::Leader(leader::core::Input::StepDown(why)));
+                }
+                Effect::LeaderIs(leader) => self.tell_gateway(id, |roles| roles.status.sees(leader)),
+                Effect::PeerIssued { peer, issued } => {
+                    self.put(id, Mail::Learner(learner::Input::PeerIssued { peer, issued }));
+                }
+                Effect::Ignored(reason) => self.ignored(id, "failure_detector", reason.name()),
+            }
+        }
+    }
+
+    /// Changes what is known of who leads, and tells the gateway, unless its mailbox is full.
+    fn tell_gateway(&mut self, id: NodeId, change: impl FnOnce(&mut Roles)) {
+        let refused = self.chance.happens(self.swarm.pace.refused);
+        let Some(roles) = &mut self.node_mut(id).roles else { return };
+        change(roles);
+        let leader = roles.status.leader();
+        if !refused && roles.gateway.leader() != leader {
+            self.gateway(id, http_api::core::Input::LeaderIs(leader));
+        }
+    }
+
+    pub(super) fn gateway(&mut self, id: NodeId, input: http_api::core::Input) {
+        use http_api::core::Effect;
+        let now = self.clock(id).tick;
+        let Some(roles) = &mut self.node_mut(id).roles else { return };
+        let mut effects = Vec::new();
+        roles.gateway.handle(input, now, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => self.send(id, to, message),
+                Effect::Answer { ticket, answer } => self.gateway_answers(id, ticket, answer),
+                Effect::Ignored(reason) => self.ignored(id, "gateway", reason.name()),
+            }
+        }
+        let Some(roles) = &mut self.node_mut(id).roles else { return };
+        let idle = roles.gateway.is_idle() && roles.reads.is_empty();
+        if !idle && !roles.gateway_ticks {
+            roles.gateway_ticks = true;
+            self.set_timer(id, Timer::Gateway);
+        }
+    }
+
+    // --- timers ---
+
+    pub(super) fn on_timer(&mut self, id: NodeId, timer: Timer) {
+        match timer {
+            Timer::Detector => {
+                let Some(roles) = &self.node(id).roles else { return };
+                let local = roles.status.local(roles.progress);
+                self.detect(id, failure_detector::core::Input::Tick(local));
+            }
+            Timer::Leader => {
+                let applied = self.node(id).state.applied();
+                let inputs = vec![leader::core::Input::Learned(applied), leader::core::Input::Tick];
+                self.leader_turn(id, inputs);
+            }
+            Timer::Learner => self.put_surely(id, Mail::Learner(learner::Input::Tick)),
+            Timer::Sync => self.sync(id),
+            Timer::RepeatLeader => self.tell_gateway(id, |_| {}),
+            Timer::Gateway => {
+                self.gateway(id, http_api::core::Input::Tick);
+                self.expire_reads(id);
+                let Some(roles) = &mut self.node_mut(id).roles else { return };
+                if roles.gateway.is_idle() && roles.reads.is_empty() {
+                    roles.gateway_ticks = false;
+                    return;
+                }
+            }
+        }
+        self.set_timer(id, timer);
+    }
+
+    pub(super) fn set_timer(&mut self, id: NodeId, timer: Timer) {
+        let pause = self.node(id).clocks.real(self.interval(timer));
+        let life = self.node(id).life;
+        self.schedule.after(pause, Event::Timer { node: id, life, timer });
+    }
+
+    pub(super) fn interval(&self, timer: Timer) -> Duration {
+        match timer {
+            Timer::Detector => (self.swarm.heartbeat / 4).clamp(Duration::from_millis(1), Duration::from_millis(10)),
+            Timer::Leader => LEADER_TICK,
+            Timer::Learner => LEARNER_TICK,
+            Timer::Sync => SYNC,
+            Timer::Gateway => GATEWAY_TICK,
+            Timer::RepeatLeader => LEADER_REPEATED,
+        }
+    }
+
+    // --- what goes out ---
+
+    /// The barrier. False when the node went down at it, and nothing that follows happens.
+    fn persist(&mut self, id: NodeId, records: Vec<LogRecord>) -> bool {
+        if records.is_empty() {
+            return self.node(id).is_up();
+        }
+        let cut = self.node_mut(id).cut.take();
+        match cut {
+            Some(Cut::Before) => {
+                self.crash(id);
+                return false;
+            }
+            Some(Cut::Within) => {
+                let kept = self.chance.index(records.len());
+                self.node(id).log.tear(&records, kept);
+                self.tell(&Fact::Fault(crate::fault::Fault::TornWrite(id)));
+                self.crash(id);
+                return false;
+            }
+            Some(Cut::After) | None => {}
+        }
+        let node = self.node_mut(id);
+        if let Some(fault) = node.log_fault {
+            node.log.fail_next(fault);
+        }
+        if storage::LogStore::write(&node.log, &records).is_err() {
+            self.disk_failed(id);
+            return false;
+        }
+        self.tell(&Fact::Written { node: id, records });
+        if cut == Some(Cut::After) {
+            self.crash(id);
+            return false;
+        }
+        true
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+        if !self.node(from).is_up() {
+            return;
+        }
+        let fact = Fact::Sent { from, to, message };
+        self.tell(&fact);
+        let Fact::Sent { message, .. } = fact else { unreachable!("it was made here") };
+        if to == from {
+            return self.arrive(from, to, message);
+        }
+        let fate = self.network.send(from, to, self.schedule.now(), &mut self.chance);
+        for fault in fate.faults {
+            self.tell(&Fact::Fault(fault));
+        }
+        let Some((last, earlier)) = fate.arrivals.split_last() else { return self.lose(from, to, message) };
+        for at in earlier {
+            self.schedule.at(*at, Event::Arrive { from, to, message: message.clone() });
+        }
+        self.schedule.at(*last, Event::Arrive { from, to, message });
+    }
+
+    fn tell_executions(&mut self, id: NodeId) {
+        for function in self.node(id).executions.take() {
+            self.tell(&Fact::Executed { node: id, function });
+        }
+    }
+
+    fn ignored(&mut self, node: NodeId, role: &'static str, reason: &'static str) {
+        self.tell(&Fact::Ignored { node, role, reason });
+    }
+}

@@ -1,0 +1,34 @@
+//! Seeds: the same one twice, and many.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use quorate_simulator::run::{self, Job};
+
+/// The longest time of faults in these runs: short, since the builds are for debugging.
+const LONGEST: Duration = Duration::from_secs(8);
+
+/// RELIABILITY 5, class 1a: catches whatever makes a run depend on more than its seed (the order of
+/// a hash table, an address, a clock), and seeds that are all alike.
+#[test]
+fn one_seed_gives_one_trace() {
+    let mut hashes = BTreeSet::new();
+    for seed in 1_000..1_010 {
+        let (one, other) = (run::seed(seed, LONGEST), run::seed(seed, LONGEST));
+        assert_eq!(one, other, "seed {seed}");
+        hashes.insert(one.hash);
+    }
+    assert_eq!(hashes.len(), 10, "each seed has a run of its own");
+}
+
+/// A1 to A7, A12, A13, S-01 to S-12, S-20 to S-23, S-28: catches whatever the invariants catch, and
+/// kinds of faults that no seed injects.
+#[test]
+fn two_hundred_seeds() {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let job = Job { first: 1, seeds: run::SEEDS_FOR_ALL_KINDS, until: None, longest: LONGEST, threads };
+    let summary = run::all(&job, &|report| println!("{report}\n"));
+    println!("{summary}");
+    assert_eq!(summary.complaint(), None);
+    assert!(summary.tally.issued > summary.seeds * 5, "seeds in which hardly anything happens test nothing");
+}
