@@ -21,7 +21,7 @@
 //! delayed or reordered; none of that costs safety, and repetition gets the same answer.
 
 use crate::ballot::Ballot;
-use crate::call::{Call, Outcome, RequestId};
+use crate::call::{Call, Fingerprint, Outcome, RequestId};
 use crate::command::{Command, CommandId, CommandNumber, Run, Vote};
 use crate::node::NodeId;
 
@@ -311,6 +311,8 @@ pub struct BarrierPassed {
 pub struct Executed {
     /// The call.
     pub request: RequestId,
+    /// What it asked: under one key, an answer to another body is no answer.
+    pub fingerprint: Fingerprint,
     /// What became of it.
     pub outcome: Outcome,
     /// Whether the outcome is stored under the request id, so that every copy of the call gets it.

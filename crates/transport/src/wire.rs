@@ -384,6 +384,9 @@ struct Executed {
     /// Not for `Issued`, which says it by `replayed`.
     #[prost(enumeration = "Stored", tag = "20")]
     stored: i32,
+    /// 16 bytes; absent: the fingerprint that is all zero, as in frames from before there was one.
+    #[prost(bytes = "bytes", tag = "21")]
+    fingerprint: Bytes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]

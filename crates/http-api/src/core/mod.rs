@@ -168,6 +168,8 @@ pub enum Unavailable {
 pub enum IgnoreReason {
     /// An outcome of a call that is not, or no longer, in flight here.
     NotInFlight,
+    /// An outcome of another call under the same key, which nobody waits for any more.
+    OtherBody,
     /// The answer to a question that was replaced by a newer one.
     OldBarrier,
     /// The leader is the one already known.
@@ -180,6 +182,7 @@ impl IgnoreReason {
     pub fn name(self) -> &'static str {
         match self {
             Self::NotInFlight => "not_in_flight",
+            Self::OtherBody => "other_body",
             Self::OldBarrier => "old_barrier",
             Self::SameLeader => "same_leader",
         }
@@ -386,11 +389,15 @@ impl Gateway {
     }
 
     fn executed(&mut self, from: NodeId, executed: Executed, now: Tick, effects: &mut Vec<Effect>) {
-        let Executed { request, outcome, stored } = executed;
+        let Executed { request, fingerprint, outcome, stored } = executed;
         let Some(flight) = self.flights.get_mut(&request) else {
             effects.push(Effect::Ignored(IgnoreReason::NotInFlight));
             return;
         };
+        if fingerprint != flight.call.fingerprint {
+            effects.push(Effect::Ignored(IgnoreReason::OtherBody));
+            return;
+        }
         let settled = flight.settled_by(from);
         let stored = match stored {
             Stored::Before if !flight.is_repetition(&outcome, settled) => Stored::Now,

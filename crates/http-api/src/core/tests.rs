@@ -82,7 +82,9 @@ impl World {
     }
 
     fn hears(&mut self, from: NodeId, request: RequestId, outcome: Outcome, stored: Stored) -> Vec<Effect> {
-        self.handle(Input::FromLeader { from, message: ToGateway::Executed(Executed { request, outcome, stored }) })
+        let fingerprint = Fingerprint([1; 16]);
+        let executed = Executed { request, fingerprint, outcome, stored };
+        self.handle(Input::FromLeader { from, message: ToGateway::Executed(executed) })
     }
 
     fn passed(&mut self, from: NodeId, id: u64, at: Option<u64>) -> Vec<Effect> {
@@ -295,6 +297,18 @@ fn only_who_repeats_a_call_is_told_of_a_replay() {
         let told_first = before(&mut world, A, &unkeyed(), &issued(1));
         assert_eq!(told_first, [told(1, issued(1), true)], "nobody else can have sent it");
     }
+}
+
+/// S-23: a key is used again with another body while the outcome of the first is on its way. Catches
+/// the second caller being told what became of the first call.
+#[test]
+fn an_outcome_of_another_body_is_no_answer() {
+    let mut world = World::led_by(A);
+    world.submit(1, call("k"));
+    world.tick_at(SECOND);
+    let other = Call { fingerprint: Fingerprint([2; 16]), ..call("k") };
+    world.handle(Input::Submit { ticket: 2, call: other, deadline: ms(9_000), applied: CommandNumber(0) });
+    assert_eq!(world.executed(A, "k", issued(1)), [Effect::Ignored(IgnoreReason::OtherBody)]);
 }
 
 /// Catches a call that is stopped, or an outcome that goes nowhere, when a caller goes away.
@@ -574,7 +588,8 @@ proptest! {
                         issued(1), refusal(), Outcome::NotLeader, Outcome::LeadershipLost, Outcome::Overloaded,
                         Outcome::Failed { message: String::new() },
                     ][usize::from(outcome)].clone();
-                    let message = ToGateway::Executed(Executed { request, outcome, stored });
+                    let fingerprint = Fingerprint([1; 16]);
+                    let message = ToGateway::Executed(Executed { request, fingerprint, outcome, stored });
                     Input::FromLeader { from: NodeId(from), message }
                 }
                 Step::Passed(from, id, at) => {

@@ -76,7 +76,7 @@ impl Leading {
         let waiter = Waiter { gateway: from, repeated: true };
         if let Some(pending) = self.calls.by_request(&call.request) {
             if pending.call.fingerprint != call.fingerprint {
-                turn.reply_outcome(from, call.request.clone(), Outcome::RequestReused);
+                turn.reply_outcome(from, call, Outcome::RequestReused);
             } else {
                 pending.call.record |= call.record;
                 if !pending.waiters.iter().any(|other| other.gateway == from) {
@@ -106,7 +106,9 @@ impl Leading {
             }
         } else {
             let outcome = stored.verdict.outcome(stored.command);
-            turn.reply_stored(from, call.request.clone(), outcome, Stored::Before);
+            let (request, fingerprint) = (call.request.clone(), call.fingerprint);
+            let stored = Stored::Before;
+            turn.reply(from, ToGateway::Executed(Executed { request, fingerprint, outcome, stored }));
         }
         true
     }
@@ -216,7 +218,7 @@ impl Leading {
     /// Answers at once: nothing of the leader state shows in it.
     fn answer(&self, pending: &Pending, outcome: &Outcome, turn: &mut Turn<'_>) {
         for waiter in &pending.waiters {
-            turn.reply_outcome(waiter.gateway, pending.call.request.clone(), outcome.clone());
+            turn.reply_outcome(waiter.gateway, &pending.call, outcome.clone());
         }
     }
 
@@ -231,11 +233,12 @@ impl Leading {
     }
 
     fn gate(&mut self, to: NodeId, at: CommandNumber, call: &Call, outcome: Outcome, turn: &mut Turn<'_>) {
-        let request = call.request.clone();
         if self.rounds.held() >= HELD_REPLIES_MAX {
-            return turn.reply_outcome(to, request, Outcome::Overloaded);
+            return turn.reply_outcome(to, call, Outcome::Overloaded);
         }
-        self.rounds.gate(at, to, ToGateway::Executed(Executed { request, outcome, stored: Stored::No }));
+        let (request, fingerprint) = (call.request.clone(), call.fingerprint);
+        let executed = Executed { request, fingerprint, outcome, stored: Stored::No };
+        self.rounds.gate(at, to, ToGateway::Executed(executed));
     }
 
     /// Tries waiting calls again whose reads were written. Each try either ends a call or leaves

@@ -164,7 +164,7 @@ impl Calls {
     pub(super) fn end(self, turn: &mut Turn<'_>) -> u64 {
         for (pending, _) in self.kept.into_values() {
             for waiter in pending.waiters {
-                turn.reply_outcome(waiter.gateway, pending.call.request.clone(), Outcome::NotLeader);
+                turn.reply_outcome(waiter.gateway, &pending.call, Outcome::NotLeader);
             }
         }
         self.last_id

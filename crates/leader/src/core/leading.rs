@@ -84,8 +84,9 @@ impl Leading {
             time: body.time,
         };
         self.state.execute(&body.request, outcome, &body.effects);
-        let (request, verdict) = (body.request.clone(), body.verdict.clone());
-        self.pipeline.push(Proposed { command, request, verdict, waiters, since: turn.world.now.tick });
+        let CommandBody { request, fingerprint, verdict, .. } = body.clone();
+        let since = turn.world.now.tick;
+        self.pipeline.push(Proposed { command, request, fingerprint, verdict, waiters, since });
     }
 
     /// First acts: tell learners what is issued, take up what arrived meanwhile.
@@ -178,11 +179,12 @@ impl Leading {
         if issued.is_empty() {
             return;
         }
-        for Proposed { command, request, verdict, waiters, .. } in issued {
-            let number = command.number();
-            for waiter in waiters {
-                let stored = if waiter.repeated { Stored::Before } else { Stored::Now };
-                turn.reply_stored(waiter.gateway, request.clone(), verdict.clone().outcome(number), stored);
+        for Proposed { command, request, fingerprint, verdict, waiters, .. } in issued {
+            let outcome = verdict.outcome(command.number());
+            for Waiter { gateway, repeated } in waiters {
+                let stored = if repeated { Stored::Before } else { Stored::Now };
+                let (request, outcome) = (request.clone(), outcome.clone());
+                turn.reply(gateway, ToGateway::Executed(Executed { request, fingerprint, outcome, stored }));
             }
             self.unapplied.push(command.clone(), turn.world.now.tick + turn.config.resend);
             self.announce.push(command);
@@ -271,9 +273,11 @@ impl Leading {
     /// announced. Returns the last id of a call.
     pub(super) fn end(mut self, turn: &mut Turn<'_>) -> u64 {
         self.announce_issued(turn);
-        for Proposed { request, waiters, .. } in self.pipeline.drain() {
+        for Proposed { request, fingerprint, waiters, .. } in self.pipeline.drain() {
             for waiter in waiters {
-                turn.reply_outcome(waiter.gateway, request.clone(), Outcome::LeadershipLost);
+                let (request, outcome) = (request.clone(), Outcome::LeadershipLost);
+                let executed = Executed { request, fingerprint, outcome, stored: Stored::No };
+                turn.reply(waiter.gateway, ToGateway::Executed(executed));
             }
         }
         for gated in self.rounds.drain() {

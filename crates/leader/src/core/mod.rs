@@ -37,7 +37,7 @@ use protocol::message::{
     BallotInfo, BarrierPassed, Executed, MyNextBal, ReadBarrier, Stored, Success, ToAcceptor, ToGateway, ToLeader,
     ToLearner, Voted,
 };
-use protocol::{Ballot, Call, CommandId, Message, NodeId, Outcome, RequestId, Vote};
+use protocol::{Ballot, Call, CommandId, Message, NodeId, Outcome, Vote};
 use storage::LogRecord;
 
 pub use history::initial_history;
@@ -89,16 +89,13 @@ impl Turn<'_> {
         self.effects.push(Effect::Send { to, message: Message::Gateway(reply) });
     }
 
-    fn reply_outcome(&mut self, to: NodeId, request: RequestId, outcome: Outcome) {
-        self.reply_stored(to, request, outcome, Stored::No);
+    fn reply_outcome(&mut self, to: NodeId, call: &Call, outcome: Outcome) {
+        let (request, fingerprint) = (call.request.clone(), call.fingerprint);
+        self.reply(to, ToGateway::Executed(Executed { request, fingerprint, outcome, stored: Stored::No }));
     }
 
-    fn reply_stored(&mut self, to: NodeId, request: RequestId, outcome: Outcome, stored: Stored) {
-        self.reply(to, ToGateway::Executed(Executed { request, outcome, stored }));
-    }
-
-    fn refuse_call(&mut self, to: NodeId, call: Call) {
-        self.reply_outcome(to, call.request, Outcome::NotLeader);
+    fn refuse_call(&mut self, to: NodeId, call: &Call) {
+        self.reply_outcome(to, call, Outcome::NotLeader);
     }
 
     fn refuse_barrier(&mut self, to: NodeId, barrier: &ReadBarrier) {
@@ -180,7 +177,7 @@ impl Leader {
                 Phase::Preparing(preparing) if preparing.arrived.len() < turn.config.kept_calls => {
                     preparing.arrived.push(Arrived::Call(from, call, turn.world.entropy));
                 }
-                Phase::Idle | Phase::Preparing(_) => turn.refuse_call(from, call),
+                Phase::Idle | Phase::Preparing(_) => turn.refuse_call(from, &call),
             },
             ToLeader::ReadBarrier(barrier) => match &mut self.phase {
                 Phase::Leading(leading) => leading.on_barrier(from, &barrier, turn),
@@ -348,7 +345,7 @@ impl Leader {
             Phase::Preparing(preparing) => {
                 for arrived in preparing.arrived {
                     match arrived {
-                        Arrived::Call(from, call, _) => turn.refuse_call(from, call),
+                        Arrived::Call(from, call, _) => turn.refuse_call(from, &call),
                         Arrived::Barrier(from, barrier) => turn.refuse_barrier(from, &barrier),
                     }
                 }

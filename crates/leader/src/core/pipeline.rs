@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use protocol::{Command, CommandId, CommandNumber, MajoritySets, NodeId, RequestId, Run, Tick, Verdict};
+use protocol::{Command, CommandId, CommandNumber, Fingerprint, MajoritySets, NodeId, RequestId, Run, Tick, Verdict};
 
 /// Who waits for a call, and whether it asked again for what somebody had asked before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +21,7 @@ pub(crate) struct Waiter {
 pub(crate) struct Proposed {
     pub(crate) command: Command,
     pub(crate) request: RequestId,
+    pub(crate) fingerprint: Fingerprint,
     /// What the function returned, for those who wait.
     pub(crate) verdict: Verdict,
     pub(crate) waiters: Vec<Waiter>,

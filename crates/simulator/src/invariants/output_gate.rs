@@ -66,7 +66,8 @@ mod tests {
         let call = call("r1", "kv.put", &json!({"key": "a", "value": 1}));
         let command = &chain_of(&[body_of(&call, vec![put("a", "1")], &json!({}))])[0];
         let refused = Outcome::Refused { at: CommandNumber(1), code: "c".into(), message: "m".into() };
-        let executed = Executed { request: RequestId::Gateway(1), outcome: refused.clone(), stored: Stored::No };
+        let (request, fingerprint) = (RequestId::Gateway(1), protocol::Fingerprint::default());
+        let executed = Executed { request, fingerprint, outcome: refused.clone(), stored: Stored::No };
         let passed = BarrierPassed { id: 1, at: Some(CommandNumber(1)) };
         let value = Told::Value { at: CommandNumber(1), entry: None };
         for answer in [

@@ -332,16 +332,19 @@ impl TryFrom<wire::Call> for protocol::Call {
     fn try_from(call: wire::Call) -> Result<Self, WireError> {
         // Beyond it, `Duration::new` would carry into the seconds, and could overflow.
         check(call.patience_nanos < 1_000_000_000, "duration")?;
-        let fingerprint = call.fingerprint.as_ref().try_into().map_err(|_| WireError::Invalid("fingerprint"))?;
         Ok(Self {
             request: request_id(&call.request)?,
-            fingerprint: Fingerprint(fingerprint),
+            fingerprint: fingerprint(&call.fingerprint)?,
             function: call.function,
             arguments: call.arguments,
             patience: Duration::new(call.patience_seconds, call.patience_nanos),
             record: call.record,
         })
     }
+}
+
+fn fingerprint(bytes: &Bytes) -> Result<Fingerprint, WireError> {
+    bytes.as_ref().try_into().map(Fingerprint).map_err(|_| WireError::Invalid("fingerprint"))
 }
 
 impl From<&message::Executed> for wire::Executed {
@@ -357,7 +360,16 @@ impl From<&message::Executed> for wire::Executed {
                 message::Stored::Before => wire::Stored::Before,
             }
         };
-        Self { request: executed.request.to_bytes(), outcome: Some(outcome), stored: stored.into() }
+        Self {
+            request: executed.request.to_bytes(),
+            outcome: Some(outcome),
+            stored: stored.into(),
+            fingerprint: if executed.fingerprint == Fingerprint::default() {
+                Bytes::new()
+            } else {
+                Bytes::copy_from_slice(&executed.fingerprint.0)
+            },
+        }
     }
 }
 
@@ -373,7 +385,10 @@ impl TryFrom<wire::Executed> for message::Executed {
             (_, Ok(wire::Stored::No)) => message::Stored::No,
             (_, Err(_)) => return Err(WireError::Invalid("stored: of a kind not known here")),
         };
-        Ok(Self { request: request_id(&executed.request)?, outcome: outcome.into(), stored })
+        let said = Some(&executed.fingerprint).filter(|said| !said.is_empty());
+        let (request, fingerprint) =
+            (request_id(&executed.request)?, said.map_or(Ok(Fingerprint::default()), fingerprint)?);
+        Ok(Self { request, fingerprint, outcome: outcome.into(), stored })
     }
 }
 

@@ -180,10 +180,11 @@ fn message() -> BoxedStrategy<Message> {
         (commands(), command_id()).prop_map(|(commands, issued)| ToLearner::Commands(Commands { commands, issued })),
     ];
     let to_gateway = prop_oneof![
-        (request(), outcome(), stored()).prop_map(|(request, outcome, stored)| {
+        (request(), any::<[u8; 16]>(), outcome(), stored()).prop_map(|(request, fingerprint, outcome, stored)| {
+            let fingerprint = Fingerprint(fingerprint);
             let issued = matches!(outcome, Outcome::Issued { .. });
             let stored = if issued && stored == Stored::No { Stored::Now } else { stored };
-            ToGateway::Executed(Executed { request, outcome, stored })
+            ToGateway::Executed(Executed { request, fingerprint, outcome, stored })
         }),
         (any::<u64>(), option::of(any_number()))
             .prop_map(|(id, at)| ToGateway::BarrierPassed(BarrierPassed { id, at })),
@@ -289,7 +290,12 @@ fn values_that_no_node_sends_are_refused() {
         call(b"ck", 15, 0),
         call(b"ck", 16, 1_000_000_000),
         Kind::BallotInfo(super::BallotInfo::default()),
-        Kind::Executed(super::Executed { request: Bytes::from_static(b"ck"), outcome: None, stored: 0 }),
+        Kind::Executed(super::Executed {
+            request: Bytes::from_static(b"ck"),
+            outcome: None,
+            stored: 0,
+            fingerprint: Bytes::new(),
+        }),
         says_http(301),
     ];
     let read = |kind: Kind| decode(Envelope { kind: Some(kind) }.encode_to_vec().into());

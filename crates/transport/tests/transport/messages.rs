@@ -96,7 +96,8 @@ pub(crate) fn all() -> Vec<(String, Message)> {
     .collect::<Vec<_>>();
     all.extend(outcomes().into_iter().map(|(name, outcome)| {
         let stored = if name == "issued" { Stored::Before } else { Stored::No };
-        let executed = Executed { request: RequestId::Gateway(0xfeed), outcome, stored };
+        let (request, fingerprint) = (RequestId::Gateway(0xfeed), Fingerprint::default());
+        let executed = Executed { request, fingerprint, outcome, stored };
         (format!("executed_{name}"), gateway(ToGateway::Executed(executed)))
     }));
     all

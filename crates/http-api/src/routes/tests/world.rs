@@ -200,7 +200,7 @@ impl FakeBackend {
         match message {
             Message::Leader(ToLeader::ExecuteFunction(call)) => {
                 let outcome = script(&call);
-                let request = call.request.clone();
+                let (request, fingerprint) = (call.request.clone(), call.fingerprint);
                 let stored = match outcome {
                     Some(Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. })
                         if call.record =>
@@ -215,7 +215,7 @@ impl FakeBackend {
                     _ => Stored::No,
                 };
                 node.calls.push(call);
-                Some(ToGateway::Executed(Executed { request, outcome: outcome?, stored }))
+                Some(ToGateway::Executed(Executed { request, fingerprint, outcome: outcome?, stored }))
             }
             Message::Leader(ToLeader::ReadBarrier(asked)) => {
                 let at = Some(CommandNumber(node.barrier?));
