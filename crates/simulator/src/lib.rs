@@ -7,6 +7,7 @@
 //! - [`client`], [`functions`]: who asks, and what is asked for;
 //! - [`fact`], [`fault`]: what happens, for whoever watches ([`watchers`]): [`invariants`],
 //!   [`tally`], [`trace`], [`chart`];
+//! - [`planted`]: mistakes that must be caught;
 //! - [`run`]: many seeds and their summary; [`scenarios`]: worlds of a fixed shape.
 //!
 //! One seed decides all: the same seed gives the same trace, in every build.
@@ -21,6 +22,7 @@ pub mod functions;
 pub mod invariants;
 pub mod network;
 mod node;
+pub mod planted;
 pub mod run;
 pub mod scenarios;
 pub mod schedule;

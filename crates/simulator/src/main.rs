@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use quorate_simulator::run::{self, Job, Report};
+use quorate_simulator::planted::Planted;
+use quorate_simulator::run::{self, Job, Kind, Report};
 
 /// Runs whole clusters of the shipped cores in virtual time, under faults, one world for each
 /// seed. Ends with code 1 when an invariant is broken, or a kind of fault was never injected.
@@ -17,7 +18,8 @@ use quorate_simulator::run::{self, Job, Report};
     simulate --seeds 1000\n  \
     simulate --seed 42 --seeds 1 --log 200\n  \
     simulate --seed 42 --trace seed-42.svg\n  \
-    simulate --minutes 60"
+    simulate --minutes 60\n  \
+    simulate --planted votes-with-gaps --seeds 2000"
 )]
 struct Arguments {
     /// How many seeds; by default 200, with --minutes as many as there is time for, with --log or --trace 1.
@@ -30,8 +32,11 @@ struct Arguments {
     #[arg(long)]
     minutes: Option<u64>,
     /// The longest time of faults in a seed, in virtual seconds.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 30)]
     faults: u64,
+    /// Plant a known mistake, to see it caught.
+    #[arg(long, value_enum)]
+    planted: Option<Planted>,
     /// How many seeds at a time; by default one for each processor.
     #[arg(long)]
     threads: Option<usize>,
@@ -48,14 +53,14 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let longest = Duration::from_secs(arguments.faults);
+    let kind = Kind { longest: Duration::from_secs(arguments.faults), planted: arguments.planted };
     if let Some(file) = &arguments.trace {
-        let (report, svg) = run::drawn(arguments.seed, longest);
+        let (report, svg) = run::drawn(arguments.seed, kind);
         std::fs::write(file, svg).with_context(|| format!("{} cannot be written", file.display()))?;
         return Ok(say(&report));
     }
     if let Some(lines) = arguments.log {
-        let (report, log) = run::logged(arguments.seed, longest, lines, arguments.heartbeats);
+        let (report, log) = run::logged(arguments.seed, kind, lines, arguments.heartbeats);
         println!("{log}");
         return Ok(say(&report));
     }
@@ -64,11 +69,11 @@ fn main() -> anyhow::Result<ExitCode> {
         first: arguments.seed,
         seeds: arguments.seeds.unwrap_or(if arguments.minutes.is_some() { u64::MAX } else { run::SEEDS_FOR_ALL_KINDS }),
         until: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
-        longest,
+        kind,
         threads: arguments.threads.unwrap_or(threads),
     };
     if job.seeds == 1 {
-        return Ok(say(&run::seed(job.first, longest)));
+        return Ok(say(&run::seed(job.first, kind)));
     }
     let summary = run::all(&job, &|report| println!("{report}\n"));
     println!("{summary}");

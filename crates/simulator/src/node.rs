@@ -201,7 +201,7 @@ impl Node {
     }
 }
 
-fn acceptor_config(me: NodeId, swarm: &Swarm) -> acceptor::core::Config {
+pub(crate) fn acceptor_config(me: NodeId, swarm: &Swarm) -> acceptor::core::Config {
     acceptor::core::Config {
         me,
         window: usize::try_from(swarm.window).expect("a small window"),

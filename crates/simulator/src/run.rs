@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum as _;
+
 use crate::chance::Chance;
 use crate::chart::{Chart, Settings};
 use crate::fault::{Fault, Shape};
 use crate::invariants::Invariants;
+use crate::planted::Planted;
 use crate::swarm::Swarm;
 use crate::tally::Tally;
 use crate::trace::Log;
@@ -30,6 +33,8 @@ pub const SEEDS_FOR_ALL_KINDS: u64 = 200;
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// What else there is to say for the same run.
+    pub kind: Kind,
     /// Equal for equal runs.
     pub hash: String,
     /// Counts.
@@ -54,11 +59,20 @@ fn faults(chance: &mut Chance, longest: Duration) -> Duration {
     longest * u32::try_from(chance.between(1, 4)).expect("small") / 4
 }
 
+/// What all seeds of a job have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// The longest time of faults in a seed.
+    pub longest: Duration,
+    /// A mistake that must be caught.
+    pub planted: Option<Planted>,
+}
+
 /// The world of a seed.
-fn world(seed: u64, longest: Duration, lines: usize) -> World {
+fn world(seed: u64, kind: Kind, lines: usize) -> World {
     let mut chance = Chance::new(seed);
-    let faults = faults(&mut chance, longest);
-    let swarm = Swarm::draw(&mut chance, faults);
+    let faults = faults(&mut chance, kind.longest);
+    let swarm = Swarm { planted: kind.planted, ..Swarm::draw(&mut chance, faults) };
     let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
     let watchers = Watchers::new(Invariants::new(&swarm.majority, bound), lines);
     let mut world = World::new(swarm, chance.any(), watchers);
@@ -66,32 +80,32 @@ fn world(seed: u64, longest: Duration, lines: usize) -> World {
     world
 }
 
-/// Runs one seed, whose faults last at most `longest`. A failed one is run again, with a log.
+/// Runs one seed. A failed one is run again, with a log.
 #[must_use]
-pub fn seed(seed: u64, longest: Duration) -> Report {
-    let report = finish(seed, &mut world(seed, longest, 0));
-    if report.failure.is_none() { report } else { finish(seed, &mut world(seed, longest, TAIL)) }
+pub fn seed(seed: u64, kind: Kind) -> Report {
+    let report = finish(seed, kind, &mut world(seed, kind, 0));
+    if report.failure.is_none() { report } else { finish(seed, kind, &mut world(seed, kind, TAIL)) }
 }
 
 /// Runs one seed with a log of so many facts, with or without heartbeats; says all of it.
 #[must_use]
-pub fn logged(seed: u64, longest: Duration, lines: usize, heartbeats: bool) -> (Report, String) {
-    let mut world = world(seed, longest, lines);
+pub fn logged(seed: u64, kind: Kind, lines: usize, heartbeats: bool) -> (Report, String) {
+    let mut world = world(seed, kind, lines);
     if heartbeats {
         world.watchers_mut().log = Log::new(lines).with_heartbeats();
     }
-    let report = finish(seed, &mut world);
+    let report = finish(seed, kind, &mut world);
     (report, world.watchers().log.tail(lines))
 }
 
 /// Runs one seed and draws it.
 #[must_use]
-pub fn drawn(seed: u64, longest: Duration) -> (Report, String) {
-    let mut world = world(seed, longest, TAIL);
+pub fn drawn(seed: u64, kind: Kind) -> (Report, String) {
+    let mut world = world(seed, kind, TAIL);
     let settings = Settings { title: format!("Seed {seed}"), merge: true, ..Settings::default() };
     let chart = Rc::new(RefCell::new(Chart::new(world.swarm().nodes.iter().copied(), settings)));
     world.watchers_mut().add(Box::new(Rc::clone(&chart)));
-    let report = finish(seed, &mut world);
+    let report = finish(seed, kind, &mut world);
     let mut chart = chart.borrow_mut();
     if let Some(failure) = &report.failure {
         chart.remark(world.now(), &failure.what);
@@ -99,13 +113,14 @@ pub fn drawn(seed: u64, longest: Duration) -> (Report, String) {
     (report, chart.svg())
 }
 
-fn finish(seed: u64, world: &mut World) -> Report {
+fn finish(seed: u64, kind: Kind, world: &mut World) -> Report {
     // After a panic nothing of the world is used but what its watchers saw before.
     let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
     let broken = ran.unwrap_or_else(|panic| Err(format!("a failed assertion: {}", panic_text(panic.as_ref()))));
     let watchers = world.watchers();
     Report {
         seed,
+        kind,
         hash: watchers.hasher.short(),
         tally: watchers.tally.clone(),
         events: world.events(),
@@ -127,8 +142,8 @@ pub struct Job {
     pub seeds: u64,
     /// No seed is begun later than this.
     pub until: Option<Duration>,
-    /// The longest time of faults in a seed.
-    pub longest: Duration,
+    /// What they have in common.
+    pub kind: Kind,
     /// How many at a time.
     pub threads: usize,
 }
@@ -165,7 +180,7 @@ pub fn all(job: &Job, failed: &(dyn Fn(&Report) + Sync)) -> Summary {
             if index >= job.seeds {
                 return;
             }
-            let report = seed(job.first.wrapping_add(index), job.longest);
+            let report = seed(job.first.wrapping_add(index), job.kind);
             let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
             summary.seeds += 1;
             summary.events += report.events;
@@ -211,7 +226,7 @@ impl fmt::Display for Report {
             Some(Failure { what, log }) => {
                 writeln!(f, "{log}")?;
                 writeln!(f, "seed {} failed: {what}", self.seed)?;
-                write!(f, "again: cargo xtask simulate --seed {} --seeds 1", self.seed)
+                write!(f, "again: cargo xtask simulate --seed {} --seeds 1{}", self.seed, self.kind)
             }
             None => write!(
                 f,
@@ -223,6 +238,14 @@ impl fmt::Display for Report {
                 self.hash
             ),
         }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " --faults {}", self.longest.as_secs())?;
+        let planted = self.planted.and_then(|planted| planted.to_possible_value());
+        planted.map_or(Ok(()), |planted| write!(f, " --planted {}", planted.get_name()))
     }
 }
 

@@ -11,6 +11,7 @@ use protocol::{LearnFrom, MajoritySets, NodeId};
 use crate::chance::Chance;
 use crate::fault::Shape;
 use crate::network::Weather;
+use crate::planted::Planted;
 
 /// A kind of bad thing that happens now and then, as against those that happen to messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Trouble {
     /// All of them, with how often each comes where it is on, beside the others.
     const ALL: [(Self, u64); 22] = [
         (Self::Partition(Shape::TwoSided), 6),
-        (Self::Partition(Shape::OneWay), 8),
+        (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
         (Self::Partition(Shape::Bridge), 4),
         (Self::Partition(Shape::Chain), 4),
@@ -66,8 +67,8 @@ impl Trouble {
         (Self::Pause, 8),
         (Self::ClockJump, 6),
         (Self::ClockRate, 6),
-        (Self::BitRot, 2),
-        (Self::Misdirect, 2),
+        (Self::BitRot, 6),
+        (Self::Misdirect, 3),
         (Self::WriteError, 4),
         (Self::SyncError, 4),
         (Self::DiskFull, 4),
@@ -144,6 +145,8 @@ pub struct Swarm {
     pub think: Duration,
     /// How long the faults last.
     pub faults: Duration,
+    /// A mistake that must be caught.
+    pub planted: Option<Planted>,
 }
 
 impl Swarm {
@@ -187,6 +190,7 @@ impl Swarm {
             clients: 4,
             think: millis(50),
             faults: Duration::ZERO,
+            planted: None,
         }
     }
 
@@ -217,8 +221,8 @@ impl Swarm {
             trouble_pause: millis(chance.pick(&[200, 500, 1_000, 3_000])),
             down: millis(chance.pick(&[100, 500, 2_000, 6_000])),
             flap: millis(chance.pick(&[50, 200, 600])),
-            clients: chance.between(2, 6),
-            think: millis(chance.pick(&[5, 50, 200])),
+            clients: chance.between(2, 10),
+            think: millis(chance.pick(&[2, 20, 100])),
             faults,
             ..calm
         }
@@ -241,9 +245,9 @@ fn sometimes(chance: &mut Chance, rates: &[u32]) -> u32 {
 fn weather(chance: &mut Chance) -> Weather {
     let delay_max = Duration::from_micros(chance.pick(&[500, 2_000, 10_000, 40_000]));
     Weather {
-        loss: sometimes(chance, &[50, 300, 1_000, 2_500]),
+        loss: sometimes(chance, &[50, 1_000, 2_500, 4_000]),
         duplicate: sometimes(chance, &[50, 300, 1_000]),
-        reorder: sometimes(chance, &[100, 1_000, 3_000]),
+        reorder: sometimes(chance, &[100, 2_000, 4_000]),
         spike: sometimes(chance, &[10, 100, 300]),
         spike_max: Duration::from_millis(chance.pick(&[100, 500, 3_000])),
         ..Weather::fair(Duration::from_micros(100), delay_max)

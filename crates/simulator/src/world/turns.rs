@@ -14,7 +14,8 @@ use storage::{LogRecord, StateSnapshot as _, StateStore as _};
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::network::some_of;
-use crate::node::{Cut, Mail, Roles};
+use crate::node::{Cut, Mail, Roles, acceptor_config};
+use crate::planted::{Planted, rebuild, votes_with_gaps};
 use crate::schedule::{Event, Timer};
 
 /// Inputs that a mailbox holds: as the smallest of the actors'.
@@ -155,6 +156,7 @@ impl World {
 
     fn acceptor_turn(&mut self, id: NodeId, inputs: Vec<acceptor::core::Input>) {
         use acceptor::core::Effect;
+        let inputs = self.with_gaps(id, inputs);
         let Some(roles) = &mut self.node_mut(id).roles else { return };
         let mut effects = Vec::new();
         for input in inputs {
@@ -172,12 +174,33 @@ impl World {
                 Effect::Ignored(reason) => self.ignored(id, "acceptor", reason.name()),
             }
         }
-        if !self.persist(id, records) {
+        let too_early = self.swarm.planted == Some(Planted::RepliesBeforeSync);
+        if !too_early && !self.persist(id, mem::take(&mut records)) {
             return;
         }
         for (to, message) in sends {
             self.send(id, to, message);
         }
+        self.persist(id, records);
+    }
+
+    /// Where that mistake is planted: votes at once for what the gap-free rule makes wait, and
+    /// leaves the rest to the acceptor.
+    fn with_gaps(&mut self, id: NodeId, mut inputs: Vec<acceptor::core::Input>) -> Vec<acceptor::core::Input> {
+        if self.swarm.planted != Some(Planted::VotesWithGaps) {
+            return inputs;
+        }
+        inputs.retain(|input| {
+            let Some(roles) = &self.node(id).roles else { return false };
+            let Some((records, voted)) = votes_with_gaps(&roles.acceptor, input) else { return true };
+            if self.persist(id, records) {
+                let config = acceptor_config(id, &self.swarm);
+                rebuild(self.node_mut(id), config);
+                self.send(id, voted.ballot.node, Message::Leader(ToLeader::Voted(voted)));
+            }
+            false
+        });
+        inputs
     }
 
     pub(super) fn leader_turn(&mut self, id: NodeId, inputs: Vec<leader::core::Input>) {
