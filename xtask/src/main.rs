@@ -43,6 +43,14 @@ enum Job {
     },
     /// Formatting and clippy, warnings refused
     Lint,
+    /// Search every interleaving of small clusters (tests/model), the largest included, which takes
+    /// minutes and some GiB
+    #[command(after_help = "Examples:\n  cargo xtask model\n  cargo xtask model literal")]
+    Model {
+        /// For the test runner, such as the name of a test
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measure a release build: the table of docs/performance.md
     Bench(bench::Arguments),
     /// Run whole clusters under faults, each from one seed, and look for broken invariants
@@ -78,6 +86,10 @@ fn run(job: Job) -> anyhow::Result<()> {
             setup::run()?;
             lint()
         }
+        Job::Model { arguments } => {
+            setup::run()?;
+            model(&arguments)
+        }
         Job::Bench(arguments) => {
             setup::run()?;
             bench::run(&arguments, &release_binary()?)
@@ -107,6 +119,15 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     }
     step("tests");
     cargo(&[&["test", "--workspace"], &arguments[..]].concat())
+}
+
+/// One search at a time: each uses all cores, and the largest most of the memory.
+fn model(arguments: &[String]) -> anyhow::Result<()> {
+    step("searching, in release mode; what was found is told for each test");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let test = ["test", "--release", "--package", "quorate-tests", "--test", "model", "--"];
+    let all = ["--include-ignored", "--nocapture", "--test-threads", "1"];
+    cargo(&[&test[..], &all[..], &arguments].concat())
 }
 
 fn has_nextest() -> bool {

@@ -1,96 +1,13 @@
 //! S-01: the patent read to the letter loses agreement, and gap-free voting mends it.
 //!
-//! The literal rules (claim 1, steps 4 and 5): an acceptor votes for any number in the promised
-//! ballot, keeps one vote a number, and a command counts as issued once a majority set has voted
-//! for it *in some ballot* and its precedent is issued. The model below is these rules and no
-//! more; the choice of the initial history is the shipped one.
+//! The schedule of the checklist, on the literal rules (`literal`) and on the shipped cores. That
+//! the schedule is found by search, and that the rule leaves none, is shown by `tests/model`.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use bytes::Bytes;
-use leader::core::initial_history;
-use protocol::{Ballot, Command, CommandId, CommandNumber, NodeId, Outcome, Vote};
+use protocol::{Ballot, CommandId, Outcome};
+use quorate_tests::literal::{Literal, command};
 use quorate_tests::world::{P, Q, R, Settings, World};
 
 use crate::support::{goods, id};
-
-/// A device of the literal patent: acceptor, leader and learner in one.
-#[derive(Default)]
-struct Device {
-    next_ballot: Ballot,
-    votes: BTreeMap<CommandNumber, Vote>,
-    /// Who voted for which command in which ballot; kept for ever.
-    tallies: BTreeMap<(CommandId, Ballot), BTreeSet<NodeId>>,
-    proposed: BTreeMap<CommandId, Command>,
-    issued: Vec<CommandId>,
-}
-
-struct Literal {
-    gap_free: bool,
-    devices: BTreeMap<NodeId, Device>,
-}
-
-impl Literal {
-    fn new(gap_free: bool) -> Self {
-        Self { gap_free, devices: [P, Q, R].map(|id| (id, Device::default())).into() }
-    }
-
-    fn device(&mut self, id: NodeId) -> &mut Device {
-        self.devices.get_mut(&id).expect("one of three")
-    }
-
-    /// Steps 1 to 3: the initial history that the promises of `quorum` lead to.
-    fn prepare(&mut self, ballot: Ballot, quorum: [NodeId; 2]) -> Vec<Command> {
-        for acceptor in quorum {
-            assert!(self.device(acceptor).next_ballot <= ballot);
-            self.device(acceptor).next_ballot = ballot;
-        }
-        let issued = self.devices[&ballot.node].issued.last().copied().unwrap_or_default();
-        initial_history(issued, quorum.iter().flat_map(|acceptor| self.devices[acceptor].votes.values()))
-    }
-
-    /// Steps 3 to 5: a ballot on one command, whose `BeginBallot` reaches `acceptors` only.
-    fn begin(&mut self, ballot: Ballot, command: &Command, acceptors: &[NodeId]) {
-        for acceptor in acceptors {
-            let gap_free = self.gap_free;
-            let device = self.device(*acceptor);
-            let below = command.precedent.number;
-            let anchored = device
-                .votes
-                .get(&below)
-                .is_some_and(|vote| vote.ballot == ballot && vote.command.id == command.precedent)
-                || below == CommandNumber::NULL
-                || device.issued.contains(&command.precedent);
-            if device.next_ballot != ballot || (gap_free && !anchored) {
-                continue;
-            }
-            device.votes.insert(command.number(), Vote { ballot, command: command.clone() });
-            let leader = self.device(ballot.node);
-            leader.proposed.insert(command.id, command.clone());
-            leader.tallies.entry((command.id, ballot)).or_default().insert(*acceptor);
-        }
-        self.device(ballot.node).issue();
-    }
-}
-
-impl Device {
-    /// Step 5 to the letter: a majority set voted in some ballot, and the precedent is issued.
-    fn issue(&mut self) {
-        loop {
-            let last = self.issued.last().copied().unwrap_or_default();
-            let next =
-                self.tallies.iter().find(|((id, _), voters)| voters.len() >= 2 && self.proposed[id].follows(last));
-            match next {
-                Some(((id, _), _)) => self.issued.push(*id),
-                None => return,
-            }
-        }
-    }
-}
-
-fn command(number: u64, ballot: Ballot, precedent: CommandId) -> Command {
-    Command { id: CommandId::new(ballot, CommandNumber(number)), precedent, body: Bytes::new() }
-}
 
 /// The schedule of S-01. Returns what A and C consider issued at the end.
 fn play(gap_free: bool) -> (Vec<CommandId>, Vec<CommandId>) {
@@ -116,13 +33,12 @@ fn play(gap_free: bool) -> (Vec<CommandId>, Vec<CommandId>) {
     world.begin(third, &b1, &[a, b]);
 
     let fourth = Ballot::new(4, c);
-    for id in [b, c] {
-        // Success(1, b') arrives.
-        world.device(id).issued.push(b1.id);
+    for device in [b, c] {
+        assert!(world.learn(device, a), "Success(1, b') arrives");
     }
     assert_eq!(world.prepare(fourth, [b, c]), [], "c depends on b, and b' was issued");
     world.begin(fourth, &command(2, fourth, b1.id), &[b, c]);
-    (world.devices[&a].issued.clone(), world.devices[&c].issued.clone())
+    (world.issued(a).to_vec(), world.issued(c).to_vec())
 }
 
 /// S-01: without the gap-free rule the old tally for c' fires, and number 2 is issued twice.

@@ -1,0 +1,427 @@
+//! A cluster of shipped cores as a state space.
+//!
+//! Three nodes accept and learn, two of them lead. What happens, in any order:
+//!
+//! - a message is delivered. The network is a set: what was sent may arrive any number of times,
+//!   at any later time, or never, which is loss, duplication and reordering at once;
+//! - a leader begins one of the ballots of [`Config::owners`], each once, in any order that its
+//!   own `last_tried` allows; it gives up what it led;
+//! - a learner that is behind another one gets the next command from it (claim 4);
+//! - the power of a node goes, and it starts again: promises, votes and `last_tried` are there,
+//!   of what was applied any prefix.
+//!
+//! What is left out, and why nothing is lost for safety:
+//!
+//! - *Time.* Repetitions of the leader are messages that are in the network already. Waiting too
+//!   long and giving up is a leader that hears nothing more.
+//! - *Calls* arrive at the moment a node leads, as many as there are numbers left: the ballot on
+//!   a later call is a message that is delayed. Each gets a message of its own.
+//! - *The roles of one node* tell each other at once. A crash between them is a crash before.
+//! - *A write that is cut* is a delivery that did not happen, or whose answers are lost.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use protocol::message::{Commands, ToLearner};
+use protocol::{Ballot, CommandId, LearnFrom, MajoritySets, Message, NodeId};
+use quorate_tests::world::{Device, Said};
+use stateright::{Model, Property};
+
+use super::prune;
+use super::roles::{Input, LEADERS, LearnerRole, NODES, Place, Role, What, majority};
+use super::space::{InputId, RoleId, Space, Tables};
+
+/// How much is searched.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Who leads the ballots of rounds 1, 2, ….
+    pub(crate) owners: Vec<NodeId>,
+    /// Command numbers.
+    pub(crate) numbers: u64,
+    /// Power cuts, of whichever node.
+    pub(crate) crashes: u8,
+    /// Whether refusals (`MyNextBal`) are delivered.
+    pub(crate) refusals: bool,
+    /// Whether steps are left out that cost nothing to leave out, see `prune`.
+    pub(crate) reduced: bool,
+    /// Who decides that a command is issued.
+    pub(crate) learn_from: LearnFrom,
+    /// A mistake that the search must find.
+    pub(crate) plant: Option<Plant>,
+}
+
+/// A mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plant {
+    /// An acceptor starts with the ballot of its last vote for its promise.
+    ForgottenPromise,
+}
+
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Deliver(InputId),
+    CatchUp {
+        learner: NodeId,
+        peer: NodeId,
+    },
+    Campaign {
+        node: NodeId,
+        round: u64,
+    },
+    /// A `NextBallot` is delivered, and the answer at once or never.
+    Ask {
+        question: InputId,
+        heard: bool,
+    },
+    /// A campaign, and the first question is delivered.
+    Begin {
+        node: NodeId,
+        round: u64,
+        first: NodeId,
+        heard: bool,
+    },
+    /// Of what was applied `kept` commands are there after it.
+    PowerCut {
+        node: NodeId,
+        kept: usize,
+    },
+}
+
+/// A state of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct State {
+    roles: [RoleId; Place::COUNT],
+    /// What was sent and may still matter, ascending.
+    pub(crate) net: Vec<InputId>,
+    crashes_left: u8,
+    /// What any role ever considered issued, from number 1.
+    issued: Vec<Option<CommandId>>,
+    pub(crate) fault: Option<Fault>,
+}
+
+/// What must never be, as far as a single state does not show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Fault {
+    /// Two commands were considered issued at one number.
+    TwoIssued,
+    /// A core found its state or an agreement broken.
+    Assertion,
+}
+
+/// See the module.
+pub(crate) struct Cluster {
+    pub(crate) config: Config,
+    pub(crate) space: Space,
+    majority: MajoritySets,
+    seen: [AtomicBool; 4],
+}
+
+impl Cluster {
+    pub(crate) fn new(config: Config) -> Self {
+        Self { space: Space::new(config.clone()), config, majority: majority(), seen: Default::default() }
+    }
+
+    /// Carries out one input, and what the roles of the node then tell each other.
+    pub(crate) fn take(&self, state: &mut State, input: Input) {
+        self.take_id(state, self.space.input_id(input));
+    }
+
+    pub(crate) fn take_id(&self, state: &mut State, input: InputId) {
+        let mut waiting = VecDeque::from([self.with_bodies(state, input)]);
+        while let Some(input) = waiting.pop_front() {
+            let place = self.space.look().input(input).to.index();
+            let step = self.space.step(state.roles[place], input);
+            state.roles[place] = step.next;
+            for send in &step.sends {
+                if let Err(index) = state.net.binary_search(send) {
+                    state.net.insert(index, *send);
+                }
+            }
+            for id in &step.issues {
+                state.note_issued(*id);
+            }
+            if step.broken {
+                state.fault.get_or_insert(Fault::Assertion);
+            }
+            waiting.extend(&step.tells);
+        }
+    }
+
+    fn restart(&self, state: &mut State, node: NodeId, kept: usize) {
+        let commands = self.space.look().learner(state, node).applied[..kept].to_vec();
+        let places = [Place::Acceptor(node), Place::Learner(node), Place::Leader(node)];
+        for to in places.into_iter().filter(|place| place.index() < Place::COUNT) {
+            self.take(state, Input { to, what: What::Restart(commands.clone()) });
+        }
+        state.crashes_left -= 1;
+    }
+}
+
+impl State {
+    fn note_issued(&mut self, id: CommandId) {
+        let known = &mut self.issued[usize::try_from(id.number.0 - 1).expect("a small number")];
+        match *known {
+            Some(known) if known != id => _ = self.fault.get_or_insert(Fault::TwoIssued),
+            Some(_) => {}
+            None => *known = Some(id),
+        }
+    }
+
+    pub(crate) fn can_lose_power(&self) -> bool {
+        self.crashes_left > 0
+    }
+
+    /// What is on its way to learners: ballots, and commands that are declared or voted for in
+    /// them.
+    pub(crate) fn declarations(&self, tables: &Tables) -> impl Iterator<Item = (Ballot, CommandId)> {
+        self.net.iter().filter_map(|id| match tables.input(*id).message() {
+            Some((_, Message::Learner(ToLearner::Success(success)))) => Some((success.ballot, success.issued)),
+            Some((_, Message::Learner(ToLearner::Voted(voted)))) => voted.run.map(|run| (voted.ballot, run.last)),
+            Some(_) | None => None,
+        })
+    }
+
+    pub(crate) fn considers_issued(&self, id: CommandId) -> bool {
+        self.issued.contains(&Some(id))
+    }
+
+    pub(crate) fn role<'a>(&self, tables: &'a Tables, place: Place) -> &'a Role {
+        tables.role(self.roles[place.index()])
+    }
+}
+
+impl Tables {
+    pub(crate) fn learner(&self, state: &State, node: NodeId) -> &LearnerRole {
+        match state.role(self, Place::Learner(node)) {
+            Role::Learner(role) => role,
+            Role::Acceptor(_) | Role::Leader(_) => panic!("a learner's place"),
+        }
+    }
+
+    pub(crate) fn acceptor(&self, state: &State, node: NodeId) -> &super::roles::AcceptorRole {
+        match state.role(self, Place::Acceptor(node)) {
+            Role::Acceptor(role) => role,
+            Role::Learner(_) | Role::Leader(_) => panic!("an acceptor's place"),
+        }
+    }
+
+    pub(crate) fn leader(&self, state: &State, node: NodeId) -> &super::roles::LeaderRole {
+        match state.role(self, Place::Leader(node)) {
+            Role::Leader(role) => role,
+            Role::Acceptor(_) | Role::Learner(_) => panic!("a leader's place"),
+        }
+    }
+}
+
+impl Model for Cluster {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let acceptors = NODES.map(Place::Acceptor).into_iter();
+        let places = acceptors.chain(NODES.map(Place::Learner)).chain(LEADERS.map(Place::Leader));
+        let mut roles = [0; Place::COUNT];
+        for place in places {
+            roles[place.index()] = self.space.role_id(Role::new(place, &self.config));
+        }
+        let numbers = usize::try_from(self.config.numbers).expect("few");
+        vec![State {
+            roles,
+            net: Vec::new(),
+            crashes_left: self.config.crashes,
+            issued: vec![None; numbers],
+            fault: None,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.fault.is_some() || (self.config.reduced && prune::is_settled(&self.space.look(), state, &self.config))
+        {
+            return;
+        }
+        let tables = self.space.look();
+        for (round, owner) in (1..).zip(&self.config.owners) {
+            let ballot = Ballot::new(round, *owner);
+            if tables.leader(state, *owner).last_tried >= ballot {
+                continue;
+            }
+            if !self.config.reduced {
+                actions.push(Action::Campaign { node: *owner, round });
+                continue;
+            }
+            for first in NODES {
+                if tables.acceptor(state, first).core.next_ballot() < ballot {
+                    actions.push(Action::Begin { node: *owner, round, first, heard: true });
+                    actions.push(Action::Begin { node: *owner, round, first, heard: false });
+                }
+            }
+        }
+        for id in state.net.iter().copied().filter(|id| prune::may_matter_now(&tables, state, *id, &self.config)) {
+            match prune::question(&tables, id).filter(|_| self.config.reduced) {
+                Some(ballot) => {
+                    let leader = tables.leader(state, ballot.node);
+                    let node = tables.input(id).to.node();
+                    let prepares = leader.active == Some(ballot) && leader.leads().is_none();
+                    if leader.active == Some(ballot) {
+                        actions.push(Action::Ask { question: id, heard: true });
+                    }
+                    if leader.active != Some(ballot)
+                        || (prepares && tables.acceptor(state, node).core.next_ballot() < ballot)
+                    {
+                        actions.push(Action::Ask { question: id, heard: false });
+                    }
+                }
+                None => actions.push(Action::Deliver(id)),
+            }
+        }
+        for learner in NODES {
+            let known = tables.learner(state, learner).applied.len();
+            let peer = NODES.into_iter().find(|peer| tables.learner(state, *peer).applied.len() > known);
+            actions.extend(peer.map(|peer| Action::CatchUp { learner, peer }));
+            if state.crashes_left > 0 {
+                let most = if self.config.reduced { known } else { known + 1 };
+                actions.extend((0..most).map(|kept| Action::PowerCut { node: learner, kept }));
+            }
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        match action {
+            Action::Deliver(input) => self.take_id(&mut state, input),
+            Action::CatchUp { learner, peer } => {
+                let (commands, issued) = {
+                    let tables = self.space.look();
+                    let applied = &tables.learner(&state, peer).applied;
+                    let next = tables.learner(&state, learner).applied.len();
+                    (vec![applied[next].clone()], applied[applied.len() - 1].id)
+                };
+                let message = Message::Learner(ToLearner::Commands(Commands { commands, issued }));
+                self.take(
+                    &mut state,
+                    Input { to: Place::Learner(learner), what: What::Message { from: peer, message } },
+                );
+            }
+            Action::Campaign { node, round } => {
+                if !self.campaign(&mut state, node, round) {
+                    return None;
+                }
+            }
+            Action::Ask { question, heard } => self.ask(&mut state, question, heard),
+            Action::Begin { node, round, first, heard } => {
+                if !self.campaign(&mut state, node, round) {
+                    return None;
+                }
+                let question = self.question(&state, Ballot::new(round, node), first)?;
+                self.ask(&mut state, question, heard);
+            }
+            Action::PowerCut { node, kept } => {
+                self.restart(&mut state, node, kept);
+                if state.roles == last.roles {
+                    return None;
+                }
+            }
+        }
+        if self.config.reduced {
+            self.settle(&mut state);
+        }
+        prune::prune(&self.space.look(), &mut state, &self.config);
+        (state != *last).then_some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("agreement", |model: &Self, state: &State| model.agrees(state)),
+            Property::always("no core finds its state broken", |_, state: &State| {
+                state.fault != Some(Fault::Assertion)
+            }),
+            Property::always("dependency", |model: &Self, state: &State| {
+                let tables = model.space.look();
+                NODES.iter().all(|node| tables.learner(state, *node).is_sound)
+            }),
+            Property::always("promises never go down", |model: &Self, state: &State| {
+                let tables = model.space.look();
+                NODES.iter().all(|node| {
+                    let role = tables.acceptor(state, *node);
+                    role.core.next_ballot() >= role.told
+                })
+            }),
+            Property::always("a power cut takes back no promise and no vote", |model: &Self, state: &State| {
+                let tables = model.space.look();
+                NODES.iter().all(|node| tables.acceptor(state, *node).is_durable)
+            }),
+            Property::always("what is issued has the votes of a majority set", |model: &Self, state: &State| {
+                model.is_kept(state)
+            }),
+            Property::sometimes("the first number is issued", |model: &Self, state: &State| {
+                model.is_first(0, state.issued[0].is_some())
+            }),
+            Property::sometimes("the last number is issued", |model: &Self, state: &State| {
+                model.is_first(1, state.issued.iter().all(Option::is_some))
+            }),
+            Property::sometimes(
+                "a later ballot issues the command of an earlier one",
+                |model: &Self, state: &State| {
+                    model.is_first(
+                        2,
+                        !model.seen[2].load(Ordering::Relaxed) && prune::issues_again(&model.space.look(), state),
+                    )
+                },
+            ),
+            Property::sometimes("both lead", |model: &Self, state: &State| {
+                let tables = model.space.look();
+                model.is_first(3, LEADERS.iter().all(|node| tables.leader(state, *node).leads().is_some()))
+            }),
+        ]
+    }
+
+    fn format_action(&self, action: &Action) -> String {
+        match action {
+            Action::Ask { question: id, heard: _ } | Action::Deliver(id) => {
+                let tables = self.space.look();
+                let input = tables.input(*id);
+                let (from, message) = input.message().expect("what is in the network is a message");
+                format!("{} <- {} {}", Device(input.to.node()), Device(from), Said(message))
+            }
+            Action::CatchUp { learner, peer } => {
+                format!("{} <- {} the next issued command", Device(*learner), Device(*peer))
+            }
+            Action::Begin { node, round, .. } | Action::Campaign { node, round } => {
+                format!("{} begins ballot {round}.{node}", Device(*node))
+            }
+            Action::PowerCut { node, kept } => {
+                format!("{} loses power and starts again with {kept} applied commands", Device(*node))
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// Whether this is seen for the first time: one example is enough, and noting each is slow.
+    fn is_first(&self, property: usize, is_so: bool) -> bool {
+        is_so && !self.seen[property].swap(true, Ordering::Relaxed)
+    }
+
+    /// Invariant 1: what any role ever considered issued, what learners applied and what
+    /// acceptors were told is the same.
+    fn agrees(&self, state: &State) -> bool {
+        let tables = self.space.look();
+        let is_issued = |id: CommandId| {
+            id == CommandId::NULL || state.issued[usize::try_from(id.number.0 - 1).expect("small")] == Some(id)
+        };
+        state.fault != Some(Fault::TwoIssued)
+            && NODES.iter().all(|node| {
+                let applied = &tables.learner(state, *node).applied;
+                applied.iter().all(|command| is_issued(command.id))
+                    && is_issued(tables.acceptor(state, *node).core.issued())
+            })
+    }
+
+    /// Invariant 11.
+    fn is_kept(&self, state: &State) -> bool {
+        let tables = self.space.look();
+        let has_vote = |node, id| tables.acceptor(state, node).stored.contains(id);
+        state.issued.iter().flatten().all(|id| self.majority.holds(|node| has_vote(node, id)))
+    }
+}

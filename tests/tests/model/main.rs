@@ -1,0 +1,158 @@
+//! Model checking: every interleaving of a small cluster, made of the shipped cores.
+//!
+//! The cores are pure, so the search runs them as they are (`roles`), remembers what each input
+//! does to each state of a role (`space`), and walks through everything that a network that
+//! loses, doubles and reorders, and a power cut, can do to three nodes (`cluster`). In every
+//! state the invariants of DESIGN 14 hold that one state can show: agreement (1), dependency (2,
+//! 8, 9), promises (3), votes that are kept (11). What must be possible is asserted too, and the
+//! number of states is pinned: a model that does less than before finds nothing, and passes.
+//!
+//! A pinned number changes when a core sends or remembers something else. Then look at why, and
+//! pin the new one.
+//!
+//! Two searches. The *whole* one leaves no step out, and is small. The *reduced* one leaves out
+//! steps that cost nothing to leave out (`prune` says which, and why), and reaches two numbers
+//! and three ballots. `cargo xtask model` runs the largest, which is ignored here: minutes, and
+//! some GiB.
+//!
+//! That such a search does find what is wrong is shown by a planted mistake, and by the patent's
+//! literal rules (`literal`): it finds S-01 by itself, and nothing once the one rule is added.
+
+mod cluster;
+mod literal;
+mod prune;
+mod reduced;
+mod roles;
+mod space;
+
+use protocol::LearnFrom;
+use quorate_tests::world::{P, Q};
+use stateright::{Checker, HasDiscoveries, Model};
+
+use cluster::{Cluster, Config, Plant};
+use literal::LiteralRules;
+
+/// Both cores of the machines that this runs on.
+const THREADS: usize = 2;
+
+/// No step left out: two leaders, one number, a power cut, refusals.
+fn whole() -> Config {
+    Config {
+        owners: vec![P, Q],
+        numbers: 1,
+        crashes: 1,
+        refusals: true,
+        reduced: false,
+        learn_from: LearnFrom::Leader,
+        plant: None,
+    }
+}
+
+/// Two numbers, without the steps that cost nothing to leave out.
+fn reduced() -> Config {
+    Config { numbers: 2, refusals: false, reduced: true, ..whole() }
+}
+
+/// Searches everything. `possible` is how many of the things that should be possible are.
+#[track_caller]
+fn search(config: Config, states: usize, possible: usize) {
+    let checker = Cluster::new(config).checker().threads(THREADS).spawn_bfs().join();
+    let (unique, generated, depth) = (checker.unique_state_count(), checker.state_count(), checker.max_depth());
+    let sizes = checker.model().space.look().sizes();
+    println!("{unique} states, {generated} steps, depth {depth}; role states, inputs, turns: {sizes:?}");
+    let discoveries = checker.discoveries();
+    for (name, path) in &discoveries {
+        let is_failure = checker.model().property(name).expectation.discovery_is_failure();
+        assert!(!is_failure, "{name} is broken:\n{}", told(checker.model(), path.clone().into_actions()));
+    }
+    assert_eq!(discoveries.len(), possible, "possible is only: {:?}", discoveries.keys());
+    assert_eq!(unique, states, "the number of states");
+}
+
+/// A path in words, one step a line.
+fn told<M: Model>(model: &M, actions: Vec<M::Action>) -> String
+where
+    M::Action: std::fmt::Debug,
+{
+    actions.iter().map(|action| format!("  {}\n", model.format_action(action))).collect()
+}
+
+/// A1, invariants 1, 2, 3, 8, 9, 11: catches any order of messages, losses and repetitions of
+/// two ballots on one number that breaks an invariant or an assertion of a core.
+#[test]
+fn two_ballots_on_one_number_agree_whatever_arrives() {
+    search(Config { crashes: 0, ..whole() }, 181_350, 4);
+}
+
+/// The same, and the power of a node goes at any point.
+#[test]
+#[ignore = "a minute without optimisation: cargo xtask model"]
+fn two_ballots_on_one_number_agree_through_a_power_cut() {
+    search(whole(), 663_578, 4);
+}
+
+/// The same where learners count the votes themselves (claim 3).
+#[test]
+#[ignore = "some minutes without optimisation: cargo xtask model"]
+fn two_ballots_agree_where_learners_decide() {
+    search(Config { learn_from: LearnFrom::Voters, crashes: 0, refusals: false, ..whole() }, 1_249_820, 4);
+}
+
+/// S-04, S-06: catches a number that is issued before the one below it, in any order in which
+/// one ballot's messages can arrive.
+#[test]
+fn two_numbers_are_issued_in_order_whatever_happens() {
+    search(Config { owners: vec![P], numbers: 2, crashes: 0, refusals: false, ..whole() }, 17_595, 2);
+}
+
+/// A1, A1r, S-01: catches a history, a vote or a tally that lets two ballots issue different
+/// commands at one of two numbers.
+#[test]
+fn two_ballots_on_two_numbers_agree() {
+    search(Config { crashes: 0, ..reduced() }, 93_713, 3);
+}
+
+/// The largest: three ballots in turn, two numbers, a power cut that loses what was applied.
+/// Catches what needs a third ballot to go wrong.
+#[test]
+#[ignore = "minutes and 4 GiB: cargo xtask model"]
+fn three_ballots_on_two_numbers_agree_through_a_power_cut() {
+    search(Config { owners: vec![P, Q, P], ..reduced() }, 27_438_920, 3);
+}
+
+/// A6: catches a search that would not notice. An acceptor that forgets its promise when the
+/// power goes lets two commands be issued at one number, and the search shows how.
+#[test]
+fn a_forgotten_promise_is_found() {
+    let config = Config { refusals: false, plant: Some(Plant::ForgottenPromise), ..whole() };
+    let broken = HasDiscoveries::AllOf(["agreement"].into());
+    let checker = Cluster::new(config).checker().threads(THREADS).finish_when(broken).spawn_bfs().join();
+    let path = checker.discovery("agreement").expect("two commands are issued at number 1").into_actions();
+    let story = told(checker.model(), path);
+    println!("{story}");
+    assert!(story.contains("loses power"), "{story}");
+    assert!(checker.discovery("promises never go down").is_some());
+}
+
+/// S-01: catches a search that could not have found the flaw of the literal patent, which it
+/// finds by itself and tells.
+#[test]
+fn the_literal_patent_loses_agreement() {
+    let rules = LiteralRules { gap_free: false };
+    let checker = rules.checker().threads(THREADS).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let path = checker.discovery("agreement").expect("two commands are issued at number 2");
+    let last = path.last_state().clone();
+    println!("{}{last}", told(checker.model(), path.into_actions()));
+}
+
+/// S-01, rule 5 of DESIGN 5: catches a rule that is not enough: with gap-free voting alone, the
+/// literal tally kept, four ballots of two leaders in turn agree in every interleaving.
+#[test]
+fn with_gap_free_voting_the_literal_patent_agrees() {
+    let checker = LiteralRules { gap_free: true }.checker().threads(THREADS).spawn_bfs().join();
+    if let Some(path) = checker.discovery("agreement") {
+        panic!("two commands at one number:\n{}", told(checker.model(), path.into_actions()));
+    }
+    assert!(checker.discovery("the last number is issued").is_some());
+    assert_eq!(checker.unique_state_count(), 106_197, "the number of states");
+}

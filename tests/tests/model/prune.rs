@@ -1,0 +1,246 @@
+//! What cannot matter, and is left out.
+//!
+//! **Always.** A message that can change nothing any more, whatever happens, is taken out of the
+//! network, so that states that differ in such messages only are one state:
+//!
+//! - what a leader is told of a ballot that it does not prepare or lead any more, or has been
+//!   told already; votes without a run, whose rounds matter to reads only;
+//! - a question or a ballot below the promise of its acceptor, but for the refusal;
+//! - a question whose answer nobody awaits, unless the promise lets its acceptor vote;
+//! - a declaration of what is applied, unless a power cut can take it back.
+//!
+//! **In the reduced search** a step is left out where a state without it can do all that a state
+//! with it can, as far as anything may be issued:
+//!
+//! - *Votes are counted at once.* A leader that has counted more announces more, and can do
+//!   whatever one that has counted less can.
+//! - *An answer to `NextBallot` is heard at once or never.* Heard later, it tells no more than
+//!   a second answer does: no vote in a lower ballot is cast between the two. If its acceptor
+//!   has learnt of issued commands meanwhile, they are either in the votes of the first answer's
+//!   majority set, or issued through a higher ballot, which the two other acceptors have
+//!   promised. (This needs three acceptors.)
+//! - *A ballot begins with its first promise.* Before that its leader has only given up another.
+//! - *A command arrives when it can be voted for.* One that waits is one that comes later.
+//! - *Refusals are lost*, and a leader that no majority set can follow any more gives up. Either
+//!   is a leader that hears nothing more.
+//! - *A learner has the bodies that its acceptor voted for when it needs them*, and forgets how
+//!   it learnt a command: it is then as one that started again. Of declarations of one command
+//!   the one with bodies is kept, or through the lowest ballot.
+//! - *A power cut takes back something applied.* One that does not takes back what waits, and a
+//!   lead. That it takes back no promise and no vote is looked at in each state.
+//! - *The end*: no power cut is left and a majority set knows the last number to be issued, or
+//!   nobody leads and no ballot is left. Nothing can be issued then.
+//!
+//! These are arguments, not proofs. The whole search does without them, on one number.
+
+use acceptor::core::Acceptor;
+use protocol::message::{BeginBallot, ToAcceptor, ToLeader, ToLearner};
+use protocol::{Ballot, Command, CommandId, Message, NodeId};
+
+use super::cluster::{Config, State};
+use super::roles::{Input, LEADERS, NODES, Place, What};
+use super::space::{InputId, Tables};
+
+/// Takes out what cannot matter any more.
+pub(crate) fn prune(tables: &Tables, state: &mut State, config: &Config) {
+    let mut net = std::mem::take(&mut state.net);
+    let asked_to_vote = |to: Place, ballot: Ballot| {
+        net.iter().map(|id| tables.input(*id)).any(|input| match input.message() {
+            Some((_, Message::Acceptor(ToAcceptor::BeginBallot(begin)))) => input.to == to && begin.ballot == ballot,
+            Some(_) | None => false,
+        })
+    };
+    let declared: Vec<Declared> =
+        net.iter().filter_map(|id| Declared::of(tables, *id).filter(|_| config.reduced)).collect();
+    let superfluous: Vec<InputId> =
+        declared.iter().filter(|one| declared.iter().any(|other| other.does_all_of(one))).map(|one| one.id).collect();
+    let keep: Vec<bool> = net
+        .iter()
+        .map(|id| may_matter(tables, state, config, *id, &asked_to_vote) && !superfluous.contains(id))
+        .collect();
+    let mut keep = keep.into_iter();
+    net.retain(|_| keep.next().unwrap_or(true));
+    state.net = net;
+}
+
+/// A `Success` on its way.
+struct Declared {
+    id: InputId,
+    to: Place,
+    issued: CommandId,
+    bodies: usize,
+    ballot: Ballot,
+}
+
+impl Declared {
+    fn of(tables: &Tables, id: InputId) -> Option<Self> {
+        let input = tables.input(id);
+        let Some((_, Message::Learner(ToLearner::Success(success)))) = input.message() else { return None };
+        let (issued, bodies, ballot) = (success.issued, success.commands.len(), success.ballot);
+        Some(Self { id, to: input.to, issued, bodies, ballot })
+    }
+
+    /// Whether it declares the same to the same learner, with more bodies or through a lower
+    /// ballot.
+    fn does_all_of(&self, other: &Self) -> bool {
+        let rank = |one: &Self| (std::cmp::Reverse(one.bodies), one.ballot);
+        (self.to, self.issued) == (other.to, other.issued) && rank(self) < rank(other)
+    }
+}
+
+fn may_matter(
+    tables: &Tables,
+    state: &State,
+    config: &Config,
+    id: InputId,
+    asked_to_vote: &impl Fn(Place, Ballot) -> bool,
+) -> bool {
+    let Input { to, what: What::Message { from, message } } = tables.input(id) else { return true };
+    match message {
+        Message::Acceptor(message) => {
+            let acceptor = tables.acceptor(state, to.node());
+            let promise = acceptor.core.next_ballot();
+            let ballot = match message {
+                ToAcceptor::NextBallot(next) => next.ballot,
+                ToAcceptor::BeginBallot(begin) => begin.ballot,
+            };
+            let leader = tables.leader(state, ballot.node);
+            let is_active = leader.active == Some(ballot);
+            if ballot < promise {
+                // Only refused; a leader that is not in that ballot any more does not care.
+                return config.refusals && is_active;
+            }
+            if let ToAcceptor::BeginBallot(begin) = message {
+                return state.can_lose_power() || may_be_voted_for(&acceptor.core, begin);
+            }
+            let awaits = is_active && leader.leads().is_none() && !leader.promised.contains(&to.node());
+            // A promise that is not heard has no effect but on votes in this ballot.
+            let prepares = is_active && leader.leads().is_none();
+            awaits || (ballot > promise && (prepares || asked_to_vote(*to, ballot)))
+        }
+        Message::Leader(message) => {
+            let leader = tables.leader(state, to.node());
+            match message {
+                // The promise of who promised, and of who promises late, changes only what is
+                // repeated to it.
+                ToLeader::BallotInfo(info) => {
+                    leader.active == Some(info.ballot) && leader.leads().is_none() && !leader.promised.contains(from)
+                }
+                ToLeader::MyNextBal(next) => {
+                    config.refusals && leader.active.is_some_and(|ballot| ballot < next.ballot)
+                }
+                // Rounds matter to reads only, which nobody asks for here.
+                ToLeader::Voted(voted) => voted.run.is_some_and(|run| {
+                    let last = run.last.number.0;
+                    leader.leads() == Some(voted.ballot)
+                        && last > leader.issued()
+                        && leader.counted.get(from).is_none_or(|counted| last > *counted)
+                }),
+                ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => true,
+            }
+        }
+        Message::Learner(ToLearner::Success(success)) if success.issued == CommandId::NULL => false,
+        Message::Learner(_) => state.can_lose_power() || is_news(tables, state, *to, message),
+        Message::FailureDetector(_) | Message::Gateway(_) => false,
+    }
+}
+
+/// The ballot of a `NextBallot`.
+pub(crate) fn question(tables: &Tables, id: InputId) -> Option<Ballot> {
+    match tables.input(id).message() {
+        Some((_, Message::Acceptor(ToAcceptor::NextBallot(next)))) => Some(next.ballot),
+        Some(_) | None => None,
+    }
+}
+
+/// Whether an acceptor that forgets nothing may ever vote for these.
+fn may_be_voted_for(acceptor: &Acceptor, begin: &BeginBallot) -> bool {
+    let issued = acceptor.issued();
+    begin.commands.iter().any(|command| {
+        command.number() > issued.number && (command.precedent.number != issued.number || command.follows(issued))
+    })
+}
+
+/// Whether what is declared is not applied yet.
+fn is_news(tables: &Tables, state: &State, to: Place, message: &Message) -> bool {
+    let applied = tables.learner(state, to.node()).applied.len() as u64;
+    match message {
+        Message::Learner(ToLearner::Success(success)) => success.issued.number.0 > applied,
+        Message::Learner(ToLearner::Voted(voted)) => voted.run.is_some_and(|run| run.last.number.0 > applied),
+        Message::Learner(ToLearner::CatchUp(_) | ToLearner::Commands(_))
+        | Message::Acceptor(_)
+        | Message::Leader(_)
+        | Message::FailureDetector(_)
+        | Message::Gateway(_) => true,
+    }
+}
+
+/// Whether delivering this now can change anything. What was declared and is applied can again
+/// after a power cut.
+pub(crate) fn may_matter_now(tables: &Tables, state: &State, id: InputId, config: &Config) -> bool {
+    match tables.input(id) {
+        Input { to, what: What::Message { message: Message::Acceptor(ToAcceptor::BeginBallot(begin)), .. } }
+            if config.reduced =>
+        {
+            let acceptor = &tables.acceptor(state, to.node()).core;
+            let voted = |id| acceptor.votes().any(|vote| vote.ballot == begin.ballot && vote.command.id == id);
+            let follows = |command: &Command| command.follows(acceptor.issued()) || voted(command.precedent);
+            begin.ballot == acceptor.next_ballot()
+                && begin.commands.first().is_some_and(|first| follows(first) && !voted(first.id))
+        }
+        Input { to, what: What::Message { message: message @ Message::Learner(_), .. } } => {
+            is_news(tables, state, *to, message)
+        }
+        _ => true,
+    }
+}
+
+/// Whether a message had best be delivered at once.
+pub(crate) fn is_eager(tables: &Tables, state: &State, id: InputId) -> bool {
+    let Input { to, what: What::Message { message: Message::Leader(message), .. } } = tables.input(id) else {
+        return false;
+    };
+    let leads = tables.leader(state, to.node()).leads();
+    match message {
+        ToLeader::BallotInfo(info) => leads == Some(info.ballot),
+        ToLeader::Voted(voted) => leads == Some(voted.ballot),
+        ToLeader::MyNextBal(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => false,
+    }
+}
+
+/// Whether a leader can do nothing more in its ballot.
+pub(crate) fn is_hopeless(tables: &Tables, state: &State, node: NodeId) -> bool {
+    let leader = tables.leader(state, node);
+    let Some(ballot) = leader.active else { return false };
+    let may_promise = |acceptor: &NodeId| tables.acceptor(state, *acceptor).core.next_ballot() <= ballot;
+    if leader.leads().is_some() {
+        return NODES.iter().filter(|acceptor| may_promise(acceptor)).count() < 2;
+    }
+    let promised = |acceptor: &NodeId| {
+        leader.promised.contains(acceptor)
+            || state.net.iter().any(|id| match tables.input(*id) {
+                Input {
+                    what: What::Message { from, message: Message::Leader(ToLeader::BallotInfo(info)) }, ..
+                } => from == acceptor && info.ballot == ballot,
+                _ => false,
+            })
+    };
+    NODES.iter().filter(|acceptor| may_promise(acceptor) || promised(acceptor)).count() < 2
+}
+
+/// Whether nothing more can be issued: the acceptors of a majority set know the last number to
+/// be issued and, no power being cut any more, will not vote; or nobody leads or will lead.
+pub(crate) fn is_settled(tables: &Tables, state: &State, config: &Config) -> bool {
+    let begun = |(round, owner): (u64, &NodeId)| tables.leader(state, *owner).last_tried >= Ballot::new(round, *owner);
+    if LEADERS.iter().all(|node| tables.leader(state, *node).active.is_none()) && (1..).zip(&config.owners).all(begun) {
+        return true;
+    }
+    let knows = |node: &&NodeId| tables.learner(state, **node).applied.len() as u64 == config.numbers;
+    !state.can_lose_power() && NODES.iter().filter(knows).count() >= 2
+}
+
+/// Whether a command is declared issued that another leader proposed first.
+pub(crate) fn issues_again(tables: &Tables, state: &State) -> bool {
+    let again = |(ballot, id): (Ballot, CommandId)| id.ballot.node != ballot.node && state.considers_issued(id);
+    state.declarations(tables).any(again)
+}

@@ -1,0 +1,108 @@
+//! An acceptor and its disk.
+
+use acceptor::core::{Acceptor, Effect};
+use protocol::message::{BallotInfo, ToLeader, ToLearner};
+use protocol::{Ballot, CommandId, CommandNumber, Message, NodeId};
+use storage::memory::{LogDisk, MemoryLog};
+use storage::{LogImage, LogStore};
+
+use super::super::cluster::{Config, Plant};
+use super::{NODES, Outcome, Place, What, last};
+
+/// An acceptor, its part of the log, and the highest promise that it told anyone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AcceptorRole {
+    pub(crate) core: Acceptor,
+    disk: LogDisk,
+    /// The commands of the votes on the disk, whatever is issued.
+    pub(crate) stored: Vec<CommandId>,
+    pub(crate) told: Ballot,
+    /// A power cut now would take back no promise and no vote.
+    pub(crate) is_durable: bool,
+}
+
+impl AcceptorRole {
+    pub(super) fn new(me: NodeId, config: &Config) -> Self {
+        let core = Acceptor::new(acceptor_config(me, config), LogImage::default(), CommandId::NULL);
+        Self { core, disk: LogDisk::default(), stored: Vec::new(), told: Ballot::NONE, is_durable: true }
+    }
+
+    pub(super) fn step(&mut self, what: &What, config: &Config, outcome: &mut Outcome) {
+        let input = match what {
+            What::Message { from, message: Message::Acceptor(message) } => {
+                acceptor::core::Input::Message { from: *from, message: message.clone() }
+            }
+            What::Applied(commands) => acceptor::core::Input::Issued(last(commands)),
+            What::Restart(commands) => {
+                self.core = self.restarted(last(commands), config);
+                return;
+            }
+            What::Message { .. }
+            | What::Proposed { .. }
+            | What::Declared { .. }
+            | What::StepDown
+            | What::Campaign(_) => {
+                panic!("not for an acceptor: {what:?}")
+            }
+        };
+        let mut effects = Vec::new();
+        self.core.handle(input, &mut effects);
+        let log = MemoryLog::from_disk(self.disk.clone());
+        for effect in &effects {
+            if let Effect::Persist(record) = effect {
+                log.write(std::slice::from_ref(record)).expect("memory does not fail");
+            }
+        }
+        let image = log.load(CommandNumber::NULL).expect("memory does not fail");
+        (self.disk, self.stored) = (log.disk(), image.votes.iter().map(|vote| vote.command.id).collect());
+        let again = self.restarted(self.core.issued(), config);
+        self.is_durable = again.next_ballot() == self.core.next_ballot() && again.votes().eq(self.core.votes());
+        let me = self.core.me();
+        for effect in effects {
+            match effect {
+                Effect::Proposed { ballot, commands } => {
+                    outcome.tell(Place::Learner(me), What::Proposed { ballot, commands });
+                }
+                Effect::Send { to, message } => {
+                    self.told = self.told.max(promise_in(&message));
+                    outcome.send(me, to, message);
+                }
+                Effect::Persist(_) | Effect::Ignored(_) => {}
+            }
+        }
+    }
+
+    /// The core that starts from what is on the disk.
+    fn restarted(&self, issued: CommandId, config: &Config) -> Acceptor {
+        let me = self.core.me();
+        let mut image = MemoryLog::from_disk(self.disk.clone()).load(issued.number).expect("memory does not fail");
+        if config.plant == Some(Plant::ForgottenPromise) {
+            image.next_ballot = image.votes.iter().map(|vote| vote.ballot).max().unwrap_or_default();
+        }
+        Acceptor::new(acceptor_config(me, config), image, issued)
+    }
+}
+
+/// The promise that a message of an acceptor tells.
+fn promise_in(message: &Message) -> Ballot {
+    match message {
+        Message::Leader(ToLeader::BallotInfo(BallotInfo { ballot, .. })) => *ballot,
+        Message::Leader(ToLeader::MyNextBal(next)) => next.ballot,
+        Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => voted.ballot,
+        Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
+        | Message::Learner(_)
+        | Message::Acceptor(_)
+        | Message::FailureDetector(_)
+        | Message::Gateway(_) => Ballot::NONE,
+    }
+}
+
+fn acceptor_config(me: NodeId, config: &Config) -> acceptor::core::Config {
+    acceptor::core::Config {
+        me,
+        window: usize::try_from(config.numbers).expect("few numbers"),
+        learners: NODES.to_vec(),
+        learn_from: config.learn_from,
+        part_bytes: 1 << 20,
+    }
+}
