@@ -2,7 +2,7 @@
 
 use learner::Learner;
 use protocol::message::ToLearner;
-use protocol::{Command, CommandBody, CommandId, Message, NodeId, RequestId, Vote};
+use protocol::{Command, CommandBody, CommandId, Message, NodeId, RequestId, Verdict, Vote};
 
 use super::super::cluster::Config;
 use super::{LEADERS, NEVER, NODES, NOW, Outcome, Place, What, amount, last, majority};
@@ -102,7 +102,7 @@ fn is_sound(applied: &[Command]) -> bool {
         let follows = command.follows(issued) && command.number() == issued.number.next();
         issued = command.id;
         stock += LEADERS.iter().find(|node| request_is_of(&body.request, **node)).map_or(0, |node| amount(*node));
-        let serial = body.result == format!("{{\"stock\":{stock}}}").as_bytes();
+        let serial = body.verdict == Verdict::Changed(format!("{{\"stock\":{stock}}}").into());
         let once = !requests.contains(&body.request);
         requests.push(body.request);
         follows && serial && once
