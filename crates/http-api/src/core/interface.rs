@@ -105,7 +105,8 @@ pub enum Answer {
     Outcome {
         /// The outcome.
         outcome: Outcome,
-        /// No other copy can still run: what was not executed never will be.
+        /// No copy can come to anything else, because none can still run or because the outcome is
+        /// recorded for all: what was not executed never will be.
         settled: bool,
         /// It is that of an earlier call under the same request id.
         replayed: bool,
