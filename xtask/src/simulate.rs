@@ -6,8 +6,9 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 /// What the simulator is asked.
@@ -30,11 +31,40 @@ pub(crate) struct Arguments {
 /// asked.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     crate::step("building the simulator in release mode; the first time takes some minutes, most of it RocksDB");
-    let error = Command::new(crate::cargo_program())
-        .args(["run", "--release", "--quiet", "--package", "quorate-simulator", "--manifest-path"])
-        .arg(crate::workspace().join("Cargo.toml"))
-        .arg("--")
-        .args(&arguments.arguments)
-        .exec();
+    let error = simulator().args(&arguments.arguments).exec();
     Err(error).context("cargo run")
+}
+
+/// Seeds of each kind that every change must pass.
+const SEEDS: &str = "2000";
+/// The longest time of faults in them, in virtual seconds: together some minutes on two processors.
+const FAULTS: &str = "8";
+
+/// What every change must pass: the same seeds each time, so that a change that breaks one is seen,
+/// and fresh ones, so that ever more of them have been run.
+pub(crate) fn prove() -> anyhow::Result<()> {
+    for (what, first) in [("the same as ever", 1), ("fresh", fresh())] {
+        crate::step(&format!("simulated clusters: {SEEDS} seeds from {first} on, {what}"));
+        let first = first.to_string();
+        let status = simulator().args(["--seeds", SEEDS, "--seed", &first, "--faults", FAULTS]).status();
+        if !status.context("cargo run")?.success() {
+            bail!("a simulated cluster broke a rule; what is printed above says how to run it again");
+        }
+    }
+    Ok(())
+}
+
+/// A seed that nobody has run, most likely: far above those that people choose.
+#[expect(clippy::disallowed_methods, reason = "a fresh seed is to differ each time; it is printed")]
+fn fresh() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX / 2)
+}
+
+/// The simulator, built when it is not.
+fn simulator() -> Command {
+    let mut command = Command::new(crate::cargo_program());
+    command.args(["run", "--release", "--quiet", "--package", "quorate-simulator", "--manifest-path"]);
+    command.arg(crate::workspace().join("Cargo.toml")).arg("--");
+    command
 }

@@ -63,7 +63,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A digest of what was asked (function and arguments).
+/// A digest of what was asked (function and arguments). The default stands for *not said*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 

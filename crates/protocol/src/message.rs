@@ -311,7 +311,8 @@ pub struct BarrierPassed {
 pub struct Executed {
     /// The call.
     pub request: RequestId,
-    /// What it asked: under one key, an answer to another body is no answer.
+    /// What it asked: under one key, an answer to another body is no answer. All zero when the sender
+    /// is of a version that does not say it.
     pub fingerprint: Fingerprint,
     /// What became of it.
     pub outcome: Outcome,

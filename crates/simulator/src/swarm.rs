@@ -256,12 +256,16 @@ fn weather(chance: &mut Chance) -> Weather {
 
 fn pace(chance: &mut Chance) -> Pace {
     let micros = Duration::from_micros;
+    let turn_inputs = chance.pick(&[1, 4, 1_024, 1_024]);
+    // A role that takes one input at a time, slowly, falls behind heartbeats alone for ever.
+    let most = if turn_inputs < 100 { 1_000 } else { u64::MAX };
+    let mut pick = |of: &[u64]| micros(chance.pick(of).min(most));
     Pace {
-        leader: micros(chance.pick(&[1, 50, 2_000])),
-        acceptor: micros(chance.pick(&[50, 1_000, 10_000, 40_000])),
-        learner: micros(chance.pick(&[20, 500, 10_000])),
+        leader: pick(&[1, 50, 2_000]),
+        acceptor: pick(&[50, 1_000, 10_000, 40_000]),
+        learner: pick(&[20, 500, 10_000]),
         pool: micros(chance.pick(&[100, 5_000, 100_000])),
-        turn_inputs: chance.pick(&[1, 4, 1_024, 1_024]),
+        turn_inputs,
         refused: sometimes(chance, &[10, 200]),
     }
 }

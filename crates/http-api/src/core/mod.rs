@@ -33,7 +33,7 @@ use std::mem;
 use std::time::Duration;
 
 use protocol::message::{Executed, Stored, ToGateway, ToLeader};
-use protocol::{Call, CommandNumber, Message, NodeId, Outcome, RequestId, Tick};
+use protocol::{Call, CommandNumber, Fingerprint, Message, NodeId, Outcome, RequestId, Tick};
 
 pub use interface::{Answer, Effect, IgnoreReason, Input, Settings, Unavailable};
 
@@ -212,7 +212,7 @@ impl Gateway {
         let request = call.request.clone();
         let flight = Flight {
             patient_until: now + call.patience,
-            call,
+            call: Call { record: is_keyed(&call), ..call },
             first: ticket,
             applied,
             callers: BTreeMap::from([(ticket, deadline)]),
@@ -234,7 +234,7 @@ impl Gateway {
             effects.push(Effect::Ignored(IgnoreReason::NotInFlight));
             return;
         };
-        if fingerprint != flight.call.fingerprint {
+        if ![flight.call.fingerprint, Fingerprint::default()].contains(&fingerprint) {
             effects.push(Effect::Ignored(IgnoreReason::OtherBody));
             return;
         }
@@ -253,12 +253,12 @@ impl Gateway {
             Outcome::InvalidArguments { .. } | Outcome::UnknownFunction | Outcome::RequestReused => {
                 self.finish(&request, &outcome, settled, stored, effects);
             }
-            Outcome::Issued { .. }
-            | Outcome::Unchanged { .. }
-            | Outcome::Refused { .. }
-            | Outcome::TooLarge { .. }
-            | Outcome::Failed { .. }
-            | Outcome::Overloaded => {
+            // Never recorded: asking on would only let it fail again.
+            Outcome::TooLarge { .. } | Outcome::Failed { .. } => {
+                let settled = settled && !is_keyed(&flight.call);
+                self.finish(&request, &outcome, settled, stored, effects);
+            }
+            Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. } | Outcome::Overloaded => {
                 if stored == Stored::No && !settled {
                     // Of several copies another one may have run, or be waiting: asking on tells.
                     return put_off(&self.settings, self.leader, flight, from, now);
@@ -407,14 +407,15 @@ fn send(settings: &Settings, leader: Option<NodeId>, flight: &mut Flight, now: T
         flight.again = None;
         return;
     };
-    let record = is_keyed(&flight.call) || !flight.copies.is_empty();
     *flight.copies.entry(to).or_default() += 1;
     let patience = flight.patient_until.since(now);
     // While the leader may be keeping the call, its silence means nothing; and after a second
     // copy its refusal would no longer settle the call.
     flight.again = Some(now + patience + flight.pause);
     flight.pause = settings.resend_max.min(flight.pause * 2);
-    let call = Call { patience, record, ..flight.call.clone() };
+    let call = Call { patience, ..flight.call.clone() };
+    // All later copies may not be the only one: one that was declined could have been doubled.
+    flight.call.record = true;
     effects.push(Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) });
 }
 

@@ -309,6 +309,10 @@ fn an_outcome_of_another_body_is_no_answer() {
     let other = Call { fingerprint: Fingerprint([2; 16]), ..call("k") };
     world.handle(Input::Submit { ticket: 2, call: other, deadline: ms(9_000), applied: CommandNumber(0) });
     assert_eq!(world.executed(A, "k", issued(1)), [Effect::Ignored(IgnoreReason::OtherBody)]);
+    let (request, fingerprint) = (call("k").request, Fingerprint::default());
+    let executed = Executed { request, fingerprint, outcome: issued(1), stored: Stored::Before };
+    let unsaid = world.handle(Input::FromLeader { from: A, message: ToGateway::Executed(executed) });
+    assert_eq!(unsaid, [told_again(2, issued(1))], "an older leader does not say which body");
 }
 
 /// Catches a call that is stopped, or an outcome that goes nowhere, when a caller goes away.
@@ -353,7 +357,7 @@ fn a_refusal_is_settled_when_it_is_recorded_or_no_other_copy_may_run() {
     assert_eq!(refuses(&mut world, Stored::No), [told(1, refusal(), true)]);
     world.submit(2, unkeyed());
     world.hears(A, unkeyed().request, Outcome::NotLeader, Stored::No);
-    assert_eq!(world.tick_at(ms(25)), [sent(A, unkeyed())], "the first copy was declined");
+    assert_eq!(world.tick_at(ms(25)), [sent_again(A, unkeyed())], "the first copy was declined");
     assert_eq!(refuses(&mut world, Stored::No), [told(2, refusal(), true)]);
 
     world.submit(3, unkeyed());
@@ -366,7 +370,11 @@ fn a_refusal_is_settled_when_it_is_recorded_or_no_other_copy_may_run() {
     assert_eq!(world.hears(A, call("k").request, refusal(), Stored::Before), [told_again(4, refusal())]);
     world.submit(5, call("k"));
     let failed = Outcome::Failed { message: String::new() };
-    assert_eq!(world.executed(A, "k", failed.clone()), [told(5, failed, false)], "failures are not recorded");
+    assert_eq!(world.executed(A, "k", failed.clone()), [told(5, failed.clone(), false)], "failures are not recorded");
+    world.submit(6, unkeyed());
+    world.handle(Input::LeaderIs(Some(B)));
+    let fails = world.hears(B, unkeyed().request, failed.clone(), Stored::No);
+    assert_eq!(fails, [told(6, failed, false)], "and are told at once, though the other copy may still run");
 }
 
 /// Catches a caller's patience that starts anew with each leader.

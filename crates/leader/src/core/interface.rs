@@ -211,6 +211,8 @@ pub enum IgnoreReason {
     LateExecution,
     /// Campaigning while leading, or stepping down while not.
     NothingToDo,
+    /// The only copy of a call, for the second time: the network doubled it.
+    Doubled,
 }
 
 impl IgnoreReason {
@@ -224,6 +226,7 @@ impl IgnoreReason {
             Self::Malformed => "malformed",
             Self::LateExecution => "late_execution",
             Self::NothingToDo => "nothing_to_do",
+            Self::Doubled => "doubled",
         }
     }
 }

@@ -27,6 +27,7 @@ mod leading;
 mod pipeline;
 mod preparing;
 mod rounds;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod unapplied;
@@ -46,6 +47,7 @@ pub use leader_state::{LeaderView, Overlay};
 
 use leading::Leading;
 use preparing::{Arrived, Preparing};
+use seen::Seen;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
@@ -66,6 +68,8 @@ pub struct Leader {
     learned: CommandId,
     /// The last id of a call in this node's leads: the pool may still run one of an earlier lead.
     last_call: u64,
+    /// Calls that came as their only copy.
+    seen: Seen,
     phase: Phase,
 }
 
@@ -117,7 +121,15 @@ impl Leader {
     #[must_use]
     pub fn new(config: Config, last_tried: Ballot, learned: CommandId) -> Self {
         let highest = last_tried.max(learned.ballot);
-        Self { config: Arc::new(config), last_tried, highest, learned, last_call: 0, phase: Phase::Idle }
+        Self {
+            config: Arc::new(config),
+            last_tried,
+            highest,
+            learned,
+            last_call: 0,
+            seen: Seen::default(),
+            phase: Phase::Idle,
+        }
     }
 
     /// The ballot that this node leads now.
@@ -172,6 +184,7 @@ impl Leader {
             ToLeader::BallotInfo(info) => self.on_ballot_info(from, info, turn),
             ToLeader::MyNextBal(next) => self.on_my_next_bal(from, &next, turn),
             ToLeader::Voted(voted) => self.on_voted(from, &voted, turn),
+            ToLeader::ExecuteFunction(call) if self.seen.is_doubled(&call) => turn.ignore(IgnoreReason::Doubled),
             ToLeader::ExecuteFunction(call) => match &mut self.phase {
                 Phase::Leading(leading) => leading.on_call(from, call, turn),
                 Phase::Preparing(preparing) if preparing.arrived.len() < turn.config.kept_calls => {
