@@ -271,7 +271,10 @@ impl Backend for FakeBackend {
 
     fn gateway(&self) -> &Addr<GatewayActor> {
         // Whoever asks for it sends at once, before anything is taken out.
-        while self.busy.load(Ordering::SeqCst) && self.gateway.try_send(LeaderIs(None)).is_ok() {}
+        let mut has_room = self.busy.load(Ordering::SeqCst);
+        while has_room {
+            has_room = self.gateway.try_send(LeaderIs(None)).is_ok();
+        }
         &self.gateway
     }
 
