@@ -16,8 +16,9 @@ pub trait Backend: Send + Sync + 'static {
     /// This node's id and name.
     fn node(&self) -> (NodeId, &str);
 
-    /// The actor that calls and linearizable reads go through.
-    fn gateway(&self) -> Addr<GatewayActor>;
+    /// The actor that calls and linearizable reads go through. The same address for all, since a
+    /// clone of one has room for a message of its own in a full mailbox.
+    fn gateway(&self) -> &Addr<GatewayActor>;
 
     /// This node's state as of one command number. Taking it and reading one key of it are
     /// microseconds and done in line; scans are done on a thread for blocking work.

@@ -39,6 +39,7 @@ pub(crate) struct Problem {
     detail: String,
     outcome: Executed,
     instance: Option<String>,
+    replayed: bool,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -75,6 +76,7 @@ impl Problem {
             detail: detail.into(),
             outcome: Executed::NotExecuted,
             instance: None,
+            replayed: false,
             headers: Vec::new(),
         }
     }
@@ -126,8 +128,15 @@ impl Problem {
     }
 
     /// It is the stored answer to an earlier call with the same key.
-    pub(crate) fn replayed(self) -> Self {
-        self.header(names::IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"))
+    pub(crate) fn replayed(mut self) -> Self {
+        self.replayed = true;
+        self
+    }
+
+    /// Whether it is such an answer. A reply says so in a header, so that its document stays the
+    /// same; one of many in a reply has nowhere else to say it than beside its document.
+    pub(crate) fn is_replayed(&self) -> bool {
+        self.replayed
     }
 
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -179,6 +188,9 @@ impl ResponseError for Problem {
         response.content_type(PROBLEM_JSON);
         for (name, value) in &self.headers {
             response.insert_header((name.clone(), value.clone()));
+        }
+        if self.replayed {
+            response.insert_header((names::IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")));
         }
         if [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT].contains(&self.status) {
             // The rest of the body is not wanted.

@@ -281,14 +281,34 @@ mod tests {
         assert_eq!(CommandBody::decode(&Bytes::from_static(&[0x4a, 0x00])), Err(BodyError::UnknownKind));
     }
 
+    fn hex(body: &CommandBody) -> String {
+        body.encode().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Catches an encoding that changes under stored data: these bytes are version 1.
     #[test]
     fn version_1_bytes_stay_as_they_are() {
-        let hex: String = body().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
-            hex,
+            hex(&body()),
             "0a4b08051203636b311a10070707070707070707070707070707072211696e76656e746f72792e696e626f756e642a\
              0d7b2273746f636b223a3530307d32050a0161120032030a016238014002"
+        );
+    }
+
+    /// Catches the same in the kind that came second, an answer without changes.
+    #[test]
+    fn the_bytes_of_an_answer_stay_as_they_are() {
+        let answer = |verdict| CommandBody { verdict, effects: Vec::new(), ..body() };
+        assert_eq!(
+            hex(&answer(Verdict::Unchanged(Bytes::from_static(b"{}")))),
+            "12360a3408051203636b311a10070707070707070707070707070707072211696e76656e746f72792e696e626f756e64\
+             2a027b7d38014002"
+        );
+        let refused = Verdict::Refused { code: "not_enough".into(), message: "A has 1".into() };
+        assert_eq!(
+            hex(&answer(refused)),
+            "12490a3008051203636b311a10070707070707070707070707070707072211696e76656e746f72792e696e626f756e64\
+             3801400212150a0a6e6f745f656e6f756768120741206861732031"
         );
     }
 }

@@ -184,3 +184,28 @@ async fn connections_that_say_nothing_useful() {
     drop(idle);
     assert_eq!(cluster.assert_agreement().await.last(), 3, "half a request was executed");
 }
+
+/// Catches a body that is cut off, or never comes, and is executed, holds its connection for ever,
+/// or is refused with another code than documented.
+#[tokio::test]
+async fn bodies_that_do_not_arrive() {
+    let cluster = Cluster::start("arrivals", 3, &[]).await;
+    let node = cluster.follower().await;
+    let head = format!("POST {INBOUND} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n");
+    for (rest, status, code) in [
+        ("Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n", "400", "incomplete_body"),
+        ("Content-Length: 100\r\n\r\n{", "408", "slow_body"),
+    ] {
+        let mut stream = TcpStream::connect(cluster.http_address(node)).await.expect("it listens");
+        stream.write_all(format!("{head}{rest}").as_bytes()).await.expect("it is read");
+        let mut reply = Vec::new();
+        let end = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut reply)).await;
+        end.expect("the connection is ended").expect("a whole reply");
+        let reply = String::from_utf8(reply).expect("text");
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
+        let problem = reply.split_once("\r\n\r\n").expect("a head and a body").1;
+        let problem: serde_json::Value = serde_json::from_str(problem).expect("a problem document");
+        assert_eq!((&problem["code"], &problem["outcome"]), (&json!(code), &json!("not_executed")), "{problem}");
+    }
+    assert_eq!(cluster.assert_agreement().await.last(), 0, "half a body was executed");
+}

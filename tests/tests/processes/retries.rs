@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quorate_tests::cluster::{Cluster, eventually, send};
+use quorate_tests::cluster::{Cluster, Reply, eventually, send};
 use serde_json::{Value, json};
 
 /// S-23, A11: catches a retry that takes effect again, or gets another answer, at another node,
@@ -49,6 +49,78 @@ async fn a_retry_has_one_effect_before_and_after_the_leader_is_killed() {
     let history = cluster.assert_agreement().await;
     assert_eq!(history.by_request()["the-key"], [1]);
     assert_eq!((history.last(), history.stock()), (2, 10));
+}
+
+/// What a call under a key was told that changed nothing, with what it asked.
+struct Answered {
+    key: &'static str,
+    function: &'static str,
+    arguments: Value,
+    first: Reply,
+}
+
+impl Answered {
+    /// Asks for the first time. The answer is a command without effects, of this number.
+    async fn new(cluster: &Cluster, key: &'static str, function: &'static str, arguments: Value, number: u64) -> Self {
+        let first = cluster.call_once(0, key, function, &arguments).await;
+        assert!(!first.replayed() && first.command() == Some(number), "{first:?}");
+        Self { key, function, arguments, first }
+    }
+
+    /// Asks every living node again, and for what is stored.
+    async fn check(&self, cluster: &Cluster, when: &str) {
+        let Self { key, function, arguments, first } = self;
+        for node in cluster.living() {
+            let again = cluster.call_once(node, key, function, arguments).await;
+            assert!(again.replayed(), "{when}, node {node}: {again:?}");
+            let told = |reply: &Reply| (reply.status, reply.command(), reply.json());
+            assert_eq!(told(&again), told(first), "{when}, node {node}");
+            let stored = cluster.get(node, &format!("/v1/calls/{key}")).await;
+            assert!(stored.status == first.status && stored.replayed(), "{when}, node {node}: {stored:?}");
+            let mut expected = first.json();
+            // Where to ask is known to who asks there.
+            expected.as_object_mut().expect("a document").remove("instance");
+            assert_eq!(stored.json(), expected, "{when}, node {node}");
+        }
+    }
+}
+
+/// S-22, S-23: catches a refusal under a key, or a reply that nothing changed, that is another one
+/// when the call is repeated: at another node, at the next leader, or after a restart of all nodes,
+/// although by now the function would decide otherwise.
+#[tokio::test]
+async fn an_answer_without_changes_stays_before_and_after_the_leader_is_killed() {
+    let mut cluster = Cluster::start("answers", 3, &[]).await;
+    let goods = |amount: u64| json!({"warehouse": "A", "amount": amount});
+    let refused = Answered::new(&cluster, "refused", "inventory.outbound", goods(7), 1).await;
+    refused.first.assert_problem(422, "insufficient_stock");
+    let absent = Answered::new(&cluster, "absent", "kv.delete", json!({"key": "k"}), 2).await;
+    assert_eq!(absent.first.json(), json!({"command": null, "result": {"deleted": false}}));
+    assert_eq!(cluster.call(0, "inventory.inbound", &goods(10)).await.json()["command"], 3);
+    assert_eq!(cluster.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.json()["command"], 4);
+    let check = async |cluster: &Cluster, when: &str| {
+        refused.check(cluster, when).await;
+        absent.check(cluster, when).await;
+    };
+    check(&cluster, "at once").await;
+    let leader = cluster.leader().await;
+    cluster.kill9(leader);
+    check(&cluster, "after the leader was killed").await;
+    cluster.boot(leader);
+    cluster.wait_ready().await;
+    check(&cluster, "after it came back").await;
+    for node in 0..cluster.size() {
+        cluster.kill9(node);
+    }
+    cluster.boot_all();
+    cluster.wait_ready().await;
+    check(&cluster, "after all were killed").await;
+    let history = cluster.assert_agreement().await;
+    let kinds: Vec<_> = history.commands().iter().map(|command| command["kind"].clone()).collect();
+    assert_eq!(kinds, ["answer", "answer", "function", "function"]);
+    let requests = history.by_request();
+    assert_eq!((&requests["refused"], &requests["absent"]), (&vec![1], &vec![2]));
+    assert_eq!(history.stock(), 10);
 }
 
 /// S-23: catches two copies of one call that both execute because they came at the same time

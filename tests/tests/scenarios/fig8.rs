@@ -105,7 +105,7 @@ fn until_p_is_back(world: &mut World) {
         assert_eq!(world.chain(device), [id(1, 17, P), id(2, 17, P), id(3, 21, R)], "dg keeps its identity (S-03)");
     }
     assert_eq!(world.outcomes("h"), [issued(3, &json!({"from": 300, "to": 200}))]);
-    assert_replayed(&world, "g", 2, &json!({"from": 400, "to": 100}));
+    assert_replayed(world, "g", 2, &json!({"from": 400, "to": 100}));
 }
 
 /// Steps 20 to 25: l and k, in the order that lets both run.

@@ -23,171 +23,21 @@
 //! what this node had applied when the call came. A repetition through a node that was behind
 //! then is taken for a first call.
 
+mod interface;
+mod reads;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
-use protocol::message::{Executed, ReadBarrier, Stored, ToGateway, ToLeader};
+use protocol::message::{Executed, Stored, ToGateway, ToLeader};
 use protocol::{Call, CommandNumber, Fingerprint, Message, NodeId, Outcome, RequestId, Tick};
 
-#[cfg(test)]
-mod tests;
+pub use interface::{Answer, Effect, IgnoreReason, Input, Settings, Unavailable};
 
-/// The bounds of a gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// The most calls, and the most callers and readers, that wait at once: some seconds of
-    /// what a cluster executes. More wait for nothing but memory.
-    pub in_flight: usize,
-    /// The most bytes of arguments in flight: they are kept for sending again.
-    pub bytes: usize,
-    /// How long a sent call waits for its answer before it is sent again; doubles up to
-    /// [`Settings::resend_max`]. Above the usual time of a call. The call's patience comes on
-    /// top of it: so long the leader may keep the call before it refuses.
-    pub resend: Duration,
-    /// The longest such wait.
-    pub resend_max: Duration,
-    /// How long to wait after the leader said "not I" or "not now" before asking it again;
-    /// doubles up to [`Settings::resend`]. Short: a new leader is ready in a few round trips.
-    pub retry: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            in_flight: 10_000,
-            bytes: 64 << 20,
-            resend: Duration::from_millis(300),
-            resend_max: Duration::from_secs(2),
-            retry: Duration::from_millis(25),
-        }
-    }
-}
-
-/// What happens to a gateway. `ticket` names a waiting caller; the actor never uses one twice.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Input {
-    /// A caller wants a function executed and waits until `deadline`.
-    Submit {
-        /// The caller.
-        ticket: u64,
-        /// What to execute.
-        call: Call,
-        /// Until when the caller waits.
-        deadline: Tick,
-        /// What this node had applied when the caller came: nothing up to here is due to it.
-        applied: CommandNumber,
-    },
-    /// A reader wants to know which number a read that arrives now must reach.
-    Barrier {
-        /// The reader.
-        ticket: u64,
-        /// Until when the reader waits.
-        deadline: Tick,
-    },
-    /// A leader, or who was thought to be one, says something.
-    FromLeader {
-        /// Who.
-        from: NodeId,
-        /// What.
-        message: ToGateway,
-    },
-    /// Who leads now, as far as this node knows.
-    LeaderIs(Option<NodeId>),
-    /// Time has passed.
-    Tick,
-    /// A caller or reader has gone away. A call goes on without it.
-    Abandon {
-        /// Who.
-        ticket: u64,
-    },
-    /// The node ends: everybody is told now what is true now, and so is who comes later.
-    End,
-}
-
-/// What a gateway wants done.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Send a message to a leader.
-    Send {
-        /// The node.
-        to: NodeId,
-        /// The message.
-        message: Message,
-    },
-    /// Tell a caller or reader; its ticket is used up.
-    Answer {
-        /// Who.
-        ticket: u64,
-        /// What.
-        answer: Answer,
-    },
-    /// Something was left aside.
-    Ignored(IgnoreReason),
-}
-
-/// What a caller or reader is told.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
-    /// What became of the call. Never `NotLeader` or `LeadershipLost`.
-    Outcome {
-        /// The outcome.
-        outcome: Outcome,
-        /// No other copy can still run: what was not executed never will be.
-        settled: bool,
-        /// It is that of an earlier call under the same request id.
-        replayed: bool,
-    },
-    /// A state with this number or a later one shows all that was acknowledged before the
-    /// question.
-    BarrierPassed(CommandNumber),
-    /// Time is up; no copy was or will be executed, or the read is not possible.
-    NotExecuted(Unavailable),
-    /// Time is up; no copy that this gateway sent was or will be executed, but another gateway may
-    /// have been given the same key.
-    NotHere(Unavailable),
-    /// Time is up, and the call may have been executed, or may still be.
-    Unknown,
-}
-
-/// Why a call or read came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unavailable {
-    /// No leader was known, or none would take it.
-    NoLeader,
-    /// A leader is known, but did not confirm the read in time: it may have lost its majority.
-    NoAnswer,
-    /// Too many callers and readers wait already.
-    TooMany,
-    /// The node ends.
-    Stopping,
-}
-
-/// Why an input changed nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IgnoreReason {
-    /// An outcome of a call that is not, or no longer, in flight here.
-    NotInFlight,
-    /// An outcome of another call under the same key, which nobody waits for any more.
-    OtherBody,
-    /// The answer to a question that was replaced by a newer one.
-    OldBarrier,
-    /// The leader is the one already known.
-    SameLeader,
-}
-
-impl IgnoreReason {
-    /// The name, for metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NotInFlight => "not_in_flight",
-            Self::OtherBody => "other_body",
-            Self::OldBarrier => "old_barrier",
-            Self::SameLeader => "same_leader",
-        }
-    }
-}
+use reads::Round;
 
 /// A call that has no outcome yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -231,16 +81,6 @@ impl Flight {
     fn settled_by(&self, node: NodeId) -> bool {
         self.copies.iter().all(|(&to, &count)| to == node && count == 1)
     }
-}
-
-/// The question that is with the leader now.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Round {
-    id: u64,
-    /// The readers that had arrived before it was asked.
-    readers: BTreeMap<u64, Tick>,
-    /// When to ask anew.
-    again: Tick,
 }
 
 /// The gateway of one node.
@@ -448,64 +288,6 @@ impl Gateway {
         }
     }
 
-    fn barrier(&mut self, ticket: u64, deadline: Tick, now: Tick, effects: &mut Vec<Effect>) {
-        if self.ended {
-            effects.push(Effect::Answer { ticket, answer: Answer::NotExecuted(Unavailable::Stopping) });
-            return;
-        }
-        if self.waiting() >= self.settings.in_flight {
-            effects.push(Effect::Answer { ticket, answer: Answer::NotExecuted(Unavailable::TooMany) });
-            return;
-        }
-        let earlier = self.readers.insert(ticket, deadline);
-        assert!(earlier.is_none(), "a ticket names one reader");
-        // With a question under way, this reader came too late for it and waits for the next.
-        if self.round.is_none() {
-            self.ask(now, effects);
-        }
-    }
-
-    /// Asks a fresh question for all readers there are, if there are any and a leader is known.
-    fn ask(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        if let Some(round) = self.round.take() {
-            self.readers.extend(round.readers);
-        }
-        let Some(to) = self.leader else { return };
-        if self.readers.is_empty() {
-            return;
-        }
-        let id = self.next_barrier;
-        self.next_barrier = self.next_barrier.wrapping_add(1);
-        self.round = Some(Round { id, readers: mem::take(&mut self.readers), again: now + self.barrier_pause });
-        self.barrier_pause = self.settings.resend_max.min(self.barrier_pause * 2);
-        effects.push(Effect::Send { to, message: Message::Leader(ToLeader::ReadBarrier(ReadBarrier { id })) });
-    }
-
-    fn barrier_passed(
-        &mut self,
-        from: NodeId,
-        id: u64,
-        at: Option<CommandNumber>,
-        now: Tick,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(round) = self.round.as_mut().filter(|round| round.id == id && self.leader == Some(from)) else {
-            effects.push(Effect::Ignored(IgnoreReason::OldBarrier));
-            return;
-        };
-        let Some(at) = at else {
-            round.again = now + retry_pause(&self.settings, self.barrier_refusals);
-            self.barrier_refusals = self.barrier_refusals.saturating_add(1);
-            return;
-        };
-        let answered = mem::take(&mut round.readers);
-        self.round = None;
-        self.reset_barrier_pauses();
-        let answers = answered.into_keys().map(|ticket| Effect::Answer { ticket, answer: Answer::BarrierPassed(at) });
-        effects.extend(answers);
-        self.ask(now, effects);
-    }
-
     fn leader_is(&mut self, leader: Option<NodeId>, now: Tick, effects: &mut Vec<Effect>) {
         if self.leader == leader {
             effects.push(Effect::Ignored(IgnoreReason::SameLeader));
@@ -556,26 +338,6 @@ impl Gateway {
         });
     }
 
-    fn expire_reads(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        let why = if self.leader.is_some() { Unavailable::NoAnswer } else { Unavailable::NoLeader };
-        let mut expire = |readers: &mut BTreeMap<u64, Tick>| {
-            readers.retain(|&ticket, &mut deadline| {
-                if deadline <= now {
-                    effects.push(Effect::Answer { ticket, answer: Answer::NotExecuted(why) });
-                }
-                deadline > now
-            });
-        };
-        expire(&mut self.readers);
-        if let Some(round) = self.round.as_mut() {
-            expire(&mut round.readers);
-            // A question that nobody waits for any more; later readers need a new one.
-            if round.readers.is_empty() && self.readers.is_empty() {
-                self.round = None;
-            }
-        }
-    }
-
     fn abandon(&mut self, ticket: u64) {
         if let Some(request) = self.callers.remove(&ticket) {
             let flight = self.flights.get_mut(&request).expect("a caller waits for a call in flight");
@@ -604,11 +366,6 @@ impl Gateway {
         let mut readers = mem::take(&mut self.readers);
         readers.extend(self.round.take().map(|round| round.readers).unwrap_or_default());
         effects.extend(readers.into_keys().map(|ticket| Effect::Answer { ticket, answer: stopping() }));
-    }
-
-    fn reset_barrier_pauses(&mut self) {
-        self.barrier_pause = self.settings.resend;
-        self.barrier_refusals = 0;
     }
 
     /// How many callers and readers wait.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use protocol::Fingerprint;
-use protocol::message::BarrierPassed;
+use protocol::message::{BarrierPassed, ReadBarrier};
 
 use super::*;
 

@@ -16,7 +16,7 @@ use crate::call::{self, Done};
 use crate::core::Answer;
 use crate::json;
 use crate::names;
-use crate::problem::{Problem, ProblemDocument};
+use crate::problem::{self, Problem, ProblemDocument};
 use crate::read;
 use crate::request::{self, Query, Wishes};
 
@@ -67,6 +67,38 @@ pub(crate) struct BatchedOutcome {
     result: Option<serde_json::Value>,
     /// The outcome was stored by an earlier call with the same key.
     replayed: Option<bool>,
+    /// The rest is there of a call that failed, as in the problem that it would have got alone.
+    #[schema(rename = "type")]
+    kind: Option<String>,
+    /// The status in words.
+    title: Option<String>,
+    /// A sentence about this very call.
+    detail: Option<String>,
+    /// Stable, for programs.
+    code: Option<String>,
+    /// Whether the call was executed.
+    outcome: Option<problem::Executed>,
+    /// Where to ask for the call's outcome.
+    instance: Option<String>,
+}
+
+/// A call of many that failed, as a reply has it.
+#[derive(Serialize)]
+struct BatchedProblem<'a> {
+    #[serde(flatten)]
+    problem: ProblemDocument<'a>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
+}
+
+/// A call that has no outcome yet.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Running {
+    /// The call's key.
+    idempotency_key: String,
+    /// Always `running`.
+    #[schema(example = "running")]
+    status: &'static str,
 }
 
 /// Where to ask for the outcome of a call that is not waited for.
@@ -165,7 +197,8 @@ pub(crate) async fn batch(
                 body.extend_from_slice(&batched(&done));
             }
             Err(problem) => {
-                serde_json::to_writer(&mut body, &problem.document()).expect("texts and numbers are JSON");
+                let problem = BatchedProblem { problem: problem.document(), replayed: problem.is_replayed() };
+                serde_json::to_writer(&mut body, &problem).expect("texts and numbers are JSON");
             }
         }
     }
@@ -198,7 +231,7 @@ fn batched(done: &Done) -> Vec<u8> {
     params(("idempotency_key" = String, Path, description = "The call's key"), super::openapi::ReadParameters),
     responses(
         (status = 200, description = "The outcome", body = Executed),
-        (status = 202, description = "Still running, at the node that answers"),
+        (status = 202, description = "Still running, at the node that answers", body = Running),
         (status = 412, description = "The outcome: a precondition did not hold", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "The outcome: the function refused", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 404, description = "Never seen, under way at another node, or forgotten", body = ProblemDocument, content_type = "application/problem+json"),
@@ -228,7 +261,7 @@ pub(crate) async fn stored(request: HttpRequest, api: web::Data<Api>) -> Result<
         let mut response = HttpResponse::Accepted();
         ready.label(snapshot.at, &mut response);
         response.insert_header((header::RETRY_AFTER, "1"));
-        return Ok(response.json(serde_json::json!({"idempotency_key": id.to_string(), "status": "running"})));
+        return Ok(response.json(Running { idempotency_key: id.to_string(), status: "running" }));
     }
     let detail = "no outcome with this key is known: the call was never sent, is under way at another node, or is \
                   forgotten";

@@ -17,8 +17,8 @@ pub(crate) struct CallHeaders {
     /// 1 to 128 visible ASCII characters: the same key and body get the stored reply.
     #[param(rename = "Idempotency-Key")]
     idempotency_key: Option<String>,
-    /// `wait=S`: how long the caller is willing to wait in all, whole seconds up to 60;
-    /// `respond-async`: do not wait.
+    /// `wait=S`: how long the caller is willing to wait in all, whole seconds up to the node's
+    /// `limits.wait_max` (60 by default); `respond-async`: do not wait.
     #[param(rename = "Prefer")]
     prefer: Option<String>,
 }

@@ -44,7 +44,8 @@ pub(crate) const KEYS: &[Key] = &[
         "node.roles",
         Shape::Texts,
         r#"["acceptor", "learner", "leader", "gateway"]"#,
-        "a list of \"acceptor\", \"learner\", \"leader\", \"gateway\"; \"acceptor\" and \"leader\" imply \"learner\"",
+        "a list of \"acceptor\", \"learner\", \"leader\", \"gateway\"; \"acceptor\" and \"leader\" imply \"learner\", and \
+         \"gateway\" must be there",
     ),
     key("cluster.name", Shape::Text, "\"quorate\"", "1 to 64 letters, digits, '.', '_' or '-', the same on every node"),
     key(

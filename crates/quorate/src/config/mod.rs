@@ -224,6 +224,10 @@ impl Node {
                  gateway is not yet available in this version",
             ));
         }
+        if !roles.contains(&NodeRole::Gateway) {
+            let needs = "a node without \"gateway\" is not yet available in this version: every node serves REST";
+            return Err(settings.refuse("node.roles", needs));
+        }
         Ok(Self { name, data_dir: data_dir.into(), roles })
     }
 }

@@ -102,6 +102,7 @@ fn every_error_line_says_what_is_wrong_and_what_would_be_right() {
             "node.roles = [\"acceptor\", \"king\"] (--set): must be a list of \"acceptor\"",
         ),
         (&["node.roles=gateway"], "node.roles = [\"gateway\"] (--set): a node needs \"learner\""),
+        (&["node.roles=leader"], "node.roles = [\"leader\"] (--set): a node without \"gateway\" is not yet available"),
         (&["cluster.name="], "cluster.name = \"\" (--set): must be 1 to 64 letters"),
         (&["cluster.members=a"], "\"a\" is not name=host:port"),
         (&["cluster.members=a=localhost"], "\"a=localhost\" is not name=host:port"),
@@ -245,5 +246,5 @@ fn weights_and_roles_must_agree() {
     assert!(refused(&light).contains("leave out \"acceptor\""));
     let learner = load(&[&light[..], &["node.roles=leader,gateway"]].concat());
     assert!(learner.node.roles.contains(&NodeRole::Learner), "a leader learns");
-    assert!(refused(&[THREE, "node.roles=learner"]).contains("it needs \"acceptor\""));
+    assert!(refused(&[THREE, "node.roles=learner,gateway"]).contains("it needs \"acceptor\""));
 }

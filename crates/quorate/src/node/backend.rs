@@ -145,8 +145,8 @@ impl Backend for NodeBackend {
         (self.config.cluster.me, &self.config.node.name)
     }
 
-    fn gateway(&self) -> Addr<GatewayActor> {
-        self.gateway.clone()
+    fn gateway(&self) -> &Addr<GatewayActor> {
+        &self.gateway
     }
 
     fn snapshot(&self) -> Result<Snapshot<'_>, StateError> {

@@ -1,6 +1,6 @@
 //! Exactly once, as clients see it (DESIGN 14.9, RELIABILITY 3.7 and 3.9): a call under a key is always told the
-//! same decision with the same number, a refusal too, through whichever node (ADR 0017); and a call that is told it was not executed never is, unless its
-//! client asks for it again.
+//! same decision with the same number, a refusal too, through whichever node (ADR 0017); and a call that is told
+//! it was not executed never is, unless its client asks for it again.
 //!
 //! *Not executed* is told by [`Told::NotExecuted`] and by any settled outcome without a command. With
 //! [`Outcome::RequestReused`] a caller learns that its key is taken: by another call, which must exist.

@@ -11,7 +11,7 @@ use protocol::{
 
 use crate::Identity;
 
-/// The format of all records but outcomes.
+/// The format of all records but outcomes; the first one of those.
 pub(crate) const FORMAT: u8 = 1;
 
 /// The format of outcomes. In format 1 they have no verdict: only changes were stored.
@@ -100,7 +100,7 @@ pub(crate) fn outcome(outcome: &StoredOutcome) -> Vec<u8> {
 pub(crate) fn read_outcome(bytes: &[u8]) -> Result<StoredOutcome, String> {
     let (mut reader, has_verdict) = match bytes.split_first() {
         Some((&OUTCOME_FORMAT, rest)) => (Reader(rest), true),
-        _ => (Reader::new(bytes)?, false),
+        _ => (Reader::of_format_1(bytes, OUTCOME_FORMAT)?, false),
     };
     Ok(StoredOutcome {
         command: CommandNumber(reader.number()?),
@@ -168,10 +168,15 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn new(bytes: &'a [u8]) -> Result<Self, String> {
+        Self::of_format_1(bytes, FORMAT)
+    }
+
+    /// A record of the first format, where this version knows formats up to `newest`.
+    fn of_format_1(bytes: &'a [u8], newest: u8) -> Result<Self, String> {
         match bytes.split_first() {
             Some((&FORMAT, rest)) => Ok(Self(rest)),
             Some((format, _)) => Err(format!(
-                "format {format}, where this version reads format {FORMAT}; run the version that wrote it, or a newer one"
+                "format {format}, where this version reads format {newest}; run the version that wrote it, or a newer one"
             )),
             None => Err("no bytes".to_owned()),
         }
@@ -248,6 +253,10 @@ mod tests {
         StoredOutcome { command, fingerprint: Fingerprint([5; 16]), verdict, time }
     }
 
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Catches outcomes of the first format that cannot be read any more.
     #[test]
     fn outcomes_of_format_1_are_read() {
@@ -293,17 +302,33 @@ mod tests {
         assert!(read_ballot(&[whole.as_slice(), &[0]].concat()).is_err(), "a ballot with a byte too many was read");
         let newer = [&[FORMAT + 1], &whole[1..]].concat();
         let why = read_ballot(&newer).expect_err("a newer format was read");
-        assert!(why.contains("format 2") && why.contains("newer"), "{why}");
+        assert!(why.contains("format 2, where this version reads format 1;") && why.contains("newer"), "{why}");
+        let newer = [&[OUTCOME_FORMAT + 1], &outcome(&stored(Verdict::Unchanged(Bytes::new())))[1..]].concat();
+        let why = read_outcome(&newer).expect_err("an outcome of a newer format was read");
+        assert!(why.contains("format 3, where this version reads format 2;"), "{why}");
     }
 
     /// Catches a change of format 1 under stored data.
     #[test]
     fn format_1_stays_as_it_is() {
-        let hex: String = vote(&a_vote()).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
-            hex,
+            hex(&vote(&a_vote())),
             "01000000000000010200000000000000030000000000000007000000000000010100000000000000020000000000000006\
              00000000000000010000000000000001626f6479"
         );
+    }
+
+    /// Catches a change of format 2 of outcomes under stored data.
+    #[test]
+    fn format_2_of_outcomes_stays_as_it_is() {
+        let fixed = "02000000000000000905050505050505050505050505050505000000000000004d";
+        let refused = Verdict::Refused { code: "not_enough".into(), message: "A has 1".into() };
+        for (verdict, expected) in [
+            (Verdict::Changed(Bytes::from_static(b"{}")), "007b7d"),
+            (Verdict::Unchanged(Bytes::from_static(b"{}")), "017b7d"),
+            (refused, "02000000000000000a6e6f745f656e6f75676841206861732031"),
+        ] {
+            assert_eq!(hex(&outcome(&stored(verdict))), format!("{fixed}{expected}"));
+        }
     }
 }

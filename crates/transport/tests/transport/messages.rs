@@ -52,6 +52,31 @@ fn heartbeat() -> Heartbeat {
     }
 }
 
+/// Calls and outcomes as they are since answers are recorded (ADR 0017): the frames of before,
+/// of [`all`], have none of these fields.
+fn recorded() -> Vec<(String, Message)> {
+    let request = || RequestId::caller("order-17").expect("a valid key");
+    let fingerprint = Fingerprint(*b"0123456789abcdef");
+    let call = Call {
+        request: request(),
+        fingerprint,
+        function: "inventory.outbound".into(),
+        arguments: Bytes::from_static(b"{\"quantity\":3}"),
+        patience: Duration::from_millis(1_500),
+        record: true,
+    };
+    let mut all = vec![("execute_function_recorded".to_owned(), Message::Leader(ToLeader::ExecuteFunction(call)))];
+    let stored = [("now", Stored::Now), ("before", Stored::Before)];
+    for (name, outcome) in outcomes().into_iter().filter(|(name, _)| ["issued", "unchanged", "refused"].contains(name))
+    {
+        all.extend(stored.map(|(when, stored)| {
+            let executed = Executed { request: request(), fingerprint, outcome: outcome.clone(), stored };
+            (format!("executed_{name}_stored_{when}"), Message::Gateway(ToGateway::Executed(executed)))
+        }));
+    }
+    all
+}
+
 /// File name and message. `Voted` is there for both roles that take it, `Executed` for each
 /// outcome.
 pub(crate) fn all() -> Vec<(String, Message)> {
@@ -100,6 +125,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         let executed = Executed { request, fingerprint, outcome, stored };
         (format!("executed_{name}"), gateway(ToGateway::Executed(executed)))
     }));
+    all.extend(recorded());
     all
 }
 

@@ -57,6 +57,8 @@ pub(super) struct FakeBackend {
     gateway: Addr<GatewayActor>,
     pub(super) node: Mutex<Node>,
     pub(super) stopping: AtomicBool,
+    /// Whether the mailbox of the gateway is always full.
+    pub(super) busy: AtomicBool,
     limits: Limits,
 }
 
@@ -94,7 +96,8 @@ impl World {
             ..Limits::default()
         };
         let node = Mutex::new(Node { applied: 41, time: 1_000, barrier: Some(41), ..Node::default() });
-        let backend = Arc::new(FakeBackend { gateway, node, stopping: AtomicBool::new(false), limits });
+        let (stopping, busy) = (AtomicBool::new(false), AtomicBool::new(false));
+        let backend = Arc::new(FakeBackend { gateway, node, stopping, busy, limits });
         let leader = backend.clone();
         actix::spawn(async move {
             while let Some((from, message)) = sent.recv().await {
@@ -266,8 +269,13 @@ impl Backend for FakeBackend {
         (NodeId(2), "b")
     }
 
-    fn gateway(&self) -> Addr<GatewayActor> {
-        self.gateway.clone()
+    fn gateway(&self) -> &Addr<GatewayActor> {
+        // Whoever asks for it sends at once, before anything is taken out.
+        let mut has_room = self.busy.load(Ordering::SeqCst);
+        while has_room {
+            has_room = self.gateway.try_send(LeaderIs(None)).is_ok();
+        }
+        &self.gateway
     }
 
     fn snapshot(&self) -> Result<Snapshot<'_>, StateError> {
