@@ -1,4 +1,5 @@
 //! Shared helpers of the tests.
 
 pub mod cluster;
+pub mod fuzz;
 pub mod world;
