@@ -1,5 +1,6 @@
 //! Shared helpers of the tests.
 
 pub mod cluster;
+pub mod fuzz;
 pub mod literal;
 pub mod world;

@@ -37,7 +37,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "simulator",
         &["protocol", "storage", "functions", "failure-detector", "http-api", "acceptor", "learner", "leader"],
     ),
-    ("tests", &["protocol", "storage", "functions", "transport", "acceptor", "learner", "leader", "simulator"]),
+    (
+        "tests",
+        &["protocol", "storage", "functions", "transport", "http-api", "acceptor", "learner", "leader", "simulator"],
+    ),
     ("xtask", &[]),
 ];
 

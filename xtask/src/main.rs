@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod fuzz;
 mod setup;
 mod simulate;
 
@@ -55,6 +56,8 @@ enum Job {
     Bench(bench::Arguments),
     /// Run whole clusters under faults, each from one seed, and look for broken invariants
     Simulate(simulate::Arguments),
+    /// Give bytes of a fuzzer to all that reads bytes from outside (needs cargo-fuzz)
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +100,10 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Simulate(arguments) => {
             setup::run()?;
             simulate::run(&arguments)
+        }
+        Job::Fuzz(arguments) => {
+            setup::run()?;
+            fuzz::run(&arguments)
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use protocol::Fingerprint;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 /// JSON of a depth that every reader takes (serde_json's limit, 128), looked at and dropped.
@@ -68,9 +68,27 @@ struct Name;
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(CheckedVisitor).map(|Checked| Self)
+        deserializer.deserialize_str(NameVisitor)
     }
 }
+
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Name, E> {
+        if name == KEPT_TEXT { Err(E::custom("a field may not have this name")) } else { Ok(Name) }
+    }
+}
+
+/// By an object with a field of this name serde_json means the JSON text in that field: a reader of
+/// values would find something else than was written, or nothing that it can read.
+const KEPT_TEXT: &str = "$serde_json::private::RawValue";
 
 /// Whether the bytes are one JSON text; the error says where they are not.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), serde_json::Error> {
@@ -169,6 +187,10 @@ mod tests {
             assert!(check(good.as_bytes()).is_ok(), "{good}");
         }
         let deep = "[".repeat(100_000);
+        let kept = |text: &str| format!("{{\"{KEPT_TEXT}\":{text}}}");
+        for bad in [&kept("5"), &kept("\"[1]\""), &kept("\"[1]\"").replace('$', "\\u0024")] {
+            assert!(check(bad.as_bytes()).is_err(), "{bad}");
+        }
         for bad in ["", "{", "{} {}", "{'a':1}", "nul", "[1,]", "1e999", "\"\\ud800\"", "{1:2}", &deep] {
             assert!(check(bad.as_bytes()).is_err(), "{}", &bad[..bad.len().min(20)]);
         }

@@ -8,12 +8,14 @@
 //! - [`core`]: calls and reads in flight; pure.
 //! - [`actor`]: the actor around it.
 //! - [`backend`]: what the routes need of the node; the binary implements it.
+//! - [`fuzz`]: what must hold for any bytes of a request.
 //! - [`server()`]: the HTTP server. Its routes are in `routes`, the contract is `API.md` and the
 //!   served `/openapi.json`.
 
 pub mod actor;
 pub mod backend;
 pub mod core;
+pub mod fuzz;
 pub mod server;
 
 mod api;

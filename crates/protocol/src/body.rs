@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use crate::call::{Fingerprint, RequestId, Verdict};
 use crate::state::Key;
@@ -48,6 +49,11 @@ pub struct Forget {
     /// Outcomes of calls that a gateway named; those only bridge a change of leader.
     pub gateways: Timestamp,
 }
+
+/// The most fields that a body may hold, each effect counted as one: many times what functions may
+/// decide. A body comes from a peer before anybody has looked into it, and an effect takes two
+/// bytes of it and thirty times that in memory.
+const FIELDS_MAX: usize = 1 << 16;
 
 /// The content of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +132,7 @@ impl CommandBody {
     /// [`BodyError`] when the bytes are not a body, or one of a kind not known here.
     pub fn decode(bytes: &Bytes) -> Result<Self, BodyError> {
         let unreadable = |what: &str| BodyError::Unreadable(what.to_owned());
+        count_fields(bytes)?;
         let body = wire::Body::decode(bytes.clone()).map_err(|error| BodyError::Unreadable(error.to_string()))?;
         let (state, refusal, changes) = match (body.state, body.answer) {
             (Some(state), None) => (state, None, true),
@@ -162,6 +169,47 @@ impl CommandBody {
             forget: Forget { callers: Timestamp(state.forget_callers), gateways: Timestamp(state.forget_gateways) },
         })
     }
+}
+
+/// Refuses a body with more than [`FIELDS_MAX`] fields before anything is allocated for them: those
+/// of the kind of command, and those of the state in an answer.
+fn count_fields(mut bytes: &[u8]) -> Result<(), BodyError> {
+    let mut fields = 0;
+    while !bytes.is_empty() {
+        let (_, kind) = field(&mut bytes)?;
+        count_in(kind, true, &mut fields)?;
+    }
+    Ok(())
+}
+
+/// Adds the fields of one message, and those of its first field if it may be an answer's state.
+fn count_in(mut bytes: &[u8], answer: bool, fields: &mut usize) -> Result<(), BodyError> {
+    while !bytes.is_empty() {
+        *fields += 1;
+        if *fields > FIELDS_MAX {
+            return Err(BodyError::Unreadable(format!("more than {FIELDS_MAX} fields")));
+        }
+        let (tag, content) = field(&mut bytes)?;
+        if answer && tag == 1 {
+            count_in(content, false, fields)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the first field: its number, and its content if that is bytes, a text or a message.
+fn field<'a>(bytes: &mut &'a [u8]) -> Result<(u32, &'a [u8]), BodyError> {
+    let unreadable = |error: prost::DecodeError| BodyError::Unreadable(error.to_string());
+    let (tag, wire_type) = decode_key(bytes).map_err(unreadable)?;
+    if wire_type != WireType::LengthDelimited {
+        skip_field(wire_type, tag, bytes, DecodeContext::default()).map_err(unreadable)?;
+        return Ok((tag, &[]));
+    }
+    let length = decode_varint(bytes).map_err(unreadable)?;
+    let split = usize::try_from(length).ok().and_then(|length| bytes.split_at_checked(length));
+    let (content, rest) = split.ok_or_else(|| BodyError::Unreadable("it is cut off".to_owned()))?;
+    *bytes = rest;
+    Ok((tag, content))
 }
 
 mod wire {
@@ -256,6 +304,27 @@ mod tests {
         ];
         for body in bodies {
             assert_eq!(CommandBody::decode(&body.encode()), Ok(body));
+        }
+    }
+
+    /// RELIABILITY 6, row 13: catches a peer that makes us allocate many times what it sends, in
+    /// either kind of command.
+    #[test]
+    fn the_fields_of_a_body_are_counted_before_they_are_allocated() {
+        let decoded = |effects: usize, tags: &[u32]| {
+            let mut bytes = [0x32, 0x00].repeat(effects);
+            for tag in tags {
+                let mut outer = Vec::new();
+                prost::encoding::bytes::encode(*tag, &bytes, &mut outer);
+                bytes = outer;
+            }
+            CommandBody::decode(&bytes.into())
+        };
+        let too_many = Err(BodyError::Unreadable(format!("more than {FIELDS_MAX} fields")));
+        for tags in [&[1][..], &[1, 2]] {
+            assert_eq!(decoded(FIELDS_MAX + 1, tags), too_many, "{tags:?}");
+            let within = decoded(FIELDS_MAX - 1, tags);
+            assert!(within.is_err() && within != too_many, "empty effects, judged one by one");
         }
     }
 

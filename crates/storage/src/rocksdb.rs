@@ -39,6 +39,7 @@
 
 mod database;
 mod forget;
+pub mod fuzz;
 mod keys;
 mod log;
 mod open;

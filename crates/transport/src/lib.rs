@@ -20,6 +20,7 @@
 mod backoff;
 mod dialer;
 pub mod frame;
+pub mod fuzz;
 pub mod handshake;
 mod lane;
 mod listener;

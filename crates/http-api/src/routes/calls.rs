@@ -49,7 +49,7 @@ pub(crate) struct BatchedCall {
     function: String,
     /// Its arguments.
     #[schema(value_type = serde_json::Value)]
-    arguments: Box<RawValue>,
+    pub(crate) arguments: Box<RawValue>,
     /// As the header `Idempotency-Key` of a single call.
     idempotency_key: Option<String>,
 }
@@ -170,14 +170,7 @@ pub(crate) async fn batch(
     }
     request::require_json(&request)?;
     let body = request::body(&request, payload, &api, api.limits.body_bytes).await?;
-    json::check(&body).map_err(|error| call::invalid_json(&error))?;
-    let calls: Vec<BatchedCall> = serde_json::from_slice(&body).map_err(|error| {
-        Problem::bad_request("invalid_arguments", format!("the body is not an array of calls: {error}"))
-    })?;
-    if calls.len() > BATCH_MAX {
-        let detail = format!("one request takes at most {BATCH_MAX} calls, not {}", calls.len());
-        return Err(Problem::too_large("too_many_calls", detail));
-    }
+    let calls = calls_of(&body)?;
     // All are under way before the first is waited for.
     let answers: Vec<_> = calls.into_iter().map(|call| start(&api, call, wait)).collect();
     let mut body = Vec::with_capacity(answers.len() * 64);
@@ -208,6 +201,19 @@ pub(crate) async fn batch(
         response.insert_header((names::COMMAND, last.0));
     }
     Ok(response.content_type("application/json").body(body))
+}
+
+/// The calls in the body of a batch.
+pub(crate) fn calls_of(body: &[u8]) -> Result<Vec<BatchedCall>, Problem> {
+    json::check(body).map_err(|error| call::invalid_json(&error))?;
+    let calls: Vec<BatchedCall> = serde_json::from_slice(body).map_err(|error| {
+        Problem::bad_request("invalid_arguments", format!("the body is not an array of calls: {error}"))
+    })?;
+    if calls.len() > BATCH_MAX {
+        let detail = format!("one request takes at most {BATCH_MAX} calls, not {}", calls.len());
+        return Err(Problem::too_large("too_many_calls", detail));
+    }
+    Ok(calls)
 }
 
 type Started = (oneshot::Receiver<Answer>, Option<String>);

@@ -55,7 +55,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Environment(variable) => write!(f, "environment {variable}"),
+            Self::Environment(variable) => write!(f, "environment {}", variable.escape_debug()),
             Self::Set => f.write_str("--set"),
         }
     }
@@ -81,8 +81,9 @@ impl Settings {
         }
         settings.take_environment(&sources.environment)?;
         for set in &sources.sets {
-            let (name, text) =
-                set.split_once('=').ok_or_else(|| ConfigError(format!("--set {set}: must be key=value")))?;
+            let (name, text) = set
+                .split_once('=')
+                .ok_or_else(|| ConfigError(format!("--set {}: must be key=value", set.escape_debug())))?;
             settings.take_text(name.trim(), text.trim(), Origin::Set)?;
         }
         Ok(settings)
@@ -212,9 +213,26 @@ pub(crate) fn texts(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
-/// A value as TOML on one line.
+/// A value as TOML on one line; `toml` itself writes a text with line breaks over several.
 pub(crate) fn one_line(value: &Value) -> String {
-    value.to_string().replace('\n', " ")
+    match value {
+        Value::String(text) if text.contains('\n') => {
+            let escaped = text.chars().map(|letter| match letter {
+                '"' | '\\' => format!("\\{letter}"),
+                _ if letter.is_control() => format!("\\u{:04X}", u32::from(letter)),
+                _ => letter.to_string(),
+            });
+            format!("\"{}\"", escaped.collect::<String>())
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(one_line).collect::<Vec<_>>().join(", ")),
+        // Tables are of members, whose names have no line breaks; others are only shown in errors.
+        Value::String(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Boolean(_)
+        | Value::Datetime(_)
+        | Value::Table(_) => value.to_string().replace('\n', " "),
+    }
 }
 
 fn parse_toml(text: &str) -> Option<Value> {
@@ -234,6 +252,7 @@ fn known(name: &str, origin: &Origin) -> Result<&'static Key, ConfigError> {
 /// The error for a key that is not in the table, with the keys that its section has.
 fn unknown(name: &str, origin: &Origin) -> ConfigError {
     let section = name.split('.').next().unwrap_or(name);
+    let name = name.escape_debug();
     if let Some((_, feature)) = SECTIONS_TO_COME.iter().find(|(own, _)| *own == section) {
         return ConfigError(format!("{name} ({origin}): {feature}: not yet available in this version; remove it"));
     }

@@ -88,11 +88,24 @@ fn later_layers_win_and_each_value_says_where_it_came_from() {
     assert_eq!(again.0, config);
 }
 
+/// Catches a value with line breaks that `--print-config` shows as another one.
+#[test]
+fn texts_of_several_lines_are_printed_on_one() {
+    let (config, settings) = Config::load(&sources(&["node.data_dir=\"a\\nb\\\\\\u001b\\\"c\""])).expect("a good path");
+    assert_eq!(config.node.data_dir, Path::new("a\nb\\\u{1b}\"c"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = Some(file(directory.path(), &settings.to_toml()));
+    assert_eq!(Config::load(&Sources { file, ..Sources::default() }).expect("what is printed can be read").0, config);
+}
+
 /// Catches an error that does not name the key, the value, its origin and what would be right.
 #[test]
 fn every_error_line_says_what_is_wrong_and_what_would_be_right() {
     for (sets, says) in [
         (&["nonsense"][..], "--set nonsense: must be key=value"),
+        (&["non\nsense"], "--set non\\nsense: must be key=value"),
+        (&["no\nd.name=a"], "no\\nd.name (--set): unknown key; the sections are"),
+        (&["log.level=\"a\\nb\""], "log.level = \"a\\u000Ab\" (--set): must be off"),
         (&["nod.name=a"], "nod.name (--set): unknown key; the sections are node, cluster,"),
         (&["protocol.windw=1"], "protocol.windw (--set): unknown key; [protocol] has learn_from, window"),
         (&["node.name=a b"], "node.name = \"a b\" (--set): must be 1 to 64 letters"),

@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 
 use crate::StorageError;
 
-const BLOCK: usize = 32 * 1024;
-const HEADER: usize = 7;
-const FULL: u8 = 1;
-const FIRST: u8 = 2;
-const LAST: u8 = 4;
+pub(super) const BLOCK: usize = 32 * 1024;
+pub(super) const HEADER: usize = 7;
+pub(super) const FULL: u8 = 1;
+pub(super) const FIRST: u8 = 2;
+pub(super) const MIDDLE: u8 = 3;
+pub(super) const LAST: u8 = 4;
 /// The highest type that RocksDB 11 writes without recycling log files, which we do not do.
 const HIGHEST_TYPE: u8 = 10;
 /// Set in types that may be skipped.
@@ -78,16 +79,16 @@ fn damaged(file: &Path, offset: usize) -> StorageError {
 
 /// What a scan of one file found.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Scan {
+pub(super) struct Scan {
     /// Where the first place lies that is neither a fragment nor the end.
-    unreadable: Option<usize>,
+    pub(super) unreadable: Option<usize>,
     /// Whether a record begins after that place.
-    readable_after: bool,
+    pub(super) readable_after: bool,
     /// Whether a record begins anywhere.
-    begins_a_record: bool,
+    pub(super) begins_a_record: bool,
 }
 
-fn scan(bytes: &[u8]) -> Scan {
+pub(super) fn scan(bytes: &[u8]) -> Scan {
     let mut found = Scan::default();
     let mut open_record: Option<usize> = None;
     for (index, block) in bytes.chunks(BLOCK).enumerate() {
@@ -153,16 +154,17 @@ fn mask(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
+/// Writes a fragment as RocksDB does; for tests.
+pub(super) fn fragment_of(kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut checked = vec![kind];
+    checked.extend_from_slice(content);
+    let length = u16::try_from(content.len()).expect("fits a block");
+    [&mask(crc32c::crc32c(&checked)).to_le_bytes()[..], &length.to_le_bytes(), &checked].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fragment_of(kind: u8, content: &[u8]) -> Vec<u8> {
-        let mut checked = vec![kind];
-        checked.extend_from_slice(content);
-        let length = u16::try_from(content.len()).expect("fits a block");
-        [&mask(crc32c::crc32c(&checked)).to_le_bytes()[..], &length.to_le_bytes(), &checked].concat()
-    }
 
     fn three() -> (Vec<u8>, usize) {
         let one = fragment_of(FULL, &[1; 100]);
@@ -201,7 +203,7 @@ mod tests {
     #[test]
     fn records_over_several_blocks_are_followed() {
         let first = fragment_of(FIRST, &[1; BLOCK - HEADER]);
-        let middle = fragment_of(3, &[2; BLOCK - HEADER]);
+        let middle = fragment_of(MIDDLE, &[2; BLOCK - HEADER]);
         let last = fragment_of(LAST, &[3; 50]);
         let next = fragment_of(FULL, b"next");
         let whole = [&first[..], &middle, &last, &next].concat();
