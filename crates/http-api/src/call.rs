@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::actor::Submit;
 use crate::api::Api;
 use crate::core::{Answer, Unavailable};
-use crate::json;
+use crate::fingerprint;
 use crate::names;
 use crate::problem::Problem;
 use crate::request::{Wishes, path_segment};
@@ -58,8 +58,8 @@ impl Done {
 /// A call for the leader. The arguments are JSON text that was checked.
 pub(crate) fn new_call(api: &Api, function: String, arguments: Bytes, wishes: &Wishes) -> Result<Call, Problem> {
     let fingerprint = match wishes.key {
-        Some(_) => json::fingerprint(&function, &arguments).map_err(|error| invalid_json(&error))?,
-        None => json::fingerprint_of_bytes(&function, &arguments),
+        Some(_) => fingerprint::of(&function, &arguments).map_err(|error| invalid_json(&error))?,
+        None => fingerprint::of_bytes(&function, &arguments),
     };
     let request = wishes.key.clone().unwrap_or_else(|| api.request_id());
     let patience = wishes.wait.map(patience).unwrap_or_default();

@@ -18,6 +18,7 @@ pub mod server;
 
 mod api;
 mod call;
+mod fingerprint;
 mod json;
 mod names;
 mod observe;
