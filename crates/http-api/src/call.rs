@@ -99,7 +99,12 @@ pub(crate) async fn run(api: &Api, function: String, arguments: Bytes, mut wishe
         let call = new_call(api, function, arguments, &wishes)?;
         return Ok(Reply::Done(execute(api, call, wishes.wait).await?, wishes.wait));
     }
+    let given = wishes.key.as_ref().and_then(instance);
     let key = wishes.key.get_or_insert_with(|| api.caller_key()).to_string();
+    // Nobody would be there to hear it from the leader, and it is not stored.
+    if let Some(misfit) = api.backend.misfit(&function, &arguments) {
+        executed(misfit, true, false).map_err(|problem| turned_away(problem, given))?;
+    }
     let call = new_call(api, function, arguments, &wishes)?;
     accept(api, call, wishes.wait.unwrap_or(api.limits.wait_max)).await?;
     let location = location(&key);
