@@ -14,7 +14,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn quorate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-    command.args(arguments).env_remove("QUORATE_URL").env_remove("QUORATE_CONFIG").env_remove("RUST_LOG");
+    command.args(arguments).env_remove("RUST_LOG");
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("QUORATE_"));
+    for name in ours {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -75,6 +79,20 @@ fn wrong_configuration_is_one_line_and_exit_code_2() {
     assert_eq!(run(&["serve", "--nonsense"]).status.code(), Some(2));
     assert_eq!(run(&["call"]).status.code(), Some(2));
     assert_eq!(run(&["status", "--token", "s3cret"]).status.code(), Some(2), "no promise that is not kept");
+}
+
+/// Catches a misspelt variable that is ignored by the node and by `dev`.
+#[test]
+fn a_variable_that_is_no_key_is_not_ignored() {
+    let data = tempfile::tempdir().expect("a directory");
+    let data = data.path().to_str().expect("a plain path");
+    for arguments in [&["serve", "--print-config"][..], &["dev", "--nodes", "1", "--data", data]] {
+        let output = quorate(arguments).env("QUORATE_LISTEN_HTTP", "127.0.0.1:9").output().expect("the binary runs");
+        let (code, out, error) = said(&output);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{error}");
+        let says = "quorate: environment QUORATE_LISTEN_HTTP: unknown key; the nearest one is QUORATE_LISTEN__HTTP";
+        assert!(error.starts_with(says) && error.lines().count() == 1, "{error}");
+    }
 }
 
 /// Catches `--print-config` that starts a node, or an environment that is not read.
