@@ -140,16 +140,7 @@ impl<'a> Cluster<'a> {
     fn bench(&self, flags: &[&str]) -> anyhow::Result<Child> {
         let pids: Vec<String> = self.nodes.iter().map(|(_, _, pid)| pid.to_string()).collect();
         Command::new(self.binary)
-            .args([
-                "bench",
-                "inventory.transfer",
-                "--output",
-                "json",
-                "--urls",
-                &self.urls(),
-                "--pids",
-                &pids.join(","),
-            ])
+            .args(["bench", "inventory.transfer", "--output", "json", "--url", &self.urls(), "--pids", &pids.join(",")])
             .args(flags)
             .stdout(Stdio::piped())
             .spawn()

@@ -74,6 +74,15 @@ pub trait Function: Send + Sync {
         Placement::Inline
     }
 
+    /// Whether the function takes arguments of this form, as far as their text alone says: a
+    /// node that is not the leader asks, too. What is let through may be refused when it runs.
+    ///
+    /// # Errors
+    /// [`Failure::InvalidArguments`].
+    fn check_text(&self, _arguments: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Runs the function.
     ///
     /// # Errors

@@ -21,5 +21,5 @@ mod typed;
 pub use context::{EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead};
 pub use function::{Failure, Function, Placement, Refusal};
 pub use registry::{DuplicateName, Registry};
-pub use run::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, Execution, RESULT_BYTES_MAX, run};
+pub use run::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, Execution, RESULT_BYTES_MAX, check, run};
 pub use typed::TypedFunction;

@@ -75,6 +75,15 @@ pub fn run(
     }
 }
 
+/// Whether a function could be executed with these arguments at all, in any state; nothing is
+/// executed.
+///
+/// # Errors
+/// What [`run`] would say to them: [`Failure::InvalidArguments`] or [`Failure::TooLarge`].
+pub fn check(function: &dyn Function, arguments: &Bytes) -> Result<(), Failure> {
+    function.check_text(check_arguments(arguments)?)
+}
+
 /// The arguments as text: UTF-8, not too long, not too deep.
 fn check_arguments(arguments: &Bytes) -> Result<&str, Failure> {
     if arguments.len() > ARGUMENTS_BYTES_MAX {

@@ -52,6 +52,10 @@ where
         SchemaGenerator::default().into_root_schema_for::<R>().to_value()
     }
 
+    fn check_text(&self, arguments: &str) -> Result<(), Failure> {
+        parse::<A>(arguments).map(drop)
+    }
+
     fn execute(&self, context: &mut ExecutionContext<'_>, arguments: Value) -> Result<Value, Failure> {
         self.execute_text(context, &arguments.to_string())
     }

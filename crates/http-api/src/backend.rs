@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use actix::Addr;
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use protocol::{Command, CommandNumber, NodeId, StateError, StateView, Timestamp};
+use protocol::{Command, CommandNumber, NodeId, Outcome, StateError, StateView, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -53,6 +54,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The functions that can be called, by name.
     fn functions(&self) -> Vec<FunctionInfo>;
+
+    /// What the leader would say to a call that it cannot execute in any state, as far as this
+    /// node can tell without executing it: the function is unknown, or does not take such
+    /// arguments. For a caller who is not there any more when the leader says it.
+    fn misfit(&self, function: &str, arguments: &Bytes) -> Option<Outcome>;
 
     /// Who takes part, and how they are.
     fn cluster(&self) -> ClusterView;

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::actor::Submit;
 use crate::api::Api;
 use crate::core::{Answer, Unavailable};
-use crate::json;
+use crate::fingerprint;
 use crate::names;
 use crate::problem::Problem;
 use crate::request::{Wishes, path_segment};
@@ -58,8 +58,8 @@ impl Done {
 /// A call for the leader. The arguments are JSON text that was checked.
 pub(crate) fn new_call(api: &Api, function: String, arguments: Bytes, wishes: &Wishes) -> Result<Call, Problem> {
     let fingerprint = match wishes.key {
-        Some(_) => json::fingerprint(&function, &arguments).map_err(|error| invalid_json(&error))?,
-        None => json::fingerprint_of_bytes(&function, &arguments),
+        Some(_) => fingerprint::of(&function, &arguments).map_err(|error| invalid_json(&error))?,
+        None => fingerprint::of_bytes(&function, &arguments),
     };
     let request = wishes.key.clone().unwrap_or_else(|| api.request_id());
     let patience = wishes.wait.map(patience).unwrap_or_default();
@@ -99,7 +99,12 @@ pub(crate) async fn run(api: &Api, function: String, arguments: Bytes, mut wishe
         let call = new_call(api, function, arguments, &wishes)?;
         return Ok(Reply::Done(execute(api, call, wishes.wait).await?, wishes.wait));
     }
+    let given = wishes.key.as_ref().and_then(instance);
     let key = wishes.key.get_or_insert_with(|| api.caller_key()).to_string();
+    // Nobody would be there to hear it from the leader, and it is not stored.
+    if let Some(misfit) = api.backend.misfit(&function, &arguments) {
+        executed(misfit, true, false).map_err(|problem| turned_away(problem, given))?;
+    }
     let call = new_call(api, function, arguments, &wishes)?;
     accept(api, call, wishes.wait.unwrap_or(api.limits.wait_max)).await?;
     let location = location(&key);

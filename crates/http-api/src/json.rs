@@ -1,10 +1,8 @@
-//! JSON text that is passed on as it came, and its fingerprint.
+//! JSON text that is passed on as it came.
 
 use std::fmt;
 
-use protocol::Fingerprint;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
 
 /// JSON of a depth that every reader takes (serde_json's limit, 128), looked at and dropped.
 /// `IgnoredAny` would take any depth, and the next reader would refuse it.
@@ -95,59 +93,6 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), serde_json::Error> {
     serde_json::from_slice::<Checked>(bytes).map(|Checked| ())
 }
 
-/// What a request id stands for: the function and its arguments, whatever the order of fields
-/// and the white space; the first half of a BLAKE3 digest.
-pub(crate) fn fingerprint(function: &str, arguments: &[u8]) -> Result<Fingerprint, serde_json::Error> {
-    let mut canonical = Vec::with_capacity(arguments.len());
-    write_canonical(&serde_json::from_slice(arguments)?, &mut canonical);
-    Ok(digest(function, &canonical))
-}
-
-/// The same of the bytes as they are, for a call whose id nobody can use again.
-pub(crate) fn fingerprint_of_bytes(function: &str, arguments: &[u8]) -> Fingerprint {
-    digest(function, arguments)
-}
-
-fn digest(function: &str, arguments: &[u8]) -> Fingerprint {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(function.as_bytes()).update(&[0]).update(arguments);
-    let mut half = [0; 16];
-    half.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    Fingerprint(half)
-}
-
-/// Writes a value with its fields in order. Not left to `serde_json`, whose order depends on a
-/// feature that any crate of the build may turn on: a fingerprint must not change with it.
-fn write_canonical(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => write_text(value, out),
-        Value::Array(items) => {
-            out.push(b'[');
-            for item in items {
-                write_canonical(item, out);
-                out.push(b',');
-            }
-            out.push(b']');
-        }
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_unstable_by_key(|&(name, _)| name);
-            out.push(b'{');
-            for (name, field) in fields {
-                write_text(name, out);
-                out.push(b':');
-                write_canonical(field, out);
-                out.push(b',');
-            }
-            out.push(b'}');
-        }
-    }
-}
-
-fn write_text(value: &impl serde::Serialize, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, value).expect("a JSON value is JSON");
-}
-
 /// A value of the state as JSON: itself when it is JSON text, else its bytes in base64.
 pub(crate) fn value_text(value: &[u8]) -> String {
     use base64::Engine as _;
@@ -161,24 +106,9 @@ pub(crate) fn value_text(value: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::Value;
 
-    /// S-23: catches a retried call that is taken for another one because its sender orders
-    /// fields or spaces differently, and another call that is taken for the same one.
-    #[test]
-    fn a_fingerprint_is_of_what_is_asked_not_of_how_it_is_written() {
-        let of = |function: &str, arguments: &str| fingerprint(function, arguments.as_bytes()).expect("JSON");
-        let one = of("f", r#"{"a": 1, "b": {"d": [1, 2], "c": "é"}}"#);
-        assert_eq!(one, of("f", r#"{"b":{"c":"\u00e9","d":[1,2]},"a":1}"#));
-        for (function, other) in [
-            ("g", r#"{"a": 1, "b": {"d": [1, 2], "c": "é"}}"#),
-            ("f", r#"{"a": 1, "b": {"d": [2, 1], "c": "é"}}"#),
-            ("f", r#"{"a": "1", "b": {"d": [1, 2], "c": "é"}}"#),
-            ("f", r#"{"a": 1, "b": {"d": [[1, 2]], "c": "é"}}"#),
-        ] {
-            assert_ne!(one, of(function, other), "{function} {other}");
-        }
-    }
+    use super::*;
 
     /// Catches a stack overflow, and text that a later reader would refuse.
     #[test]

@@ -20,6 +20,7 @@ pub mod server;
 
 mod api;
 mod call;
+mod fingerprint;
 mod json;
 mod names;
 mod observe;

@@ -40,6 +40,21 @@ pub(crate) enum Command {
     Bench(Bench),
 }
 
+impl Command {
+    /// How its results, and its failures, are shown.
+    pub(crate) fn output(&self) -> Output {
+        match self {
+            Self::Serve(_) | Self::Dev(_) => Output::Text,
+            Self::Call(Call { connection, .. })
+            | Self::Get(Get { connection, .. })
+            | Self::Put(Put { connection, .. })
+            | Self::Delete(Delete { connection, .. })
+            | Self::Status(Status { connection }) => connection.output,
+            Self::Bench(bench) => bench.output,
+        }
+    }
+}
+
 /// `quorate serve`.
 #[derive(Debug, Args)]
 #[command(
@@ -105,7 +120,7 @@ pub(crate) struct Connection {
 pub(crate) enum Output {
     /// For people
     Text,
-    /// For programs: one JSON value on standard output
+    /// For programs: one JSON value on standard output; a failure is a problem document
     Json,
 }
 
@@ -220,7 +235,8 @@ pub(crate) struct Bench {
     pub(crate) arguments: String,
     /// REST of the nodes; clients are spread over them
     #[arg(
-        long,
+        long = "url",
+        alias = "urls",
         env = "QUORATE_URL",
         value_name = "URL,URL",
         value_delimiter = ',',
@@ -275,4 +291,4 @@ which no call succeeded. Syncs come from the nodes' /metrics.
 Examples:
   quorate bench --setup inventory:1000 --clients 64
   quorate bench kv.put --arguments '{\"key\": \"k$int(0,9999)\", \"value\": \"$text(256)\"}' --seconds 10
-  quorate bench --urls http://127.0.0.1:8080,http://127.0.0.1:8081,http://127.0.0.1:8082 --retry --seconds 20";
+  quorate bench --url http://127.0.0.1:8080,http://127.0.0.1:8081,http://127.0.0.1:8082 --retry --seconds 20";

@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::cli::Connection;
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 /// How long one node may take to answer when the caller does not say; above the 10 s that a
 /// gateway waits for an outcome.
@@ -98,7 +98,7 @@ async fn send_to_any(connection: &Connection, request: &Request) -> Result<Reply
         }
         match exchange(builder).await {
             Ok((status, headers, body)) if status.is_success() => return Ok(Reply { headers, body }),
-            Ok((status, _, body)) => return Err(anyhow!(problem_line(status, &body)).into()),
+            Ok((status, _, body)) => return Err(Failure::Refused(Refusal::new(status, &body))),
             Err(error) => unreachable.push(format!("{url}: {}", innermost(&error))),
         }
     }
@@ -121,21 +121,6 @@ pub(crate) fn base_url(url: &str) -> Result<&str, Failure> {
         Some(rest) if !rest.is_empty() && !rest.contains('/') => Ok(base),
         _ => Err(Failure::Usage(format!("--url {url}: must be http://host:port (this version has no TLS)"))),
     }
-}
-
-/// A problem of the server as one line: code, sentence, and the one thing to know.
-pub(crate) fn problem_line(status: StatusCode, body: &[u8]) -> String {
-    let problem: Value = serde_json::from_slice(body).unwrap_or_default();
-    let field = |name: &str| problem.get(name).and_then(Value::as_str).map(|text| text.replace('\n', " "));
-    let reason = status.canonical_reason().unwrap_or("an unknown status");
-    let code = field("code").unwrap_or_else(|| reason.to_lowercase());
-    let detail = field("detail").or_else(|| field("title")).map(|detail| format!(": {detail}")).unwrap_or_default();
-    let outcome = match field("outcome").as_deref() {
-        Some("not_executed") => "; it was not executed",
-        Some("unknown") => "; whether it was executed is unknown: ask again with the same key",
-        Some(_) | None => "",
-    };
-    format!("{code}{detail} (HTTP {}{outcome})", status.as_u16())
 }
 
 /// The cause at the bottom, which is what an operator can act on: "connection refused".

@@ -1,7 +1,8 @@
 //! The binary: one node (`serve`), a cluster to try things out (`dev`), and the clients.
 //!
 //! Exit codes: 0 done, or stopped as asked; 1 failed while running; 2 wrong usage or
-//! configuration. Every failure is one line on standard error that says what to do.
+//! configuration. Every failure is one line on standard error that says what to do; a client
+//! that was told `--output json` gives a problem document on standard output, too.
 
 use std::process::ExitCode;
 
@@ -19,22 +20,29 @@ mod logging;
 mod node;
 mod stop;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Output};
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Serve(serve) => commands::serve::run(&serve),
-        Command::Dev(dev) => dev::run(&dev),
-        Command::Call(call) => commands::call::run(&call),
-        Command::Get(get) => commands::state::get(&get),
-        Command::Put(put) => commands::state::put(&put),
-        Command::Delete(delete) => commands::state::delete(&delete),
-        Command::Status(status) => commands::status::run(&status),
-        Command::Bench(bench) => bench::run(&bench),
+    let command = Cli::parse().command;
+    let done = match &command {
+        Command::Serve(serve) => commands::serve::run(serve),
+        Command::Dev(dev) => dev::run(dev),
+        Command::Call(call) => commands::call::run(call),
+        Command::Get(get) => commands::state::get(get),
+        Command::Put(put) => commands::state::put(put),
+        Command::Delete(delete) => commands::state::delete(delete),
+        Command::Status(status) => commands::status::run(status),
+        Command::Bench(bench) => bench::run(bench),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            if command.output() == Output::Json
+                && let Some(document) = failure.document()
+            {
+                // Standard output may be what failed; the line below says so.
+                let _ = client::show(format!("{document}\n"));
+            }
             eprintln!("quorate: {failure}");
             failure.exit_code()
         }

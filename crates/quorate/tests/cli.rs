@@ -14,7 +14,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn quorate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-    command.args(arguments).env_remove("QUORATE_URL").env_remove("QUORATE_CONFIG").env_remove("RUST_LOG");
+    command.args(arguments).env_remove("RUST_LOG");
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("QUORATE_"));
+    for name in ours {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -77,6 +81,20 @@ fn wrong_configuration_is_one_line_and_exit_code_2() {
     assert_eq!(run(&["status", "--token", "s3cret"]).status.code(), Some(2), "no promise that is not kept");
 }
 
+/// Catches a misspelt variable that is ignored by the node and by `dev`.
+#[test]
+fn a_variable_that_is_no_key_is_not_ignored() {
+    let data = tempfile::tempdir().expect("a directory");
+    let data = data.path().to_str().expect("a plain path");
+    for arguments in [&["serve", "--print-config"][..], &["dev", "--nodes", "1", "--data", data]] {
+        let output = quorate(arguments).env("QUORATE_LISTEN_HTTP", "127.0.0.1:9").output().expect("the binary runs");
+        let (code, out, error) = said(&output);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{error}");
+        let says = "quorate: environment QUORATE_LISTEN_HTTP: unknown key; the nearest one is QUORATE_LISTEN__HTTP";
+        assert!(error.starts_with(says) && error.lines().count() == 1, "{error}");
+    }
+}
+
 /// Catches `--print-config` that starts a node, or an environment that is not read.
 #[test]
 fn print_config_shows_the_layers() {
@@ -116,11 +134,46 @@ fn a_problem_is_one_line_and_exit_code_1() {
     assert_eq!((code, out.as_str(), error.as_str()), (Some(1), "", line));
 }
 
+/// Catches a program that reads standard output and finds nothing there when a call fails, and
+/// a problem that loses what the node said of it.
+#[test]
+fn a_failure_is_a_document_for_programs() {
+    let problem = r#"{"code":"no_leader","detail":"nobody leads","outcome":"unknown","status":503,"title":"T"}"#;
+    let (url, _requests) = server(vec![
+        answer("503 Service Unavailable", "", problem),
+        answer("502 Bad Gateway", "", "<html>"),
+        answer(
+            "400 Bad Request",
+            "",
+            r#"{"code": "invalid_prefer", "detail": "at most 60", "outcome": "not_executed"}"#,
+        ),
+    ]);
+    let dead = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let dead = format!("http://{dead}");
+    for (arguments, url, exit, code, outcome) in [
+        (&["call", "f"][..], &url, 1, "no_leader", "unknown"),
+        (&["get", "k"], &url, 1, "bad_gateway", "unknown"),
+        (&["call", "f", "--wait", "90s"], &url, 2, "invalid_prefer", "not_executed"),
+        (&["status"], &dead, 1, "failed", "unknown"),
+        (&["put", ".", "1"], &dead, 2, "usage", "not_executed"),
+        (&["bench", "--arguments", "{"], &dead, 2, "usage", "not_executed"),
+    ] {
+        let output = quorate(arguments).args(["--output", "json", "--url", url]).output().expect("the binary runs");
+        let (ended, out, error) = said(&output);
+        assert_eq!((ended, out.lines().count(), error.lines().count()), (Some(exit), 1, 1), "{arguments:?} {error}");
+        let document: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!((&document["code"], &document["outcome"]), (&code.into(), &outcome.into()), "{arguments:?} {out}");
+        assert!(error.starts_with("quorate: "), "{error}");
+        assert!(code != "no_leader" || out.trim_end() == problem, "{out}");
+    }
+}
+
 /// Catches keys that become other keys in the URL, and conditions that are not sent.
 #[test]
 fn keys_and_conditions_arrive_as_given() {
     let headers = "ETag: \"9\"\r\nQuorate-Command: 12\r\nQuorate-Consistency: local\r\n";
     let (url, requests) = server(vec![
+        answer("200 OK", headers, "[1]"),
         answer("200 OK", headers, "[1]"),
         answer("200 OK", "", r#"{"command": 13}"#),
         answer("200 OK", "", r#"{"command": null}"#),
@@ -130,6 +183,9 @@ fn keys_and_conditions_arrive_as_given() {
     assert_eq!((&entry["value"][0], &entry["version"], &entry["command"]), (&1.into(), &9.into(), &12.into()));
     let request = requests.recv_timeout(DEADLINE).expect("a request");
     assert!(request.starts_with("GET /v1/state/a%2F..%2F%C3%BC%20%3F?consistency=local HTTP/1.1"), "{request}");
+    let get = run(&["get", "k", "--url", &url]);
+    assert_eq!(said(&get), (Some(0), "[1]".into(), String::new()), "what goes into a file is the value");
+    requests.recv_timeout(DEADLINE).expect("a request");
     let put = run(&["put", "k", "plain text", "--if-version", "9", "--url", &url]);
     assert_eq!(said(&put), (Some(0), "command 13\n".into(), String::new()));
     let request = requests.recv_timeout(DEADLINE).expect("a request").to_lowercase();
@@ -140,7 +196,8 @@ fn keys_and_conditions_arrive_as_given() {
     assert!(request.starts_with("delete ") && request.contains("\r\nif-none-match: *\r\n"), "{request}");
 }
 
-/// Catches a measurement that counts refusals as calls, or does not count them at all.
+/// Catches a bench that is told its nodes otherwise than every other command, and a measurement
+/// that counts refusals as calls, or does not count them at all.
 #[test]
 fn bench_counts_answers_by_what_they_are() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -171,7 +228,10 @@ fn bench_counts_answers_by_what_they_are() {
         }
     });
     let arguments = ["bench", "f", "--arguments", "{}", "--clients", "2", "--calls", "400", "--warmup", "0"];
-    let output = quorate(&arguments).args(["--output", "json", "--urls", &url]).output().expect("the binary runs");
+    let output = quorate(&arguments)
+        .args(["--output", "json", "--url", &url, "--urls", &url])
+        .output()
+        .expect("the binary runs");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let (calls, refused) = (report["calls"].as_u64().expect("calls"), report["errors"]["no"].as_u64().expect("errors"));
     assert!((400..=402).contains(&(calls + refused)), "{report}");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use quorate_tests::cluster::{Cluster, eventually, send};
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 
 /// Catches a stop that loses or refuses what was in flight, leaves the others to wait for a
 /// timeout, or does not exit with 0.
@@ -51,6 +52,33 @@ async fn sigterm_finishes_hands_over_and_exits_with_0() {
     }
     let history = cluster.assert_agreement().await;
     assert_eq!((history.last(), history.stock()), (calls, 90));
+}
+
+/// Catches a node that is killed by the signal that asks it to stop, because it still opens its
+/// stores. Its log of writes is a pipe here, so that it opens them for as long as the test likes.
+#[tokio::test]
+async fn sigterm_while_starting_exits_with_0() {
+    let mut cluster = Cluster::start("starts", 1, &[]).await;
+    assert_eq!(cluster.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.status, 200);
+    cluster.terminate(0);
+    assert_eq!(cluster.ended(0).await.code(), Some(0));
+    let database = std::fs::read_dir(cluster.data_dir(0).join("log")).expect("the database of the log");
+    let mut files = database.map(|file| file.expect("an entry").path());
+    let log = files.find(|path| path.extension().is_some_and(|end| end == "log")).expect("a log of writes");
+    let (bytes, aside) = (std::fs::read(&log).expect("readable"), log.with_extension("aside"));
+    std::fs::rename(&log, &aside).expect("renamed");
+    assert!(Command::new("mkfifo").arg(&log).status().expect("mkfifo runs").success());
+    cluster.boot(0);
+    let reads = async || tokio::net::unix::pipe::OpenOptions::new().open_sender(&log).ok();
+    let mut pipe = eventually("a node that opens its stores", reads).await;
+    cluster.terminate(0);
+    std::fs::rename(&aside, &log).expect("renamed");
+    pipe.write_all(&bytes).await.expect("the node reads");
+    drop(pipe);
+    assert_eq!(cluster.ended(0).await.code(), Some(0));
+    cluster.boot(0);
+    cluster.wait_ready().await;
+    assert_eq!(cluster.assert_agreement().await.last(), 1);
 }
 
 /// Catches a node that never stops because one caller is willing to wait longer than

@@ -165,6 +165,15 @@ async fn calls_that_are_not_waited_for() {
             (stored.status == 200).then_some(stored)
         });
         assert_eq!(stored.await.json()["result"], json!({"stock": 5}));
+        // What will never have an outcome is not taken in.
+        for (function, arguments, status, code) in [
+            ("no.such", json!({}), 404, "unknown_function"),
+            ("inventory.inbound", json!({"zz": 1}), 400, "invalid_arguments"),
+        ] {
+            let request = cluster.client().post(cluster.url(node, &format!("/v1/functions/{function}")));
+            let reply = send(request.header("Prefer", "respond-async").json(&arguments)).await;
+            reply.expect("a living node answers").assert_problem(status, code);
+        }
     }
     assert_eq!(cluster.assert_agreement().await.last(), 3);
 }

@@ -36,6 +36,23 @@ fn a_result_comes_with_its_effects_and_reads() {
     assert!(execution.reads.touched_by(&key("a")) && !execution.reads.touched_by(&key("b")));
 }
 
+/// Catches arguments that a node lets through although the leader will refuse them in any state,
+/// and those that it refuses although the leader would take them.
+#[test]
+fn what_can_be_said_of_arguments_beforehand_is_what_the_execution_says() {
+    let (registry, state) = (Registry::with_builtins(), MapState::default());
+    let inbound = registry.get("inventory.inbound").expect("a built-in").as_ref();
+    let long = format!("{{\"warehouse\": \"{}\"}}", "A".repeat(ARGUMENTS_BYTES_MAX));
+    let deep = format!("{}{}", "[".repeat(ARGUMENTS_DEPTH_MAX + 1), "]".repeat(ARGUMENTS_DEPTH_MAX + 1));
+    for bad in ["", "{", "[]", r#"{"zz": 1}"#, r#"{"warehouse": "A", "amount": "5"}"#, &long, &deep] {
+        let said = check(inbound, &Bytes::copy_from_slice(bad.as_bytes())).expect_err(&bad[..bad.len().min(40)]);
+        assert_eq!(execute(inbound, &state, bad.as_bytes()).result, Err(said));
+    }
+    assert_eq!(check(inbound, &Bytes::from_static(br#"{"warehouse": "A", "amount": 5}"#)), Ok(()));
+    let untyped = Closure::inline(|_, _| Ok(Value::Null));
+    assert_eq!(check(&untyped, &Bytes::from_static(b"[1]")), Ok(()));
+}
+
 /// S-09: catches half of a function's writes that stay when it refuses, fails or panics, and a
 /// panic that takes the leader with it. What it read is kept: a "not now" waits on it.
 #[test]

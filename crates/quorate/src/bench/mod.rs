@@ -97,7 +97,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
         Output::Text => show(report.to_string())?,
     }
     if report.successes == 0 {
-        return Err(anyhow!("not one call succeeded; the codes above say why").into());
+        return Err(Failure::Reported(anyhow!("not one call succeeded; the codes above say why")));
     }
     Ok(())
 }

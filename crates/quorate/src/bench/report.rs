@@ -117,7 +117,7 @@ impl fmt::Display for Report {
             writeln!(f, "  CPU a call     this program {:.1} us (--pids for the nodes)", self.client_cpu_micros)?;
         }
         if let Some(syncs) = self.syncs {
-            writeln!(f, "  syncs a call   {syncs:.3} (nodes in --urls)")?;
+            writeln!(f, "  syncs a call   {syncs:.3} (nodes in --url)")?;
         }
         if self.retries > 0 {
             writeln!(f, "  sent again     {}", self.retries)?;

@@ -32,7 +32,7 @@ pub(crate) fn warehouses(text: &str) -> Result<u64, String> {
 /// # Errors
 /// The first call that does not succeed.
 pub(crate) async fn stock(hosts: &[String], count: u64, run_key: &str) -> anyhow::Result<()> {
-    let host = hosts.first().context("no --urls")?;
+    let host = hosts.first().context("no --url")?;
     let mut connection = Connection::open(host, BATCH_WAIT).await.with_context(|| format!("setup: http://{host}"))?;
     let mut first = 0;
     while first < count {

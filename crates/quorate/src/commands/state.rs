@@ -1,5 +1,7 @@
 //! `quorate get`, `put` and `delete`.
 
+use std::io::{IsTerminal as _, stdout};
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::Method;
@@ -25,7 +27,11 @@ pub(crate) fn get(get: &Get) -> Result<(), Failure> {
     let reply = send(&get.connection, &Request::new(Method::GET, path))?;
     match get.connection.output {
         Output::Json => show(format!("{}\n", entry(&get.key, &reply)))?,
-        Output::Text => show([&reply.body[..], b"\n"].concat())?,
+        Output::Text => {
+            // Into a file go the bytes of the value and no others.
+            let end: &[u8] = if stdout().is_terminal() { b"\n" } else { b"" };
+            show([&reply.body[..], end].concat())?;
+        }
     }
     Ok(())
 }

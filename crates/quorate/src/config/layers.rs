@@ -10,6 +10,12 @@ use toml::Value;
 
 use super::keys::{KEYS, Key, SECTIONS_TO_COME, Shape, find};
 
+/// What our variables of the environment begin with.
+const PREFIX: &str = "QUORATE_";
+
+/// Variables of the command line, which are no keys.
+const OTHER_VARIABLES: [&str; 3] = ["QUORATE_CONFIG", "QUORATE_TOKEN", "QUORATE_URL"];
+
 /// One line for the operator: key, value, where it came from, what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -113,17 +119,23 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes `QUORATE_SECTION__KEY`, and `RUST_LOG` as `log.level`. Variables without the double
-    /// underscore are left alone: those of the clients (`QUORATE_URL`), and those that Kubernetes
-    /// makes for a service named `quorate`.
+    /// Takes `QUORATE_SECTION__KEY`, and `RUST_LOG` as `log.level`. Any other `QUORATE_…` is
+    /// refused, but for those of the command line and those that Kubernetes makes for a service
+    /// named `quorate`.
     fn take_environment(&mut self, environment: &[(String, String)]) -> Result<(), ConfigError> {
         let mut ours: Vec<(String, &str, &str)> = Vec::new();
         for (variable, text) in environment {
             if variable == "RUST_LOG" && !text.is_empty() {
                 ours.insert(0, ("log.level".to_owned(), variable, text));
-            } else if let Some(path) = variable.strip_prefix("QUORATE_").filter(|path| path.contains("__")) {
-                ours.push((path.to_ascii_lowercase().replace("__", "."), variable, text));
             }
+            let Some(path) = variable.strip_prefix(PREFIX) else { continue };
+            if OTHER_VARIABLES.contains(&variable.as_str()) || is_of_a_service(variable, text) {
+                continue;
+            }
+            if !path.contains("__") {
+                return Err(unknown_variable(variable));
+            }
+            ours.push((path.to_ascii_lowercase().replace("__", "."), variable, text));
         }
         for (name, variable, text) in ours {
             self.take_text(&name, text, Origin::Environment(variable.to_owned()))?;
@@ -243,6 +255,48 @@ fn parse_toml(text: &str) -> Option<Value> {
 
 fn is_section(section: &str) -> bool {
     KEYS.iter().any(|key| key.name.split_once('.').is_some_and(|(own, _)| own == section))
+}
+
+/// Whether Kubernetes made it for a service whose name begins with `quorate`, such as
+/// `QUORATE_SERVICE_HOST`, `QUORATE_PORT=tcp://…` and `QUORATE_PEERS_PORT_7080_TCP_ADDR`.
+fn is_of_a_service(variable: &str, text: &str) -> bool {
+    let numbered = variable.split_once("_PORT_").is_some_and(|(_, rest)| {
+        let protocol = rest.trim_start_matches(|letter: char| letter.is_ascii_digit());
+        ["_TCP", "_UDP", "_SCTP"].iter().any(|known| protocol.starts_with(known))
+    });
+    numbered
+        || variable.contains("_SERVICE_HOST")
+        || variable.contains("_SERVICE_PORT")
+        || (variable.ends_with("_PORT") && text.contains("://"))
+}
+
+/// The error for a variable that looks like one of ours, with the one that may have been meant:
+/// a slip of the pen, or a key without its section.
+fn unknown_variable(variable: &str) -> ConfigError {
+    let path = variable.strip_prefix(PREFIX).unwrap_or(variable).to_ascii_lowercase();
+    let slips = |name: &str| {
+        let short = name.split_once('.').map_or(name, |(_, short)| short);
+        distance(&path, &name.replace('.', "__")).min(distance(&path, short))
+    };
+    let nearest = KEYS.iter().map(|key| key.name).min_by_key(|name| slips(name)).unwrap_or_default();
+    let nearest = nearest.to_ascii_uppercase().replace('.', "__");
+    ConfigError(format!(
+        "environment {variable}: unknown key; the nearest one is {PREFIX}{nearest}; correct it or remove it"
+    ))
+}
+
+/// How many bytes must be added, taken away or changed to make one text of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, own) in one.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
+        for (column, theirs) in other.bytes().enumerate() {
+            let changed = diagonal + usize::from(own != theirs);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
 }
 
 fn known(name: &str, origin: &Origin) -> Result<&'static Key, ConfigError> {

@@ -7,7 +7,7 @@
 //! and checks what concerns several keys at once; [`cluster`] is the part that every node of a
 //! cluster must work out alike (ids, members, majority sets).
 //!
-//! An unknown key is refused, and so is a key whose feature is not there yet: a setting that is
+//! An unknown key is refused, an unknown variable `QUORATE_…` too, and so is a key whose feature is not there yet: a setting that is
 //! silently ignored is a promise broken later. Each error is one line that names the key, the
 //! value, where it came from and what would be right; the process exits with code 2.
 

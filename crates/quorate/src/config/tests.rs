@@ -61,7 +61,12 @@ fn later_layers_win_and_each_value_says_where_it_came_from() {
         ("QUORATE_LOG__LEVEL", "warn"),
         ("RUST_LOG", "trace"),
         ("QUORATE_URL", "http://elsewhere"),
+        ("QUORATE_CONFIG", "a.toml"),
         ("QUORATE_SERVICE_HOST", "10.0.0.1"),
+        ("QUORATE_SERVICE_PORT_HTTP", "8080"),
+        ("QUORATE_PORT", "tcp://10.0.0.1:8080"),
+        ("QUORATE_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("QUORATE_PEERS_PORT_7080_TCP_ADDR", "10.0.0.1"),
         ("HOME", "/root"),
     ];
     let sources = Sources {
@@ -195,6 +200,26 @@ fn mistakes_in_the_file_name_the_file() {
     let variable = ("QUORATE_NODE__NMAE".to_owned(), "a".to_owned());
     let unknown = Config::load(&Sources { environment: vec![variable], ..Sources::default() });
     assert!(unknown.expect_err("unknown").0.contains("node.nmae (environment QUORATE_NODE__NMAE): unknown key"));
+}
+
+/// Catches a setting that its writer believes to be in force: a variable that is misspelt, or
+/// that no version has, and that is ignored.
+#[test]
+fn a_variable_that_is_no_key_is_refused_with_the_nearest_one() {
+    for (variable, text, nearest) in [
+        ("QUORATE_LISTEN_HTTP", "127.0.0.1:9", "QUORATE_LISTEN__HTTP"),
+        ("QUORATE_LISTEN_PORT", "9", "QUORATE_LISTEN__HTTP"),
+        ("QUORATE_WINDOW", "5", "QUORATE_PROTOCOL__WINDOW"),
+        ("QUORATE_LOG_FORMAT", "json", "QUORATE_LOG__FORMAT"),
+        ("QUORATE_PORT", "8080", "QUORATE_"),
+        ("QUORATE_FOO", "1", "QUORATE_"),
+        ("QUORATE_", "", "QUORATE_"),
+    ] {
+        let environment = vec![(variable.to_owned(), text.to_owned())];
+        let error = Config::load(&Sources { environment, ..Sources::default() }).map(drop).expect_err(variable).0;
+        let says = format!("environment {variable}: unknown key; the nearest one is {nearest}");
+        assert!(error.starts_with(&says) && !error.contains('\n'), "{error}\n wants {says}");
+    }
 }
 
 /// Catches nodes of one cluster that number each other differently because their lists are in

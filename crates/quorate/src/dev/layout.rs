@@ -57,7 +57,12 @@ impl Layout {
     pub(crate) fn new(dev: &Dev) -> Result<Self, Failure> {
         let port = |base: u16, index: u16, flag: &str| {
             base.checked_add(index).ok_or_else(|| {
-                Failure::Usage(format!("{flag} {base}: {} nodes need ports up to 65535; choose a lower one", dev.nodes))
+                let most = u16::MAX - (dev.nodes - 1);
+                Failure::Usage(format!(
+                    "{flag} {base}: the last port is {}; {} nodes need {flag} to be at most {most}",
+                    u16::MAX,
+                    dev.nodes
+                ))
             })
         };
         if dev.http_base.abs_diff(dev.peer_base) < dev.nodes {
@@ -308,7 +313,7 @@ mod tests {
             Layout::new(&dev).map(drop).expect_err("refused").to_string()
         };
         assert!(refused(|dev| dev.peer_base = 18_082).contains("--peer-base 18082: must be at least 3 away"));
-        assert!(refused(|dev| dev.http_base = 65_534).contains("--http-base 65534"));
+        assert!(refused(|dev| dev.http_base = 65_534).ends_with("3 nodes need --http-base to be at most 65533"));
         Layout::new(&dev(directory.path())).expect("a layout").write_configuration().expect("written");
         assert!(refused(|dev| dev.nodes = 5).contains("holds a cluster of 3 nodes; use --nodes 3"));
         assert!(Layout::new(&dev(directory.path())).is_ok(), "the same cluster goes on");

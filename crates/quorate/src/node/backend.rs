@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::Addr;
+use bytes::Bytes;
 use failure_detector::core::View;
-use functions::Registry;
+use functions::{Failure, Registry};
 use futures_util::future::LocalBoxFuture;
 use http_api::GatewayActor;
 use http_api::backend::{
@@ -14,7 +15,7 @@ use http_api::backend::{
     MembershipView, NodeView, Snapshot,
 };
 use learner::{DigestRefusal, NoDigest, Queries};
-use protocol::{Command, CommandBody, CommandNumber, NodeId, StateError, StateView, Tick, Timestamp};
+use protocol::{Command, CommandBody, CommandNumber, NodeId, Outcome, StateError, StateView, Tick, Timestamp};
 use storage::StorageError;
 use tokio::sync::watch;
 
@@ -206,6 +207,16 @@ impl Backend for NodeBackend {
             result_schema: function.result_schema(),
         };
         self.functions.iter().map(info).collect()
+    }
+
+    fn misfit(&self, function: &str, arguments: &Bytes) -> Option<Outcome> {
+        let Some(function) = self.functions.get(function) else { return Some(Outcome::UnknownFunction) };
+        match functions::check(function.as_ref(), arguments).err()? {
+            Failure::InvalidArguments(message) => Some(Outcome::InvalidArguments { message }),
+            Failure::TooLarge(message) => Some(Outcome::TooLarge { message }),
+            // About an execution, of which there was none.
+            Failure::Refused(_) | Failure::State(_) | Failure::Panicked(_) => None,
+        }
     }
 
     fn cluster(&self) -> ClusterView {

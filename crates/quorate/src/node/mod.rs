@@ -60,13 +60,18 @@ const LEADER_REPEATED: Duration = Duration::from_millis(250);
 /// # Errors
 /// A port or data directory that cannot be used, or a failing disk.
 pub(crate) fn run(config: Config, stop_with_parent: bool) -> Result<(), Failure> {
-    let http = bind(config.listen.http, "listen.http")?;
-    let peer = bind(config.listen.peer, "listen.peer")?;
-    let stores = open(&config)?;
-    let prometheus =
-        PrometheusBuilder::new().install_recorder().context("the recorder of metrics cannot be installed")?;
-    System::new().block_on(serve(Arc::new(config), Listeners { http, peer }, stores, prometheus, stop_with_parent))?;
-    Ok(())
+    System::new().block_on(async {
+        // First: opening the stores takes long after a hard stop, and who is asked to stop meanwhile
+        // must not be killed by the signal.
+        let asked_to_stop = crate::stop::requested(stop_with_parent)?;
+        let http = bind(config.listen.http, "listen.http")?;
+        let peer = bind(config.listen.peer, "listen.peer")?;
+        let stores = open(&config)?;
+        let prometheus =
+            PrometheusBuilder::new().install_recorder().context("the recorder of metrics cannot be installed")?;
+        serve(Arc::new(config), Listeners { http, peer }, stores, prometheus, asked_to_stop).await?;
+        Ok(())
+    })
 }
 
 struct Listeners {
@@ -98,9 +103,8 @@ async fn serve(
     listeners: Listeners,
     stores: Stores,
     prometheus: PrometheusHandle,
-    stop_with_parent: bool,
+    asked_to_stop: impl Future<Output = &'static str>,
 ) -> anyhow::Result<()> {
-    let asked_to_stop = crate::stop::requested(stop_with_parent)?;
     let (failed, mut failure) = mpsc::unbounded_channel();
     let node = Node::start(Arc::clone(&config), stores, failed)?;
     let transport = node.connect(listeners.peer)?;

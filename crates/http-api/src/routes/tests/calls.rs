@@ -222,6 +222,26 @@ async fn respond_async_reports_what_is_refused_at_once() {
     assert_eq!(reply.json()["instance"], "/v1/calls/k");
 }
 
+/// Catches a caller who is told to ask for an outcome that will never be stored.
+#[actix_web::test]
+async fn respond_async_takes_nothing_that_cannot_be_executed() {
+    let world = World::new(|_| None);
+    for (uri, body, status, code) in
+        [("/v1/functions/no.such", "{}", 404, "unknown_function"), (INBOUND, "{\"zz\":1}", 400, "invalid_arguments")]
+    {
+        let asked = || {
+            let request = actix_web::test::TestRequest::post().uri(uri).set_payload(body);
+            request.insert_header(("Prefer", "respond-async"))
+        };
+        assert_eq!(world.ask(asked()).await.problem(), not_executed(status, code));
+        // Another node may have had the key.
+        let keyed = world.ask(asked().insert_header(("Idempotency-Key", "k"))).await;
+        assert_eq!(keyed.problem(), (status, code.to_owned(), "unknown".to_owned()));
+        assert_eq!(keyed.json()["instance"], "/v1/calls/k");
+    }
+    assert!(world.calls().is_empty());
+}
+
 /// Catches a stored outcome that is lost or mislabelled, and a 404 that is not one.
 #[actix_web::test]
 async fn a_stored_outcome_can_be_asked_for() {

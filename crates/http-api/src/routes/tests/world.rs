@@ -331,6 +331,14 @@ impl Backend for FakeBackend {
         }]
     }
 
+    fn misfit(&self, function: &str, arguments: &Bytes) -> Option<Outcome> {
+        match function {
+            "inventory.inbound" | "kv.put" | "kv.delete" if arguments != "{\"zz\":1}" => None,
+            "inventory.inbound" => Some(Outcome::InvalidArguments { message: "unknown field `zz`".into() }),
+            _ => Some(Outcome::UnknownFunction),
+        }
+    }
+
     fn cluster(&self) -> ClusterView {
         let addresses = Addresses { peer: "127.0.0.1:7081".into(), http: "127.0.0.1:8081".into() };
         let node = NodeView {
