@@ -184,10 +184,13 @@ fn check_preconditions(
     let version = version_of(context.get(key)?.as_ref());
     let listed = |versions: &[u64]| version != ABSENT && (versions.is_empty() || versions.contains(&version));
     if if_match.is_some_and(|versions| !listed(versions)) {
-        return Err(refusal("precondition_failed", format!("{}, which `if_match` does not allow", says(key, version))));
+        return Err(refusal(
+            "precondition_failed",
+            format!("{}, which If-Match (`if_match`) does not allow", says(key, version)),
+        ));
     }
     if if_none_match.is_some_and(listed) {
-        let text = format!("{}, which `if_none_match` does not allow", says(key, version));
+        let text = format!("{}, which If-None-Match (`if_none_match`) does not allow", says(key, version));
         return Err(refusal("precondition_failed", text));
     }
     Ok(())

@@ -31,7 +31,8 @@ pub trait Backend: Send + Sync + 'static {
     /// The number of the last command that this node has applied.
     fn applied(&self) -> CommandNumber;
 
-    /// Waits until this node has applied `number`; false when that took longer than `wait`.
+    /// Waits until this node has applied `number`; false when that took longer than `wait`, or
+    /// when the node ends.
     fn wait_applied(&self, number: CommandNumber, wait: Duration) -> LocalBoxFuture<'_, bool>;
 
     /// The time of the last command that this node has applied.

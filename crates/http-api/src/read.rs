@@ -103,6 +103,9 @@ pub(crate) async fn ready(api: &Api, query: &Query, wait: Option<Duration>) -> R
         && api.backend.applied() < number
         && !api.backend.wait_applied(number, wait.saturating_sub(clock().duration_since(begun))).await
     {
+        if api.backend.stopping() {
+            return Err(Problem::stopping());
+        }
         let detail = format!("this node has not applied command {number} within the wait; ask again, or another node");
         return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "not_applied_yet", detail).retry_later());
     }

@@ -24,6 +24,10 @@ impl Query {
             return Ok(Self(Vec::new()));
         }
         let bad = |detail: String| Problem::bad_request("invalid_query", detail);
+        // The parser would put a replacement character where it cannot read one.
+        if percent_decoded(text).is_none() {
+            return Err(bad("the query is not percent-encoded UTF-8".to_owned()));
+        }
         let pairs = web::Query::<Vec<(String, String)>>::from_query(text)
             .map_err(|error| bad(format!("the query cannot be read: {error}")))?
             .into_inner();
@@ -73,9 +77,13 @@ impl Query {
 /// written `/` or `%2F`.
 pub(crate) fn path_rest(request: &HttpRequest) -> Result<String, Problem> {
     let raw = request.uri().path().splitn(4, '/').nth(3).unwrap_or_default();
-    let bad = || Problem::bad_request("invalid_path", "the path is not percent-encoded UTF-8");
+    percent_decoded(raw).ok_or_else(|| Problem::bad_request("invalid_path", "the path is not percent-encoded UTF-8"))
+}
+
+/// `None` for what is not percent-encoded UTF-8.
+fn percent_decoded(raw: &str) -> Option<String> {
     if !raw.contains('%') {
-        return Ok(raw.to_owned());
+        return Some(raw.to_owned());
     }
     let digit =
         |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16)).and_then(|d| u8::try_from(d).ok());
@@ -83,13 +91,13 @@ pub(crate) fn path_rest(request: &HttpRequest) -> Result<String, Problem> {
     let mut bytes = raw.bytes();
     while let Some(byte) = bytes.next() {
         if byte == b'%' {
-            let (high, low) = (digit(bytes.next()).ok_or_else(bad)?, digit(bytes.next()).ok_or_else(bad)?);
+            let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
             decoded.push(high << 4 | low);
         } else {
             decoded.push(byte);
         }
     }
-    String::from_utf8(decoded).map_err(|_| bad())
+    String::from_utf8(decoded).ok()
 }
 
 /// Percent-encodes a text as one segment of a path.
@@ -125,6 +133,8 @@ impl Wishes {
             // Parameters of a preference follow a semicolon; those we know have none.
             let value = value.split(';').next().unwrap_or_default().trim().trim_matches('"');
             match name.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+                // RFC 7240: of a preference that is there twice the first one counts.
+                "wait" if wishes.wait.is_some() => {}
                 "wait" => wishes.wait = Some(wait(value, wait_max)?),
                 "respond-async" => wishes.respond_async = true,
                 // RFC 7240: preferences that are not understood are ignored.

@@ -30,6 +30,15 @@ impl Drop for Logging {
     }
 }
 
+/// A library that says `ERROR` of requests that cannot be read, so that anybody who reaches the
+/// port could fill the log. It is silent unless `log.level` names it.
+const SILENT: &str = "actix_http::h1";
+
+fn filter(level: &str) -> anyhow::Result<EnvFilter> {
+    let silent = if level.contains(SILENT) { String::new() } else { format!("{SILENT}=off,") };
+    EnvFilter::try_new(silent + level).context("log.level")
+}
+
 /// Starts logging for this process.
 ///
 /// # Errors
@@ -38,7 +47,7 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<Logging> {
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).finish(io::stderr());
     let dropped = writer.error_counter();
-    let filter = EnvFilter::try_new(&log.level).context("log.level")?;
+    let filter = filter(&log.level)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = match log.format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),

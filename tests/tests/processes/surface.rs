@@ -2,6 +2,8 @@
 
 use quorate_tests::cluster::{Cluster, Reply, eventually, send};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 fn assert_done(reply: &Reply, result: &Value) -> u64 {
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -221,4 +223,23 @@ async fn values_by_key() {
         cluster.get(node, &path("bytes")).await.assert_problem(404, "unknown_key");
     }
     assert_eq!(cluster.assert_agreement().await.last(), 4);
+}
+
+/// Catches requests that nobody can read and that each leave a line in the log: whoever reaches
+/// the port could fill the disk with them.
+#[tokio::test]
+async fn what_cannot_be_read_is_not_logged() {
+    let mut cluster = Cluster::start("quiet", 1, &[]).await;
+    for head in [b"nonsense\r\n\r\n".to_vec(), [b"GET / HTTP/1.1\r\nA: ", vec![b'a'; 256 << 10].as_slice()].concat()] {
+        let mut stream = TcpStream::connect(cluster.http_address(0)).await.expect("it listens");
+        // It may close before all of it is sent.
+        _ = stream.write_all(&head).await;
+        let mut reply = Vec::new();
+        _ = stream.read_to_end(&mut reply).await;
+        assert!(reply.is_empty() || reply.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&reply));
+    }
+    cluster.terminate(0);
+    assert_eq!(cluster.ended(0).await.code(), Some(0));
+    let log = cluster.log(0);
+    assert!(log.contains("the node runs") && !log.contains("ERROR") && !log.contains("actix_http"), "{log}");
 }

@@ -135,6 +135,8 @@ fn preconditions_follow_http() {
         } else {
             state.assert_refuses(PUT, &put, "precondition_failed", false);
             state.assert_refuses(DELETE, &delete, "precondition_failed", false);
+            let said = format!("{:?}", state.execute(DELETE, &delete).result);
+            assert!(said.contains("which If-"), "callers of REST gave a header: {said}");
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct NodeBackend {
     view: watch::Receiver<View>,
     /// The time of the last applied command, as last looked up.
     time: Mutex<(CommandNumber, Timestamp)>,
+    /// Whether those who still wait are told that the node ends.
+    ends: watch::Sender<bool>,
     /// What was durable, and when that was first seen.
     durable: Mutex<(CommandNumber, Tick)>,
 }
@@ -49,6 +51,7 @@ impl NodeBackend {
             functions: node.functions.clone(),
             status: Arc::clone(&node.status),
             view: node.view.clone(),
+            ends: watch::Sender::new(false),
             time: Mutex::default(),
             durable: Mutex::default(),
         }
@@ -57,6 +60,20 @@ impl NodeBackend {
     /// Takes no more calls from now on.
     pub(super) fn stop(&self) {
         self.status.stop();
+    }
+
+    /// Lets nobody wait any more.
+    pub(super) fn end(&self) {
+        self.ends.send_replace(true);
+    }
+
+    /// What the future says, or `at_end` when the node ends before.
+    async fn unless_it_ends<T>(&self, future: impl Future<Output = T>, at_end: T) -> T {
+        let mut ends = self.ends.subscribe();
+        tokio::select! {
+            done = future => done,
+            _ = ends.wait_for(|ends| *ends) => at_end,
+        }
     }
 
     fn member(&self, id: NodeId) -> String {
@@ -162,7 +179,7 @@ impl Backend for NodeBackend {
     }
 
     fn wait_applied(&self, number: CommandNumber, wait: Duration) -> LocalBoxFuture<'_, bool> {
-        Box::pin(self.queries.wait_applied(number, wait))
+        Box::pin(self.unless_it_ends(self.queries.wait_applied(number, wait), false))
     }
 
     fn time_at(&self) -> Timestamp {
@@ -189,7 +206,7 @@ impl Backend for NodeBackend {
         wait: Duration,
     ) -> LocalBoxFuture<'_, Result<(CommandNumber, [u8; 32]), DigestError>> {
         Box::pin(async move {
-            let digest = self.queries.digest_at(at, wait).await;
+            let digest = self.unless_it_ends(self.queries.digest_at(at, wait), Err(NoDigest::Stopped)).await;
             digest.map(|digest| (digest.at, digest.digest)).map_err(|error| match error {
                 NoDigest::Refused(DigestRefusal::Gone) => DigestError::Gone { oldest: self.applied() },
                 NoDigest::Refused(DigestRefusal::NotReached) => DigestError::Timeout,

@@ -87,15 +87,26 @@ fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure
     })
 }
 
-fn open(config: &Config) -> anyhow::Result<Stores> {
+fn open(config: &Config) -> Result<Stores, Failure> {
+    let directory = &config.node.data_dir;
+    let in_the_way = match std::fs::metadata(directory) {
+        Ok(found) => !found.is_dir(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotADirectory,
+    };
+    if in_the_way {
+        return Err(Failure::Usage(format!(
+            "node.data_dir = {directory:?} is, or lies in, something that is no directory; name another one"
+        )));
+    }
     let identity = storage::Identity {
         cluster: config.cluster.id,
         cluster_name: config.cluster.name.clone(),
         node: config.cluster.me,
         node_name: config.node.name.clone(),
     };
-    storage::rocksdb::open(&config.node.data_dir, &identity, &storage::rocksdb::Options::default())
-        .with_context(|| format!("data directory {}", config.node.data_dir.display()))
+    let stores = storage::rocksdb::open(directory, &identity, &storage::rocksdb::Options::default())
+        .with_context(|| format!("data directory {}", directory.display()))?;
+    Ok(stores)
 }
 
 async fn serve(
@@ -137,6 +148,7 @@ async fn serve(
     if tokio::time::timeout(config.shutdown_grace - margin, &mut answered).await.is_err() {
         info!("calls are still in flight near the end of shutdown.grace; their callers are told to ask another node");
         _ = node.gateway.send(EndCalls).await;
+        backend.end();
         _ = tokio::time::timeout(margin, answered).await;
     }
     node.stop().await?;

@@ -181,7 +181,7 @@ async fn an_idempotency_key_names_the_call() {
 #[actix_web::test]
 async fn prefer_says_how_long_to_wait() {
     let world = World::new(|_| Some(issued(1)));
-    let reply = world.with_header(Method::POST, INBOUND, ("Prefer", "foo=bar, Wait=\"3\"; x=y")).await;
+    let reply = world.with_header(Method::POST, INBOUND, ("Prefer", "foo=bar, Wait=\"3\"; x=y, wait=4, wait=x")).await;
     assert_eq!(reply.header("preference-applied"), Some("wait=3"));
     assert_eq!(world.calls()[0].patience.as_millis(), 2_750);
     for bad in ["wait=61", "wait=-1", "wait=+1", "wait=x", "wait", "wait=1.5", "wait=99999999999999999999"] {

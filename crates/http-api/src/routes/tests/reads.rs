@@ -1,5 +1,6 @@
 //! Reads: what they show and how they say so.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::http::{Method, header};
@@ -98,6 +99,9 @@ async fn a_read_waits_for_min_command() {
     assert_eq!(reply.header("quorate-command"), Some("60"));
     let reply = world.get("/v1/state/k?min_command=101").await;
     assert_eq!(reply.problem(), not_executed(504, "not_applied_yet"));
+    world.backend.stopping.store(true, Ordering::SeqCst);
+    let reply = world.get("/v1/state/k?consistency=local&min_command=101").await;
+    assert_eq!(reply.problem(), not_executed(503, "stopping"), "another node has it, or will");
 }
 
 /// Catches a read that takes twice its caller's wait, once for the leader's answer and once for
@@ -168,7 +172,7 @@ async fn pages_show_every_entry_once() {
         json!({"entries": [{"key": "q", "value": {"base64": "/w=="}, "version": 1}], "next": null})
     );
     assert_eq!(page.header("quorate-command"), Some("41"));
-    for bad in ["limit=0", "limit=1001", "limit=x"] {
+    for bad in ["limit=0", "limit=1001", "limit=x", "prefix=%ff", "prefix=%zz", "after=%", "%c3=%28"] {
         assert_eq!(world.get(&format!("/v1/state?{bad}")).await.problem(), not_executed(400, "invalid_query"));
     }
 }
