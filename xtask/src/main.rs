@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod mutants;
 mod setup;
 mod simulate;
 
@@ -47,6 +48,8 @@ enum Job {
     Bench(bench::Arguments),
     /// Run whole clusters under faults, each from one seed, and look for broken invariants
     Simulate(simulate::Arguments),
+    /// Change the cores in small ways, one at a time, and list the changes that no test notices
+    Mutants(mutants::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +86,10 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Simulate(arguments) => {
             setup::run()?;
             simulate::run(&arguments)
+        }
+        Job::Mutants(arguments) => {
+            setup::run()?;
+            mutants::run(&arguments)
         }
     }
 }
