@@ -208,9 +208,13 @@ fn an_acceptor_that_has_not_promised_is_asked_again() {
 fn acceptors_that_promised_are_not_asked_again() {
     let mut bench = Bench::new();
     bench.lead();
-    let nothing = BeginBallot { ballot: ballot(1), commands: Vec::new(), round: 0 };
-    let expected = [asked_from(1), send(3, Message::Acceptor(ToAcceptor::BeginBallot(nothing)))];
-    assert_eq!(bench.wait(Duration::from_millis(100)), expected);
+    let begin = |to, commands, round| {
+        send(to, Message::Acceptor(ToAcceptor::BeginBallot(BeginBallot { ballot: ballot(1), commands, round })))
+    };
+    assert_eq!(bench.wait(Duration::from_millis(100)), [asked_from(1), begin(3, Vec::new(), 0)]);
+    let run = proposed(&bench.put("a", 1));
+    let expected = [1, 2].map(|to| begin(to, run.clone(), 1));
+    assert_eq!(bench.wait(Duration::from_millis(100)), expected, "a run is enough");
 }
 
 fn asked_from(first: u64) -> Effect {
