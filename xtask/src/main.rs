@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod fuzz;
+mod mutants;
 mod setup;
 mod simulate;
 
@@ -58,6 +59,8 @@ enum Job {
     Simulate(simulate::Arguments),
     /// Give bytes of a fuzzer to all that reads bytes from outside (needs cargo-fuzz)
     Fuzz(fuzz::Arguments),
+    /// Change the cores in small ways, one at a time, and list the changes that no test notices
+    Mutants(mutants::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -104,6 +107,10 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Fuzz(arguments) => {
             setup::run()?;
             fuzz::run(&arguments)
+        }
+        Job::Mutants(arguments) => {
+            setup::run()?;
+            mutants::run(&arguments)
         }
     }
 }

@@ -190,6 +190,21 @@ mod tests {
         assert_eq!(five.reached(|node| values.get(&node.0).filter(|value| **value > 5).copied()), None);
     }
 
+    /// Catches a family that forgets its acceptors, and one called by the name of another rule.
+    #[test]
+    fn a_family_knows_its_acceptors_and_its_rule() {
+        let simple = MajoritySets::simple((1..=3).map(NodeId)).expect("three nodes");
+        let weighted = MajoritySets::weighted([(NodeId(1), 1), (NodeId(2), 0)]).expect("weights");
+        let explicit = MajoritySets::explicit([nodes(&[1, 2]), nodes(&[2, 3])]).expect("they intersect");
+        for (family, acceptors, rule) in [
+            (simple, nodes(&[1, 2, 3]), "simple"),
+            (weighted, nodes(&[1, 2]), "weighted"),
+            (explicit, nodes(&[1, 2, 3]), "explicit"),
+        ] {
+            assert_eq!((family.nodes(), family.rule()), (&acceptors, rule));
+        }
+    }
+
     proptest! {
         /// A1c: catches weights for which two majority sets are disjoint.
         #[test]

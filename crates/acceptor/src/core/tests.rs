@@ -301,6 +301,20 @@ fn older_votes_above_a_new_one_are_kept_until_voted_again() {
     assert_eq!(effects.last(), Some(&info(ballot(3), 1, CommandId::NULL, votes)));
 }
 
+/// Catches an acceptor that shows its node and its observers something else than what it holds.
+#[test]
+fn what_an_acceptor_shows_is_what_it_holds() {
+    let mut node = fresh();
+    let commands = chain(ballot(1), CommandId::NULL, 3);
+    node.next_ballot(ballot(1), 1);
+    node.begin(ballot(1), &commands, 1);
+    node.handle(Input::Issued(commands[0].id));
+    let Node { acceptor, .. } = &node;
+    assert_eq!((acceptor.me(), acceptor.next_ballot(), acceptor.issued()), (NodeId(2), ballot(1), commands[0].id));
+    let votes: Vec<&Vote> = acceptor.votes().collect();
+    assert_eq!(votes, [&vote(ballot(1), &commands[1]), &vote(ballot(1), &commands[2])]);
+}
+
 /// Claim 3: catches learners that are not told of votes, and ones told of nothing.
 #[test]
 fn votes_go_to_every_learner_where_learners_decide() {
@@ -333,7 +347,8 @@ fn an_empty_run_asks_only_whether_the_promise_stands() {
     assert_eq!(node.begin(rival(1), &[], 1), [voted(rival(1), None, 1)]);
 }
 
-/// Catches a panic on a peer's strange message, and any trace that it leaves.
+/// Catches a panic on a peer's strange message, any trace that it leaves, and an operator who does
+/// not hear of it or hears of what is normal.
 #[test]
 fn strange_messages_change_nothing() {
     let mut node = fresh();
@@ -365,7 +380,11 @@ fn strange_messages_change_nothing() {
     for (input, reason) in cases {
         assert_eq!(node.handle(input.clone()), [Effect::Ignored(reason)], "{input:?}");
         assert_eq!(node.acceptor, before, "{input:?}");
+        assert!(reason.is_alarming(), "no working node sends {input:?}");
     }
+    // What late messages and superseded leaders cause is nothing to look at.
+    let normal = [IgnoreReason::NotPromised, IgnoreReason::NotAfterIssued];
+    assert!(!normal.into_iter().any(IgnoreReason::is_alarming));
 }
 
 /// Catches a vote for a command that can never be issued, and one that waits for ever.

@@ -155,6 +155,45 @@ fn a_candidate_of_a_lost_ballot_does_not_slip_into_the_chain() {
     assert_eq!(learner.handle(proposed(ballot(2, 2), &[first]), at(0)), [applies(&all)]);
 }
 
+/// A12: catches a body that is refused because it came before, or because part of its run is issued.
+#[test]
+fn bodies_may_come_again() {
+    let (mut learner, b, c) = (learner(LearnFrom::Leader), ballot(1, 2), chain(3));
+    assert_eq!(learner.handle(proposed(b, &c[1..]), at(0)), []);
+    assert_eq!(learner.handle(proposed(b, &c[1..]), at(0)), []);
+    assert_eq!(learner.handle(success(b, c[0].id, &c[..1]), at(0)), [applies(&c[..1])]);
+    assert_eq!(learner.handle(proposed(b, &c), at(0)), []);
+}
+
+/// A1h: catches one ballot's, or one number's, second command taking the place of the first.
+#[test]
+fn two_commands_at_one_number_above_the_issued_ones_are_a_contradiction() {
+    let (mut learner, c) = (learner(LearnFrom::Leader), chain(2));
+    let other = run_after(CommandId::NULL, ballot(2, 3), 2);
+    assert_eq!(learner.handle(proposed(ballot(3, 2), &c[1..]), at(0)), []);
+    let reason = contradiction(2, other[1].id, c[1].id);
+    assert_eq!(learner.handle(proposed(ballot(3, 2), &other[1..]), at(0)), ignored(reason));
+    assert_eq!(learner.handle(success(ballot(3, 2), c[1].id, &[]), at(0)), []);
+    let reason = contradiction(3, other[1].id, c[1].id);
+    assert_eq!(learner.handle(success(ballot(4, 3), other[1].id, &[]), at(0)), ignored(reason));
+    assert_eq!(learner.handle(proposed(ballot(3, 2), &c[..1]), at(0)), [applies(&c)]);
+}
+
+/// DESIGN 5 rule 6: several leaders declare the same command. Catches a declaration that is dropped
+/// with a lower ballot although a higher one declared it as well.
+#[test]
+fn a_declaration_counts_through_the_highest_of_its_ballots() {
+    let c = chain(2);
+    for ballots in [[ballot(1, 2), ballot(3, 3)], [ballot(3, 3), ballot(1, 2)]] {
+        let mut learner = learner(LearnFrom::Leader);
+        for ballot in ballots {
+            assert_eq!(learner.handle(success(ballot, c[1].id, &c[1..]), at(0)), []);
+        }
+        let effects = learner.handle(success(ballot(2, 2), c[0].id, &c[..1]), at(0));
+        assert_eq!(effects, [applies(&c[..1]), applies(&c[1..])]);
+    }
+}
+
 /// Catches a lagging local acceptor that keeps the learner from ever issuing: declarations come
 /// ahead of the bodies, and each body completes a lower one.
 #[test]
@@ -180,6 +219,22 @@ fn votes_of_a_majority_set_issue_without_success() {
     // 3's vote for the third is lost; 1's own makes a majority with 2's.
     assert_eq!(learner.handle(voted(1, b, c[2].id), at(0)), [applies(&c[2..])]);
     assert_eq!(learner.handle(voted(9, b, c[2].id), at(0)), ignored(IgnoreReason::Stranger));
+}
+
+/// A3: a peer's answer came before the votes. Catches votes on what is issued that pass for news or
+/// for an error, and a majority set's votes for another command that nobody notices.
+#[test]
+fn votes_on_what_is_issued_say_nothing_unless_they_contradict() {
+    let (mut learner, b, c) = (learner(LearnFrom::Voters), ballot(1, 2), chain(2));
+    assert_eq!(learner.handle(answer(3, &c, c[1].id), at(0)), [applies(&c)]);
+    for id in [c[0].id, c[1].id] {
+        assert_eq!(learner.handle(voted(2, b, id), at(0)), []);
+        assert_eq!(learner.handle(voted(3, b, id), at(0)), []);
+    }
+    let other = run_after(CommandId::NULL, ballot(2, 3), 2)[1].id;
+    assert_eq!(learner.handle(voted(2, ballot(2, 3), other), at(0)), []);
+    let reason = contradiction(3, other, c[1].id);
+    assert_eq!(learner.handle(voted(3, ballot(2, 3), other), at(0)), ignored(reason));
 }
 
 /// S-04, A1s: a majority set's votes on 2 say nothing until 1 is here and issued.
@@ -270,6 +325,11 @@ fn malformed_messages_change_nothing() {
     let gap = [c[0].clone(), c[2].clone()];
     let end = CommandId::new(b, CommandNumber(u64::MAX));
     let high = CommandId::new(ballot(7, 2), CommandNumber(1));
+    let never_begun = CommandId::new(ballot(0, 2), CommandNumber(1));
+    let run_from = |first: u64, last: CommandId| {
+        let run = Some(Run { first: CommandNumber(first), last });
+        Input::Message { from: NodeId(2), message: ToLearner::Voted(Voted { ballot: b, run, round: 1 }) }
+    };
     let malformed = [
         success(b, c[2].id, &gap),
         success(b, c[2].id, &c[..2]),
@@ -277,11 +337,15 @@ fn malformed_messages_change_nothing() {
         success(b, end, &[]),
         success(b, CommandId::new(b, CommandNumber(0)), &[]),
         voted(2, b, high),
+        success(b, never_begun, &[]),
         voted(2, b, CommandId::NULL),
+        run_from(0, c[1].id),
+        run_from(3, c[1].id),
         proposed(b, &gap),
         proposed(ballot(1, 1), &c),
         answer(2, &gap, c[2].id),
         answer(2, &c, c[1].id),
+        answer(2, &c, CommandId::new(ballot(2, 3), c[2].number())),
         answer(2, &c[..0], end),
         question(2, 0),
     ];
@@ -345,6 +409,30 @@ fn a_wide_lag_is_asked_about_at_once_and_piece_after_piece() {
     assert_eq!(learner.handle(answer(3, &c[2..], c[8].id), at(3)), [applies(&c[4..])]);
 }
 
+/// A4: catches a lag that nobody is asked about because no peer is known to be ahead, and a peer that
+/// is asked in vain, again and again, because it once said how far it is.
+#[test]
+fn who_is_known_to_know_more_is_asked_or_else_everybody() {
+    let (own, c) = (ballot(1, 1), run_after(CommandId::NULL, ballot(1, 1), 3));
+    let mut leads_itself = learner(LearnFrom::Leader);
+    assert_eq!(leads_itself.handle(success(own, c[2].id, &[]), at(0)), []);
+    assert_eq!(leads_itself.handle(Input::Tick, at(50)), [asks(2, 1)]);
+    assert_eq!(leads_itself.handle(Input::Tick, at(250)), [asks(3, 1)]);
+
+    let mut follows = learner(LearnFrom::Leader);
+    assert_eq!(follows.handle(peer_issued(3, 0), at(0)), []);
+    assert_eq!(follows.handle(peer_issued(2, 3), at(0)), []);
+    assert_eq!(follows.handle(Input::Tick, at(50)), [asks(2, 1)]);
+    assert_eq!(follows.handle(Input::Tick, at(250)), [asks(2, 1)], "3 knows no more than we do");
+}
+
+/// A4: catches an answer that nobody asked for, or that came late, starting a second conversation.
+#[test]
+fn only_the_peer_that_was_asked_is_asked_on() {
+    let (mut learner, c) = (learner(LearnFrom::Leader), chain(4));
+    assert_eq!(learner.handle(answer(3, &c[..2], c[3].id), at(0)), [applies(&c[..2])]);
+}
+
 /// A4: a learner answers with what it has, from the store; and says so when it has nothing.
 #[test]
 fn questions_are_answered_by_any_learner() {
@@ -396,6 +484,16 @@ fn a_digest_is_taken_exactly_at_its_number() {
     assert_eq!(learner.handle(want(7, 3), at(0)), [take(7)]);
     assert_eq!(learner.handle(Input::Tick, at(999)), []);
     assert_eq!(learner.handle(Input::Tick, at(1000)), [no(3, DigestRefusal::NotReached)]);
+}
+
+/// S-33: catches a digest that waits for more although its number is the last one issued.
+#[test]
+fn a_digest_at_the_last_number_is_taken_at_once() {
+    let (mut learner, b, c) = (learner(LearnFrom::Leader), ballot(1, 2), chain(2));
+    let (waiter, patience) = (Waiter(1), Duration::from_secs(1));
+    let want = Input::DigestAt { waiter, number: Some(CommandNumber(2)), patience };
+    assert_eq!(learner.handle(want, at(0)), []);
+    assert_eq!(learner.handle(success(b, c[1].id, &c), at(0)), [applies(&c), Effect::Digest { waiter }]);
 }
 
 /// Claim 5: catches a window of nothing, which would keep nothing.

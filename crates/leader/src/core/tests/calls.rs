@@ -156,6 +156,34 @@ fn bytes_bound_the_pipeline_too() {
     assert_eq!(proposed(&bench.end_turn()).len(), 2);
 }
 
+/// Section 13: catches bytes that stay counted when their commands are issued or applied, or others'
+/// that go with them.
+#[test]
+fn bytes_are_free_again_when_their_commands_are_gone() {
+    let mut bench = Bench::new();
+    bench.lead();
+    bench.say(2, execute(&put("k0", 1)));
+    let weight = storage::weight(&proposed(&bench.end_turn())[0]);
+    let mut bench = Bench::with(|config| config.pipeline_bytes = 2 * weight);
+    bench.lead();
+    for name in ["k1", "k2", "k3", "k4", "k5", "k6"] {
+        bench.say(2, execute(&put(name, 1)));
+    }
+    let issue = |bench: &mut Bench, command: &Command| {
+        for acceptor in [1, 2] {
+            bench.vote(acceptor, Some(command.id), bench.sent.1);
+        }
+        proposed(&bench.end_turn())
+    };
+    let two = proposed(&bench.end_turn());
+    let third = issue(&mut bench, &two[0]);
+    assert_eq!((two.len(), third.len()), (2, 1), "one is issued: there is room for one");
+    assert_eq!(issue(&mut bench, &two[1]), [], "two are not applied");
+    bench.learn(&two[..1]);
+    assert_eq!(proposed(&bench.end_turn()).len(), 1, "one is applied");
+    assert_eq!(issue(&mut bench, &third[0]), [], "again two are not applied");
+}
+
 /// Section 13: M(p) is slow. Catches a leader state that grows without bound, and calls that
 /// are not taken up when M(p) has caught up.
 #[test]

@@ -26,6 +26,8 @@ fn a_campaign_is_durable_before_it_is_announced() {
     expected.extend(to_acceptors(&question(ballot(1), 1)));
     expected.push(Effect::Note(Note::Campaigns(ballot(1))));
     assert_eq!(bench.campaign(), expected);
+    let records: Vec<&LogRecord> = expected.iter().filter_map(Effect::record).collect();
+    assert_eq!(records, [&LogRecord::LastTried(ballot(1))], "what the actor writes");
 }
 
 /// A7, B1 of the patent: catches a ballot begun twice, over a restart between every two

@@ -137,6 +137,19 @@ fn a_lost_round_is_sent_again() {
     assert_eq!(begun(&bench.end_turn()).len(), 3, "now the next");
 }
 
+/// A12: catches an acceptor that is asked again for a round that it has returned, because others have
+/// not.
+#[test]
+fn who_returned_a_round_is_not_asked_again() {
+    let mut bench = Bench::new();
+    bench.lead();
+    bench.say(2, barrier(5));
+    bench.end_turn();
+    bench.vote(1, None, 1);
+    let asked: Vec<u64> = begun(&bench.wait(Duration::from_millis(100))).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(asked, [2, 3]);
+}
+
 /// A12: answers arrive in any order. Catches an old one that takes back what a newer one proved.
 #[test]
 fn an_old_answer_takes_nothing_back() {

@@ -136,6 +136,7 @@ fn a_job_of_an_earlier_lead_is_ignored() {
     let late = [Effect::Ignored(IgnoreReason::LateExecution)];
     let mut bench = Bench::new();
     bench.lead();
+    bench.start("first", "test.copy_on_pool");
     let old = bench.start("old", "test.copy_on_pool");
     let execution = bench.run(&old);
     bench.step_down();
@@ -143,9 +144,10 @@ fn a_job_of_an_earlier_lead_is_ignored() {
     bench.campaign();
     assert_eq!(bench.done(&old, execution.clone()), late, "preparing");
     bench.lead();
+    bench.start("second", "test.look_on_pool");
     let new = bench.start("new", "test.look_on_pool");
-    assert_eq!(bench.done(&old, execution), late, "leading again, with a job of its own");
-    assert_eq!(bench.leader.load().kept_calls, 1);
+    assert_eq!(bench.done(&old, execution), late, "leading again, with jobs of its own");
+    assert_eq!(bench.leader.load().kept_calls, 2);
     let execution = bench.run(&new);
     assert_eq!(bench.done(&new, execution), []);
     assert_eq!(proposed(&bench.end_turn()), [], "the old job would have written");

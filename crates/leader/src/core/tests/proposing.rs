@@ -120,6 +120,22 @@ fn long_runs_are_cut() {
     }
 }
 
+/// Catches a run that is cut although it fits.
+#[test]
+fn a_run_may_be_as_long_as_its_bound() {
+    let put = |bench: &mut Bench, name: &str| _ = bench.call(name, "kv.put", json!({"key": "a", "value": 1}));
+    let mut bench = Bench::new();
+    bench.lead();
+    put(&mut bench, "k0");
+    let weight = storage::weight(&proposed(&bench.end_turn())[0]);
+    let mut bench = Bench::with(|config| config.run_bytes = 2 * weight);
+    bench.lead();
+    for name in ["k1", "k2", "k3"] {
+        put(&mut bench, name);
+    }
+    assert_eq!(runs(&bench.end_turn()), [(vec![1, 2], 1), (vec![3], 2)]);
+}
+
 /// Catches a leader that sends each command alone under load: with the rounds used up, commands
 /// are gathered until one is confirmed.
 #[test]
@@ -187,6 +203,20 @@ fn an_acceptor_that_has_not_promised_is_asked_again() {
     assert!(!bench.wait(Duration::from_secs(2)).contains(&asked_from(3)));
 }
 
+/// Catches acceptors that are asked again for the promises by which this node leads.
+#[test]
+fn acceptors_that_promised_are_not_asked_again() {
+    let mut bench = Bench::new();
+    bench.lead();
+    let begin = |to, commands, round| {
+        send(to, Message::Acceptor(ToAcceptor::BeginBallot(BeginBallot { ballot: ballot(1), commands, round })))
+    };
+    assert_eq!(bench.wait(Duration::from_millis(100)), [asked_from(1), begin(3, Vec::new(), 0)]);
+    let run = proposed(&bench.put("a", 1));
+    let expected = [1, 2].map(|to| begin(to, run.clone(), 1));
+    assert_eq!(bench.wait(Duration::from_millis(100)), expected, "a run is enough");
+}
+
 fn asked_from(first: u64) -> Effect {
     send(3, Message::Acceptor(ToAcceptor::NextBallot(NextBallot { ballot: ballot(1), first: number(first) })))
 }
@@ -239,6 +269,23 @@ fn an_acceptor_that_answers_without_voting_gets_the_oldest_run_again() {
     }
     assert!(again.len() >= 3, "{again:?}");
     assert!(again.iter().all(|(_, run, _)| run.first() == Some(&1)), "{again:?}");
+}
+
+/// S-26: an acceptor lost one run, and tells again and again what it voted for before. Catches votes
+/// that are no news and yet put off the repetition.
+#[test]
+fn old_votes_told_again_put_off_nothing() {
+    let mut bench = Bench::new();
+    bench.lead();
+    let first = proposed(&bench.put("a", 1))[0].id;
+    bench.vote(3, Some(first), 1);
+    bench.put("a", 2);
+    let mut again = Vec::new();
+    for _ in 0..20 {
+        bench.vote(3, Some(first), 2);
+        again.extend(repeated(&bench.wait(Duration::from_millis(10))).into_iter().filter(|(to, ..)| *to == 3));
+    }
+    assert_eq!(again, [(3, vec![2], 2), (3, vec![2], 2)]);
 }
 
 /// Catches time in commands that goes backwards: within a lead, from one leader to the next, and
