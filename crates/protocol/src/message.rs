@@ -329,4 +329,6 @@ pub enum Stored {
     Now,
     /// Yes, before this call came.
     Before,
+    /// It need not be: it is plain from the call itself, and every copy comes to the same.
+    Plain,
 }

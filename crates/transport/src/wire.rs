@@ -394,6 +394,7 @@ enum Stored {
     No = 0,
     Now = 1,
     Before = 2,
+    Plain = 3,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]

@@ -241,7 +241,7 @@ impl Gateway {
         let settled = flight.settled_by(from);
         let stored = match stored {
             Stored::Before if !flight.is_repetition(&outcome, settled) => Stored::Now,
-            Stored::No | Stored::Now | Stored::Before => stored,
+            Stored::No | Stored::Now | Stored::Before | Stored::Plain => stored,
         };
         match outcome {
             Outcome::NotLeader => {
@@ -255,7 +255,7 @@ impl Gateway {
             }
             // Never recorded: asking on would only let it fail again.
             Outcome::TooLarge { .. } | Outcome::Failed { .. } => {
-                let settled = settled && !is_keyed(&flight.call);
+                let settled = stored == Stored::Plain || settled && !is_keyed(&flight.call);
                 self.finish(&request, &outcome, settled, stored, effects);
             }
             Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. } | Outcome::Overloaded => {

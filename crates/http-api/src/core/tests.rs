@@ -375,6 +375,11 @@ fn a_refusal_is_settled_when_it_is_recorded_or_no_other_copy_may_run() {
     world.handle(Input::LeaderIs(Some(B)));
     let fails = world.hears(B, unkeyed().request, failed.clone(), Stored::No);
     assert_eq!(fails, [told(6, failed, false)], "and are told at once, though the other copy may still run");
+    world.submit(7, call("k"));
+    world.handle(Input::LeaderIs(Some(A)));
+    let large = Outcome::TooLarge { message: String::new() };
+    let fails = world.hears(A, call("k").request, large.clone(), Stored::Plain);
+    assert_eq!(fails, [told(7, large, true)], "every copy comes to the same");
 }
 
 /// Catches a caller's patience that starts anew with each leader.
@@ -540,7 +545,7 @@ enum Step {
 }
 
 fn stored() -> impl Strategy<Value = Stored> {
-    prop_oneof![Just(Stored::No), Just(Stored::Now), Just(Stored::Before)]
+    prop_oneof![Just(Stored::No), Just(Stored::Now), Just(Stored::Before), Just(Stored::Plain)]
 }
 
 fn step() -> impl Strategy<Value = Step> {

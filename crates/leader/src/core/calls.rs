@@ -66,7 +66,7 @@ impl Leading {
 
     fn keep(&mut self, pending: Pending, kept: Kept, turn: &mut Turn<'_>) {
         if self.calls.len() >= turn.config.kept_calls {
-            return self.answer(&pending, &Outcome::Overloaded, turn);
+            return self.answer(&pending, &Outcome::Overloaded, Stored::No, turn);
         }
         self.calls.keep(pending, kept);
     }
@@ -106,9 +106,7 @@ impl Leading {
             }
         } else {
             let outcome = stored.verdict.outcome(stored.command);
-            let (request, fingerprint) = (call.request.clone(), call.fingerprint);
-            let stored = Stored::Before;
-            turn.reply(from, ToGateway::Executed(Executed { request, fingerprint, outcome, stored }));
+            turn.reply_stored(from, call, outcome, Stored::Before);
         }
         true
     }
@@ -116,7 +114,7 @@ impl Leading {
     /// Runs the function of a call against LS(p), here or on the pool.
     fn execute(&mut self, pending: Pending, certifications: u32, turn: &mut Turn<'_>) {
         let Some(function) = turn.world.functions.get(&pending.call.function) else {
-            return self.answer(&pending, &Outcome::UnknownFunction, turn);
+            return self.answer(&pending, &Outcome::UnknownFunction, Stored::No, turn);
         };
         let now = turn.world.now.wall.max(self.state.time);
         match function.placement() {
@@ -127,7 +125,7 @@ impl Leading {
             }
             Placement::Pool => {
                 if self.calls.len() >= turn.config.kept_calls {
-                    return self.answer(&pending, &Outcome::Overloaded, turn);
+                    return self.answer(&pending, &Outcome::Overloaded, Stored::No, turn);
                 }
                 let (function, arguments) = (pending.call.function.clone(), pending.call.arguments.clone());
                 let entropy = pending.entropy;
@@ -153,7 +151,7 @@ impl Leading {
                 self.retry_touched(turn);
             }
             Ok(false) if times < CERTIFICATIONS_MAX => self.execute(pending, times, turn),
-            Ok(false) => self.answer(&pending, &Outcome::Overloaded, turn),
+            Ok(false) => self.answer(&pending, &Outcome::Overloaded, Stored::No, turn),
         }
     }
 
@@ -183,7 +181,9 @@ impl Leading {
             Failure::Refused(_) => unreachable!("a refusal is a decision"),
         };
         if *reads == ReadSet::default() {
-            return self.answer(pending, &outcome, turn);
+            let is_plain = matches!(outcome, Outcome::InvalidArguments { .. } | Outcome::TooLarge { .. });
+            let stored = if is_plain { Stored::Plain } else { Stored::No };
+            return self.answer(pending, &outcome, stored, turn);
         }
         self.answer_gated(pending, &outcome, turn);
     }
@@ -216,9 +216,9 @@ impl Leading {
     }
 
     /// Answers at once: nothing of the leader state shows in it.
-    fn answer(&self, pending: &Pending, outcome: &Outcome, turn: &mut Turn<'_>) {
+    fn answer(&self, pending: &Pending, outcome: &Outcome, stored: Stored, turn: &mut Turn<'_>) {
         for waiter in &pending.waiters {
-            turn.reply_outcome(waiter.gateway, &pending.call, outcome.clone());
+            turn.reply_stored(waiter.gateway, &pending.call, outcome.clone(), stored);
         }
     }
 

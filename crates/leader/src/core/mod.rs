@@ -94,8 +94,12 @@ impl Turn<'_> {
     }
 
     fn reply_outcome(&mut self, to: NodeId, call: &Call, outcome: Outcome) {
+        self.reply_stored(to, call, outcome, Stored::No);
+    }
+
+    fn reply_stored(&mut self, to: NodeId, call: &Call, outcome: Outcome, stored: Stored) {
         let (request, fingerprint) = (call.request.clone(), call.fingerprint);
-        self.reply(to, ToGateway::Executed(Executed { request, fingerprint, outcome, stored: Stored::No }));
+        self.reply(to, ToGateway::Executed(Executed { request, fingerprint, outcome, stored }));
     }
 
     fn refuse_call(&mut self, to: NodeId, call: &Call) {

@@ -358,6 +358,7 @@ impl From<&message::Executed> for wire::Executed {
                 message::Stored::No => wire::Stored::No,
                 message::Stored::Now => wire::Stored::Now,
                 message::Stored::Before => wire::Stored::Before,
+                message::Stored::Plain => wire::Stored::Plain,
             }
         };
         Self {
@@ -382,6 +383,7 @@ impl TryFrom<wire::Executed> for message::Executed {
             (wire::Outcome::Issued(issued), _) if issued.replayed => message::Stored::Before,
             (wire::Outcome::Issued(_), _) | (_, Ok(wire::Stored::Now)) => message::Stored::Now,
             (_, Ok(wire::Stored::Before)) => message::Stored::Before,
+            (_, Ok(wire::Stored::Plain)) => message::Stored::Plain,
             (_, Ok(wire::Stored::No)) => message::Stored::No,
             (_, Err(_)) => return Err(WireError::Invalid("stored: of a kind not known here")),
         };

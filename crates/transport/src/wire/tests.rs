@@ -109,7 +109,7 @@ fn call() -> BoxedStrategy<Call> {
 }
 
 fn stored() -> BoxedStrategy<Stored> {
-    prop_oneof![Just(Stored::No), Just(Stored::Now), Just(Stored::Before)].boxed()
+    prop_oneof![Just(Stored::No), Just(Stored::Now), Just(Stored::Before), Just(Stored::Plain)].boxed()
 }
 
 fn outcome() -> BoxedStrategy<Outcome> {
@@ -183,7 +183,7 @@ fn message() -> BoxedStrategy<Message> {
         (request(), any::<[u8; 16]>(), outcome(), stored()).prop_map(|(request, fingerprint, outcome, stored)| {
             let fingerprint = Fingerprint(fingerprint);
             let issued = matches!(outcome, Outcome::Issued { .. });
-            let stored = if issued && stored == Stored::No { Stored::Now } else { stored };
+            let stored = if issued && stored != Stored::Before { Stored::Now } else { stored };
             ToGateway::Executed(Executed { request, fingerprint, outcome, stored })
         }),
         (any::<u64>(), option::of(any_number()))
