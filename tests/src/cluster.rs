@@ -75,6 +75,9 @@ impl Port {
     }
 }
 
+/// How often to look whether a node stands still: together some seconds.
+const FREEZE_LOOKS: usize = 100_000;
+
 impl Cluster {
     /// A cluster of that many nodes, all of them running and ready. `settings` are `key=value`,
     /// the same for every node.
@@ -211,6 +214,20 @@ impl Cluster {
         self.presence.down(node);
         self.signal(node, Signal::SIGSTOP);
         self.nodes[node].frozen = true;
+        // The signal stops one thread, which stops the others: until then they go on.
+        let looks = (0..FREEZE_LOOKS).take_while(|_| !self.stands_still(node)).map(|_| std::thread::yield_now());
+        assert!(looks.count() < FREEZE_LOOKS, "node {node} does not stop");
+    }
+
+    /// Whether no thread of a node's process runs.
+    fn stands_still(&self, node: usize) -> bool {
+        let process = self.nodes[node].process.as_ref().expect("the node runs");
+        let threads = std::fs::read_dir(format!("/proc/{}/task", process.id())).expect("a process has threads");
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The name stands in parentheses and may hold anything; the state follows it.
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        })
     }
 
     /// Lets a frozen node go on.
