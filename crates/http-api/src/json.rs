@@ -170,6 +170,9 @@ mod tests {
         let of = |function: &str, arguments: &str| fingerprint(function, arguments.as_bytes()).expect("JSON");
         let one = of("f", r#"{"a": 1, "b": {"d": [1, 2], "c": "é"}}"#);
         assert_eq!(one, of("f", r#"{"b":{"c":"\u00e9","d":[1,2]},"a":1}"#));
+        let number = of("f", "1844046744073709551615368547758.08e2");
+        assert_eq!(number, of("f", "184404674407370955161536854775808"), "a number that is read as another one");
+        assert_eq!(number, of("f", "1.8440467440737094e32"), "a number that is read as another one");
         for (function, other) in [
             ("g", r#"{"a": 1, "b": {"d": [1, 2], "c": "é"}}"#),
             ("f", r#"{"a": 1, "b": {"d": [2, 1], "c": "é"}}"#),
