@@ -32,6 +32,12 @@ impl Executions {
         mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How many have run since [`Executions::take`] was last asked.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn note(&self, function: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(function.to_owned());
     }
@@ -43,8 +49,13 @@ impl Executions {
 /// When two functions have one name: our own mistake.
 #[must_use]
 pub fn all() -> Registry {
+    all_keeping(SLOW_BYTES)
+}
+
+/// The same, where `test.slow` leaves at most so many bytes.
+fn all_keeping(bytes: usize) -> Registry {
     let mut registry = Registry::with_builtins();
-    let own: [Arc<dyn Function>; 2] = [Arc::new(Slow), Arc::new(Dice)];
+    let own: [Arc<dyn Function>; 2] = [Arc::new(Slow { bytes }), Arc::new(Dice)];
     for function in own {
         registry.register(function).expect("functions have names of their own");
     }
@@ -57,8 +68,21 @@ pub fn all() -> Registry {
 /// When two functions have one name: our own mistake.
 #[must_use]
 pub fn registry(executions: &Executions) -> Registry {
+    noted(&all(), executions)
+}
+
+/// The same, where `test.slow` leaves all that was ever appended: for short runs that look at it.
+///
+/// # Panics
+/// When two functions have one name: our own mistake.
+#[must_use]
+pub fn registry_keeping_all(executions: &Executions) -> Registry {
+    noted(&all_keeping(usize::MAX), executions)
+}
+
+fn noted(functions: &Registry, executions: &Executions) -> Registry {
     let mut registry = Registry::new();
-    for inner in all().iter().cloned() {
+    for inner in functions.iter().cloned() {
         let noted = Noted { inner, executions: executions.clone() };
         registry.register(Arc::new(noted)).expect("functions have names of their own");
     }
@@ -102,7 +126,9 @@ impl Function for Noted {
     }
 }
 
-struct Slow;
+struct Slow {
+    bytes: usize,
+}
 
 impl Function for Slow {
     fn name(&self) -> &str {
@@ -133,7 +159,7 @@ impl Function for Slow {
         let key = Key::new(text("key")?).map_err(|error| Failure::InvalidArguments(error.to_string()))?;
         let mut value = context.get(&key)?.map_or_else(Vec::new, |entry| entry.value.to_vec());
         value.extend_from_slice(text("append")?.as_bytes());
-        let kept = value.split_off(value.len().saturating_sub(SLOW_BYTES));
+        let kept = value.split_off(value.len().saturating_sub(self.bytes));
         let result = String::from_utf8_lossy(&kept).into_owned();
         context.put(key, kept.into())?;
         Ok(Value::String(result))

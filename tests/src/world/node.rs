@@ -1,17 +1,15 @@
 //! A node of a world: the three cores, its disk, its functions.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use acceptor::core::Acceptor;
-use functions::{ExecutionContext, Failure, Function, Placement, Registry};
+use functions::Registry;
 use leader::core::{Leader, PoolJob};
 use leader::machine::{StoredMachine, run_on_snapshot};
 use learner::Learner;
 use protocol::{Key, MajoritySets, NodeId, Now, StateView};
-use serde_json::{Value, json};
+use simulator::functions::{Executions, registry_keeping_all};
 use storage::memory::{MemoryLog, MemoryState};
 use storage::{LogStore, StateStore};
 
@@ -54,12 +52,12 @@ pub struct Node {
     /// What waits for its pool.
     pub(super) jobs: VecDeque<PoolJob>,
     functions: Registry,
-    executions: Arc<AtomicU64>,
+    executions: Executions,
 }
 
 impl Node {
     pub(super) fn new(id: NodeId, settings: &Settings) -> Self {
-        let executions = Arc::new(AtomicU64::new(0));
+        let executions = Executions::default();
         let mut node = Self {
             id,
             log: MemoryLog::new(),
@@ -68,7 +66,7 @@ impl Node {
             life: 0,
             inbox: VecDeque::new(),
             jobs: VecDeque::new(),
-            functions: registry(&executions),
+            functions: registry_keeping_all(&executions),
             executions,
         };
         node.start(settings);
@@ -77,8 +75,8 @@ impl Node {
 
     /// How many times a function ran here, pool and repetitions included.
     #[must_use]
-    pub fn executions(&self) -> u64 {
-        self.executions.load(Ordering::Relaxed)
+    pub fn executions(&self) -> usize {
+        self.executions.count()
     }
 
     /// How many times this node has started.
@@ -187,114 +185,5 @@ fn learner_config(me: NodeId, settings: &Settings, ids: &[NodeId]) -> learner::C
         majority: majority(settings),
         window: settings.window,
         timing: learner::Timing::default(),
-    }
-}
-
-/// The built-in functions, and two of the tests' own: `test.slow`, which runs on the pool, and
-/// `test.dice`, which is as nondeterministic as a function can be.
-fn registry(executions: &Arc<AtomicU64>) -> Registry {
-    let mut registry = Registry::new();
-    let slow: Arc<dyn Function> = Arc::new(Slow);
-    let dice: Arc<dyn Function> = Arc::new(Dice);
-    for inner in Registry::with_builtins().iter().cloned().chain([slow, dice]) {
-        let counted = Counted { inner, executions: Arc::clone(executions) };
-        registry.register(Arc::new(counted)).expect("names of their own");
-    }
-    registry
-}
-
-/// A function that counts how often it runs.
-struct Counted {
-    inner: Arc<dyn Function>,
-    executions: Arc<AtomicU64>,
-}
-
-impl Function for Counted {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn description(&self) -> &str {
-        self.inner.description()
-    }
-
-    fn arguments_schema(&self) -> Value {
-        self.inner.arguments_schema()
-    }
-
-    fn result_schema(&self) -> Value {
-        self.inner.result_schema()
-    }
-
-    fn placement(&self) -> Placement {
-        self.inner.placement()
-    }
-
-    fn execute(&self, context: &mut ExecutionContext<'_>, arguments: Value) -> Result<Value, Failure> {
-        self.execute_text(context, &arguments.to_string())
-    }
-
-    fn execute_text(&self, context: &mut ExecutionContext<'_>, arguments: &str) -> Result<Value, Failure> {
-        self.executions.fetch_add(1, Ordering::Relaxed);
-        self.inner.execute_text(context, arguments)
-    }
-}
-
-struct Slow;
-
-impl Function for Slow {
-    fn name(&self) -> &str {
-        "test.slow"
-    }
-
-    fn description(&self) -> &str {
-        "Appends a character to the value of a key, on the pool."
-    }
-
-    fn arguments_schema(&self) -> Value {
-        json!({"type": "object"})
-    }
-
-    fn result_schema(&self) -> Value {
-        json!(true)
-    }
-
-    fn placement(&self) -> Placement {
-        Placement::Pool
-    }
-
-    fn execute(&self, context: &mut ExecutionContext<'_>, arguments: Value) -> Result<Value, Failure> {
-        let key = Key::new(arguments["key"].as_str().unwrap_or("slow")).expect("a short key");
-        let mut text = context.get(&key)?.map_or_else(Vec::new, |entry| entry.value.to_vec());
-        text.extend_from_slice(arguments["append"].as_str().unwrap_or("x").as_bytes());
-        let result = String::from_utf8_lossy(&text).into_owned();
-        context.put(key, text.into())?;
-        Ok(Value::String(result))
-    }
-}
-
-struct Dice;
-
-impl Function for Dice {
-    fn name(&self) -> &str {
-        "test.dice"
-    }
-
-    fn description(&self) -> &str {
-        "Puts a random number under the key `dice`."
-    }
-
-    fn arguments_schema(&self) -> Value {
-        json!({"type": "object"})
-    }
-
-    fn result_schema(&self) -> Value {
-        json!({"type": "integer"})
-    }
-
-    fn execute(&self, context: &mut ExecutionContext<'_>, _: Value) -> Result<Value, Failure> {
-        let thrown = context.random();
-        context.put(Key::new("dice").expect("a short key"), thrown.to_string().into())?;
-        Ok(json!(thrown))
     }
 }

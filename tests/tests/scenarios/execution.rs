@@ -114,7 +114,7 @@ fn a_function_that_fails_has_changed_nothing() {
 fn a_long_function_stops_nobody() {
     let mut world = World::three();
     lead(&mut world, P);
-    world.call(Q, P, "slow", "test.slow", &json!({"key": "s"}));
+    world.call(Q, P, "slow", "test.slow", &json!({"key": "s", "append": "x"}));
     world.settle();
     assert_eq!((world.node(P).jobs(), world.outcomes("slow").len()), (1, 0));
     stock_up(&mut world, P, "f", "A", 500);
