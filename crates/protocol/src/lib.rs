@@ -18,6 +18,7 @@ pub mod command;
 pub mod majority;
 pub mod message;
 pub mod node;
+pub mod snapshot;
 pub mod state;
 pub mod time;
 
@@ -28,5 +29,6 @@ pub use command::{Command, CommandId, CommandNumber, Run, Vote};
 pub use majority::MajoritySets;
 pub use message::{LearnFrom, Message, Role};
 pub use node::{ClusterId, NodeId};
+pub use snapshot::{Position, SnapshotId, SnapshotPiece, SnapshotRecord};
 pub use state::{Entry, Key, StateError, StateView};
 pub use time::{Now, Tick, Timestamp};
