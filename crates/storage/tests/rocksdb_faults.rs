@@ -95,7 +95,7 @@ fn a_new_directory_is_private_and_says_whose_it_is() {
     drop(opened(&dir));
     assert_eq!(fs::metadata(&dir).expect("made").permissions().mode() & 0o777, 0o700);
     let text = fs::read_to_string(dir.join("IDENTITY")).expect("a file");
-    for part in ["format = 1\n", "cluster = \"shop\"\n", "node = \"n1\"\n", "node_id = 1\n"] {
+    for part in ["format = 2\n", "cluster = \"shop\"\n", "node = \"n1\"\n", "node_id = 1\n"] {
         assert!(text.contains(part), "{text}");
     }
     assert!(!dir.join("IDENTITY.new").exists());
