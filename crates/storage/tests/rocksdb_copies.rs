@@ -1,12 +1,11 @@
-//! Copies of a state on RocksDB: checkpoints of a busy state, and what a power cut or a reader meets while one is received.
+//! Copies of a state on RocksDB: checkpoints of a busy state, and what a power cut meets while one is received.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use protocol::{ClusterId, CommandId, NodeId, Position, SnapshotId, SnapshotPiece, StateView};
-use quorate_storage::conformance::{body, command, eventful, pieces, put};
+use protocol::{ClusterId, CommandId, NodeId, Position, SnapshotId, SnapshotPiece};
+use quorate_storage::conformance::{eventful, pieces};
 use quorate_storage::memory::MemoryState;
 use quorate_storage::rocksdb::{Options, Stores, open};
 use quorate_storage::{Identity, Installation, StateStore};
@@ -116,52 +115,6 @@ fn an_installation_is_whole_or_not_at_all() {
         assert_eq!(state.install(), Ok(Installation::Done(id.at)));
         assert_eq!(state.digest(), id);
     }
-}
-
-/// S-14: catches a reader that sees a part of the old state and a part of the new one while a snapshot is installed.
-#[test]
-fn readers_see_the_old_state_or_the_new_one() {
-    let values = |state: &dyn StateView| -> Vec<u64> {
-        let found = state.scan("k", None, 999).expect("readable");
-        found.into_iter().map(|(_, entry)| entry.version.0).collect()
-    };
-    let all = |number: u64| {
-        let puts = (0..200).map(|key| put(&format!("k{key}"), number.to_string())).collect();
-        command(number, &body(number, puts))
-    };
-    let (source, dir) = (MemoryState::new(), tempfile::tempdir().expect("a temporary directory"));
-    let state = opened(dir.path()).state;
-    source.apply(&[all(1)]).expect("applied");
-    state.apply(&[all(1)]).expect("applied");
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let readers: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut seen = Vec::new();
-                    while !done.load(Ordering::SeqCst) {
-                        let values = values(&*state);
-                        assert!(values.len() == 200 && values.iter().all(|value| *value == values[0]), "{values:?}");
-                        let first = state.commands(state.applied().number, 9, usize::MAX).expect("readable");
-                        assert!(first.is_none_or(|commands| commands.len() < 2));
-                        seen.push(values[0]);
-                    }
-                    seen
-                })
-            })
-            .collect();
-        for number in 2..40 {
-            source.apply(&[all(number)]).expect("applied");
-            let checkpoint = source.checkpoint().expect("a checkpoint");
-            stage_the_rest(&*state, checkpoint.id(), &pieces(&*checkpoint, 4_000));
-            assert_eq!(state.install(), Ok(Installation::Done(checkpoint.id().at)));
-        }
-        done.store(true, Ordering::SeqCst);
-        for reader in readers {
-            let seen = reader.join().expect("a reader sees whole states");
-            assert!(seen.is_sorted(), "a reader sees an older state again: {seen:?}");
-        }
-    });
 }
 
 /// A14: catches a checkpoint that stops writers, or is not of one moment, because they go on while it is made.

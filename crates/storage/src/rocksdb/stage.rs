@@ -121,3 +121,54 @@ fn put(batch: &mut Batch<'_>, record: &SnapshotRecord) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::TryLockError;
+    use std::thread;
+
+    use protocol::{ClusterId, NodeId, StateView as _};
+
+    use super::*;
+    use crate::Identity;
+    use crate::conformance::{eventful, pieces};
+    use crate::memory::MemoryState;
+    use crate::rocksdb::{Options, open};
+
+    /// S-14: catches a reader that begins with the old state and goes on in the new one, or in the nothing that is
+    /// left of the old one: whoever reads holds an installation back.
+    #[test]
+    fn a_reader_holds_an_installation_back() {
+        let source = MemoryState::new();
+        source.apply(&eventful(60)).expect("applied");
+        let checkpoint = source.checkpoint().expect("a checkpoint");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let identity = Identity {
+            cluster: ClusterId([1; 16]),
+            cluster_name: "test".into(),
+            node: NodeId(1),
+            node_name: "n1".into(),
+        };
+        let state = open(dir.path(), &identity, &Options::default()).expect("the stores open").state;
+        state.apply(&eventful(30)).expect("applied");
+        pieces(&*checkpoint, 500).iter().for_each(|piece| state.stage(checkpoint.id(), piece).expect("staged"));
+
+        let reader = state.reader();
+        let before = reader.scan("", None, 999).expect("readable");
+        thread::scope(|scope| {
+            let installation = scope.spawn(|| state.install());
+            // It has verified the snapshot, and wants to switch.
+            while !matches!(state.writer.try_lock(), Err(TryLockError::WouldBlock)) && !installation.is_finished() {
+                thread::yield_now();
+            }
+            for _ in 0..2_000 {
+                assert_eq!(reader.scan("", None, 999).as_ref(), Ok(&before));
+            }
+            assert_eq!(state.applied().number.0, 30);
+            drop(reader);
+            let installed = installation.join().expect("it ends");
+            assert_eq!(installed, Ok(Installation::Done(checkpoint.id().at)));
+        });
+        assert_eq!(state.digest(), source.digest());
+    }
+}
