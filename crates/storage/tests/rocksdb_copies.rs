@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use protocol::{ClusterId, CommandId, NodeId, Position, SnapshotId, SnapshotPiece};
+use protocol::{ClusterId, Command, CommandId, CommandNumber, NodeId, Position, SnapshotId, SnapshotPiece, Timestamp};
 use quorate_storage::conformance::{eventful, pieces};
 use quorate_storage::memory::MemoryState;
 use quorate_storage::rocksdb::{Options, Stores, open};
-use quorate_storage::{Identity, Installation, StateStore};
+use quorate_storage::{Identity, Installation, Retention, StateStore};
 
 fn opened(dir: &Path) -> Stores {
     let identity =
@@ -165,4 +165,30 @@ fn checkpoints_leave_nothing_behind() {
     assert_eq!(count(), 0);
     drop(state.checkpoint().expect("a checkpoint"));
     assert_eq!(count(), 0);
+}
+
+/// Catches a reader that takes commands which are dropped, or are not there yet, for lost ones: that would shut the
+/// store.
+#[test]
+fn a_list_of_commands_never_has_a_gap() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let state = opened(dir.path()).state;
+    let commands = eventful(800);
+    let (last, ten) = (commands.len() as u64, Retention { commands: 10, bytes: u64::MAX, since: Timestamp(0) });
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for command in &commands {
+                state.apply(std::slice::from_ref(command)).expect("applied");
+                state.forget_commands(&ten, command.number()).expect("forgotten");
+            }
+        });
+        let mut seen = CommandNumber::NULL;
+        while seen.0 < last {
+            let from = state.kept_from();
+            if let Some(found) = state.commands(from, 99, usize::MAX).expect("no gap") {
+                assert!(found.first().is_none_or(|command| command.number() == from));
+                seen = found.last().map_or(seen, Command::number);
+            }
+        }
+    });
 }

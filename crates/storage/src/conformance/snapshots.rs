@@ -17,7 +17,7 @@ pub fn eventful(count: u64) -> Vec<Command> {
             _ => vec![put(&format!("k{number}"), vec![b'v'; usize::try_from(number % 7).expect("small") * 10])],
         };
         let mut body = body(number, effects);
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             body.request = protocol::RequestId::Gateway(number.into());
         }
         body.forget.callers = Timestamp(number.saturating_sub(20));
@@ -138,7 +138,7 @@ pub fn an_installed_state_is_the_one_that_was_sent(sender: Disk<'_>, receiver: D
         if at % 2 == 0 {
             apply(&*opened.state, batch)
         } else {
-            batch.iter().for_each(|c| apply(&*opened.state, &[c.clone()]))
+            batch.iter().for_each(|c| apply(&*opened.state, std::slice::from_ref(c)))
         }
         assert_eq!(picture(&*opened.state), picture(&*source));
     }

@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
         options.fill_cache(false);
         let mut items = Some(self.items(column, first, None, options));
         iter::from_fn(move || {
-            let record = items.as_mut()?.take(|key, value| read(key, value));
+            let record = items.as_mut()?.take(read);
             // After the end, or an error, there is nothing.
             record.inspect_err(|_| items = None).transpose()
         })
