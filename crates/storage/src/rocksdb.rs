@@ -42,6 +42,8 @@ mod checkpoint;
 mod database;
 mod forget;
 pub mod fuzz;
+#[cfg(test)]
+mod golden;
 mod history;
 mod keys;
 mod log;
