@@ -28,6 +28,8 @@ enum Step {
     Issued {
         ahead: u64,
     },
+    /// The disk has no room, or some again.
+    Room(bool),
     /// The actor syncs and sends.
     Flush,
     /// kill -9; `behind` numbers of what was issued were not durable.
@@ -44,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (ballot(), 0..4u64).prop_map(|(ballot, ahead)| Step::Next { ballot, ahead }),
         8 => begin.prop_map(|(other, ahead, length, forked, round)| Step::Begin { other, ahead, length, forked, round }),
         1 => (1..3u64).prop_map(|ahead| Step::Issued { ahead }),
+        1 => prop::bool::weighted(0.7).prop_map(Step::Room),
         3 => Just(Step::Flush),
         1 => (0..3u64).prop_map(|behind| Step::Crash { behind }),
     ]
@@ -113,6 +116,7 @@ impl World {
                 }
                 self.handle(Input::Issued(*self.issued.last().expect("the null command")));
             }
+            Step::Room(room) => self.handle(Input::Space(if room { Space::Low } else { Space::Out })),
             Step::Flush => self.flush(),
             Step::Crash { behind } => {
                 self.unsynced.clear();
@@ -164,6 +168,7 @@ impl World {
             || just.contains(&command.precedent)
             || before.has_voted_for(command.precedent);
         assert!(gap_free, "a vote with a gap: {vote:?}");
+        assert!(!before.full, "a vote for which there is no room: {vote:?}");
     }
 
     /// One sync, then all sends, which are checked against the disk.
@@ -211,7 +216,7 @@ proptest! {
 
     /// Invariant 3, rule 5, A6, A7, A12, S-11: catches, over random messages, crashes and
     /// losses of what was not synced, a promise that goes down, a vote outside the promised
-    /// ballot or with a gap, two commands at one number of a ballot, and anything told that a
+    /// ballot, with a gap or without room, two commands at one number of a ballot, and anything told that a
     /// crash could take back.
     #[test]
     fn no_interleaving_breaks_a_promise_or_a_vote(steps in prop::collection::vec(step(), 1..80)) {
