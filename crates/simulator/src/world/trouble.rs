@@ -77,6 +77,12 @@ impl World {
             Trouble::WriteError => self.break_disk(id, DiskFault::Write),
             Trouble::SyncError => self.break_disk(id, DiskFault::Sync),
             Trouble::DiskFull => self.break_disk(id, DiskFault::Full),
+            // Disks of equal size fill alike.
+            Trouble::NoRoom if self.chance.coin() => {
+                for id in self.swarm.nodes.clone() {
+                    self.fill_disk(id);
+                }
+            }
             Trouble::NoRoom => self.fill_disk(id),
             Trouble::DiskLost => {
                 if self.may_lose(id) && self.node(id).is_up() {
