@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 
 /// Names a file, into which every test that was skipped writes a line: `cargo xtask test` counts them.
-const FILE: &str = "QUORATE_SKIPPED_TESTS";
+const FILE: &str = "SKIPPED_TESTS";
 
 /// Says that the test at hand does not run here, and what it needs for that.
 ///
