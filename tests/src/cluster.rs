@@ -22,12 +22,14 @@ mod history;
 mod http;
 mod load;
 mod presence;
+mod small_disk;
 mod tap;
 
 pub use history::History;
 pub use http::{Reply, client, send};
 pub use load::{Ledger, Load};
 pub use presence::Presence;
+pub use small_disk::small_disks;
 pub use tap::{Damage, Link, Tap, Taps};
 
 /// Longer than anything here takes on a busy machine; only a failing test waits so long.

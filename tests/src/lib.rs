@@ -3,4 +3,5 @@
 pub mod cluster;
 pub mod fuzz;
 pub mod literal;
+pub mod skip;
 pub mod world;

@@ -27,6 +27,9 @@ struct Cli {
     job: Job,
 }
 
+/// Names the file in which tests note that they were skipped (`tests/src/skip.rs`).
+const SKIPPED_TESTS: &str = "SKIPPED_TESTS";
+
 #[derive(Subcommand)]
 enum Job {
     /// Check for the system packages that building RocksDB needs; as root, install what is missing
@@ -122,17 +125,29 @@ fn lint() -> anyhow::Result<()> {
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
 }
 
-/// The runner's own summary stays the last thing that is printed for its tests.
+/// The runner's own summary is the last thing that is printed for its tests, but for those that found
+/// that they cannot run here, which it takes for passed.
 fn test(arguments: &[String]) -> anyhow::Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if has_nextest() {
+    let skipped = target_directory()?.join("skipped-tests");
+    // It is from the last run, if it is there.
+    _ = std::fs::remove_file(&skipped);
+    let runner = if has_nextest() {
         step("documentation tests");
         cargo(&["test", "--workspace", "--doc"])?;
         step("tests (nextest)");
-        return cargo(&[&["nextest", "run", "--workspace"], &arguments[..]].concat());
+        &["nextest", "run", "--workspace"][..]
+    } else {
+        step("tests");
+        &["test", "--workspace"]
+    };
+    cargo_with(&[runner, &arguments[..]].concat(), &[(SKIPPED_TESTS, &skipped)])?;
+    let skipped = std::fs::read_to_string(skipped).unwrap_or_default();
+    if !skipped.is_empty() {
+        step(&format!("{} tests were skipped here:", skipped.lines().count()));
+        eprint!("{skipped}");
     }
-    step("tests");
-    cargo(&[&["test", "--workspace"], &arguments[..]].concat())
+    Ok(())
 }
 
 /// One search at a time: each uses all cores, and the largest most of the memory.
@@ -168,8 +183,15 @@ fn target_directory() -> anyhow::Result<PathBuf> {
 }
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    cargo_with(arguments, &[])
+}
+
+/// The same with variables of the environment.
+fn cargo_with(arguments: &[&str], variables: &[(&str, &Path)]) -> anyhow::Result<()> {
     let line = format!("cargo {}", arguments.join(" "));
-    let status = Command::new(cargo_program()).args(arguments).current_dir(workspace()).status().context("cargo")?;
+    let mut command = Command::new(cargo_program());
+    command.args(arguments).current_dir(workspace()).envs(variables.iter().copied());
+    let status = command.status().context("cargo")?;
     if !status.success() {
         bail!("`{line}` failed ({status})");
     }

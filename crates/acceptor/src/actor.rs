@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, AsyncContext, Context, Handler};
-use protocol::{Ballot, Command, CommandNumber, Message, NodeId};
+use protocol::{Ballot, Command, CommandNumber, Message, NodeId, Space};
 use storage::{LogRecord, LogStore, StorageError};
 
 use crate::core::{Acceptor, Effect, IgnoreReason, Input};
@@ -46,6 +46,8 @@ pub struct AcceptorPorts {
     pub send: Box<dyn Fn(NodeId, Message) + Send>,
     /// Hands the bodies of proposed commands to the learner of this node.
     pub proposed: Box<dyn Fn(Ballot, Vec<Command>) + Send>,
+    /// How much room the disk has now.
+    pub space: Box<dyn Fn() -> Space + Send>,
     /// The disk failed; the acceptor is deaf from now on. Called once.
     pub failed: Box<dyn Fn(StorageError) + Send>,
 }
@@ -81,8 +83,9 @@ impl AcceptorActor {
         let mut effects = Vec::new();
         let from = match &input {
             Input::Message { from, .. } => *from,
-            Input::Issued(_) | Input::Forget(_) => self.core.me(),
+            Input::Issued(_) | Input::Forget(_) | Input::Space(_) => self.core.me(),
         };
+        self.core.handle(Input::Space((self.ports.space)()), &mut effects);
         self.core.handle(input, &mut effects);
         self.turn.inputs += 1;
         for effect in effects {

@@ -55,6 +55,7 @@ fn start(disk: &Arc<Disk>) -> actix::Addr<AcceptorActor> {
     let ports = AcceptorPorts {
         send: Box::new(move |_, message| sent.lock().expect("no panic").push(Seen::Sent(message.name()))),
         proposed: Box::new(move |_, commands| proposed.lock().expect("no panic").push(Seen::Proposed(commands.len()))),
+        space: Box::new(|| Space::Ample),
         failed: Box::new(move |_| failed()),
     };
     let core = Acceptor::new(config(), LogImage::default(), CommandId::NULL);
@@ -144,6 +145,7 @@ async fn what_was_answered_survives_a_power_cut() {
     let ports = AcceptorPorts {
         send: Box::new(move |_, message| out.lock().expect("no panic").push(message)),
         proposed: Box::new(|_, _| ()),
+        space: Box::new(|| Space::Ample),
         failed: Box::new(|error| panic!("{error}")),
     };
     let core = Acceptor::new(config(), LogImage::default(), CommandId::NULL);

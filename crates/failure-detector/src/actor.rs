@@ -35,8 +35,10 @@ pub struct DetectorPorts {
     pub status: Box<dyn Fn() -> LocalStatus + Send>,
     /// This node should try to lead.
     pub campaign: Box<dyn Fn() + Send>,
-    /// This node should stop leading.
-    pub step_down: Box<dyn Fn() + Send>,
+    /// This node should stop leading, for this reason.
+    pub step_down: Box<dyn Fn(&'static str) + Send>,
+    /// Whether a leader on this node should take calls, as far as room goes.
+    pub takes_calls: Box<dyn Fn(bool) + Send>,
     /// The working leader changed.
     pub leader_is: Box<dyn Fn(Option<Ballot>) + Send>,
     /// A peer knows more issued commands than this node.
@@ -103,7 +105,22 @@ impl FailureDetectorActor {
                 let disconnected_ms = disconnected.as_millis();
                 tracing::info!(disconnected_ms, "this node leads and reaches no majority set: it steps down");
                 metrics::counter!("quorate_detector_step_downs_total").increment(1);
-                (self.ports.step_down)();
+                (self.ports.step_down)("no majority set is in touch with it");
+            }
+            Effect::HandOver => {
+                tracing::info!("this node leads, its disk is almost full and another node has room: it hands over");
+                metrics::counter!("quorate_detector_step_downs_total").increment(1);
+                (self.ports.step_down)("its disk is almost full");
+            }
+            Effect::TakesCalls(takes) => {
+                if takes {
+                    tracing::info!("a leader on this node takes calls again: there is room on the disks");
+                } else {
+                    tracing::warn!(
+                        "a leader on this node takes no calls: its disk, or those of too many acceptors, are almost full"
+                    );
+                }
+                (self.ports.takes_calls)(takes);
             }
             Effect::LeaderIs(leader) => {
                 match leader {

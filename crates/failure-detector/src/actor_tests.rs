@@ -11,7 +11,7 @@ use crate::core::Config;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Said {
     Campaign,
-    StepDown,
+    StepDown(&'static str),
     LeaderIs(Option<Ballot>),
     Suspected(NodeId, bool),
     PeerIssued(NodeId, CommandNumber),
@@ -57,7 +57,8 @@ fn start(me: u64, peer: &Peer) -> Node {
         }),
         status: Box::new(move || *local.lock().expect("no panic")),
         campaign: Box::new(move || campaign(Said::Campaign)),
-        step_down: Box::new(move || step_down(Said::StepDown)),
+        step_down: Box::new(move |why| step_down(Said::StepDown(why))),
+        takes_calls: Box::new(|_| ()),
         leader_is: Box::new(move |leader| leader_is(Said::LeaderIs(leader))),
         peer_issued: Box::new(move |peer, issued| peer_issued(Said::PeerIssued(peer, issued))),
         suspected: Box::new(move |peer, suspected_now| suspected(Said::Suspected(peer, suspected_now))),
@@ -105,5 +106,5 @@ async fn two_nodes_find_each_other_follow_and_lose_each_other() {
     second.address.send(Deliver(Input::Unreachable(NodeId(1)))).await.expect("it runs");
     second.says(&Said::Suspected(NodeId(1), true)).await;
     second.says(&Said::LeaderIs(None)).await;
-    first.says(&Said::StepDown).await;
+    first.says(&Said::StepDown("no majority set is in touch with it")).await;
 }

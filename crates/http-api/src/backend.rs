@@ -157,6 +157,9 @@ pub struct NodeView {
     pub applied: u64,
     /// The last command number in its durable state.
     pub durable: u64,
+    /// The room on its disk: `ample`, `low` (it takes no calls as a leader) or `out` (it does not vote).
+    #[schema(example = "ample")]
+    pub space: &'static str,
 }
 
 /// Where a node listens; empty where the answering node does not know.

@@ -249,6 +249,7 @@ pub(crate) fn executed(outcome: Outcome, settled: bool, replayed: bool) -> Resul
             format!("the function failed and changed nothing: {message}"),
         ))),
         Outcome::Overloaded => Err(final_if_settled(Problem::overloaded())),
+        Outcome::DiskFull => Err(final_if_settled(Problem::disk_full())),
         Outcome::NotLeader | Outcome::LeadershipLost => unreachable!("the gateway asks on instead of answering that"),
     }
 }

@@ -102,6 +102,13 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", detail).retry_later()
     }
 
+    /// 507: no room for the command of a call.
+    pub(crate) fn disk_full() -> Self {
+        let detail = "the disks of the nodes that would keep this call are almost full; make room, and send it again. \
+                      Reads go on, and /readyz of each node says how much room it has";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", detail).retry_later()
+    }
+
     /// 503 with a reason that will pass.
     pub(crate) fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_later()

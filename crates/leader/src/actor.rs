@@ -47,6 +47,8 @@ pub struct LeaderPorts {
     pub learn_from_peer: Box<dyn Fn(NodeId, CommandNumber) + Send>,
     /// Tells the node which ballot it leads now, or none.
     pub leads: Box<dyn Fn(Option<Ballot>) + Send>,
+    /// Whether there is room for new commands, on the disk of this node and of a majority set.
+    pub room: Box<dyn Fn() -> bool + Send>,
     /// The disk failed: stop the node.
     pub failed: Box<dyn Fn(String) + Send>,
     /// Both clocks.
@@ -109,6 +111,7 @@ impl LeaderActor {
             entropy: (self.ports.entropy)(),
             machine: &StoredMachine(self.state.as_ref()),
             functions: &self.functions,
+            room: (self.ports.room)(),
         };
         self.core.handle(input, &world, &mut self.effects);
     }

@@ -82,6 +82,7 @@ impl Bench {
             send: Box::new(move |_, message| _ = out.send(message)),
             learn_from_peer: Box::new(|_, _| ()),
             leads: Box::new(|_| ()),
+            room: Box::new(|| true),
             failed: Box::new(move |reason| failed.lock().expect("no panic").push(reason)),
             clock: Box::new(|| Now { tick: Tick(1), wall: Timestamp(1) }),
             entropy: Box::new(|| 1),

@@ -112,7 +112,8 @@ impl LearnerActor {
         if self.deaf {
             return;
         }
-        self.effects.extend(self.core.handle(input, (self.ports.clock)()));
+        let (space, now) = (Input::Space((self.ports.space)()), (self.ports.clock)());
+        self.effects.extend([space, input].into_iter().flat_map(|input| self.core.handle(input, now)));
         self.inputs += 1;
         if self.inputs >= TURN_INPUTS {
             self.flush(ctx);

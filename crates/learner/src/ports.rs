@@ -1,6 +1,6 @@
 //! What the learner asks of and tells the rest of its node.
 
-use protocol::{CommandId, CommandNumber, NodeId, Now};
+use protocol::{CommandId, CommandNumber, NodeId, Now, Space};
 use storage::StorageError;
 
 /// How far this node's learner is.
@@ -20,6 +20,8 @@ pub struct LearnerPorts {
     pub send: Box<dyn Fn(NodeId, protocol::Message) + Send>,
     /// Everything up to this command is issued and applied here.
     pub learned: Box<dyn Fn(CommandId) + Send>,
+    /// How much room the disk has now.
+    pub space: Box<dyn Fn() -> Space + Send>,
     /// The store failed; called once, the learner does nothing more. The node must stop.
     pub failed: Box<dyn Fn(StorageError) + Send>,
     /// Both clocks.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use protocol::message::{CatchUp, Commands, Success, ToLearner};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Fingerprint, Forget, Key, LearnFrom,
-    MajoritySets, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, StateError, StateView, StoredOutcome,
+    MajoritySets, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, Space, StateError, StateView, StoredOutcome,
     Tick, Timestamp, Verdict,
 };
 use quorate_learner::{
@@ -132,6 +132,7 @@ fn start() -> Node {
     let started = tokio::time::Instant::now();
     let ports = LearnerPorts {
         send: Box::new(move |to, message| sent.send(Told::Sent(to, message)).expect("heard")),
+        space: Box::new(|| Space::Ample),
         learned: Box::new(move |id| learned.send(Told::Learned(id)).expect("heard")),
         failed: Box::new(move |error| failed.send(Told::Failed(error)).expect("heard")),
         clock: Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() }),

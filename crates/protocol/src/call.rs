@@ -176,6 +176,8 @@ pub enum Outcome {
     },
     /// Too many calls at the leader; it did not run.
     Overloaded,
+    /// The disks of the nodes that would have to keep its command are almost full; it was not proposed.
+    DiskFull,
     /// This node does not lead; the call did not run here. Send it to the leader.
     NotLeader,
     /// The node led and ran the function, and lost the lead before the command was issued.

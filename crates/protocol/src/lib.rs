@@ -19,6 +19,7 @@ pub mod majority;
 pub mod message;
 pub mod node;
 pub mod snapshot;
+pub mod space;
 pub mod state;
 pub mod time;
 
@@ -30,5 +31,6 @@ pub use majority::MajoritySets;
 pub use message::{LearnFrom, Message, Role};
 pub use node::{ClusterId, NodeId};
 pub use snapshot::{Position, SnapshotId, SnapshotPiece, SnapshotRecord};
+pub use space::Space;
 pub use state::{Entry, Key, StateError, StateView};
 pub use time::{Now, Tick, Timestamp};

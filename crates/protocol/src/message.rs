@@ -24,6 +24,7 @@ use crate::ballot::Ballot;
 use crate::call::{Call, Fingerprint, Outcome, RequestId};
 use crate::command::{Command, CommandId, CommandNumber, Run, Vote};
 use crate::node::NodeId;
+use crate::space::Space;
 
 /// Who takes a message within a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -282,6 +283,8 @@ pub struct Heartbeat {
     /// Where callers reach the sender's REST, as it advertises; at most
     /// [`Heartbeat::HTTP_BYTES_MAX`] bytes, empty when unknown.
     pub http: String,
+    /// How much room the sender's disk has.
+    pub space: Space,
 }
 
 impl Heartbeat {

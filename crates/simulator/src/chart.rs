@@ -216,7 +216,9 @@ fn is_drawn(fact: &Fact) -> bool {
             | Fault::Misdirected(_)
             | Fault::WriteError(_)
             | Fault::SyncError(_)
-            | Fault::DiskFull(_) => true,
+            | Fault::DiskFull(_)
+            | Fault::DiskLow(_)
+            | Fault::DiskOut(_) => true,
         },
         Fact::Written { .. }
         | Fact::Synced { .. }

@@ -46,8 +46,12 @@ pub enum Fault {
     WriteError(NodeId),
     /// A sync fails.
     SyncError(NodeId),
-    /// The disk is full.
+    /// The disk is full: a write fails.
     DiskFull(NodeId),
+    /// The disk has little room for a while, below the soft mark.
+    DiskLow(NodeId),
+    /// The disk has no room for a while, below the hard mark.
+    DiskOut(NodeId),
     /// The disk is gone.
     DiskLost(NodeId),
 }
@@ -75,7 +79,7 @@ pub enum Shape {
 
 impl Fault {
     /// The names of all kinds, in the order of [`Fault::kind`].
-    pub const KINDS: [&str; 20] = [
+    pub const KINDS: [&str; 22] = [
         "loss",
         "duplicate",
         "reorder",
@@ -96,6 +100,8 @@ impl Fault {
         "sync_error",
         "disk_full",
         "disk_lost",
+        "disk_low",
+        "disk_out",
     ];
 
     /// Which of [`Fault::KINDS`] it is.
@@ -122,6 +128,8 @@ impl Fault {
             Self::SyncError(_) => 17,
             Self::DiskFull(_) => 18,
             Self::DiskLost(_) => 19,
+            Self::DiskLow(_) => 20,
+            Self::DiskOut(_) => 21,
         }
     }
 }

@@ -13,7 +13,7 @@ use functions::Registry;
 use http_api::Gateway;
 use leader::core::Leader;
 use learner::{Learner, Progress};
-use protocol::{Ballot, CommandNumber, Key, NodeId, Tick};
+use protocol::{Ballot, CommandNumber, Key, NodeId, Space, Tick};
 use storage::memory::{Fault, MemoryLog, MemoryState};
 use storage::{LogStore as _, StateStore as _, StorageError};
 
@@ -67,9 +67,9 @@ impl Status {
         self.leads.max(self.seen.filter(|seen| seen.node != self.me)).map(|ballot| ballot.node)
     }
 
-    pub(crate) fn local(&self, progress: Progress) -> LocalStatus {
+    pub(crate) fn local(&self, progress: Progress, space: Space) -> LocalStatus {
         let Progress { issued, applied, durable } = progress;
-        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable }
+        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space }
     }
 }
 
@@ -96,6 +96,8 @@ pub(crate) struct Roles {
     pub(crate) status: Status,
     pub(crate) progress: Progress,
     pub(crate) reads: BTreeMap<u64, Read>,
+    /// What the failure detector says of the room of all nodes.
+    pub(crate) takes_calls: bool,
     /// Whether the gateway's timer runs.
     pub(crate) gateway_ticks: bool,
     /// Peers that it tries to connect to.
@@ -133,6 +135,8 @@ pub(crate) struct Node {
     pub(crate) log_fault: Option<Fault>,
     pub(crate) state_fault: Option<Fault>,
     pub(crate) cut: Option<Cut>,
+    /// How much room its disk has.
+    pub(crate) space: Space,
     /// A stored record is damaged, which the next opening will find.
     pub(crate) damaged: bool,
     /// Its disk is lost or damaged: it never comes back.
@@ -156,6 +160,7 @@ impl Node {
             log_fault: None,
             state_fault: None,
             cut: None,
+            space: Space::Ample,
             damaged: false,
             gone: false,
         }
@@ -194,6 +199,7 @@ impl Node {
             status: Status { me: self.id, leads: None, seen: None, highest },
             progress: Progress { issued: applied.number, applied: applied.number, durable },
             reads: BTreeMap::new(),
+            takes_calls: true,
             gateway_ticks: false,
             dialing: BTreeSet::new(),
         }));

@@ -85,6 +85,8 @@ pub enum Event {
     Resume(NodeId),
     /// A node that is down starts.
     Start(NodeId),
+    /// The disk of a node has room again.
+    Room(NodeId),
     /// A question of a client arrives at the node.
     Question {
         /// Names it.

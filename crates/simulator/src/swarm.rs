@@ -44,13 +44,15 @@ pub enum Trouble {
     SyncError,
     /// The disk is full.
     DiskFull,
+    /// The disk has little or no room for a while.
+    NoRoom,
     /// The disk is gone.
     DiskLost,
 }
 
 impl Trouble {
     /// All of them, with how often each comes where it is on, beside the others.
-    const ALL: [(Self, u64); 22] = [
+    const ALL: [(Self, u64); 23] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
@@ -72,6 +74,7 @@ impl Trouble {
         (Self::WriteError, 4),
         (Self::SyncError, 4),
         (Self::DiskFull, 4),
+        (Self::NoRoom, 8),
         (Self::DiskLost, 1),
     ];
 }

@@ -56,6 +56,7 @@ impl fmt::Display for Came<'_> {
             Outcome::RequestReused => f.write_str("uses the request id of another call"),
             Outcome::Failed { message } => write!(f, "failed: {message}"),
             Outcome::Overloaded => f.write_str("did not run: overloaded"),
+            Outcome::DiskFull => f.write_str("did not run: no room on the disks"),
             Outcome::NotLeader => f.write_str("did not run: not the leader"),
             Outcome::LeadershipLost => f.write_str("is undecided: the lead is lost"),
         }
@@ -233,6 +234,8 @@ impl fmt::Display for Broken<'_> {
             | Fault::WriteError(node)
             | Fault::SyncError(node)
             | Fault::DiskFull(node)
+            | Fault::DiskLow(node)
+            | Fault::DiskOut(node)
             | Fault::DiskLost(node) => write!(f, "{name} {}", Device(*node)),
             Fault::ClockJump(node, millis) => write!(f, "{name} {} by {millis} ms", Device(*node)),
             Fault::ClockRate(node, rate) => write!(f, "{name} {} to {rate}/1000", Device(*node)),

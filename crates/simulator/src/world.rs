@@ -25,7 +25,7 @@ mod turns;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocol::{Message, NodeId, Now, Tick, Timestamp};
+use protocol::{Message, NodeId, Now, Space, Tick, Timestamp};
 
 use crate::chance::Chance;
 use crate::client::{Clients, Settings};
@@ -247,6 +247,7 @@ impl World {
             | Event::Closed { .. } => {}
             Event::Resume(node) => self.resume(node),
             Event::Start(node) => self.restart(node),
+            Event::Room(node) => self.node_mut(node).space = Space::Ample,
             Event::Question { ticket } => self.question(ticket),
             Event::Answer { ticket, answer } => self.answer(ticket, answer),
             Event::Clients => self.clients_act(),
@@ -281,6 +282,7 @@ impl World {
             Event::Question { ticket } => self.questions.get(ticket)?.via,
             Event::Resume(_)
             | Event::Start(_)
+            | Event::Room(_)
             | Event::Answer { .. }
             | Event::Clients
             | Event::Nemesis

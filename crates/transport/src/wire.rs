@@ -103,6 +103,7 @@ pub fn weight(message: &Message) -> usize {
             protocol::Outcome::UnknownFunction
             | protocol::Outcome::RequestReused
             | protocol::Outcome::Overloaded
+            | protocol::Outcome::DiskFull
             | protocol::Outcome::NotLeader
             | protocol::Outcome::LeadershipLost => 0,
         },
@@ -331,6 +332,16 @@ struct Heartbeat {
     /// Empty is absent, as in the frames of nodes that do not send it.
     #[prost(string, tag = "10")]
     http: String,
+    #[prost(enumeration = "Space", tag = "11")]
+    space: i32,
+}
+
+/// Another one, of a later version, has even less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+enum Space {
+    Ample = 0,
+    Low = 1,
+    Out = 2,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -414,13 +425,20 @@ enum Outcome {
     #[prost(string, tag = "8")]
     Failed(String),
     #[prost(message, tag = "9")]
-    Overloaded(()),
+    Overloaded(Overloaded),
     #[prost(message, tag = "10")]
     NotLeader(()),
     #[prost(message, tag = "11")]
     LeadershipLost(()),
     #[prost(string, tag = "12")]
     TooLarge(String),
+}
+
+/// A node of the version before takes a full disk for too many calls, which is also to be waited for.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Overloaded {
+    #[prost(bool, tag = "1")]
+    disk_full: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -116,8 +116,13 @@ impl Node {
     /// One turn of the leader.
     pub(super) fn lead(&mut self, input: leader::core::Input, now: Now, entropy: u64) -> Vec<leader::core::Effect> {
         let Some(roles) = &mut self.roles else { return Vec::new() };
-        let world =
-            leader::core::World { now, entropy, machine: &StoredMachine(&self.state), functions: &self.functions };
+        let world = leader::core::World {
+            now,
+            entropy,
+            machine: &StoredMachine(&self.state),
+            functions: &self.functions,
+            room: true,
+        };
         let mut effects = Vec::new();
         roles.leader.handle(input, &world, &mut effects);
         roles.leader.handle(leader::core::Input::EndOfTurn, &world, &mut effects);

@@ -33,7 +33,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot, ToAcceptor, ToLeader, ToLearner, Voted};
-use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId, Run, Vote};
+use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId, Run, Space, Vote};
 use storage::{LogImage, LogRecord};
 
 pub use reason::IgnoreReason;
@@ -70,6 +70,8 @@ pub enum Input {
     /// The commands up to this number are in durable states of a majority of learners, this node's
     /// among them: votes for them may go.
     Forget(CommandNumber),
+    /// How much room the disk has now.
+    Space(Space),
 }
 
 /// What an acceptor wants done, in this order.
@@ -112,6 +114,8 @@ pub struct Acceptor {
     waiting: BTreeMap<CommandNumber, Command>,
     /// The highest round of a `BeginBallot` received in `next_ballot`.
     round: u64,
+    /// The disk has no room for votes: none is cast. Promises are small, and rounds are free: they go on.
+    full: bool,
 }
 
 impl Acceptor {
@@ -134,7 +138,7 @@ impl Acceptor {
             votes.values().all(|vote| vote.ballot <= next_ballot),
             "invariant 3: a stored vote lies above the stored promise {next_ballot}"
         );
-        Self { config, next_ballot, issued, forgotten, votes, waiting: BTreeMap::new(), round: 0 }
+        Self { config, next_ballot, issued, forgotten, votes, waiting: BTreeMap::new(), round: 0, full: false }
     }
 
     /// The node.
@@ -171,6 +175,12 @@ impl Acceptor {
             }
             Input::Issued(id) => self.on_issued(id, effects),
             Input::Forget(number) => self.on_forget(number, effects),
+            Input::Space(space) => {
+                self.full = space == Space::Out;
+                if self.full {
+                    self.waiting.clear();
+                }
+            }
         }
     }
 
@@ -228,6 +238,10 @@ impl Acceptor {
         commands.retain(|command| command.number() > self.issued.number);
         if let Some(reason) = commands.iter().find_map(|command| self.contradicted(command)) {
             return effects.push(Effect::Ignored(reason));
+        }
+        if self.full {
+            // They would wait in memory, for who knows how long. The leader sends them again.
+            commands.retain(|command| self.has_voted_for(command.id));
         }
 
         self.round = self.round.max(round);

@@ -32,6 +32,8 @@ enum Step {
     Forget {
         behind: u64,
     },
+    /// The disk has no room, or some again.
+    Room(bool),
     /// The actor syncs and sends.
     Flush,
     /// kill -9; `behind` numbers of what was issued were not durable.
@@ -49,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => begin.prop_map(|(other, ahead, length, forked, round)| Step::Begin { other, ahead, length, forked, round }),
         1 => (1..3u64).prop_map(|ahead| Step::Issued { ahead }),
         1 => (0..3u64).prop_map(|behind| Step::Forget { behind }),
+        1 => prop::bool::weighted(0.7).prop_map(Step::Room),
         3 => Just(Step::Flush),
         1 => (0..3u64).prop_map(|behind| Step::Crash { behind }),
     ]
@@ -126,6 +129,7 @@ impl World {
                 self.state = self.state.max(last.saturating_sub(usize::try_from(behind).expect("small")));
                 self.handle(Input::Forget(CommandNumber(self.state as u64)));
             }
+            Step::Room(room) => self.handle(Input::Space(if room { Space::Low } else { Space::Out })),
             Step::Flush => self.flush(),
             Step::Crash { behind } => {
                 self.unsynced.clear();
@@ -180,6 +184,7 @@ impl World {
             || just.contains(&command.precedent)
             || before.has_voted_for(command.precedent);
         assert!(gap_free, "a vote with a gap: {vote:?}");
+        assert!(!before.full, "a vote for which there is no room: {vote:?}");
     }
 
     /// One sync, then all sends, which are checked against the disk.
@@ -234,7 +239,7 @@ proptest! {
 
     /// Invariant 3, rule 5, A6, A7, A12, S-11: catches, over random messages, crashes and
     /// losses of what was not synced, a promise that goes down, a vote outside the promised
-    /// ballot or with a gap, two commands at one number of a ballot, and anything told that a
+    /// ballot, with a gap or without room, two commands at one number of a ballot, and anything told that a
     /// crash could take back.
     #[test]
     fn no_interleaving_breaks_a_promise_or_a_vote(steps in prop::collection::vec(step(), 1..80)) {

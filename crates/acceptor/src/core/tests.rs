@@ -252,6 +252,26 @@ fn a_gap_closes_when_the_precedent_is_issued() {
     assert_eq!(node.begin(ballot(1), &commands, 8), [voted(ballot(1), None, 8)], "issued numbers are not voted on");
 }
 
+/// RELIABILITY 5.6: catches a vote that is written to a disk without room, a promise, a round or what
+/// was voted before that is not told then, and votes that are never cast when there is room again.
+#[test]
+fn without_room_nothing_is_voted_for() {
+    let mut node = fresh();
+    let commands = chain(ballot(1), CommandId::NULL, 4);
+    node.next_ballot(ballot(1), 1);
+    node.begin(ballot(1), &commands[..1], 1);
+    node.begin(ballot(1), &commands[2..3], 2);
+    assert_eq!(node.handle(Input::Space(Space::Out)), []);
+    let before = voted(ballot(1), Some((1, commands[0].id)), 3);
+    assert_eq!(node.begin(ballot(1), &commands[1..], 3), [before], "the round returns, nothing is kept");
+    assert_eq!(node.handle(Input::Issued(commands[1].id)), [], "nor is what waited");
+    let promise = Effect::Persist(LogRecord::NextBallot(ballot(2)));
+    assert_eq!(node.next_ballot(ballot(2), 1), [promise, info(ballot(2), 1, commands[1].id, vec![])]);
+    assert_eq!(node.handle(Input::Space(Space::Low)), []);
+    let again = node.begin(ballot(2), &commands[2..], 1);
+    assert_eq!(again.last(), Some(&voted(ballot(2), Some((3, commands[3].id)), 1)), "{again:?}");
+}
+
 /// S-01, the acceptors' part: plays ballots 1 and 2 of the run that loses agreement under the
 /// patent's letter, and catches the two votes that make it possible.
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::message::Heartbeat;
-use protocol::{Ballot, NodeId, Tick};
+use protocol::{Ballot, CommandNumber, NodeId, Tick};
 
 use super::{Effect, FailureDetector};
 
@@ -44,6 +44,11 @@ impl Election {
         self.led_since = self.led_since.map(|since| since + gap);
         self.retry_at = self.retry_at + gap;
     }
+}
+
+/// Whether a candidate ranks last for what it lacks.
+pub(super) fn is_behind(issued: CommandNumber, best: CommandNumber) -> bool {
+    issued.0.saturating_add(BEHIND_MAX) < best.0
 }
 
 impl FailureDetector {
@@ -131,7 +136,7 @@ impl FailureDetector {
     }
 
     /// Rule 2, of this node or one that it hears.
-    fn is_connected(&self, node: NodeId) -> bool {
+    pub(super) fn is_connected(&self, node: NodeId) -> bool {
         let me = self.config.me;
         let hears = |hearer: NodeId, heard: NodeId| match hearer {
             hearer if hearer == me => Some(self.hears(heard)),
@@ -150,12 +155,12 @@ impl FailureDetector {
 
     /// Rule 4: who may lead, in the order of their turns.
     fn candidates(&self) -> Vec<NodeId> {
-        let own = self.config.can_lead.then_some((self.config.me, self.local.issued));
-        let others = self.words().filter(|(_, word)| word.can_lead).map(|(id, word)| (id, word.issued));
-        let mut candidates: Vec<_> = others.chain(own).filter(|(id, _)| self.is_connected(*id)).collect();
-        let best = candidates.iter().map(|(_, issued)| issued.0).max().unwrap_or_default();
-        candidates.sort_unstable_by_key(|(id, issued)| (issued.0.saturating_add(BEHIND_MAX) < best, *id));
-        candidates.into_iter().map(|(id, _)| id).collect()
+        let own = self.config.can_lead.then_some((self.config.me, self.local.issued, self.local.space));
+        let others = self.words().filter(|(_, word)| word.can_lead).map(|(id, word)| (id, word.issued, word.space));
+        let mut candidates: Vec<_> = others.chain(own).filter(|(id, ..)| self.is_connected(*id)).collect();
+        let best = candidates.iter().map(|(_, issued, _)| *issued).max().unwrap_or_default();
+        candidates.sort_unstable_by_key(|(id, issued, space)| (is_behind(*issued, best), *space, *id));
+        candidates.into_iter().map(|(id, ..)| id).collect()
     }
 
     /// A different small time for each node, so that attempts that met once do not meet again.

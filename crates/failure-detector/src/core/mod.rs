@@ -12,10 +12,13 @@
 //!    hear, that say they lead, and that are connected. If there is none but a peer follows one
 //!    that we do not hear (a chain A-B-C), we leave that leader in peace.
 //! 4. **Who should lead.** If nobody leads: the connected candidates in order of their ids,
-//!    those far behind last. The first campaigns at once, the next ones a while later each, and
-//!    all wait when they see another's attempt. So a node that is cut off, or that nobody
-//!    hears, deposes nobody, and two candidates do not duel (checklist S-28).
+//!    those far behind last, and before these the ones whose disk is almost full. The first
+//!    campaigns at once, the next ones a while later each, and all wait when they see another's
+//!    attempt. So a node that is cut off, or that nobody hears, deposes nobody, and two candidates
+//!    do not duel (checklist S-28).
 //! 5. **When to stop.** A leader that is not connected for a timeout steps down.
+//! 6. **Room.** A leader whose disk is almost full hands over to a candidate with room. Where there
+//!    is none, or no majority set with room to vote, it leads on and takes no calls ([`room`]).
 //!
 //! A node that was stalled itself (its tick came late) suspects nobody for the time it slept.
 //!
@@ -26,6 +29,7 @@
 
 mod election;
 mod peer;
+mod room;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
@@ -35,10 +39,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::message::Heartbeat;
-use protocol::{Ballot, CommandNumber, MajoritySets, NodeId, Now, Tick};
+use protocol::{Ballot, CommandNumber, MajoritySets, NodeId, Now, Space, Tick};
 
 use election::Election;
 use peer::Peer;
+use room::Room;
 
 /// What a failure detector is told once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +80,8 @@ pub struct LocalStatus {
     pub applied: CommandNumber,
     /// The last command in durable state.
     pub durable: CommandNumber,
+    /// How much room its disk has.
+    pub space: Space,
 }
 
 /// What happens to a failure detector.
@@ -152,6 +159,11 @@ pub enum Effect {
         /// For how long.
         disconnected: Duration,
     },
+    /// This node leads and its disk is almost full, while another has room and could lead: it should
+    /// stop leading.
+    HandOver,
+    /// Whether a leader on this node should take calls, as far as room for them goes; changed.
+    TakesCalls(bool),
     /// The ballot of the working leader, as this node knows it, changed.
     LeaderIs(Option<Ballot>),
     /// A peer knows more commands to be issued than this node does.
@@ -212,6 +224,7 @@ pub struct FailureDetector {
     candidate: Option<Tick>,
     /// While this node leads without a majority set: since when.
     disconnected: Option<Tick>,
+    room: Room,
 }
 
 impl FailureDetector {
@@ -230,6 +243,7 @@ impl FailureDetector {
             election: None,
             candidate: None,
             disconnected: None,
+            room: Room::default(),
             config,
         }
     }
@@ -258,6 +272,7 @@ impl FailureDetector {
             Input::Tick(local) => self.on_tick(local, now, effects),
         }
         self.judge_own_leadership(now, effects);
+        self.judge_room(now, effects);
         self.judge_leader(effects);
         self.judge_candidates(now, effects);
         self.send_heartbeats(now, effects);
@@ -333,7 +348,8 @@ impl FailureDetector {
     fn send_heartbeats(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         let next = self.heartbeat();
         let due = self.sent.as_ref().is_none_or(|(at, last)| {
-            let changed = (&last.hears, last.leads, last.follows) != (&next.hears, next.leads, next.follows);
+            let judged_by = |word: &Heartbeat| (word.leads, word.follows, word.space);
+            let changed = last.hears != next.hears || judged_by(last) != judged_by(&next);
             let after = if changed { self.config.heartbeat / 10 } else { self.config.heartbeat };
             now.since(*at) >= after
         });
@@ -358,6 +374,7 @@ impl FailureDetector {
             durable: self.local.durable,
             answer: false,
             http: self.config.http.clone(),
+            space: self.local.space,
         }
     }
 

@@ -24,6 +24,7 @@ struct Node {
     leads: Option<Ballot>,
     preparing: Option<(Tick, Ballot)>,
     issued: CommandNumber,
+    space: Space,
     /// Events that wait while it is frozen.
     inbox: Vec<Input>,
 }
@@ -59,6 +60,7 @@ fn node(id: u64, count: u64) -> Node {
         leads: None,
         preparing: None,
         issued: CommandNumber(0),
+        space: Space::Ample,
         inbox: vec![],
     }
 }
@@ -131,9 +133,10 @@ impl World {
                     self.flight.push((self.now + delay, id, to.0, heartbeat));
                 }
                 Effect::Campaign { .. } => self.prepare(id),
-                Effect::StepDown { .. } => self.node(id).leads = None,
+                Effect::StepDown { .. } | Effect::HandOver => self.node(id).leads = None,
                 Effect::Suspect { .. }
                 | Effect::Trust(_)
+                | Effect::TakesCalls(_)
                 | Effect::LeaderIs(_)
                 | Effect::PeerIssued { .. }
                 | Effect::Ignored(_) => {}
@@ -203,6 +206,7 @@ impl World {
                     leads: node.leads,
                     ballot: node.promise.max(node.refused),
                     issued: node.issued,
+                    space: node.space,
                     ..Default::default()
                 };
                 self.input(id, Input::Tick(local));
@@ -507,4 +511,19 @@ proptest! {
         world.run(SECOND * 10);
         prop_assert_eq!(world.led.len(), changes, "still changing: {:?}", &world.led[changes..world.led.len().min(changes + 9)]);
     }
+}
+
+/// S-35: catches a lead that stays at a node without room while another could take calls, is away for long, or
+/// goes to another node without room; and one that goes back and forth when there is room again.
+#[test]
+fn the_lead_goes_where_there_is_room() {
+    let mut world = World::led_by(1, 5);
+    world.node(2).space = Space::Low;
+    world.run(SECOND);
+    world.node(1).space = Space::Low;
+    let (leader, gap) = world.wait_for_leader(TIMEOUT);
+    assert_eq!(leader, 3, "after {gap:?}");
+    world.stays(3, LONG);
+    world.node(1).space = Space::Ample;
+    world.stays(3, LONG);
 }

@@ -269,6 +269,93 @@ fn a_candidate_far_behind_comes_last_but_has_a_turn() {
     }
 }
 
+/// Catches a candidate without room that goes before one with room, and one that gets no turn.
+#[test]
+fn a_candidate_without_room_comes_after_those_with() {
+    for (space, rank) in [(Space::Ample, 0), (Space::Low, 1)] {
+        let mut bench = followers(LEADER);
+        bench.local.space = space;
+        bench.peers = BTreeMap::from([(3, says(&[1, 3], None, None))]);
+        bench.input(Input::Closed(NodeId(2)));
+        bench.input(Input::Unreachable(NodeId(2)));
+        let seen = bench.run(600);
+        assert!(seen.iter().any(|(_, effect)| *effect == Effect::Campaign { rank, attempt: 1 }), "{seen:?}");
+    }
+}
+
+/// This node has led for two seconds; the others follow.
+fn leads() -> Bench {
+    let own = Ballot::new(9, ME);
+    let mut bench = Bench::new(3);
+    bench.local = LocalStatus { leads: Some(own), ballot: own, ..LocalStatus::default() };
+    let follows = says(&[1, 2, 3], None, Some(own));
+    bench.peers = BTreeMap::from([(2, follows.clone()), (3, follows)]);
+    let told = bench.run(2_000);
+    assert!(!told.iter().any(|(_, effect)| matches!(effect, Effect::HandOver | Effect::TakesCalls(_))), "{told:?}");
+    bench
+}
+
+/// S-35: catches a leader without room that keeps the lead from one with room, refuses calls before it has
+/// handed over, or hands over again and again to a node that does not lead.
+#[test]
+fn a_leader_without_room_hands_over() {
+    let mut bench = leads();
+    bench.local.space = Space::Low;
+    let begun = bench.now;
+    let seen = bench.run(29_900);
+    assert_eq!(seen, [(begun + 10, Effect::HandOver), (begun + 260, Effect::TakesCalls(false))]);
+    assert_eq!(bench.run(200), [(begun + 30_010, Effect::HandOver), (begun + 30_010, Effect::TakesCalls(true))]);
+    let mut bench = leads();
+    bench.local.space = Space::Low;
+    bench.run(20);
+    bench.local = LocalStatus { leads: None, ..bench.local };
+    let seen = bench.run(500);
+    assert!(!seen.iter().any(|(_, effect)| *effect == Effect::HandOver), "it has: {seen:?}");
+}
+
+/// Who has how much room, and what a leader at 1 is told.
+const ROOMS: [([Space; 3], Option<Effect>); 6] = [
+    ([Space::Ample, Space::Low, Space::Ample], None),
+    ([Space::Ample, Space::Out, Space::Ample], None),
+    ([Space::Ample, Space::Low, Space::Out], Some(Effect::TakesCalls(false))),
+    ([Space::Low, Space::Low, Space::Ample], Some(Effect::TakesCalls(false))),
+    ([Space::Low, Space::Low, Space::Low], Some(Effect::TakesCalls(false))),
+    ([Space::Out, Space::Ample, Space::Low], Some(Effect::TakesCalls(false))),
+];
+
+/// S-35: catches calls that are refused although a majority set has room, taken although none has, or never
+/// taken again; and a lead that goes to a node that could not take calls either.
+#[test]
+fn calls_are_taken_while_a_majority_set_has_room() {
+    for (spaces, told) in ROOMS {
+        let mut bench = leads();
+        bench.local.space = spaces[0];
+        for (peer, space) in [(2, spaces[1]), (3, spaces[2])] {
+            bench.peers.get_mut(&peer).expect("a peer").space = space;
+        }
+        // The others say so at their next heartbeats, so this node's own room comes last.
+        let own = std::mem::replace(&mut bench.local.space, Space::Ample);
+        let mut seen = bench.run(50);
+        bench.local.space = own;
+        seen.extend(bench.run(5_000));
+        let seen: Vec<Effect> = seen.into_iter().map(|(_, effect)| effect).collect();
+        assert_eq!(seen, told.clone().into_iter().collect::<Vec<_>>(), "{spaces:?}");
+        bench.local.space = Space::Ample;
+        bench.peers.values_mut().for_each(|word| word.space = Space::Ample);
+        let again = bench.run(100).into_iter().map(|(_, effect)| effect).collect::<Vec<_>>();
+        assert_eq!(again, told.map(|_| Effect::TakesCalls(true)).into_iter().collect::<Vec<_>>(), "{spaces:?}");
+    }
+}
+
+/// Catches a leader that says that disks are full where it is the majority set that is missing.
+#[test]
+fn without_a_majority_set_room_is_not_the_reason() {
+    let mut bench = leads();
+    bench.peers = BTreeMap::new();
+    let seen = bench.run(5_000);
+    assert!(!seen.iter().any(|(_, effect)| matches!(effect, Effect::TakesCalls(_))), "{seen:?}");
+}
+
 /// Catches a campaign of a node that may not lead, or that hears no majority.
 #[test]
 fn who_cannot_lead_does_not_campaign() {

@@ -258,7 +258,11 @@ impl Gateway {
                 let settled = stored == Stored::Plain || settled && !is_keyed(&flight.call);
                 self.finish(&request, &outcome, settled, stored, effects);
             }
-            Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. } | Outcome::Overloaded => {
+            Outcome::Issued { .. }
+            | Outcome::Unchanged { .. }
+            | Outcome::Refused { .. }
+            | Outcome::Overloaded
+            | Outcome::DiskFull => {
                 if stored == Stored::No && !settled {
                     // Of several copies another one may have run, or be waiting: asking on tells.
                     return put_off(&self.settings, self.leader, flight, from, now);
@@ -391,6 +395,7 @@ fn number(outcome: &Outcome) -> Option<CommandNumber> {
         | Outcome::RequestReused
         | Outcome::Failed { .. }
         | Outcome::Overloaded
+        | Outcome::DiskFull
         | Outcome::NotLeader
         | Outcome::LeadershipLost => None,
     }

@@ -330,21 +330,23 @@ fn a_call_goes_on_without_its_caller() {
     assert!(world.core.is_idle());
 }
 
-/// Catches an overloaded leader reported to a caller whose call may have run elsewhere.
+/// S-35: catches a leader without time or room reported to a caller whose call may have run elsewhere.
 #[test]
-fn overload_is_final_only_when_no_other_copy_may_run() {
-    let mut world = World::led_by(A);
-    world.submit(1, unkeyed());
-    let overloaded = world.hears(A, unkeyed().request, Outcome::Overloaded, Stored::No);
-    assert_eq!(overloaded, [told(1, Outcome::Overloaded, true)]);
-    world.submit(1, call("k"));
-    let told = told(1, Outcome::Overloaded, false);
-    assert_eq!(world.executed(A, "k", Outcome::Overloaded), [told], "another gateway may have been given the key");
+fn overload_and_full_disks_are_final_only_when_no_other_copy_may_run() {
+    for outcome in [Outcome::Overloaded, Outcome::DiskFull] {
+        let mut world = World::led_by(A);
+        world.submit(1, unkeyed());
+        let only = world.hears(A, unkeyed().request, outcome.clone(), Stored::No);
+        assert_eq!(only, [told(1, outcome.clone(), true)]);
+        world.submit(1, call("k"));
+        let told = told(1, outcome.clone(), false);
+        assert_eq!(world.executed(A, "k", outcome.clone()), [told], "another gateway may have been given the key");
 
-    world.submit(2, call("l"));
-    world.handle(Input::LeaderIs(Some(B)));
-    assert_eq!(world.executed(B, "l", Outcome::Overloaded), []);
-    assert_eq!(world.tick_at(ms(25)), [sent(B, call("l"))]);
+        world.submit(2, call("l"));
+        world.handle(Input::LeaderIs(Some(B)));
+        assert_eq!(world.executed(B, "l", outcome), []);
+        assert_eq!(world.tick_at(ms(25)), [sent(B, call("l"))]);
+    }
 }
 
 /// S-22, ADR 0017: catches a refusal that is called final while another copy of the call may still

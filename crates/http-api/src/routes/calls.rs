@@ -133,6 +133,7 @@ pub(crate) async fn functions(request: HttpRequest, api: web::Data<Api>) -> Resu
         (status = 429, description = "Too many calls", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 503, description = "No leader, or stopping", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 504, description = "No outcome within the wait", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 507, description = "The disks are almost full", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn execute(
     request: HttpRequest,

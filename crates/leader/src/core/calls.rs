@@ -57,11 +57,14 @@ impl Leading {
         self.retry_touched(turn);
     }
 
+    /// Whether a call is tried now. Without room on the disks it need not wait for any here: it is
+    /// refused.
     fn has_room(&self, turn: &Turn<'_>) -> bool {
         let unapplied_max = turn.config.window.saturating_mul(UNAPPLIED_WINDOWS_MAX);
-        self.pipeline.has_room(turn.config.pipeline_bytes)
+        let room = self.pipeline.has_room(turn.config.pipeline_bytes)
             && (self.state.unapplied() as u64) < unapplied_max
-            && self.unapplied.bytes() < turn.config.pipeline_bytes
+            && self.unapplied.bytes() < turn.config.pipeline_bytes;
+        room || !turn.world.room
     }
 
     fn keep(&mut self, pending: Pending, kept: Kept, turn: &mut Turn<'_>) {
@@ -116,6 +119,9 @@ impl Leading {
         let Some(function) = turn.world.functions.get(&pending.call.function) else {
             return self.answer(&pending, &Outcome::UnknownFunction, Stored::No, turn);
         };
+        if !turn.world.room {
+            return self.refuse_for_room(&pending, turn);
+        }
         let now = turn.world.now.wall.max(self.state.time);
         match function.placement() {
             Placement::Inline => {
@@ -142,6 +148,9 @@ impl Leading {
         let Some((pending, times)) = self.calls.take_pooled(job) else {
             return turn.ignore(IgnoreReason::LateExecution);
         };
+        if !turn.world.room {
+            return self.refuse_for_room(&pending, turn);
+        }
         let holds = execution.reads.still_holds(&self.state.over(turn.world.machine));
         match holds {
             Err(error) => turn.effects.push(Effect::Failed(error)),
@@ -215,6 +224,13 @@ impl Leading {
         self.calls.touch(&body.effects);
     }
 
+    /// S-35: space is looked at before anything is proposed, so that a call that is refused for want of
+    /// it is never applied. What was proposed before goes on.
+    fn refuse_for_room(&self, pending: &Pending, turn: &mut Turn<'_>) {
+        turn.ignore(IgnoreReason::DiskFull);
+        self.answer(pending, &Outcome::DiskFull, Stored::No, turn);
+    }
+
     /// Answers at once: nothing of the leader state shows in it.
     fn answer(&self, pending: &Pending, outcome: &Outcome, stored: Stored, turn: &mut Turn<'_>) {
         for waiter in &pending.waiters {
@@ -268,6 +284,6 @@ impl Leading {
         while let Some(pending) = self.calls.take_late(turn.world.now.tick) {
             self.execute(pending, 0, turn);
         }
-        self.retry_touched(turn);
+        self.take_queued(turn);
     }
 }

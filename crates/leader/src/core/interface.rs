@@ -67,6 +67,8 @@ pub struct World<'a> {
     pub machine: &'a dyn Machine,
     /// What can be called.
     pub functions: &'a Registry,
+    /// Whether there is room for new commands, on the disk of this node and of a majority set.
+    pub room: bool,
 }
 
 /// What happens to a leader.
@@ -213,6 +215,8 @@ pub enum IgnoreReason {
     NothingToDo,
     /// The only copy of a call, for the second time: the network doubled it.
     Doubled,
+    /// A call that found no room for its command.
+    DiskFull,
 }
 
 impl IgnoreReason {
@@ -227,6 +231,7 @@ impl IgnoreReason {
             Self::LateExecution => "late_execution",
             Self::NothingToDo => "nothing_to_do",
             Self::Doubled => "doubled",
+            Self::DiskFull => "disk_full",
         }
     }
 }

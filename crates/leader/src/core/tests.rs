@@ -9,6 +9,7 @@ mod model;
 
 mod pool;
 mod proposing;
+mod room;
 mod state;
 mod waiting;
 
@@ -77,6 +78,8 @@ struct Bench {
     functions: Registry,
     now: Now,
     entropy: u64,
+    /// On the disks.
+    room: bool,
     /// The last command and round that were sent to acceptors in this lead.
     sent: (Option<CommandId>, u64),
     /// All calls that came, by key and body.
@@ -97,6 +100,7 @@ impl Bench {
             functions: registry(),
             now: Now { tick: Tick(1_000_000), wall: Timestamp(5_000) },
             entropy: 7,
+            room: true,
             sent: (None, 0),
             asked: Vec::new(),
         }
@@ -111,6 +115,7 @@ impl Bench {
             entropy: self.entropy,
             machine: &StoredMachine(&self.machine),
             functions: &self.functions,
+            room: self.room,
         };
         let mut effects = Vec::new();
         self.leader.handle(input, &world, &mut effects);

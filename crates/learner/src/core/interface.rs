@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use protocol::message::ToLearner;
-use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId};
+use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Space};
 
 use super::catch_up::Timing;
 use super::digests::{DigestRefusal, Waiter};
@@ -63,6 +63,8 @@ pub enum Input {
     },
     /// A digest that [`Effect::Digest`] began is done, well or not.
     DigestDone,
+    /// How much room the disk has now.
+    Space(Space),
     /// Time has passed.
     Tick,
 }
@@ -126,6 +128,8 @@ pub enum IgnoreReason {
     BeyondWindow,
     /// Issued commands that do not begin where our list ends.
     NotNext,
+    /// The disk has no room for it; a peer will be asked when it has.
+    NoRoom,
     /// Agreement is broken: two commands are claimed for one number. Somebody's data or program
     /// is damaged.
     Contradiction {
@@ -152,6 +156,7 @@ impl IgnoreReason {
             Self::NothingNew => "nothing_new",
             Self::BeyondWindow => "beyond_window",
             Self::NotNext => "not_next",
+            Self::NoRoom => "no_room",
             Self::Contradiction { .. } => "contradiction",
         }
     }

@@ -22,6 +22,8 @@
 //! - Numbers more than two windows above the last issued one are not kept, which bounds memory:
 //!   the leader begins none more than one window past what is issued, and we are a window
 //!   behind it at most while things go well. Beyond that, catching up is the better way.
+//! - Without room on the disk nothing is issued, since what is issued is applied, and no body is
+//!   kept: that could be for long. With room again peers are asked.
 //! - Two different commands issued at one number would break agreement. A peer's claim of such
 //!   a thing is [`IgnoreReason::Contradiction`]: counted, shouted about, and not believed.
 //!
@@ -32,7 +34,7 @@
 //! whole states.
 
 use protocol::message::{CatchUp, Commands, Success, ToLearner, Voted};
-use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId, Now, Tick};
+use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId, Now, Space, Tick};
 
 mod ahead;
 mod catch_up;
@@ -66,6 +68,8 @@ pub struct Learner {
     tally: Tally,
     catching_up: CatchingUp,
     digests: Digests,
+    /// The disk has no room for what would be applied.
+    full: bool,
 }
 
 impl Learner {
@@ -86,6 +90,7 @@ impl Learner {
             tally: Tally::default(),
             catching_up: CatchingUp::default(),
             digests: Digests::default(),
+            full: false,
         }
     }
 
@@ -123,6 +128,12 @@ impl Learner {
             }
             Input::DigestDone => {
                 self.digests.done();
+                Ok(())
+            }
+            Input::Space(space) if self.full == (space == Space::Out) => return effects,
+            Input::Space(_) => {
+                self.full = !self.full;
+                self.advance(&mut effects);
                 Ok(())
             }
             Input::Tick => {
@@ -249,6 +260,9 @@ impl Learner {
         if id.number > self.bound() {
             return Err(IgnoreReason::BeyondWindow);
         }
+        if self.full {
+            return Err(IgnoreReason::NoRoom);
+        }
         self.ahead.propose(ballot, command).map_err(|refused| refusal(refused, ballot.node, id))
     }
 
@@ -291,6 +305,9 @@ impl Learner {
             return Err(IgnoreReason::Contradiction { from, theirs, ours: self.issued });
         }
         let new = self.beyond_issued(from, commands)?;
+        if self.full {
+            return Err(IgnoreReason::NoRoom);
+        }
         if let Some((theirs, ours)) = self.ahead.conflict(&new) {
             return Err(IgnoreReason::Contradiction { from, theirs, ours });
         }
@@ -346,7 +363,9 @@ impl Learner {
 
     /// Issues what declarations and bodies together allow.
     fn advance(&mut self, effects: &mut Vec<Effect>) {
-        while let Some(Declaration { from, ballot, id }) = self.ahead.lowest_declared() {
+        while !self.full
+            && let Some(Declaration { from, ballot, id }) = self.ahead.lowest_declared()
+        {
             assert!(id.number > self.issued.number, "{id} is kept as ahead of {}, which is issued", self.issued);
             if ballot < self.issued_through {
                 self.ahead.withdraw(id.number);
@@ -398,7 +417,9 @@ impl Learner {
     /// Asks a peer for what is missing, if it is time.
     fn ask_if_due(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         let Config { peers, window, timing, .. } = &self.config;
-        if let Some(peer) = self.catching_up.due(self.issued.number, *window, peers, *timing, now) {
+        if !self.full
+            && let Some(peer) = self.catching_up.due(self.issued.number, *window, peers, *timing, now)
+        {
             self.ask(peer, effects);
         }
     }

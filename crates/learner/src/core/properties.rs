@@ -90,7 +90,7 @@ impl Node {
     /// Hands over one input, applies, checks, and returns what is sent.
     fn take(&mut self, input: Input, chain: &[Command]) -> Vec<(NodeId, Message)> {
         self.now.tick = self.now.tick + Duration::from_millis(3);
-        let mut sent = Vec::new();
+        let (mut sent, before) = (Vec::new(), self.applied.len());
         for effect in self.learner.handle(input, self.now) {
             match effect {
                 Effect::Apply(commands) => self.applied.extend(commands),
@@ -100,6 +100,7 @@ impl Node {
                 Effect::Serve { .. } | Effect::Digest { .. } | Effect::NoDigest { .. } => panic!("nobody asked"),
             }
         }
+        assert!(!self.learner.full || self.applied.len() == before, "applied without room");
         assert_eq!(self.applied, chain[..self.applied.len()], "what is applied is a prefix of what is issued");
         assert_eq!(self.learner.issued(), self.applied.last().map_or(CommandId::NULL, |command| command.id));
         sent
@@ -143,7 +144,7 @@ fn mode() -> impl Strategy<Value = LearnFrom> {
 
 proptest! {
     /// A1h, A1n, A1o, A2, A3, A4, A12, S-04, S-06: catches a learner that ever applies something
-    /// else than a prefix of the issued chain, or that does not catch up from one peer.
+    /// else than a prefix of the issued chain, or anything without room, or that does not catch up from one peer.
     #[test]
     fn any_delivery_of_a_legal_history_issues_a_prefix_and_asking_brings_the_rest(
         reigns in prop::collection::vec(reign(), 1..6),
@@ -157,10 +158,13 @@ proptest! {
             if !said.is_empty() {
                 node.take(said[pick.index(said.len())].clone(), &chain);
             }
-            if chance == 0 {
-                node.reboot(pick.index(4), learn_from);
+            match chance {
+                0 => node.reboot(pick.index(4), learn_from),
+                1..=3 => _ = node.take(Input::Space(if chance == 1 { Space::Out } else { Space::Low }), &chain),
+                _ => {}
             }
         }
+        node.take(Input::Space(Space::Ample), &chain);
         node.catch_up(&chain);
     }
 
@@ -182,6 +186,7 @@ proptest! {
                 | Input::PeerLost(_)
                 | Input::DigestAt { .. }
                 | Input::DigestDone
+                | Input::Space(_)
                 | Input::Tick => true,
             };
             if uses {

@@ -396,6 +396,27 @@ fn a_short_lag_is_given_time_and_then_peers_are_asked_in_turn() {
     assert_eq!(learner.handle(Input::Tick, at(9_999)), []);
 }
 
+/// RELIABILITY 5.6: catches a learner that applies what its disk has no room for, keeps it in memory, asks
+/// for more, or does not go on by itself when there is room again; and one that serves nobody meanwhile.
+#[test]
+fn without_room_nothing_is_applied_until_there_is_some() {
+    let (mut learner, b, c) = (learner(LearnFrom::Leader), ballot(1, 2), chain(4));
+    learner.handle(success(b, c[0].id, &c[..1]), at(0));
+    learner.handle(proposed(b, &c[1..2]), at(0));
+    assert_eq!(learner.handle(Input::Space(Space::Out), at(0)), []);
+    assert_eq!(learner.handle(proposed(b, &c[2..]), at(1)), ignored(IgnoreReason::NoRoom));
+    assert_eq!(learner.handle(success(b, c[1].id, &[]), at(2)), []);
+    assert_eq!(learner.handle(success(b, c[3].id, &c[2..]), at(2)), []);
+    assert_eq!(learner.ahead.len(), (1, 2));
+    assert_eq!(learner.handle(answer(3, &c[1..], c[3].id), at(3)), ignored(IgnoreReason::NoRoom));
+    assert_eq!(learner.handle(Input::Tick, at(500)), [], "asks for nothing");
+    assert_eq!(learner.handle(question(3, 1), at(501)), [Effect::Serve { to: NodeId(3), first: CommandNumber(1) }]);
+    assert_eq!(learner.handle(Input::Space(Space::Out), at(502)), [], "still");
+    assert_eq!(learner.handle(Input::Space(Space::Low), at(503)), [applies(&c[1..2])], "what was kept before");
+    assert_eq!(learner.handle(Input::Tick, at(553)), [asks(2, 3)]);
+    assert_eq!(learner.handle(answer(2, &c[2..], c[3].id), at(554)), [applies(&c[2..])]);
+}
+
 /// A4: catches a wide lag that is waited out, and a long list that comes one timeout a piece.
 #[test]
 fn a_wide_lag_is_asked_about_at_once_and_piece_after_piece() {

@@ -107,6 +107,19 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.wait_default", Shape::Text, "\"10s\"", "a duration from 100ms to 1h, such as 10s"),
     key("limits.wait_max", Shape::Text, "\"60s\"", "a duration from 100ms to 1h, such as 60s"),
     key("idempotency.retention", Shape::Text, "\"24h\"", "a duration from 1s to 366d, such as 24h"),
+    key(
+        "storage.soft_free",
+        Shape::Text,
+        "\"1GiB\"",
+        "a size from 1B to 1PiB, above storage.hard_free, such as 1GiB: with less room on its disk a node takes no calls \
+         as a leader",
+    ),
+    key(
+        "storage.hard_free",
+        Shape::Text,
+        "\"256MiB\"",
+        "a size from 0B to 1PiB, such as 256MiB: with less room on its disk a node neither votes nor applies",
+    ),
     key("history.retention", Shape::Text, "\"1h\"", "a duration"),
     key("log.format", Shape::Text, "\"text\"", "\"text\" or \"json\""),
     key(

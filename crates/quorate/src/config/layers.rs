@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::keys::{KEYS, Key, SECTIONS_TO_COME, Shape, find};
+use super::size;
 
 /// What our variables of the environment begin with.
 const PREFIX: &str = "QUORATE_";
@@ -200,6 +201,11 @@ impl Settings {
     ) -> Result<Duration, ConfigError> {
         let duration = humantime::parse_duration(&self.text(name)?).ok();
         duration.filter(|duration| range.contains(duration)).ok_or_else(|| self.wrong(name))
+    }
+
+    /// A number of bytes within `range`, such as `512MiB`.
+    pub(crate) fn size(&self, name: &'static str, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+        size::parse(&self.text(name)?).filter(|size| range.contains(size)).ok_or_else(|| self.wrong(name))
     }
 
     /// A list of strings.

@@ -23,6 +23,7 @@ mod cluster;
 mod keys;
 mod layers;
 mod print;
+pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// How long outcomes of calls with an idempotency key are kept.
     pub(crate) idempotency_retention: Duration,
+    /// When its disk has too little room.
+    pub(crate) storage: Storage,
     /// Logs.
     pub(crate) log: Log,
     /// How long a stopping node finishes what is in flight.
@@ -128,6 +131,15 @@ pub(crate) struct Limits {
     pub(crate) wait_max: Duration,
 }
 
+/// `[storage]`: `hard_free` < `soft_free`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Storage {
+    /// With fewer free bytes, no new calls.
+    pub(crate) soft_free: u64,
+    /// With fewer free bytes, no votes, and nothing is applied.
+    pub(crate) hard_free: u64,
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Log {
@@ -173,6 +185,7 @@ impl Config {
             detector: Detector::from_settings(settings)?,
             limits: Limits::from_settings(settings)?,
             idempotency_retention: idempotency_retention(settings)?,
+            storage: Storage::from_settings(settings)?,
             log: Log::from_settings(settings)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
         })
@@ -302,6 +315,18 @@ impl Limits {
             wait_default,
             wait_max,
         })
+    }
+}
+
+impl Storage {
+    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        let soft_free = settings.size("storage.soft_free", 1..=1 << 50)?;
+        let hard_free = settings.size("storage.hard_free", 0..=1 << 50)?;
+        if hard_free >= soft_free {
+            let needs = format!("must be less than storage.soft_free ({})", size::text(soft_free));
+            return Err(settings.refuse("storage.hard_free", &needs));
+        }
+        Ok(Self { soft_free, hard_free })
     }
 }
 

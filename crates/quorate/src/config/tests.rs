@@ -45,6 +45,7 @@ fn without_anything_it_is_a_cluster_of_one_on_loopback() {
     assert_eq!((config.window, config.learn_from), (1024, LearnFrom::Leader));
     assert_eq!(config.detector.timeout_min, Duration::from_millis(250));
     assert_eq!(config.idempotency_retention, Duration::from_secs(86_400));
+    assert_eq!(config.storage, Storage { soft_free: 1 << 30, hard_free: 256 << 20 });
     assert_eq!(config.shutdown_grace, Duration::from_secs(10));
 }
 
@@ -156,6 +157,13 @@ const MISTAKES: &[(&[&str], &str)] = &[
         "idempotency.retention = \"90s\" (--set): must not be shorter than limits.wait_max and a minute (2m)",
     ),
     (&["idempotency.retention=0s"], "idempotency.retention = \"0s\" (--set): must be a duration from 1s"),
+    (&["storage.soft_free=1GB"], "storage.soft_free = \"1GB\" (--set): must be a size from 1B to 1PiB"),
+    (&["storage.soft_free=0B"], "storage.soft_free = \"0B\" (--set): must be a size"),
+    (&["storage.hard_free=1.5GiB"], "storage.hard_free = \"1.5GiB\" (--set): must be a size from 0B"),
+    (
+        &["storage.hard_free=1GiB"],
+        "storage.hard_free = \"1GiB\" (--set): must be less than storage.soft_free (1.0 GiB)",
+    ),
     (&["history.retention=2h"], "history.retention = \"2h\" (--set): choosing it is not yet available"),
     (&["tls.cert=/secret/path"], "tls.cert (--set): TLS between nodes and for REST: not yet available"),
     (&["auth.token=s3cret"], "auth.token (--set): authentication: not yet available"),

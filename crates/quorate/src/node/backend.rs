@@ -93,6 +93,7 @@ impl NodeBackend {
             issued: local.issued.0,
             applied: local.applied.0,
             durable: local.durable.0,
+            space: local.space.name(),
         }
     }
 
@@ -116,6 +117,7 @@ impl NodeBackend {
             issued: last.issued.0,
             applied: last.applied.0,
             durable: last.durable.0,
+            space: last.space.name(),
         }
     }
 
@@ -268,6 +270,7 @@ impl Backend for NodeBackend {
                 },
                 self.caught_up(),
                 self.disk(),
+                self.status.room.check(),
             ],
         }
     }

@@ -20,6 +20,7 @@ mod cores;
 mod outside;
 mod ports;
 mod router;
+mod space;
 mod status;
 
 use std::net::TcpListener;
@@ -47,6 +48,7 @@ use crate::failure::Failure;
 use backend::NodeBackend;
 use ports::Ports;
 use router::Router;
+use space::Room;
 use status::Status;
 
 /// Some ten thousand samples under full load.
@@ -128,6 +130,7 @@ async fn serve(
     };
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));
+    actix::spawn(space::watch(Arc::clone(&node.status.room)));
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);
@@ -208,8 +211,9 @@ impl Node {
             applied: applied.number,
             durable: stores.state.durable(),
         });
-        let status =
-            Arc::new(Status::new(config.cluster.me, image.last_tried.max(image.next_ballot), progressed.clone()));
+        let room = Arc::new(Room::new(config.storage.clone(), config.node.data_dir.clone()));
+        let highest = image.last_tried.max(image.next_ballot);
+        let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), room));
         let router = Arc::new(Router::new(config.cluster.me, Arc::clone(&status)));
         let ports = Ports { router: Arc::clone(&router), status: Arc::clone(&status), failed };
         let (core_thread, detector_thread) = (Arbiter::new(), Arbiter::new());

@@ -8,7 +8,7 @@ use failure_detector::actor::DetectorPorts;
 use leader::actor::LeaderPorts;
 use leader::core::Input;
 use learner::LearnerPorts;
-use protocol::{Ballot, Message, NodeId};
+use protocol::{Ballot, Message, NodeId, Space};
 use rand::Rng as _;
 use tokio::sync::mpsc;
 
@@ -59,11 +59,17 @@ impl Ports {
         Box::new(move |error| _ = failed.send(error.to_string()))
     }
 
+    fn space(&self) -> Box<dyn Fn() -> Space + Send> {
+        let status = Arc::clone(&self.status);
+        Box::new(move || status.room.space())
+    }
+
     pub(super) fn acceptor(&self) -> AcceptorPorts {
         let router = Arc::clone(&self.router);
         AcceptorPorts {
             send: self.send("acceptor"),
             proposed: Box::new(move |ballot, commands| router.proposed(ballot, commands)),
+            space: self.space(),
             failed: self.failed(),
         }
     }
@@ -73,6 +79,7 @@ impl Ports {
         LearnerPorts {
             send: self.send("learner"),
             learned: Box::new(move |issued| router.learned(issued)),
+            space: self.space(),
             failed: self.failed(),
             clock: Box::new(outside::now),
         }
@@ -80,11 +87,13 @@ impl Ports {
 
     pub(super) fn leader(&self) -> LeaderPorts {
         let (router, learner) = (Arc::clone(&self.router), Arc::clone(&self.router));
+        let status = Arc::clone(&self.status);
         let mut chance = rand::make_rng::<rand::rngs::SmallRng>();
         LeaderPorts {
             send: self.send("leader"),
             learn_from_peer: Box::new(move |peer, issued| learner.peer_issued(peer, issued)),
             leads: Box::new(move |ballot| router.leads(ballot)),
+            room: Box::new(move || status.takes_calls()),
             failed: self.failed(),
             clock: Box::new(outside::now),
             entropy: Box::new(move || chance.next_u64()),
@@ -96,7 +105,8 @@ impl Ports {
         let send = self.send("failure detector");
         let (campaign, step_down, leader_is, peer_issued, suspected) =
             (router(), router(), router(), router(), router());
-        let (local, campaigning) = (Arc::clone(&self.status), Arc::clone(&self.status));
+        let status = || Arc::clone(&self.status);
+        let (local, campaigning, room) = (status(), status(), status());
         DetectorPorts {
             send: Box::new(move |to, heartbeat| send(to, Message::FailureDetector(heartbeat))),
             status: Box::new(move || local.local()),
@@ -105,7 +115,8 @@ impl Ports {
                     campaign.tell_leader(Input::Campaign { above: campaigning.highest() });
                 }
             }),
-            step_down: Box::new(move || step_down.tell_leader(Input::StepDown("no majority set is in touch with it"))),
+            step_down: Box::new(move |why| step_down.tell_leader(Input::StepDown(why))),
+            takes_calls: Box::new(move |takes| room.take_calls(takes)),
             leader_is: Box::new(move |ballot: Option<Ballot>| leader_is.sees(ballot)),
             peer_issued: Box::new(move |peer, issued| peer_issued.peer_issued(peer, issued)),
             suspected: Box::new(move |peer, gone| {
@@ -120,8 +131,6 @@ impl Ports {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::watch;
-
     use super::*;
 
     fn dies(status: &Arc<Status>) -> Option<String> {
@@ -140,8 +149,7 @@ mod tests {
     /// perhaps says that it leads; and an orderly stop that is taken for a failure.
     #[test]
     fn the_end_of_an_actor_is_told_unless_the_node_stops() {
-        let (_, progress) = watch::channel(learner::Progress::default());
-        let status = Arc::new(Status::new(NodeId(1), Ballot::default(), progress));
+        let status = Arc::new(Status::fresh());
         assert_eq!(dies(&status).as_deref(), Some("the leader of this node has died; the lines before say why"));
         status.stop();
         assert_eq!(dies(&status), None);

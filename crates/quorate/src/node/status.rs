@@ -1,12 +1,14 @@
 //! What the roles of this node say of themselves, for heartbeats and for operators.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use failure_detector::core::LocalStatus;
 use learner::Progress;
 use protocol::{Ballot, NodeId};
 use tokio::sync::watch;
+
+use super::space::Room;
 
 /// Shared by the actors of one node.
 pub(super) struct Status {
@@ -14,6 +16,10 @@ pub(super) struct Status {
     ballots: Mutex<Ballots>,
     progress: watch::Receiver<Progress>,
     stopping: AtomicBool,
+    /// On the disk of this node.
+    pub(super) room: Arc<Room>,
+    /// What the failure detector says of the room of all nodes.
+    takes_calls: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
@@ -24,9 +30,10 @@ struct Ballots {
 }
 
 impl Status {
-    pub(super) fn new(me: NodeId, highest: Ballot, progress: watch::Receiver<Progress>) -> Self {
+    pub(super) fn new(me: NodeId, highest: Ballot, progress: watch::Receiver<Progress>, room: Arc<Room>) -> Self {
         let ballots = Mutex::new(Ballots { leads: None, seen: None, highest });
-        Self { me, ballots, progress, stopping: AtomicBool::new(false) }
+        let (stopping, takes_calls) = (AtomicBool::new(false), AtomicBool::new(true));
+        Self { me, ballots, progress, stopping, room, takes_calls }
     }
 
     fn ballots(&self) -> std::sync::MutexGuard<'_, Ballots> {
@@ -76,7 +83,17 @@ impl Status {
             issued: progress.issued,
             applied: progress.applied,
             durable: progress.durable,
+            space: self.room.space(),
         }
+    }
+
+    /// Whether a leader on this node should take calls, as far as room goes.
+    pub(super) fn take_calls(&self, takes: bool) {
+        self.takes_calls.store(takes, Ordering::Release);
+    }
+
+    pub(super) fn takes_calls(&self) -> bool {
+        self.takes_calls.load(Ordering::Acquire)
     }
 
     /// From now on this node leads no more and takes no more calls.
@@ -90,6 +107,17 @@ impl Status {
 }
 
 #[cfg(test)]
+impl Status {
+    /// One of a node that knows nothing yet, with all the room there is.
+    pub(super) fn fresh() -> Self {
+        let marks = crate::config::Storage { soft_free: 1, hard_free: 0 };
+        let room = Arc::new(Room::new(marks, ".".into()));
+        let (_, progress) = watch::channel(Progress::default());
+        Self::new(NodeId(1), Ballot::default(), progress, room)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -98,8 +126,7 @@ mod tests {
     #[test]
     fn the_end_of_the_own_lead_does_not_hide_who_leads() {
         let ballot = |round, node| Some(Ballot { round, node: NodeId(node) });
-        let (_, progress) = watch::channel(Progress::default());
-        let status = Status::new(NodeId(1), Ballot::default(), progress);
+        let status = Status::fresh();
         status.leads(ballot(1, 1));
         status.sees(ballot(1, 1));
         assert_eq!(status.leader(), ballot(1, 1));

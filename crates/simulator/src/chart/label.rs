@@ -136,6 +136,7 @@ fn became(outcome: &Outcome) -> String {
         Outcome::RequestReused => "request id reused".to_owned(),
         Outcome::Failed { .. } => "failed".to_owned(),
         Outcome::Overloaded => "overloaded".to_owned(),
+        Outcome::DiskFull => "disk full".to_owned(),
         Outcome::NotLeader => "not the leader".to_owned(),
         Outcome::LeadershipLost => "undecided, lead lost".to_owned(),
     }

@@ -468,6 +468,8 @@ impl Layout<'_> {
             | Fault::WriteError(node)
             | Fault::SyncError(node)
             | Fault::DiskFull(node)
+            | Fault::DiskLow(node)
+            | Fault::DiskOut(node)
             | Fault::DiskLost(node) => self.mark(now, *node, Sign::Fault, &text, fact),
             // Not kept.
             Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::DelaySpike => {}

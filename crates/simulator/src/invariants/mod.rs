@@ -195,6 +195,7 @@ fn shown_by(outcome: &Outcome) -> Option<CommandNumber> {
         | Outcome::RequestReused
         | Outcome::Failed { .. }
         | Outcome::Overloaded
+        | Outcome::DiskFull
         | Outcome::NotLeader
         | Outcome::LeadershipLost => None,
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use protocol::NodeId;
+use protocol::{NodeId, Space};
 
 use super::{TIMEOUTS_TO_ANSWER, World};
 use crate::fact::{Fact, Stop};
@@ -30,7 +30,7 @@ impl World {
         let now = self.schedule.now();
         for id in core.iter().copied() {
             let node = self.node_mut(id);
-            (node.cut, node.log_fault, node.state_fault) = (None, None, None);
+            (node.cut, node.log_fault, node.state_fault, node.space) = (None, None, None, Space::Ample);
             node.clocks.mend(now);
             self.resume(id);
             self.restart(id);

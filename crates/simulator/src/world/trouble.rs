@@ -1,6 +1,6 @@
 //! The bad things that happen now and then, as the seed has drawn their kinds and weights.
 
-use protocol::{CommandNumber, NodeId};
+use protocol::{CommandNumber, NodeId, Space};
 use storage::StateStore as _;
 use storage::memory::{Fault as DiskFault, MemoryLog};
 
@@ -77,6 +77,13 @@ impl World {
             Trouble::WriteError => self.break_disk(id, DiskFault::Write),
             Trouble::SyncError => self.break_disk(id, DiskFault::Sync),
             Trouble::DiskFull => self.break_disk(id, DiskFault::Full),
+            // Disks of equal size fill alike.
+            Trouble::NoRoom if self.chance.coin() => {
+                for id in self.swarm.nodes.clone() {
+                    self.fill_disk(id);
+                }
+            }
+            Trouble::NoRoom => self.fill_disk(id),
             Trouble::DiskLost => {
                 if self.may_lose(id) && self.node(id).is_up() {
                     self.tell(&Fact::Fault(Fault::DiskLost(id)));
@@ -128,6 +135,16 @@ impl World {
         } else {
             node.state_fault = Some(fault);
         }
+    }
+
+    /// The disk passes its marks, and has room again after a while.
+    fn fill_disk(&mut self, id: NodeId) {
+        let (space, fault) =
+            if self.chance.coin() { (Space::Low, Fault::DiskLow(id)) } else { (Space::Out, Fault::DiskOut(id)) };
+        self.node_mut(id).space = space;
+        self.tell(&Fact::Fault(fault));
+        let full = some_of(self.swarm.down, &mut self.chance);
+        self.schedule.after(full, Event::Room(id));
     }
 
     /// Something that is stored is damaged, if the node may be lost: the next start will find it.

@@ -14,7 +14,7 @@ use storage::{LogRecord, StateSnapshot as _, StateStore as _};
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::network::some_of;
-use crate::node::{Cut, Mail, Roles, acceptor_config};
+use crate::node::{Cut, Mail, Node, Roles, acceptor_config};
 use crate::planted::{Planted, rebuild, votes_with_gaps};
 use crate::schedule::{Event, Timer};
 
@@ -157,9 +157,10 @@ impl World {
     fn acceptor_turn(&mut self, id: NodeId, inputs: Vec<acceptor::core::Input>) {
         use acceptor::core::Effect;
         let inputs = self.with_gaps(id, inputs);
+        let space = acceptor::core::Input::Space(self.node(id).space);
         let Some(roles) = &mut self.node_mut(id).roles else { return };
         let mut effects = Vec::new();
-        for input in inputs {
+        for input in [space].into_iter().chain(inputs) {
             roles.acceptor.handle(input, &mut effects);
         }
         let (mut records, mut sends) = (Vec::new(), Vec::new());
@@ -212,7 +213,13 @@ impl World {
         let mut effects = Vec::new();
         for input in inputs.into_iter().chain([Input::EndOfTurn]) {
             let entropy = self.chance.any();
-            let world = leader::core::World { now, entropy, machine: &machine, functions: &node.functions };
+            let world = leader::core::World {
+                now,
+                entropy,
+                machine: &machine,
+                functions: &node.functions,
+                room: roles.takes_calls,
+            };
             roles.leader.handle(input, &world, &mut effects);
         }
         self.tell_executions(id);
@@ -263,9 +270,10 @@ impl World {
 
     fn learner_turn(&mut self, id: NodeId, inputs: Vec<learner::Input>) {
         use learner::Effect;
-        let now = self.clock(id);
+        let (now, space) = (self.clock(id), learner::Input::Space(self.node(id).space));
         let Some(roles) = &mut self.node_mut(id).roles else { return };
-        let effects: Vec<Effect> = inputs.into_iter().flat_map(|input| roles.learner.handle(input, now)).collect();
+        let inputs = [space].into_iter().chain(inputs);
+        let effects: Vec<Effect> = inputs.flat_map(|input| roles.learner.handle(input, now)).collect();
         let (mut issued, mut sends, mut serves) = (Vec::new(), Vec::new(), BTreeMap::new());
         for effect in effects {
             match effect {
@@ -391,6 +399,13 @@ impl World {
                     let why = "no majority set is in touch with it";
                     self.put(id, Mail::Leader(leader::core::Input::StepDown(why)));
                 }
+                Effect::HandOver => {
+                    self.put(id, Mail::Leader(leader::core::Input::StepDown("its disk is almost full")));
+                }
+                Effect::TakesCalls(takes) => {
+                    let Some(roles) = &mut self.node_mut(id).roles else { return };
+                    roles.takes_calls = takes;
+                }
                 Effect::LeaderIs(leader) => self.tell_gateway(id, |roles| roles.status.sees(leader)),
                 Effect::PeerIssued { peer, issued } => {
                     self.put(id, Mail::Learner(learner::Input::PeerIssued { peer, issued }));
@@ -437,8 +452,8 @@ impl World {
     pub(super) fn on_timer(&mut self, id: NodeId, timer: Timer) {
         match timer {
             Timer::Detector => {
-                let Some(roles) = &self.node(id).roles else { return };
-                let local = roles.status.local(roles.progress);
+                let Node { roles: Some(roles), space, .. } = self.node(id) else { return };
+                let local = roles.status.local(roles.progress, *space);
                 self.detect(id, failure_detector::core::Input::Tick(local));
             }
             Timer::Leader => {

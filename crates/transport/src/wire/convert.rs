@@ -284,6 +284,12 @@ impl From<&message::Heartbeat> for wire::Heartbeat {
             durable: heartbeat.durable.0,
             answer: heartbeat.answer,
             http: heartbeat.http.clone(),
+            space: match heartbeat.space {
+                protocol::Space::Ample => wire::Space::Ample,
+                protocol::Space::Low => wire::Space::Low,
+                protocol::Space::Out => wire::Space::Out,
+            }
+            .into(),
         }
     }
 }
@@ -304,6 +310,11 @@ impl TryFrom<wire::Heartbeat> for message::Heartbeat {
             durable: CommandNumber(heartbeat.durable),
             answer: heartbeat.answer,
             http: heartbeat.http,
+            space: match wire::Space::try_from(heartbeat.space) {
+                Ok(wire::Space::Ample) => protocol::Space::Ample,
+                Ok(wire::Space::Low) => protocol::Space::Low,
+                Ok(wire::Space::Out) | Err(_) => protocol::Space::Out,
+            },
         })
     }
 }
@@ -411,7 +422,8 @@ impl From<&protocol::Outcome> for wire::Outcome {
             protocol::Outcome::UnknownFunction => Self::UnknownFunction(()),
             protocol::Outcome::RequestReused => Self::RequestReused(()),
             protocol::Outcome::Failed { message } => Self::Failed(message.clone()),
-            protocol::Outcome::Overloaded => Self::Overloaded(()),
+            protocol::Outcome::Overloaded => Self::Overloaded(wire::Overloaded { disk_full: false }),
+            protocol::Outcome::DiskFull => Self::Overloaded(wire::Overloaded { disk_full: true }),
             protocol::Outcome::NotLeader => Self::NotLeader(()),
             protocol::Outcome::LeadershipLost => Self::LeadershipLost(()),
         }
@@ -435,7 +447,8 @@ impl From<wire::Outcome> for protocol::Outcome {
             wire::Outcome::UnknownFunction(()) => Self::UnknownFunction,
             wire::Outcome::RequestReused(()) => Self::RequestReused,
             wire::Outcome::Failed(message) => Self::Failed { message },
-            wire::Outcome::Overloaded(()) => Self::Overloaded,
+            wire::Outcome::Overloaded(wire::Overloaded { disk_full: false }) => Self::Overloaded,
+            wire::Outcome::Overloaded(wire::Overloaded { disk_full: true }) => Self::DiskFull,
             wire::Outcome::NotLeader(()) => Self::NotLeader,
             wire::Outcome::LeadershipLost(()) => Self::LeadershipLost,
         }

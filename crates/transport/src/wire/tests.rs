@@ -124,6 +124,7 @@ fn outcome() -> BoxedStrategy<Outcome> {
         Just(Outcome::UnknownFunction),
         Just(Outcome::RequestReused),
         Just(Outcome::Overloaded),
+        Just(Outcome::DiskFull),
         Just(Outcome::NotLeader),
         Just(Outcome::LeadershipLost),
     ]
@@ -133,18 +134,27 @@ fn outcome() -> BoxedStrategy<Outcome> {
 fn heartbeat() -> BoxedStrategy<Heartbeat> {
     let ballots = (option::of(ballot()), option::of(ballot()), ballot());
     let numbers = (any_number(), any_number(), any_number());
-    (vec(any::<u64>().prop_map(NodeId), 0..4), any::<bool>(), ballots, numbers, (any::<bool>(), "[a-z:]{0,300}"))
-        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), (answer, http))| Heartbeat {
-            hears,
-            can_lead,
-            leads,
-            follows,
-            ballot,
-            issued,
-            applied,
-            durable,
-            answer,
-            http,
+    (
+        vec(any::<u64>().prop_map(NodeId), 0..4),
+        any::<bool>(),
+        ballots,
+        numbers,
+        (any::<bool>(), "[a-z:]{0,300}", 0..3_usize),
+    )
+        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), (answer, http, space))| {
+            Heartbeat {
+                hears,
+                can_lead,
+                leads,
+                follows,
+                ballot,
+                issued,
+                applied,
+                durable,
+                answer,
+                http,
+                space: protocol::Space::ALL[space],
+            }
         })
         .boxed()
 }

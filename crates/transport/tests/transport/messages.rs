@@ -8,7 +8,7 @@ use protocol::message::{
     Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
 };
 use protocol::{
-    Ballot, Call, Command, CommandId, CommandNumber, Fingerprint, Message, NodeId, Outcome, RequestId, Run, Vote,
+    Ballot, Call, Command, CommandId, CommandNumber, Fingerprint, Message, NodeId, Outcome, RequestId, Run, Space, Vote,
 };
 
 const BALLOT: Ballot = Ballot::new(7, NodeId(2));
@@ -31,6 +31,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ("too_large", Outcome::TooLarge { message: message.clone() }),
         ("failed", Outcome::Failed { message }),
         ("overloaded", Outcome::Overloaded),
+        ("disk_full", Outcome::DiskFull),
         ("not_leader", Outcome::NotLeader),
         ("leadership_lost", Outcome::LeadershipLost),
     ]
@@ -49,6 +50,7 @@ fn heartbeat() -> Heartbeat {
         answer: true,
         // The recorded frame is from before it was there: empty must stay absent.
         http: String::new(),
+        space: Space::Ample,
     }
 }
 
@@ -114,6 +116,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         ("catch_up", learner(ToLearner::CatchUp(CatchUp { first: CommandNumber(11) }))),
         ("commands", learner(ToLearner::Commands(Commands { commands, issued }))),
         ("heartbeat", Message::FailureDetector(heartbeat())),
+        ("heartbeat_space", Message::FailureDetector(Heartbeat { space: Space::Low, ..heartbeat() })),
         ("barrier_passed", gateway(ToGateway::BarrierPassed(passed))),
     ]
     .into_iter()

@@ -109,7 +109,8 @@ impl LeaderRole {
     fn turn(&mut self, input: leader::core::Input, functions: &Registry, outcome: &mut Outcome) {
         let state = MemoryState::new();
         state.apply(&self.machine).expect("memory does not fail");
-        let world = leader::core::World { now: NOW, entropy: 0, machine: &StoredMachine(&state), functions };
+        let world =
+            leader::core::World { now: NOW, entropy: 0, machine: &StoredMachine(&state), functions, room: true };
         let mut effects = Vec::new();
         self.core.handle(input, &world, &mut effects);
         self.core.handle(leader::core::Input::EndOfTurn, &world, &mut effects);

@@ -70,6 +70,7 @@ async fn every_outcome_has_its_status() {
         (Outcome::RequestReused, 422, "idempotency_key_reused"),
         (failed, 500, "function_failed"),
         (Outcome::Overloaded, 429, "overloaded"),
+        (Outcome::DiskFull, 507, "disk_full"),
     ] {
         let world = World::new(move |_| Some(outcome.clone()));
         let reply = world.post(INBOUND, "{}").await;

@@ -149,7 +149,7 @@ async fn cluster_and_functions_are_shown() {
     let cluster = world.get("/v1/cluster").await.json();
     assert_eq!(cluster["leader"]["name"], "b");
     let node = cluster["nodes"][0].as_object().expect("a node");
-    for field in ["id", "name", "roles", "addresses", "reachable", "ballot", "issued", "applied", "durable"] {
+    for field in ["id", "name", "roles", "addresses", "reachable", "ballot", "issued", "applied", "durable", "space"] {
         assert!(node.contains_key(field), "{field}");
     }
     assert_eq!(cluster["membership"]["number"], 0);

@@ -187,7 +187,7 @@ impl Reply {
         assert_eq!(json["title"], self.status.canonical_reason().expect("a known status"));
         assert!(json["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{json}");
         assert!(["not_executed", "unknown"].contains(&json["outcome"].as_str().expect("an outcome")));
-        let passes = [429, 503, 504].contains(&self.status.as_u16());
+        let passes = [429, 503, 504, 507].contains(&self.status.as_u16());
         assert_eq!(self.header("retry-after").is_some(), passes, "Retry-After with {}", self.status);
     }
 }
@@ -351,6 +351,7 @@ impl Backend for FakeBackend {
             issued: 41,
             applied: 41,
             durable: 40,
+            space: "ample",
         };
         ClusterView {
             name: "<demo>".into(),

@@ -350,7 +350,7 @@ impl World {
                         let since = self.since[&request];
                         assert!(at.0 >= since, "S-21: {request} saw {at}, and {since} was acknowledged before");
                     }
-                    Outcome::Overloaded | Outcome::NotLeader | Outcome::LeadershipLost => {}
+                    Outcome::Overloaded | Outcome::DiskFull | Outcome::NotLeader | Outcome::LeadershipLost => {}
                     Outcome::InvalidArguments { .. }
                     | Outcome::TooLarge { .. }
                     | Outcome::UnknownFunction

@@ -1,0 +1,271 @@
+//! Disks that fill up. Each node has a small file system of its own; where that cannot be, these tests
+//! are skipped, and say so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use quorate_tests::cluster::{Cluster, History, Load, eventually, send, small_disks};
+use quorate_tests::skip::skipped;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+/// A disk with room for a start of RocksDB, which takes 36 MiB at once for files that it has yet to write.
+const DISK: u64 = 96;
+const SOFT: u64 = 16 << 20;
+const HARD: u64 = 8 << 20;
+/// Between the two, and below both.
+const LOW: u64 = 12 << 20;
+const OUT: u64 = 4 << 20;
+/// Calls, or refusals, that show that there is something to be seen.
+const SOME: u64 = 30;
+
+/// Three nodes, each on a small disk. `None` where there can be none.
+async fn on_small_disks(name: &str) -> Option<Cluster> {
+    if let Err(why) = small_disks() {
+        skipped(&format!("root, loop devices and mkfs.ext4 ({why})"));
+        return None;
+    }
+    let marks = ["storage.soft_free=16MiB", "storage.hard_free=8MiB"];
+    assert!(OUT < HARD && HARD < LOW && LOW < SOFT);
+    let mut cluster = Cluster::new(name, 3, &marks);
+    for node in 0..cluster.size() {
+        cluster.boot_on_small_disk(node, DISK);
+    }
+    cluster.wait_ready().await;
+    Some(cluster)
+}
+
+/// Clients that write values of their own, each told apart from all others, whatever comes of it.
+struct Writers {
+    tasks: Vec<JoinHandle<BTreeMap<String, Came>>>,
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug)]
+enum Came {
+    /// It is that command.
+    Issued(u64),
+    /// It was told that it never will be executed.
+    NotExecuted,
+    Unknown,
+}
+
+impl Writers {
+    fn start(cluster: &Cluster, clients: usize) -> Self {
+        let (stop, done, refused) = (Arc::default(), Arc::default(), Arc::default());
+        let mut writers = Self { tasks: Vec::new(), stop, done, refused };
+        for client in 0..clients {
+            let url = cluster.url(client % cluster.size(), "/v1/functions/kv.put");
+            let (http, stop) = (cluster.client().clone(), Arc::clone(&writers.stop));
+            let (done, refused) = (Arc::clone(&writers.done), Arc::clone(&writers.refused));
+            writers.tasks.push(tokio::spawn(async move {
+                let mut all = BTreeMap::new();
+                for round in 0_u64.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let value = format!("{client}/{round}");
+                    let put = http.post(&url).json(&json!({"key": format!("k{client}"), "value": value}));
+                    let reply = send(put).await.expect("no node dies of a full disk");
+                    let came = match reply.status {
+                        200 => {
+                            done.fetch_add(1, Ordering::SeqCst);
+                            Came::Issued(reply.command().expect("it changes something"))
+                        }
+                        507 if reply.json()["outcome"] == "not_executed" => {
+                            reply.assert_problem(507, "disk_full");
+                            refused.fetch_add(1, Ordering::SeqCst);
+                            Came::NotExecuted
+                        }
+                        503 | 504 | 507 if reply.json()["outcome"] == "unknown" => Came::Unknown,
+                        _ => panic!("{value}: {reply:?}"),
+                    };
+                    all.insert(value, came);
+                }
+                all
+            }));
+        }
+        writers
+    }
+
+    async fn more(&self, counter: &AtomicU64, what: &str) {
+        let wanted = counter.load(Ordering::SeqCst) + SOME;
+        eventually(what, async || {
+            let failed = self.tasks.iter().any(JoinHandle::is_finished);
+            (failed || counter.load(Ordering::SeqCst) >= wanted).then_some(())
+        })
+        .await;
+        assert!(self.tasks.iter().all(|task| !task.is_finished()), "a client has failed");
+    }
+
+    /// Checks that each write, and each of `others`, came to what its client was told, once, and that none
+    /// of those that were refused came to anything.
+    async fn finish(self, others: [(&str, Came); 1], history: impl AsyncFnOnce() -> History) {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut all = BTreeMap::from(others.map(|(value, came)| (value.to_owned(), came)));
+        for task in self.tasks {
+            all.extend(task.await.expect("every client got its answers"));
+        }
+        let history = history().await;
+        let mut issued: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        for (command, number) in history.commands().iter().zip(1..) {
+            let value = command["effects"][0]["put"]["value"].as_str().expect("each puts a text");
+            issued.entry(value).or_default().push(number);
+        }
+        for (value, came) in &all {
+            let numbers = issued.remove(value.as_str()).unwrap_or_default();
+            match came {
+                Came::Issued(number) => assert_eq!(numbers, [*number], "{value}"),
+                Came::NotExecuted => assert!(numbers.is_empty(), "{value} was refused, and is {numbers:?}"),
+                Came::Unknown => assert!(numbers.len() <= 1, "{value}: {numbers:?}"),
+            }
+        }
+        assert_eq!(issued.len(), 0, "nobody asked for these: {issued:?}");
+    }
+}
+
+async fn says_space(cluster: &Cluster, node: usize, space: &str) {
+    eventually(&format!("node {node} with {space} space"), async || {
+        let view = send(cluster.client().get(cluster.url(node, "/v1/cluster"))).await.ok()?.json();
+        let own = view["nodes"].as_array()?.get(node)?;
+        (own["space"] == space).then_some(())
+    })
+    .await;
+}
+
+/// A linearizable read through every node.
+async fn assert_reads_go_on(cluster: &Cluster) {
+    for node in cluster.living() {
+        let read = cluster.get(node, "/v1/state/k0").await;
+        assert_eq!(read.status, 200, "{}", read.text());
+    }
+}
+
+/// RELIABILITY 5.6, S-22, S-35: catches a disk that is filled to the brim by calls, so that nodes die; a call
+/// that is refused and applied all the same; a refusal that is not final, or called final while another copy may
+/// be; reads and elections that stop with the calls; a node that does not say why; and calls that do not go on by
+/// themselves when there is room.
+#[tokio::test]
+async fn calls_stop_before_the_disks_are_full_and_go_on_when_there_is_room() {
+    let Some(cluster) = on_small_disks("full").await else { return };
+    let writers = Writers::start(&cluster, 6);
+    writers.more(&writers.done, "calls that are issued").await;
+    for node in 0..cluster.size() {
+        cluster.fill_disk(node, LOW);
+    }
+    writers.more(&writers.refused, "calls that are refused").await;
+    for node in 0..cluster.size() {
+        says_space(&cluster, node, "low").await;
+        let ready = cluster.get(node, "/readyz").await;
+        assert!(ready.status == 503 && ready.text().contains("storage.soft_free is 16.0 MiB"), "{}", ready.text());
+        assert_eq!(cluster.get(node, "/livez").await.status, 200);
+        assert!(cluster.metric(node, "quorate_disk_below_soft").await > 0.5);
+        cluster.logged(node, &["the disk is almost full", "make room"]).await;
+    }
+    assert_reads_go_on(&cluster).await;
+    let put = json!({"key": "named", "value": "once"});
+    let named = cluster.call_once(1, "named", "kv.put", &put).await;
+    let problem = named.json();
+    assert_eq!((named.status, &problem["code"], &problem["outcome"]), (507, &json!("disk_full"), &json!("unknown")));
+
+    // Nobody has room to vote or to apply. What was there is still there.
+    for node in 0..cluster.size() {
+        cluster.fill_disk(node, OUT);
+        says_space(&cluster, node, "out").await;
+    }
+    writers.more(&writers.refused, "calls that are refused").await;
+    assert_reads_go_on(&cluster).await;
+
+    for node in 0..cluster.size() {
+        cluster.empty_disk(node);
+    }
+    cluster.wait_ready().await;
+    writers.more(&writers.done, "calls that are issued again").await;
+    assert_eq!(cluster.call_once(2, "named", "kv.put", &put).await.status, 200);
+    let named = Came::Issued(cluster.call_once(0, "named", "kv.put", &put).await.command().expect("a command"));
+    writers.finish([("once", named)], async || cluster.assert_agreement().await).await;
+}
+
+/// A6, A13, RELIABILITY 5.6: catches a node that cannot start on a full disk, a leader that is not elected
+/// because promises find no room, reads that stop with it, and calls that do not go on afterwards.
+#[tokio::test]
+async fn nodes_start_and_lead_on_full_disks() {
+    let Some(mut cluster) = on_small_disks("brim").await else { return };
+    let put = |value: u64| json!({"key": "k0", "value": value});
+    for value in 1..=SOME {
+        assert_eq!(cluster.call(0, "kv.put", &put(value)).await.status, 200);
+    }
+    // All have applied it: without room a node that has not would not.
+    cluster.assert_agreement().await;
+    for node in 0..cluster.size() {
+        cluster.fill_disk(node, OUT);
+        says_space(&cluster, node, "out").await;
+    }
+    for _ in 0..2 {
+        let leader = cluster.leader().await;
+        cluster.kill9(leader);
+        cluster.leader().await;
+        assert_reads_go_on(&cluster).await;
+        // A start gives back what RocksDB had taken ahead; the second one finds no more than it left.
+        cluster.boot_on_small_disk(leader, DISK);
+        says_space(&cluster, leader, "ample").await;
+        cluster.fill_disk(leader, OUT);
+        says_space(&cluster, leader, "out").await;
+        cluster.kill9(leader);
+        cluster.boot_on_small_disk(leader, DISK);
+        says_space(&cluster, leader, "out").await;
+        cluster.leader().await;
+        assert_reads_go_on(&cluster).await;
+    }
+    let node = cluster.leader().await;
+    cluster.call(node, "kv.put", &put(0)).await.assert_problem(507, "disk_full");
+    for node in 0..cluster.size() {
+        cluster.empty_disk(node);
+    }
+    cluster.wait_ready().await;
+    assert_eq!(cluster.call(node, "kv.put", &put(SOME + 1)).await.status, 200);
+    let history = cluster.assert_agreement().await;
+    assert_eq!((history.last(), history.state()["k0"].0), (SOME + 1, &json!(SOME + 1)));
+}
+
+/// RELIABILITY 5.6: catches a cluster that refuses calls, or fails one, while a majority set has room: a lead that
+/// stays where there is none, calls that are refused on the way to another leader, a node without room that
+/// is waited for; one that dies, and one that does not catch up when it has room again.
+#[tokio::test]
+async fn a_minority_without_room_is_not_noticed() {
+    let Some(mut cluster) = on_small_disks("minority").await else { return };
+    let load = Load::start(&cluster, "load", 6).await;
+    load.progress(SOME).await;
+    for _ in 0..2 {
+        let leader = cluster.leader().await;
+        cluster.fill_disk(leader, LOW);
+        says_space(&cluster, leader, "low").await;
+        eventually("another leader", async || (cluster.leader().await != leader).then_some(())).await;
+        load.progress(SOME).await;
+        cluster.fill_disk(leader, OUT);
+        says_space(&cluster, leader, "out").await;
+        load.progress(SOME).await;
+        let applied = cluster.metric(leader, "quorate_learner_applied").await;
+        load.progress(SOME).await;
+        assert!(cluster.metric(leader, "quorate_learner_applied").await - applied < 0.5, "it applies without room");
+        cluster.empty_disk(leader);
+        cluster.wait_ready().await;
+        load.progress(SOME).await;
+    }
+    // One that was away too, and finds no room when it is back.
+    let follower = cluster.follower().await;
+    cluster.fill_disk(follower, OUT);
+    says_space(&cluster, follower, "out").await;
+    cluster.kill9(follower);
+    load.progress(SOME).await;
+    cluster.boot_on_small_disk(follower, DISK);
+    says_space(&cluster, follower, "out").await;
+    load.progress(SOME).await;
+    cluster.empty_disk(follower);
+    cluster.wait_ready().await;
+    load.finish().await.assert_kept(&cluster.assert_agreement().await);
+}
