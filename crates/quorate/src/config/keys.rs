@@ -107,7 +107,11 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.wait_default", Shape::Text, "\"10s\"", "a duration from 100ms to 1h, such as 10s"),
     key("limits.wait_max", Shape::Text, "\"60s\"", "a duration from 100ms to 1h, such as 60s"),
     key("idempotency.retention", Shape::Text, "\"24h\"", "a duration from 1s to 366d, such as 24h"),
-    key("history.retention", Shape::Text, "\"1h\"", "a duration"),
+    key("history.retention", Shape::Text, "\"1h\"", "a duration from 0s to 366d, such as 1h"),
+    // Commands of some minutes at full speed; far less than what a disk for a state has left.
+    key("history.bytes", Shape::Count, "1073741824", "a whole number of bytes from 1 to 1000000000000"),
+    // A hundred bytes each, were they all as small as they can be.
+    key("history.commands", Shape::Count, "10000000", "a whole number of commands from 1 to 1000000000000"),
     key("log.format", Shape::Text, "\"text\"", "\"text\" or \"json\""),
     key(
         "log.level",

@@ -69,10 +69,11 @@ impl Ports {
     }
 
     pub(super) fn learner(&self) -> LearnerPorts {
-        let router = Arc::clone(&self.router);
+        let (router, acceptor) = (Arc::clone(&self.router), Arc::clone(&self.router));
         LearnerPorts {
             send: self.send("learner"),
             learned: Box::new(move |issued| router.learned(issued)),
+            forget: Box::new(move |durable| acceptor.forget_votes(durable)),
             failed: self.failed(),
             clock: Box::new(outside::now),
         }
@@ -94,8 +95,8 @@ impl Ports {
     pub(super) fn detector(&self) -> DetectorPorts {
         let router = || Arc::clone(&self.router);
         let send = self.send("failure detector");
-        let (campaign, step_down, leader_is, peer_issued, suspected) =
-            (router(), router(), router(), router(), router());
+        let (campaign, step_down, leader_is) = (router(), router(), router());
+        let (peer_issued, peer_durable, suspected) = (router(), router(), router());
         let (local, campaigning) = (Arc::clone(&self.status), Arc::clone(&self.status));
         DetectorPorts {
             send: Box::new(move |to, heartbeat| send(to, Message::FailureDetector(heartbeat))),
@@ -108,6 +109,7 @@ impl Ports {
             step_down: Box::new(move || step_down.tell_leader(Input::StepDown("no majority set is in touch with it"))),
             leader_is: Box::new(move |ballot: Option<Ballot>| leader_is.sees(ballot)),
             peer_issued: Box::new(move |peer, issued| peer_issued.peer_issued(peer, issued)),
+            peer_durable: Box::new(move |peer, durable| peer_durable.peer_durable(peer, durable)),
             suspected: Box::new(move |peer, gone| {
                 if gone {
                     suspected.tell_learner(learner::Input::PeerLost(peer));
