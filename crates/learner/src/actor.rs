@@ -57,7 +57,7 @@ pub struct Stop;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct WantDigest {
-    pub(crate) number: Option<CommandNumber>,
+    pub(crate) number: CommandNumber,
     pub(crate) patience: Duration,
     pub(crate) answer: oneshot::Sender<Result<StateDigest, NoDigest>>,
 }
@@ -271,12 +271,16 @@ impl LearnerActor {
         }
         self.syncing = true;
         let store = Arc::clone(&self.store);
-        self.beside(ctx, move || store.sync(), |actor, (), ctx| {
-            actor.syncing = false;
-            metrics::counter!("quorate_learner_syncs_total").increment(SYNCS_OF_A_STATE);
-            actor.publish();
-            actor.take_kept(ctx);
-        });
+        self.beside(
+            ctx,
+            move || store.sync(),
+            |actor, (), ctx| {
+                actor.syncing = false;
+                metrics::counter!("quorate_learner_syncs_total").increment(SYNCS_OF_A_STATE);
+                actor.publish();
+                actor.take_kept(ctx);
+            },
+        );
     }
 
     /// Tells the core what the store says of itself.

@@ -22,14 +22,18 @@ pub(crate) struct Checkpoints {
 impl LearnerActor {
     pub(crate) fn make_checkpoint(&mut self, ctx: &mut Context<Self>) {
         let store = Arc::clone(&self.store);
-        self.beside(ctx, move || store.checkpoint(), |actor, checkpoint, ctx| {
-            let id = checkpoint.id();
-            let records = checkpoint.records();
-            tracing::info!(at = %id.at, records, "a checkpoint of the state is open for a peer that is far behind");
-            actor.checkpoints.open.insert(id, Arc::from(checkpoint));
-            actor.count_checkpoints();
-            actor.take(Input::CheckpointMade(id), ctx);
-        });
+        self.beside(
+            ctx,
+            move || store.checkpoint(),
+            |actor, checkpoint, ctx| {
+                let id = checkpoint.id();
+                let records = checkpoint.records();
+                tracing::info!(at = %id.at, records, "a checkpoint of the state is open for a peer that is far behind");
+                actor.checkpoints.open.insert(id, Arc::from(checkpoint));
+                actor.count_checkpoints();
+                actor.take(Input::CheckpointMade(id), ctx);
+            },
+        );
     }
 
     pub(crate) fn close_checkpoint(&mut self, id: SnapshotId) {

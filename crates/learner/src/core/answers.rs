@@ -7,7 +7,12 @@ use super::{Config, Effect, IgnoreReason, Learner, is_plausible, is_run};
 
 impl Learner {
     /// A peer lacks commands.
-    pub(super) fn on_catch_up(&mut self, from: NodeId, catch_up: &CatchUp, effects: &mut Vec<Effect>) -> Result<(), IgnoreReason> {
+    pub(super) fn on_catch_up(
+        &mut self,
+        from: NodeId,
+        catch_up: &CatchUp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), IgnoreReason> {
         if !self.is_peer(from) {
             return Err(IgnoreReason::Stranger);
         }

@@ -130,7 +130,8 @@ impl Fetching {
             return Err(Untaken::Gone);
         };
         let begins = ours.is_none() && piece.from == Position::default();
-        let continues = self.staged.as_ref().is_some_and(|ours| ours.id == id && ours.next.as_ref() == Some(&piece.from));
+        let continues =
+            self.staged.as_ref().is_some_and(|ours| ours.id == id && ours.next.as_ref() == Some(&piece.from));
         if !begins && !continues {
             return Err(Untaken::NotNext);
         }

@@ -37,7 +37,7 @@
 
 use std::cmp::Ordering;
 
-use protocol::message::{CatchUp, Commands, FetchSnapshot, Snapshot, Success, ToLearner, Voted};
+use protocol::message::{CatchUp, FetchSnapshot, Snapshot, Success, ToLearner, Voted};
 use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId, Now, Tick};
 
 mod ahead;
@@ -314,7 +314,8 @@ impl Learner {
         for waiter in self.digests.expired(now) {
             effects.push(Effect::NoDigest { waiter, reason: DigestRefusal::NotReached });
         }
-        effects.extend(self.serving.expired(self.config.timing.keep_open, now).into_iter().map(Effect::CloseCheckpoint));
+        effects
+            .extend(self.serving.expired(self.config.timing.keep_open, now).into_iter().map(Effect::CloseCheckpoint));
         let learners = self.config.peers.len() + 1;
         if let Some([durable, in_touch]) = self.durable.due(learners, self.config.timing.forget, now) {
             effects.push(Effect::Forget { durable, in_touch });

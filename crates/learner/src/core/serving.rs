@@ -42,13 +42,7 @@ pub(super) enum Answer {
 
 impl Serving {
     /// Somebody asks. This node keeps commands from `kept_from` on.
-    pub(super) fn ask(
-        &mut self,
-        from: NodeId,
-        fetch: FetchSnapshot,
-        kept_from: CommandNumber,
-        now: Tick,
-    ) -> Answer {
+    pub(super) fn ask(&mut self, from: NodeId, fetch: FetchSnapshot, kept_from: CommandNumber, now: Tick) -> Answer {
         let fresh = |id: &&SnapshotId| id.at.number.next() >= kept_from;
         let (id, from_there) = match fetch.id {
             Some(id) if !self.open.contains_key(&id) => return Answer::Gone(id),

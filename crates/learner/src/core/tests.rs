@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use protocol::message::Commands;
 use protocol::{MajoritySets, Run};
 
 use super::*;
