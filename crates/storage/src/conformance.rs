@@ -2,6 +2,9 @@
 //! does not. Each takes a [`Disk`]; the crate's own tests run each of them on memory and on
 //! RocksDB, and an implementation elsewhere can do the same.
 
+mod history;
+mod snapshots;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +14,16 @@ use protocol::{
 };
 
 use crate::{FORGET_MAX, LogImage, LogRecord, LogStore, StateStore};
+
+pub use history::{
+    all_commands_may_be_forgotten, commands_are_forgotten_by_number_weight_and_time,
+    the_time_is_that_of_the_last_command, votes_are_forgotten_up_to_a_mark,
+};
+pub use snapshots::{
+    a_checkpoint_stays_as_it_was, a_part_is_never_installed, an_installed_state_is_the_one_that_was_sent,
+    another_snapshot_replaces_what_is_staged, copy, eventful, only_the_right_snapshot_is_installed, pieces,
+    staging_goes_on_after_a_restart, the_digest_is_kept_with_every_command,
+};
 
 /// The stores of a node, as one process has opened them.
 pub struct Opened {

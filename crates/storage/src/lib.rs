@@ -166,7 +166,8 @@ pub trait StateStore: StateView + Send + Sync {
     fn kept_from(&self) -> CommandNumber;
 
     /// Drops the commands up to `at_most` that `retention` does not want kept. Returns
-    /// [`StateStore::kept_from`], which only rises. Not synced.
+    /// [`StateStore::kept_from`], which only rises. Not synced. For once a second rather than once
+    /// a command: each call that drops something slows readers a little until the next compaction.
     ///
     /// # Errors
     /// [`StorageError`].

@@ -37,14 +37,20 @@
 //! restored from a backup: never do that with a node that has voted since; leave the node
 //! off until the cluster can replace it, which this version cannot.
 
+mod batch;
+mod checkpoint;
 mod database;
 mod forget;
 pub mod fuzz;
+#[cfg(test)]
+mod golden;
+mod history;
 mod keys;
 mod log;
 mod open;
 mod reader;
 mod record;
+mod stage;
 mod state;
 mod wal;
 

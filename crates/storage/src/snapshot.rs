@@ -1,9 +1,10 @@
 //! What both implementations share of snapshots: where a record lies in the one order of all records, how
 //! pieces are cut, and which piece continues what was received.
 
-use protocol::{CommandId, Position, RequestId, SnapshotId, SnapshotPiece, SnapshotRecord};
+use protocol::{CommandId, Position, SnapshotId, SnapshotPiece, SnapshotRecord};
 
 use crate::StorageError;
+use crate::digest::{self, Sum};
 
 /// What has been received of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,12 +50,8 @@ const OUTCOME: u8 = 2;
 pub(crate) fn position_of(record: &SnapshotRecord) -> Position {
     match record {
         SnapshotRecord::Entry { key, .. } => Position([&[ENTRY], key.as_str().as_bytes()].concat().into()),
-        SnapshotRecord::Outcome { request, .. } => position_of_outcome(request),
+        SnapshotRecord::Outcome { request, .. } => Position([&[OUTCOME][..], &request.to_bytes()].concat().into()),
     }
-}
-
-fn position_of_outcome(request: &RequestId) -> Position {
-    Position([&[OUTCOME][..], &request.to_bytes()].concat().into())
 }
 
 /// The lowest keys of entries and of outcomes that lie at a position or after it; `None` where none does.
@@ -86,6 +83,20 @@ pub(crate) fn cut(
         piece.records.push(record);
     }
     Ok(piece)
+}
+
+/// The sum of all records of a state.
+pub(crate) fn sum(records: impl Iterator<Item = Result<SnapshotRecord, StorageError>>) -> Result<Sum, StorageError> {
+    let mut sum = Sum::default();
+    for record in records {
+        sum.add(&match record? {
+            SnapshotRecord::Entry { key, entry } => {
+                digest::of_entry(key.as_str().as_bytes(), entry.version, &entry.value)
+            }
+            SnapshotRecord::Outcome { request, outcome } => digest::of_outcome(&request.to_bytes(), &outcome),
+        });
+    }
+    Ok(sum)
 }
 
 /// About what a record takes in a message.

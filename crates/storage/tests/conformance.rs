@@ -9,7 +9,7 @@ use protocol::{ClusterId, Command, Effect, Forget, NodeId, RequestId, Timestamp}
 use quorate_storage::conformance::{self as suite, Disk, Gap, Opened};
 use quorate_storage::memory::{MemoryLog, MemoryState};
 use quorate_storage::rocksdb::{Options, open};
-use quorate_storage::{Identity, StateStore};
+use quorate_storage::{Identity, Installation, Retention, StateStore};
 
 fn with_memory<T>(test: impl FnOnce(Disk<'_>) -> T) -> T {
     let (log, state) = (Arc::new(MemoryLog::new()), Arc::new(MemoryState::new()));
@@ -35,6 +35,13 @@ fn open_rocksdb(dir: &Path) -> Opened {
 fn on_both(test: impl Fn(Disk<'_>)) {
     with_memory(&test);
     with_rocksdb(&test);
+}
+
+fn from_each_to_each(test: impl Fn(Disk<'_>, Disk<'_>)) {
+    with_memory(|sender| with_memory(|receiver| test(sender, receiver)));
+    with_memory(|sender| with_rocksdb(|receiver| test(sender, receiver)));
+    with_rocksdb(|sender| with_memory(|receiver| test(sender, receiver)));
+    with_rocksdb(|sender| with_rocksdb(|receiver| test(sender, receiver)));
 }
 
 /// A6, S-11.
@@ -115,6 +122,76 @@ fn an_unreadable_body_shuts_the_state() {
     on_both(suite::an_unreadable_body_shuts_the_state);
 }
 
+/// Invariant 11, A6.
+#[test]
+fn votes_are_forgotten_up_to_a_mark() {
+    on_both(suite::votes_are_forgotten_up_to_a_mark);
+}
+
+/// A14.
+#[test]
+fn commands_are_forgotten_by_number_weight_and_time() {
+    on_both(suite::commands_are_forgotten_by_number_weight_and_time);
+}
+
+/// A14.
+#[test]
+fn all_commands_may_be_forgotten() {
+    on_both(suite::all_commands_may_be_forgotten);
+}
+
+/// A14: a state that was installed has no command to tell the time.
+#[test]
+fn the_time_is_that_of_the_last_command() {
+    on_both(suite::the_time_is_that_of_the_last_command);
+}
+
+/// S-33.
+#[test]
+fn the_digest_is_kept_with_every_command() {
+    on_both(suite::the_digest_is_kept_with_every_command);
+}
+
+/// A4, A14.
+#[test]
+fn a_checkpoint_stays_as_it_was() {
+    on_both(suite::a_checkpoint_stays_as_it_was);
+}
+
+/// A4, A14, S-18: from each implementation to each.
+#[test]
+fn an_installed_state_is_the_one_that_was_sent() {
+    from_each_to_each(suite::an_installed_state_is_the_one_that_was_sent);
+}
+
+/// A14.
+#[test]
+fn staging_goes_on_after_a_restart() {
+    from_each_to_each(suite::staging_goes_on_after_a_restart);
+}
+
+/// A14.
+#[test]
+fn another_snapshot_replaces_what_is_staged() {
+    from_each_to_each(suite::another_snapshot_replaces_what_is_staged);
+}
+
+/// S-18, S-33.
+#[test]
+fn only_the_right_snapshot_is_installed() {
+    from_each_to_each(suite::only_the_right_snapshot_is_installed);
+}
+
+/// S-18: catches a store that takes a part of a snapshot for the whole.
+#[test]
+fn a_part_is_never_installed() {
+    from_each_to_each(|sender, receiver| {
+        let panic = catch_unwind(AssertUnwindSafe(|| suite::a_part_is_never_installed(sender, receiver)));
+        let text = *panic.expect_err("it panics").downcast::<&str>().expect("with a text");
+        assert!(text.contains("when all of it is there"), "{text}");
+    });
+}
+
 /// S-13: catches a store that lets a hole into its list of commands.
 #[test]
 fn a_gap_is_never_applied() {
@@ -167,11 +244,14 @@ proptest! {
 
     /// Invariant 7, A1l: catches a state that depends on how commands are cut into batches, on
     /// restarts between them, or on the implementation. Times go back and ids repeat here, which
-    /// leaders do not do: the replicas must agree all the same.
+    /// leaders do not do: the replicas must agree all the same. S-33, A14: and a digest that is kept
+    /// wrong, a state that goes on differently after it was copied, or is changed by forgetting commands.
     #[test]
     fn the_state_is_a_function_of_the_commands(
         steps in prop::collection::vec(step(), 1..60),
         cuts in prop::collection::vec(1..20usize, 1..12),
+        copied in 0..6usize,
+        kept in 0..20u64,
     ) {
         let commands = commands(&steps);
         let expected = with_memory(|memory| {
@@ -187,7 +267,13 @@ proptest! {
                     break;
                 }
                 opened.state.apply(batch).expect("commands are applied");
+                assert_eq!(opened.state.digest().digest, digest(&*opened.state), "the digest is kept wrong");
                 rest = later;
+                if index == copied {
+                    from_there_on(&*opened.state, rest, expected);
+                }
+                let retention = Retention { commands: kept, bytes: u64::MAX, since: Timestamp(0) };
+                opened.state.forget_commands(&retention, opened.state.applied().number).expect("forgotten");
                 if index == cuts[0] {
                     drop(opened);
                     opened = disk();
@@ -196,6 +282,16 @@ proptest! {
             assert_eq!(digest(&*opened.state), expected, "RocksDB and memory differ");
         });
     }
+}
+
+/// Copies a state to both implementations, and applies there what is left.
+fn from_there_on(state: &dyn StateStore, rest: &[Command], expected: [u8; 32]) {
+    on_both(|disk| {
+        let copy = disk().state;
+        assert_eq!(suite::copy(state, &*copy, 500), Installation::Done(state.applied()));
+        copy.apply(rest).expect("commands are applied");
+        assert_eq!((digest(&*copy), copy.digest().digest), (expected, expected), "a copy goes on differently");
+    });
 }
 
 fn digest(state: &dyn StateStore) -> [u8; 32] {

@@ -1,10 +1,10 @@
 //! What a crash takes and what it leaves, in memory: the semantics that the simulator and the
 //! tests of the roles rely on.
 
-use protocol::{Ballot, CommandNumber, NodeId, StateView};
-use quorate_storage::conformance::{body, command, key, put, vote};
+use protocol::{Ballot, CommandNumber, NodeId, Position, SnapshotId, StateView};
+use quorate_storage::conformance::{body, command, eventful, key, pieces, put, vote};
 use quorate_storage::memory::{Fault, MemoryLog, MemoryState};
-use quorate_storage::{LogRecord, LogStore, StateSnapshot, StateStore, StorageError};
+use quorate_storage::{Installation, LogRecord, LogStore, StateSnapshot, StateStore, StorageError};
 
 fn commands(count: u64) -> Vec<protocol::Command> {
     (1..=count)
@@ -130,6 +130,61 @@ fn a_crash_leaves_the_synced_state_and_perhaps_more() {
         let again = MemoryState::from_disk(before);
         assert_eq!(again.image().at().0, 5, "from a disk everything that was written is there");
     }
+}
+
+/// S-14, A14: catches anything but the old state, or the whole new one, when the power is cut between or within any two
+/// steps of receiving a snapshot; the old one must take the rest of the snapshot, or all of it, afterwards.
+#[test]
+fn a_crash_while_a_snapshot_is_received_leaves_the_old_state_or_the_new_one() {
+    let source = MemoryState::new();
+    source.apply(&eventful(40)).expect("applied");
+    let checkpoint = source.checkpoint().expect("a checkpoint");
+    let (id, pieces) = (checkpoint.id(), pieces(&*checkpoint, 500));
+    // The last step is the installation.
+    for fault in [None, Some(Fault::Write), Some(Fault::Full), Some(Fault::Sync)] {
+        for step in 0..=pieces.len() {
+            for survives in [false, true] {
+                let state = MemoryState::new();
+                state.apply(&commands(3)).expect("applied");
+                state.sync().expect("synced");
+                pieces[..step].iter().for_each(|piece| state.stage(id, piece).expect("staged"));
+                if let Some(fault) = fault {
+                    state.fail_next(fault);
+                }
+                let installed = match pieces.get(step) {
+                    Some(piece) => state.stage(id, piece).map(|()| false),
+                    None => state.install().map(|_| true),
+                };
+                assert!(installed.is_ok() || fault.is_some());
+                if survives {
+                    state.restart()
+                } else {
+                    state.crash()
+                }
+                let last = step == pieces.len();
+                let is_new = last && (fault.is_none() || (fault == Some(Fault::Sync) && survives));
+                let expected = if is_new { source.digest() } else { digest_after(3) };
+                assert_eq!(state.digest(), expected, "{fault:?} in step {step}, kept: {survives}");
+                assert_eq!(state.durable(), expected.at.number);
+                if !is_new {
+                    assert!(survives || state.staged().is_none(), "pieces are not synced");
+                    let begun = state.staged().map_or(Some(Position::default()), |staged| staged.next);
+                    pieces.iter().skip_while(|piece| Some(&piece.from) != begun.as_ref()).for_each(|piece| {
+                        state.stage(id, piece).expect("staged");
+                    });
+                    assert_eq!(state.install(), Ok(Installation::Done(id.at)));
+                }
+                state.crash();
+                assert_eq!(state.digest(), source.digest(), "an installation is durable");
+            }
+        }
+    }
+}
+
+fn digest_after(count: u64) -> SnapshotId {
+    let state = MemoryState::new();
+    state.apply(&commands(count)).expect("applied");
+    state.digest()
 }
 
 /// A6, S-11: catches half a batch that is taken for a whole one after a power cut in the middle of

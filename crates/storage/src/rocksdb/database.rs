@@ -28,16 +28,26 @@ impl Database {
         columns: Vec<ColumnFamilyDescriptor>,
     ) -> Result<Self, StorageError> {
         let db = DB::open_cf_descriptors(options, path, columns).map_err(|error| opening_failed(path, name, &error))?;
+        Ok(Self::around(db, name))
+    }
+
+    /// A database that is never written to.
+    pub(crate) fn open_read_only(
+        path: &Path,
+        name: &'static str,
+        options: &::rocksdb::Options,
+        columns: Vec<ColumnFamilyDescriptor>,
+    ) -> Result<Self, StorageError> {
+        let db = DB::open_cf_descriptors_read_only(options, path, columns, false)
+            .map_err(|error| opening_failed(path, name, &error))?;
+        Ok(Self::around(db, name))
+    }
+
+    fn around(db: DB, name: &'static str) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Ok(Self {
-            db,
-            name,
-            latch: OnceLock::new(),
-            writing: Mutex::new(()),
-            synced,
-            buffered: WriteOptions::default(),
-        })
+        let buffered = WriteOptions::default();
+        Self { db, name, latch: OnceLock::new(), writing: Mutex::new(()), synced, buffered }
     }
 
     /// The database itself, for reading. Results go through [`Database::guard`].

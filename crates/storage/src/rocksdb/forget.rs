@@ -1,19 +1,24 @@
-//! Forgetting stored outcomes while a batch of commands is applied.
+//! Storing and forgetting outcomes while a batch of commands is applied.
 //!
 //! What is forgotten is a function of the sequence of commands alone, not of how it is cut into
 //! batches. So a command must see what the commands before it in the same batch stored and
 //! forgot: per kind, the queue of outcomes by age is the merge of what the database holds and
 //! what the batch has added, without what the batch has taken away.
+//!
+//! An outcome that is forgotten was stored a day ago and is read no more: what the digest needs of
+//! it, its hash, lies beside its age.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::rocksdb::{DB, DBRawIteratorWithThreadMode};
 use bytes::Bytes;
 use protocol::{CommandBody, StoredOutcome, Timestamp};
 
+use super::batch::Batch;
 use super::database::Database;
 use super::keys::{self, ByTime, Kind, column};
-use super::reader::Reader;
+use super::reader::{Items, Reader};
+use super::record;
+use crate::digest::{self, RecordHash, Sum};
 use crate::{FORGET_MAX, StorageError};
 
 /// Per kind, a key at or below the oldest live one: iteration begins there, so that it does not
@@ -29,17 +34,35 @@ impl Default for Fronts {
 
 /// The outcomes as a batch changes them.
 pub(crate) struct Outcomes<'a> {
-    database: &'a Database,
     reader: &'a Reader<'a>,
+    /// What the database holds for the requests of the batch.
+    stored: BTreeMap<Bytes, StoredOutcome>,
     /// Request id -> its outcome after the batch, `None` where it is gone.
     changed: BTreeMap<Bytes, Option<StoredOutcome>>,
+    /// The hashes of those that the database holds and that are gone after the batch.
+    gone: Vec<RecordHash>,
     queues: [Queue<'a>; 2],
 }
 
 impl<'a> Outcomes<'a> {
-    pub(crate) fn new(database: &'a Database, reader: &'a Reader<'a>, fronts: Fronts) -> Self {
+    /// The outcomes before a batch of commands with these bodies.
+    pub(crate) fn new(
+        database: &Database,
+        reader: &'a Reader<'a>,
+        fronts: Fronts,
+        bodies: &[CommandBody],
+    ) -> Result<Self, StorageError> {
+        let requests: BTreeSet<Bytes> = bodies.iter().map(|body| body.request.to_bytes()).collect();
+        let found = reader.many(column::OUTCOMES, requests.iter().map(|request| &request[..]))?;
+        let mut stored = BTreeMap::new();
+        for (request, found) in requests.into_iter().zip(found) {
+            if let Some(bytes) = found {
+                let outcome = database.readable("a stored outcome", record::read_outcome(&bytes))?;
+                stored.insert(request, outcome);
+            }
+        }
         let queues = [Queue::new(Kind::Caller, fronts.0[0]), Queue::new(Kind::Gateway, fronts.0[1])];
-        Self { database, reader, changed: BTreeMap::new(), queues }
+        Ok(Self { reader, stored, changed: BTreeMap::new(), gone: Vec::new(), queues })
     }
 
     /// Forgets what the body orders, the oldest first, then stores the outcome of the command.
@@ -48,16 +71,21 @@ impl<'a> Outcomes<'a> {
         let mut room = FORGET_MAX;
         for (at, mark) in [body.forget.callers, body.forget.gateways].into_iter().enumerate() {
             while room > 0
-                && let Some(request) = self.queues[at].pop_before(self.database, self.reader, mark)?
+                && let Some(Aged { request, hash }) = self.queues[at].pop_before(self.reader, mark)?
             {
                 self.changed.insert(request, None);
+                self.gone.extend(hash);
                 room -= 1;
             }
         }
         let request = body.request.to_bytes();
         let earlier = match self.changed.get(&request) {
             Some(changed) => changed.clone(),
-            None => self.reader.stored_outcome(&request)?,
+            None => {
+                let stored = self.stored.remove(&request);
+                self.gone.extend(stored.as_ref().map(|stored| digest::of_outcome(&request, stored)));
+                stored
+            }
         };
         let queue = &mut self.queues[Kind::of(&body.request) as usize];
         if let Some(earlier) = earlier {
@@ -68,35 +96,47 @@ impl<'a> Outcomes<'a> {
         Ok(())
     }
 
-    /// What the batch has to write, and the fronts after it.
-    pub(crate) fn finish(self) -> (Changes, Fronts) {
-        let [callers, gateways] = self.queues;
-        let fronts = Fronts([callers.front(), gateways.front()]);
-        let changes = Changes {
-            outcomes: self.changed,
-            removed: callers.removed.into_iter().chain(gateways.removed).collect(),
-            added: callers.added.into_iter().chain(gateways.added).collect(),
-        };
-        (changes, fronts)
+    /// Adds to a batch what there is to write. Returns the fronts after it.
+    pub(crate) fn finish(self, batch: &mut Batch<'_>, sum: &mut Sum) -> Fronts {
+        self.gone.iter().for_each(|hash| sum.subtract(hash));
+        let mut hashes = BTreeMap::new();
+        for (request, outcome) in self.changed {
+            match outcome {
+                Some(outcome) => {
+                    let hash = digest::of_outcome(&request, &outcome);
+                    sum.add(&hash);
+                    batch.put(column::OUTCOMES, &request, record::outcome(&outcome));
+                    hashes.insert(request, hash);
+                }
+                None => batch.delete(column::OUTCOMES, &request),
+            }
+        }
+        let fronts = Fronts([self.queues[0].front, self.queues[1].front]);
+        for queue in self.queues {
+            queue.removed.iter().for_each(|key| batch.delete(column::OUTCOMES_BY_TIME, key));
+            for (key, request) in queue.added {
+                batch.put(column::OUTCOMES_BY_TIME, &key, record::aged(&hashes[&request], &request));
+            }
+        }
+        fronts
     }
 }
 
-/// What a batch does to the outcomes.
-pub(crate) struct Changes {
-    /// Request id -> what is stored under it, `None` to delete.
-    pub(crate) outcomes: BTreeMap<Bytes, Option<StoredOutcome>>,
-    /// Keys of `outcomes_by_time` to delete.
-    pub(crate) removed: Vec<ByTime>,
-    /// Keys of `outcomes_by_time` to put, with their request ids.
-    pub(crate) added: Vec<(ByTime, Bytes)>,
+/// What lies under an age.
+struct Aged {
+    request: Bytes,
+    /// The hash of the outcome, if the database holds it.
+    hash: Option<RecordHash>,
 }
 
 /// The outcomes of one kind by age.
 struct Queue<'a> {
     kind: Kind,
     front: ByTime,
-    /// In the database, at the oldest that was not looked at yet; opened when first needed.
-    stored: Option<DBRawIteratorWithThreadMode<'a, DB>>,
+    /// In the database, after the oldest that was looked at; opened when first needed.
+    stored: Option<Items<'a>>,
+    /// The oldest one that was looked at.
+    oldest: Option<(ByTime, RecordHash, Bytes)>,
     /// Added by the batch, and not taken away by it.
     added: BTreeMap<ByTime, Bytes>,
     /// Taken away by the batch; some of them were never in the database.
@@ -105,7 +145,7 @@ struct Queue<'a> {
 
 impl<'a> Queue<'a> {
     fn new(kind: Kind, front: ByTime) -> Self {
-        Self { kind, front, stored: None, added: BTreeMap::new(), removed: BTreeSet::new() }
+        Self { kind, front, stored: None, oldest: None, added: BTreeMap::new(), removed: BTreeSet::new() }
     }
 
     fn add(&mut self, key: ByTime, request: Bytes) {
@@ -119,25 +159,16 @@ impl<'a> Queue<'a> {
         self.removed.insert(key);
     }
 
-    /// Where the next batch may begin.
-    fn front(&self) -> ByTime {
-        self.front
-    }
-
-    /// Takes the oldest away and returns its request id, if it is of a time before `mark`.
-    fn pop_before(
-        &mut self,
-        database: &Database,
-        reader: &'a Reader<'a>,
-        mark: Timestamp,
-    ) -> Result<Option<Bytes>, StorageError> {
+    /// Takes the oldest away, if it is of a time before `mark`.
+    fn pop_before(&mut self, reader: &'a Reader<'a>, mark: Timestamp) -> Result<Option<Aged>, StorageError> {
         let bound = keys::by_time_of(self.kind, mark.0, 0);
         if self.front >= bound {
             return Ok(None);
         }
-        let stored = self.oldest_stored(database, reader)?;
-        let added = self.added.first_key_value().map(|(key, request)| (*key, request.clone()));
-        let Some((key, request)) = stored.into_iter().chain(added).min_by_key(|(key, _)| *key) else {
+        self.look(reader)?;
+        let stored = self.oldest.as_ref().map(|(key, hash, request)| (*key, Some(*hash), request));
+        let added = self.added.first_key_value().map(|(key, request)| (*key, None, request));
+        let Some((key, hash, request)) = stored.into_iter().chain(added).min_by_key(|(key, ..)| *key) else {
             self.front = bound;
             return Ok(None);
         };
@@ -145,26 +176,27 @@ impl<'a> Queue<'a> {
         if key >= bound {
             return Ok(None);
         }
+        let aged = Aged { request: request.clone(), hash };
         self.remove(key);
-        Ok(Some(request))
+        Ok(Some(aged))
     }
 
-    fn oldest_stored(
-        &mut self,
-        database: &Database,
-        reader: &'a Reader<'a>,
-    ) -> Result<Option<(ByTime, Bytes)>, StorageError> {
-        let end = || Some(vec![self.kind.tag() + 1]);
-        let stored = self.stored.get_or_insert_with(|| reader.iterate(column::OUTCOMES_BY_TIME, &self.front, end()));
-        while let Some((key, request)) = stored.item() {
-            let key: ByTime = database
-                .readable("a key by time", key.try_into().map_err(|_| format!("it has {} bytes", key.len())))?;
-            if !self.removed.contains(&key) {
-                return Ok(Some((key, Bytes::copy_from_slice(request))));
+    /// Looks for the oldest that the database holds and the batch has not taken away.
+    fn look(&mut self, reader: &'a Reader<'a>) -> Result<(), StorageError> {
+        let end = [self.kind.tag() + 1];
+        let items =
+            self.stored.get_or_insert_with(|| reader.iterate(column::OUTCOMES_BY_TIME, &self.front, Some(&end)));
+        while self.oldest.as_ref().is_none_or(|(key, ..)| self.removed.contains(key)) {
+            self.oldest = items.take(read_aged)?;
+            if self.oldest.is_none() {
+                break;
             }
-            stored.next();
         }
-        reader.ended(stored)?;
-        Ok(None)
+        Ok(())
     }
+}
+
+fn read_aged(key: &[u8], value: &[u8]) -> Result<(ByTime, RecordHash, Bytes), String> {
+    let (hash, request) = record::read_aged(value)?;
+    Ok((key.try_into().map_err(|_| format!("a key by time of {} bytes", key.len()))?, hash, request))
 }

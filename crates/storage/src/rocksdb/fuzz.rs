@@ -17,15 +17,17 @@ use super::{record, wal};
 pub fn stored_record(bytes: &[u8]) {
     written_alike(bytes, record::read_ballot(bytes).map(record::ballot));
     written_alike(bytes, record::read_counter(bytes).map(record::counter));
-    written_alike(bytes, record::read_command_id(bytes).map(record::command_id));
-    written_alike(bytes, record::read_command(bytes).map(|command| record::command(&command)));
-    written_alike(bytes, record::read_vote(bytes).map(|vote| record::vote(&vote)));
+    written_alike(bytes, record::read_head(bytes).map(|head| record::head(&head)));
+    written_alike(bytes, record::read_staged(bytes).map(|staged| record::staged(&staged)));
+    written_alike(bytes, record::read_command(bytes).map(|(place, command)| record::command(place, &command)));
+    written_alike(bytes, record::read_aged(bytes).map(|(hash, request)| record::aged(&hash, &request)));
     written_alike(bytes, record::read_entry(bytes).map(|entry| record::entry(entry.version, &entry.value)));
+    written_alike(bytes, record::read_outcome(bytes).map(|outcome| record::outcome(&outcome)));
     written_alike(bytes, record::read_identity(bytes).map(|identity| record::identity(&identity)));
     written_alike(bytes, LogKey::from_bytes(bytes).map(LogKey::to_bytes).ok_or("no key of the log"));
-    // Outcomes of format 1 are written in format 2.
-    if let Ok(outcome) = record::read_outcome(bytes) {
-        assert_eq!(record::read_outcome(&record::outcome(&outcome)), Ok(outcome));
+    // A vote is written under a mask of its own.
+    if let Ok(vote) = record::read_vote(bytes) {
+        assert_eq!(record::read_vote(&record::vote(&vote, 7)), Ok(vote));
     }
 }
 

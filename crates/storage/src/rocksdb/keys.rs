@@ -1,21 +1,49 @@
 //! Typed keys, big-endian, so that the order of bytes is the order of numbers.
 //!
-//! Tags are never reused for something else.
+//! All keys of a state but those of `meta` begin with its [`Generation`], so that a snapshot can be
+//! staged beside the state, and one write makes it the state. Tags are never reused for something
+//! else.
 
 use protocol::{CommandNumber, RequestId, StoredOutcome};
 
 /// Column families of the state database.
 pub(crate) mod column {
+    /// All, and the one that RocksDB wants to have.
+    pub(crate) const ALL: [&str; 6] =
+        [::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, ENTRIES, OUTCOMES, OUTCOMES_BY_TIME, COMMANDS, META];
+    /// Those whose keys have a generation.
+    pub(crate) const OF_A_GENERATION: [&str; 4] = [ENTRIES, OUTCOMES, OUTCOMES_BY_TIME, COMMANDS];
     /// Key of the state -> format, version, value.
     pub(crate) const ENTRIES: &str = "entries";
     /// Request id -> stored outcome.
     pub(crate) const OUTCOMES: &str = "outcomes";
-    /// [`super::ByTime`] -> request id: which outcomes to forget first.
+    /// [`super::ByTime`] -> hash of the outcome, request id: which outcomes to forget first.
     pub(crate) const OUTCOMES_BY_TIME: &str = "outcomes_by_time";
-    /// Command number -> command.
+    /// Command number -> weight of the commands before, time, command.
     pub(crate) const COMMANDS: &str = "commands";
     /// [`super::Meta`] -> its record.
     pub(crate) const META: &str = "meta";
+}
+
+/// Which of two states that may lie in the database at once a key belongs to. One is the state; a
+/// snapshot is staged in the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Generation(pub(crate) u8);
+
+impl Generation {
+    pub(crate) fn other(self) -> Self {
+        Self(self.0 ^ 1)
+    }
+
+    /// The stored form of a key.
+    pub(crate) fn key(self, key: &[u8]) -> Vec<u8> {
+        [&[self.0], key].concat()
+    }
+
+    /// The lowest bytes above all keys.
+    pub(crate) fn end(self) -> Vec<u8> {
+        vec![self.0 + 1]
+    }
 }
 
 /// Keys of the log database.
@@ -32,6 +60,8 @@ pub(crate) enum LogKey {
     Writes,
     /// The command number up to which the state was synced: a state below it has lost some.
     StateDurable,
+    /// The command number up to which votes are forgotten.
+    Forgotten,
     /// The vote for a number.
     Vote(CommandNumber),
 }
@@ -44,6 +74,7 @@ impl LogKey {
             Self::NextBallot => vec![3],
             Self::Writes => vec![4],
             Self::StateDurable => vec![5],
+            Self::Forgotten => vec![6],
             Self::Vote(number) => [&[16], number.0.to_be_bytes().as_slice()].concat(),
         }
     }
@@ -56,6 +87,7 @@ impl LogKey {
             (3, []) => Some(Self::NextBallot),
             (4, []) => Some(Self::Writes),
             (5, []) => Some(Self::StateDurable),
+            (6, []) => Some(Self::Forgotten),
             (16, number) => Some(Self::Vote(self::number(number)?)),
             _ => None,
         }
@@ -67,18 +99,21 @@ impl LogKey {
 pub(crate) enum Meta {
     /// Whose state this is.
     Identity,
-    /// The last applied command.
-    Applied,
     /// [`LogKey::Writes`] as of the last applied command.
     LogWrites,
+    /// Which state it is: [`super::record::Head`].
+    Head,
+    /// What is staged in the other generation; absent when nothing is.
+    Staged,
 }
 
 impl Meta {
     pub(crate) fn to_bytes(self) -> [u8; 1] {
         match self {
             Self::Identity => [1],
-            Self::Applied => [2],
             Self::LogWrites => [3],
+            Self::Head => [4],
+            Self::Staged => [5],
         }
     }
 }
@@ -149,6 +184,7 @@ mod tests {
             LogKey::NextBallot,
             LogKey::Writes,
             LogKey::StateDurable,
+            LogKey::Forgotten,
             LogKey::Vote(CommandNumber(0)),
             LogKey::Vote(CommandNumber(u64::MAX)),
         ];
@@ -158,6 +194,16 @@ mod tests {
         for strange in [&[][..], &[0], &[2, 0], &[16], &[16, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[99]] {
             assert_eq!(LogKey::from_bytes(strange), None, "{strange:?} was taken for a key");
         }
+    }
+
+    /// Catches two generations that share a key, or an end that cuts one of them short.
+    #[test]
+    fn generations_are_apart() {
+        let (one, two) = (Generation::default(), Generation::default().other());
+        assert_eq!(two.other(), one);
+        let last = [255; 40];
+        assert!(one.key(&last) < one.end() && one.end() <= two.key(b""));
+        assert!(two.key(&last) < two.end());
     }
 
     /// Catches little-endian numbers: iteration would then not be in order.

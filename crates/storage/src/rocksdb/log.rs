@@ -1,7 +1,8 @@
 //! The log of one node on RocksDB: every write is one batch and one sync.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ::rocksdb::{Direction, IteratorMode, WriteBatch};
 use protocol::{CommandNumber, Vote};
@@ -16,15 +17,26 @@ pub struct RocksLog {
     database: Database,
     /// How many batches were written and synced, over the life of the directory.
     writes: AtomicU64,
-    /// Held from the reading of `writes` to its change.
-    counting: Mutex<()>,
+    /// Held from the reading of `writes` or a mark to its change.
+    marks: Mutex<Marks>,
+    /// Whence masks come ([`record::vote`]): keyed by the operating system, so nobody foresees them.
+    masks: RandomState,
+}
+
+/// What only grows.
+struct Marks {
+    state_durable: CommandNumber,
+    forgotten: CommandNumber,
 }
 
 impl RocksLog {
     pub(crate) fn new(database: Database) -> Result<Self, StorageError> {
-        let log = Self { database, writes: AtomicU64::new(0), counting: Mutex::new(()) };
-        log.writes.store(log.counter(LogKey::Writes)?, Ordering::Release);
-        Ok(log)
+        let counter = |key| counter(&database, key);
+        let writes = AtomicU64::new(counter(LogKey::Writes)?);
+        let state_durable = CommandNumber(counter(LogKey::StateDurable)?);
+        let forgotten = CommandNumber(counter(LogKey::Forgotten)?);
+        let marks = Mutex::new(Marks { state_durable, forgotten });
+        Ok(Self { database, writes, marks, masks: RandomState::new() })
     }
 
     /// How many batches are durable. What the state notes of it can only be too low.
@@ -33,19 +45,31 @@ impl RocksLog {
     }
 
     /// The number up to which the state was synced when it last said so.
-    pub(crate) fn state_durable(&self) -> Result<CommandNumber, StorageError> {
-        self.counter(LogKey::StateDurable).map(CommandNumber)
+    pub(crate) fn state_durable(&self) -> CommandNumber {
+        self.marks().state_durable
     }
 
-    /// Notes that the state is durable up to `number`.
+    /// Votes up to here are forgotten: the state is at least there.
+    pub(crate) fn forgotten(&self) -> CommandNumber {
+        self.marks().forgotten
+    }
+
+    /// Notes that the state is durable up to `number`, if that is news.
     pub(crate) fn note_state_durable(&self, number: CommandNumber) -> Result<(), StorageError> {
+        let mut marks = self.marks();
+        if number <= marks.state_durable {
+            return self.database.check();
+        }
         let mut batch = WriteBatch::default();
         batch.put(LogKey::StateDurable.to_bytes(), record::counter(number.0));
-        self.database.write_synced(batch)
+        self.database.write_synced(batch)?;
+        marks.state_durable = number;
+        Ok(())
     }
 
-    pub(crate) fn identity(&self) -> Result<Option<Result<Identity, String>>, StorageError> {
-        let found = self.get(LogKey::Identity)?;
+    /// Whose log a database is, or why that cannot be read.
+    pub(crate) fn identity_in(database: &Database) -> Result<Option<Result<Identity, String>>, StorageError> {
+        let found = get(database, LogKey::Identity)?;
         Ok(found.map(|bytes| record::read_identity(&bytes)))
     }
 
@@ -55,16 +79,20 @@ impl RocksLog {
         self.database.write_synced(batch)
     }
 
-    fn get(&self, key: LogKey) -> Result<Option<Vec<u8>>, StorageError> {
-        self.database.check()?;
-        self.database.guard("reading", self.database.db().get(key.to_bytes()))
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn counter(&self, key: LogKey) -> Result<u64, StorageError> {
-        match self.get(key)? {
-            Some(bytes) => self.database.readable(&format!("{key:?}"), record::read_counter(&bytes)),
-            None => Ok(0),
-        }
+fn get(database: &Database, key: LogKey) -> Result<Option<Vec<u8>>, StorageError> {
+    database.check()?;
+    database.guard("reading", database.db().get(key.to_bytes()))
+}
+
+fn counter(database: &Database, key: LogKey) -> Result<u64, StorageError> {
+    match get(database, key)? {
+        Some(bytes) => database.readable(&format!("{key:?}"), record::read_counter(&bytes)),
+        None => Ok(0),
     }
 }
 
@@ -74,37 +102,48 @@ impl LogStore for RocksLog {
         if records.is_empty() {
             return Ok(());
         }
+        let mut marks = self.marks();
+        let (count, mut forgotten) = (self.writes() + 1, marks.forgotten);
         let mut batch = WriteBatch::default();
-        for record in records {
+        for (at, record) in records.iter().enumerate() {
             match record {
                 LogRecord::LastTried(ballot) => batch.put(LogKey::LastTried.to_bytes(), record::ballot(*ballot)),
                 LogRecord::NextBallot(ballot) => batch.put(LogKey::NextBallot.to_bytes(), record::ballot(*ballot)),
                 LogRecord::Vote(vote) => {
-                    batch.put(LogKey::Vote(vote.command.number()).to_bytes(), record::vote(vote));
+                    batch.put(
+                        LogKey::Vote(vote.command.number()).to_bytes(),
+                        record::vote(vote, self.masks.hash_one((count, at))),
+                    );
+                }
+                LogRecord::Forget(number) if *number > forgotten => {
+                    let [first, end] = [forgotten, *number].map(|number| LogKey::Vote(number.next()).to_bytes());
+                    batch.delete_range(first, end);
+                    batch.put(LogKey::Forgotten.to_bytes(), record::counter(number.0));
+                    forgotten = *number;
                 }
                 LogRecord::Forget(_) => {}
             }
         }
-        let _one = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = self.writes() + 1;
         batch.put(LogKey::Writes.to_bytes(), record::counter(count));
         self.database.write_synced(batch)?;
         self.writes.store(count, Ordering::Release);
+        marks.forgotten = forgotten;
         Ok(())
     }
 
     fn load(&self, above: CommandNumber) -> Result<LogImage, StorageError> {
         self.database.check()?;
-        let ballot = |key| match self.get(key)? {
+        let ballot = |key| match get(&self.database, key)? {
             Some(bytes) => self.database.readable(&format!("{key:?}"), record::read_ballot(&bytes)),
             None => Ok(Default::default()),
         };
         let mut image = LogImage {
             last_tried: ballot(LogKey::LastTried)?,
             next_ballot: ballot(LogKey::NextBallot)?,
-            forgotten: CommandNumber::NULL,
+            forgotten: self.forgotten(),
             votes: Vec::new(),
         };
+        let above = above.max(image.forgotten);
         if above.0 == u64::MAX {
             return Ok(image);
         }
@@ -132,11 +171,12 @@ mod tests {
     use std::sync::Arc;
 
     use ::rocksdb::statistics::Ticker;
-    use ::rocksdb::{ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, Options};
+    use ::rocksdb::{Cache, ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, Options};
 
     use super::*;
     use crate::StateStore as _;
     use crate::conformance::{body, command, put, vote};
+    use crate::rocksdb::checkpoint::Checkpoints;
     use crate::rocksdb::keys::column;
     use crate::rocksdb::state::RocksState;
 
@@ -171,9 +211,9 @@ mod tests {
             log.write(&records).expect("written");
             assert_eq!(syncs(&of_log) - before, round);
         }
-        let families =
-            [columns[0], column::ENTRIES, column::OUTCOMES, column::OUTCOMES_BY_TIME, column::COMMANDS, column::META];
-        let state = RocksState::new(database(&dir.path().join("state"), &of_state, &families), log).expect("a state");
+        let state = database(&dir.path().join("state"), &of_state, &column::ALL);
+        let checkpoints = Checkpoints::new(dir.path().join("checkpoints"), Default::default(), Cache::new_lru_cache(0));
+        let state = RocksState::new(state, log, checkpoints.expect("none are left behind")).expect("a state");
         let before = syncs(&of_state);
         for number in 1..=5 {
             state.apply(&[command(number, &body(number, vec![put("k", "v")]))]).expect("applied");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ::rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel};
 use protocol::CommandNumber;
 
+use super::checkpoint::Checkpoints;
 use super::database::{Database, translate};
 use super::keys::column;
 use super::log::RocksLog;
@@ -19,6 +20,7 @@ use crate::{Identity, LogImage, LogStore as _, StateStore as _, StorageError};
 
 const LOG: &str = "log";
 const STATE: &str = "state";
+const CHECKPOINTS: &str = "checkpoints";
 /// Written when both databases are made: a directory that has it must have both.
 const IDENTITY: &str = "IDENTITY";
 
@@ -64,9 +66,15 @@ pub fn open(dir: &Path, identity: &Identity, options: &Options) -> Result<Stores
     }
     wal::check(&dir.join(LOG))?;
     let cache = Cache::new_lru_cache(options.cache_bytes);
-    let log = Arc::new(RocksLog::new(open_log(dir, options, &cache)?)?);
-    let state = Arc::new(RocksState::new(open_state(dir, options, &cache)?, Arc::clone(&log))?);
-    check_identity(dir, identity, complete, &log, &state)?;
+    let (log, state) = (open_log(dir, options, &cache)?, open_state(dir, options, &cache)?);
+    let found = [RocksLog::identity_in(&log)?, RocksState::identity_in(&state)?];
+    check_owner(dir, identity, &found)?;
+    let checkpoints = Checkpoints::new(dir.join(CHECKPOINTS), options.clone(), cache);
+    let checkpoints = checkpoints.map_err(|error| io("removing old checkpoints in", error))?;
+    let log = Arc::new(RocksLog::new(log)?);
+    let state = Arc::new(RocksState::new(state, Arc::clone(&log), checkpoints)?);
+    let [log_is_new, state_is_new] = found.map(|found| found.is_none());
+    complete_identity(dir, identity, complete, (&log, log_is_new), (&state, state_is_new))?;
     state.check_against_log()?;
     // What a crash left with the operating system only is made durable before it counts.
     state.sync()?;
@@ -99,16 +107,13 @@ fn lost(dir: &Path, name: &str) -> StorageError {
     ))
 }
 
-fn check_identity(
+/// Refuses the databases of another node, and those of another version.
+fn check_owner(
     dir: &Path,
     expected: &Identity,
-    complete: bool,
-    log: &RocksLog,
-    state: &RocksState,
+    found: &[Option<Result<Identity, String>>],
 ) -> Result<(), StorageError> {
-    let found_in_log = log.identity()?;
-    let found_in_state = state.identity()?;
-    for found in [&found_in_log, &found_in_state].into_iter().flatten() {
+    for found in found.iter().flatten() {
         match found {
             Ok(found) if found == expected => {}
             Ok(found) => return Err(another(dir, found, expected)),
@@ -120,21 +125,31 @@ fn check_identity(
             }
         }
     }
-    // Without the file IDENTITY, the making of the directory may have been cut short; then
-    // nothing was ever written to it. Anything else that is missing was lost.
+    Ok(())
+}
+
+/// Without the file IDENTITY, the making of the directory may have been cut short; then nothing was ever
+/// written to it. Anything else that is missing was lost.
+fn complete_identity(
+    dir: &Path,
+    identity: &Identity,
+    complete: bool,
+    (log, log_is_new): (&RocksLog, bool),
+    (state, state_is_new): (&RocksState, bool),
+) -> Result<(), StorageError> {
     let log_is_empty = log.load(CommandNumber::NULL)? == LogImage::default();
     let unused = !complete && log_is_empty && state.applied().number == CommandNumber::NULL;
-    if found_in_log.is_none() {
+    if log_is_new {
         if !unused {
             return Err(lost(dir, LOG));
         }
-        log.write_identity(expected)?;
+        log.write_identity(identity)?;
     }
-    if found_in_state.is_none() {
+    if state_is_new {
         if !unused {
             return Err(lost(dir, STATE));
         }
-        state.write_identity(expected)?;
+        state.write_identity(identity)?;
     }
     Ok(())
 }
@@ -193,22 +208,29 @@ fn open_log(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, St
 }
 
 fn open_state(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
+    let state = state_options(options)?;
+    Database::open(&dir.join(STATE), STATE, &state, state_columns(&state, cache))
+}
+
+/// A checkpoint of a state.
+pub(crate) fn open_state_read_only(path: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
+    let state = state_options(options)?;
+    Database::open_read_only(path, "checkpoint", &state, state_columns(&state, cache))
+}
+
+fn state_options(options: &Options) -> Result<::rocksdb::Options, StorageError> {
     let mut state = common(options)?;
     // Not synced per batch, so a power cut may leave holes: what lies before the first hole is a
     // state that once was. That it is not below what was synced is checked against the log.
     state.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     // Bounds the time of a start, which applies it again.
     state.set_max_total_wal_size(64 << 20);
-    let columns = [
-        ::rocksdb::DEFAULT_COLUMN_FAMILY_NAME,
-        column::ENTRIES,
-        column::OUTCOMES,
-        column::OUTCOMES_BY_TIME,
-        column::COMMANDS,
-        column::META,
-    ]
-    .map(|name| ColumnFamilyDescriptor::new(name, family(state.clone(), cache, DBCompressionType::Lz4)));
-    Database::open(&dir.join(STATE), STATE, &state, columns.into())
+    Ok(state)
+}
+
+fn state_columns(state: &::rocksdb::Options, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
+    let column = |name| ColumnFamilyDescriptor::new(name, family(state.clone(), cache, DBCompressionType::Lz4));
+    column::ALL.into_iter().map(column).collect()
 }
 
 fn common(options: &Options) -> Result<::rocksdb::Options, StorageError> {

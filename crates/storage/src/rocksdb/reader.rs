@@ -1,45 +1,77 @@
-//! Reading the state: of now, or as of a snapshot of RocksDB.
+//! Reading a state: the one of now, one as of a snapshot of RocksDB, or a given generation.
+
+use std::iter;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use ::rocksdb::{DB, DBPinnableSlice, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode};
-use protocol::{CommandId, CommandNumber, Entry, Key, RequestId, StateError, StateView, StoredOutcome};
+use protocol::{CommandNumber, Entry, Key, Position, RequestId, SnapshotRecord, StateError, StateView, StoredOutcome};
 
 use super::database::Database;
-use super::keys::{Meta, column};
-use super::record;
-use crate::digest::{self, Sum};
-use crate::{StateSnapshot, StorageError};
+use super::keys::{Generation, Meta, column};
+use super::record::{self, Head};
+use crate::{StateSnapshot, StorageError, snapshot};
 
 /// A view of the state.
 pub(crate) struct Reader<'a> {
     database: &'a Database,
+    generation: Generation,
     snapshot: Option<SnapshotWithThreadMode<'a, DB>>,
+    /// Held so that no other state is installed meanwhile.
+    _live: Option<RwLockReadGuard<'a, Generation>>,
     at: CommandNumber,
 }
 
 impl<'a> Reader<'a> {
-    /// The state as it is at each read.
-    pub(crate) fn live(database: &'a Database) -> Self {
-        Self { database, snapshot: None, at: CommandNumber::NULL }
+    /// The state as it is at each read. Another one is installed only when this is dropped, so keep
+    /// it for no longer than a page takes, and only one at a time.
+    pub(crate) fn live(database: &'a Database, live: &'a RwLock<Generation>) -> Self {
+        let live = live.read().unwrap_or_else(PoisonError::into_inner);
+        let generation = *live;
+        Self { _live: Some(live), ..Self::of(database, generation) }
+    }
+
+    /// What lies in a generation.
+    pub(crate) fn of(database: &'a Database, generation: Generation) -> Self {
+        Self { database, generation, snapshot: None, _live: None, at: CommandNumber::NULL }
     }
 
     /// The state as it is now, and stays.
     pub(crate) fn snapshot(database: &'a Database) -> Result<Self, StorageError> {
         database.check()?;
-        let mut reader =
-            Self { database, snapshot: Some(SnapshotWithThreadMode::new(database.db())), at: CommandNumber::NULL };
-        reader.at = reader.applied()?.number;
+        let snapshot = Some(SnapshotWithThreadMode::new(database.db()));
+        let mut reader = Self { snapshot, ..Self::of(database, Generation::default()) };
+        let head = reader.head()?;
+        (reader.generation, reader.at) = (head.generation, head.applied.number);
         Ok(reader)
     }
 
-    /// The last applied command.
-    pub(crate) fn applied(&self) -> Result<CommandId, StorageError> {
-        match self.pinned(column::META, &Meta::Applied.to_bytes())? {
-            Some(bytes) => self.database.readable("the applied number", record::read_command_id(&bytes)),
-            None => Ok(CommandId::NULL),
-        }
+    /// The generation that is read.
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Which state the database shows.
+    pub(crate) fn head(&self) -> Result<Head, StorageError> {
+        let head = self.meta(Meta::Head, "which state this is", record::read_head)?;
+        Ok(head.unwrap_or_default())
+    }
+
+    /// A record of `meta`.
+    pub(crate) fn meta<T>(
+        &self,
+        key: Meta,
+        what: &str,
+        read: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Result<Option<T>, StorageError> {
+        let found = self.stored(column::META, &key.to_bytes())?;
+        found.map(|bytes| self.database.readable(what, read(&bytes))).transpose()
     }
 
     pub(crate) fn pinned(&self, column: &str, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StorageError> {
+        self.stored(column, &self.generation.key(key))
+    }
+
+    fn stored(&self, column: &str, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StorageError> {
         self.database.check()?;
         let family = self.database.column(column);
         let found = match &self.snapshot {
@@ -49,6 +81,18 @@ impl<'a> Reader<'a> {
         self.database.guard("reading", found)
     }
 
+    /// Several keys at once, ascending, as they are now; in the order of the keys.
+    pub(crate) fn many<'k>(
+        &self,
+        column: &str,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> Result<Vec<Option<DBPinnableSlice<'_>>>, StorageError> {
+        self.database.check()?;
+        let keys: Vec<Vec<u8>> = keys.map(|key| self.generation.key(key)).collect();
+        let found = self.database.db().batched_multi_get_cf(self.database.column(column), &keys, true);
+        found.into_iter().map(|found| self.database.guard("reading", found)).collect()
+    }
+
     /// A stored outcome, under the stored form of its request id.
     pub(crate) fn stored_outcome(&self, request: &[u8]) -> Result<Option<StoredOutcome>, StorageError> {
         self.pinned(column::OUTCOMES, request)?
@@ -56,30 +100,45 @@ impl<'a> Reader<'a> {
             .transpose()
     }
 
-    /// An iterator that stands at the lowest key from `first` to before `end`. After it, its
-    /// status says whether it ended or failed: [`Reader::ended`].
-    pub(crate) fn iterate(
-        &self,
-        column: &str,
-        first: &[u8],
-        end: Option<Vec<u8>>,
-    ) -> DBRawIteratorWithThreadMode<'_, DB> {
+    /// Items from the lowest key at or above `first` to before `end`, or to the last one.
+    pub(crate) fn iterate(&self, column: &str, first: &[u8], end: Option<&[u8]>) -> Items<'_> {
+        self.items(column, first, end, ReadOptions::default())
+    }
+
+    fn items(&self, column: &str, first: &[u8], end: Option<&[u8]>, mut options: ReadOptions) -> Items<'_> {
         let family = self.database.column(column);
-        let mut options = ReadOptions::default();
-        if let Some(end) = end {
-            options.set_iterate_upper_bound(end);
-        }
+        options.set_iterate_upper_bound(end.map_or_else(|| self.generation.end(), |end| self.generation.key(end)));
         let mut iterator = match &self.snapshot {
             Some(snapshot) => snapshot.raw_iterator_cf_opt(family, options),
             None => self.database.db().raw_iterator_cf_opt(family, options),
         };
-        iterator.seek(first);
-        iterator
+        iterator.seek(self.generation.key(first));
+        Items { database: self.database, iterator }
     }
 
-    /// An iterator that is no longer valid: because it came to its end, or because of an error.
-    pub(crate) fn ended(&self, iterator: &DBRawIteratorWithThreadMode<'_, DB>) -> Result<(), StorageError> {
-        self.database.guard("reading", iterator.status())
+    /// The records of a snapshot of the state, from a position on.
+    pub(crate) fn records_from(&self, from: &Position) -> impl Iterator<Item = Result<SnapshotRecord, StorageError>> {
+        let (entries, outcomes) = snapshot::lowest_keys(from);
+        let entries = entries.map(|first| self.records(column::ENTRIES, first, read_entry));
+        let outcomes = outcomes.map(|first| self.records(column::OUTCOMES, first, read_outcome));
+        entries.into_iter().flatten().chain(outcomes.into_iter().flatten())
+    }
+
+    fn records(
+        &self,
+        column: &str,
+        first: &[u8],
+        read: fn(&[u8], &[u8]) -> Result<SnapshotRecord, String>,
+    ) -> impl Iterator<Item = Result<SnapshotRecord, StorageError>> {
+        let mut options = ReadOptions::default();
+        // It is read once; what others read again and again stays in memory.
+        options.fill_cache(false);
+        let mut items = Some(self.items(column, first, None, options));
+        iter::from_fn(move || {
+            let record = items.as_mut()?.take(read);
+            // After the end, or an error, there is nothing.
+            record.inspect_err(|_| items = None).transpose()
+        })
     }
 
     fn entry(&self, key: &Key) -> Result<Option<Entry>, StorageError> {
@@ -93,36 +152,37 @@ impl<'a> Reader<'a> {
         // The lowest text above `after` is `after` and a zero byte.
         let above = after.map(|after| format!("{after}\0"));
         let first = above.as_deref().filter(|above| *above > prefix).unwrap_or(prefix);
-        let mut iterator = self.iterate(column::ENTRIES, first.as_bytes(), end_of(prefix));
+        let mut items = self.iterate(column::ENTRIES, first.as_bytes(), end_of(prefix).as_deref());
         let mut found = Vec::new();
         while found.len() < limit
-            && let Some((key, value)) = iterator.item()
+            && let Some(item) = items.take(read_item)?
         {
-            found.push(self.database.readable("an entry", read_item(key, value))?);
-            iterator.next();
+            found.push(item);
         }
-        self.ended(&iterator)?;
         Ok(found)
     }
+}
 
-    fn digest_of_all(&self) -> Result<[u8; 32], StorageError> {
-        self.database.check()?;
-        let mut sum = Sum::default();
-        let mut iterator = self.iterate(column::ENTRIES, b"", None);
-        while let Some((key, value)) = iterator.item() {
-            let (version, value) = self.database.readable("an entry", record::read_entry_parts(value))?;
-            sum.add(&digest::of_entry(key, version, value));
-            iterator.next();
-        }
-        self.ended(&iterator)?;
-        let mut iterator = self.iterate(column::OUTCOMES, b"", None);
-        while let Some((request, value)) = iterator.item() {
-            let outcome = self.database.readable("a stored outcome", record::read_outcome(value))?;
-            sum.add(&digest::of_outcome(request, &outcome));
-            iterator.next();
-        }
-        self.ended(&iterator)?;
-        Ok(sum.digest())
+/// Stored items in order of their keys.
+pub(crate) struct Items<'a> {
+    database: &'a Database,
+    iterator: DBRawIteratorWithThreadMode<'a, DB>,
+}
+
+impl Items<'_> {
+    /// Reads the next item, without its generation, and goes on; `None` at the end.
+    pub(crate) fn take<T>(
+        &mut self,
+        read: impl FnOnce(&[u8], &[u8]) -> Result<T, String>,
+    ) -> Result<Option<T>, StorageError> {
+        let Some((key, value)) = self.iterator.item() else {
+            self.database.guard("reading", self.iterator.status())?;
+            return Ok(None);
+        };
+        let read = read(key.get(1..).unwrap_or_default(), value);
+        let item = self.database.readable("an item", read)?;
+        self.iterator.next();
+        Ok(Some(item))
     }
 }
 
@@ -146,7 +206,8 @@ impl StateSnapshot for Reader<'_> {
     }
 
     fn digest(&self) -> Result<[u8; 32], StorageError> {
-        self.digest_of_all()
+        self.database.check()?;
+        snapshot::sum(self.records_from(&Position::default())).map(|sum| sum.digest())
     }
 }
 
@@ -158,6 +219,15 @@ fn read_item(key: &[u8], value: &[u8]) -> Result<(Key, Entry), String> {
     let text = std::str::from_utf8(key).map_err(|_| "its key is not UTF-8".to_owned())?;
     let key = Key::new(text).map_err(|error| error.to_string())?;
     Ok((key, record::read_entry(value)?))
+}
+
+fn read_entry(key: &[u8], value: &[u8]) -> Result<SnapshotRecord, String> {
+    read_item(key, value).map(|(key, entry)| SnapshotRecord::Entry { key, entry })
+}
+
+fn read_outcome(request: &[u8], value: &[u8]) -> Result<SnapshotRecord, String> {
+    let request = RequestId::from_bytes(request).ok_or("its key is no request id")?;
+    Ok(SnapshotRecord::Outcome { request, outcome: record::read_outcome(value)? })
 }
 
 /// The lowest bytes above all keys that begin with `prefix`; `None` when there is no bound.

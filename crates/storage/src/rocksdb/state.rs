@@ -1,250 +1,290 @@
 //! The state of one node on RocksDB: each call of `apply` is one atomic batch, not synced.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use ::rocksdb::WriteBatch;
 use protocol::{
     Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Key, RequestId, SnapshotId, SnapshotPiece,
     StateError, StateView, StoredOutcome, Timestamp,
 };
 
+use super::batch::Batch;
+use super::checkpoint::Checkpoints;
 use super::database::Database;
 use super::forget::{Fronts, Outcomes};
-use super::keys::{self, Meta, column};
+use super::history;
+use super::keys::{Generation, Meta, column};
 use super::log::RocksLog;
 use super::reader::Reader;
-use super::record;
+use super::record::{self, Head};
 use crate::{
-    Checkpoint, Identity, Installation, Retention, Staged, StateSnapshot, StateStore, StorageError, outcome_of,
+    Checkpoint, Identity, Installation, Retention, Staged, StateSnapshot, StateStore, StorageError, digest, outcome_of,
 };
 
 /// See [`StateStore`]. Made by [`super::open`].
+///
+/// Locks are taken in the order of the fields.
 pub struct RocksState {
-    database: Database,
+    pub(super) database: Database,
     /// Notes what is durable here, and how much of it this state has seen.
-    log: Arc<RocksLog>,
-    /// Held while a batch is applied.
-    fronts: Mutex<Fronts>,
+    pub(super) log: Arc<RocksLog>,
+    checkpoints: Checkpoints,
+    /// Held while something is staged, or what is staged is verified and installed.
+    pub(super) staging: Mutex<()>,
+    /// Held while a batch is made and written.
+    pub(super) writer: Mutex<Writer>,
+    /// Where the state lies. Held by who reads it, and changed only by an installation.
+    pub(super) live: RwLock<Generation>,
     position: Mutex<Position>,
 }
 
-#[derive(Clone, Copy)]
-struct Position {
-    applied: CommandId,
-    durable: CommandNumber,
+/// What only whoever writes the state needs.
+#[derive(Default)]
+pub(super) struct Writer {
+    pub(super) fronts: Fronts,
+    /// What all commands weigh, by the same count as in their records.
+    pub(super) weight: u64,
+}
+
+/// What is known of the state without reading it.
+pub(super) struct Position {
+    pub(super) head: Head,
+    pub(super) durable: CommandNumber,
+    pub(super) staged: Option<Staged>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RocksState {
     /// Takes an opened database; nothing in it counts as durable before the first sync.
-    pub(crate) fn new(database: Database, log: Arc<RocksLog>) -> Result<Self, StorageError> {
-        let applied = Reader::live(&database).applied()?;
-        let position = Mutex::new(Position { applied, durable: CommandNumber::NULL });
-        Ok(Self { database, log, fronts: Mutex::default(), position })
+    pub(crate) fn new(database: Database, log: Arc<RocksLog>, checkpoints: Checkpoints) -> Result<Self, StorageError> {
+        let head = Reader::of(&database, Generation::default()).head()?;
+        let reader = Reader::of(&database, head.generation);
+        let weight = history::weight_of_all(&database, &reader, &head)?;
+        let staged = reader.meta(Meta::Staged, "what is staged", record::read_staged)?;
+        drop(reader);
+        let live = RwLock::new(head.generation);
+        let writer = Mutex::new(Writer { weight, ..Writer::default() });
+        let position = Mutex::new(Position { head, durable: CommandNumber::NULL, staged });
+        Ok(Self { database, log, checkpoints, staging: Mutex::default(), writer, live, position })
     }
 
     /// Compares with what the log has noted: neither may have lost what the other has seen.
     pub(crate) fn check_against_log(&self) -> Result<(), StorageError> {
-        let (applied, noted) = (self.applied().number, self.log.state_durable()?);
-        if applied < noted {
-            return Err(self.database.shut(StorageError::Corrupt(format!(
-                "the state ends at command {applied}, but it was synced up to command {noted}"
-            ))));
+        let corrupt = |why: String| Err(self.database.shut(StorageError::Corrupt(why)));
+        let (applied, synced, forgotten) = (self.applied().number, self.log.state_durable(), self.log.forgotten());
+        if applied < synced {
+            return corrupt(format!("the state ends at command {applied}, but it was synced up to command {synced}"));
         }
-        let seen = match Reader::live(&self.database).pinned(column::META, &Meta::LogWrites.to_bytes())? {
-            Some(bytes) => self.database.readable("the number of log writes", record::read_counter(&bytes))?,
-            None => 0,
-        };
+        if applied < forgotten {
+            return corrupt(format!(
+                "the state ends at command {applied}, but votes up to command {forgotten} were discarded for it"
+            ));
+        }
+        let seen = self.reader().meta(Meta::LogWrites, "the number of log writes", record::read_counter)?.unwrap_or(0);
         let writes = self.log.writes();
         if writes < seen {
-            return Err(self.database.shut(StorageError::Corrupt(format!(
+            return corrupt(format!(
                 "the log holds {writes} writes, but the state has seen {seen} of them: votes are lost"
-            ))));
+            ));
         }
         Ok(())
     }
 
-    pub(crate) fn identity(&self) -> Result<Option<Result<Identity, String>>, StorageError> {
-        let reader = Reader::live(&self.database);
-        let found = reader.pinned(column::META, &Meta::Identity.to_bytes())?;
-        Ok(found.map(|bytes| record::read_identity(&bytes)))
+    /// Whose state a database is, or why that cannot be read.
+    pub(crate) fn identity_in(database: &Database) -> Result<Option<Result<Identity, String>>, StorageError> {
+        let reader = Reader::of(database, Generation::default());
+        reader.meta(Meta::Identity, "the identity", |bytes| Ok(record::read_identity(bytes)))
     }
 
     pub(crate) fn write_identity(&self, identity: &Identity) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.database.column(column::META), Meta::Identity.to_bytes(), record::identity(identity));
-        self.database.write_synced(batch)
+        let mut batch = Batch::new(&self.database, Generation::default());
+        batch.put_meta(Meta::Identity, record::identity(identity));
+        self.database.write_synced(batch.finish())
     }
 
-    fn position(&self) -> MutexGuard<'_, Position> {
-        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader::live(&self.database, &self.live)
     }
 
-    fn decode(&self, command: &Command) -> Result<CommandBody, StorageError> {
-        let decoded = CommandBody::decode(&command.body).map_err(|error| error.to_string());
-        self.database.readable(&format!("the body of command {}", command.id), decoded)
+    pub(super) fn position(&self) -> MutexGuard<'_, Position> {
+        lock(&self.position)
     }
 
-    fn put_effects(&self, batch: &mut WriteBatch, number: CommandNumber, effects: &[Effect]) {
-        let entries = self.database.column(column::ENTRIES);
-        for effect in effects {
-            match effect {
-                Effect::Put { key, value } => {
-                    batch.put_cf(entries, key.as_str().as_bytes(), record::entry(number, value));
-                }
-                Effect::Delete { key } => batch.delete_cf(entries, key.as_str().as_bytes()),
+    /// Adds to a batch what says which state it makes.
+    pub(super) fn put_head(&self, batch: &mut Batch<'_>, head: &Head) {
+        batch.put_meta(Meta::Head, record::head(head));
+        batch.put_meta(Meta::LogWrites, record::counter(self.log.writes()));
+    }
+
+    fn decode(&self, commands: &[Command], mut applied: CommandId) -> Result<Vec<CommandBody>, StorageError> {
+        let decode = |command: &Command| {
+            crate::assert_follows(command, applied);
+            applied = command.id;
+            let decoded = CommandBody::decode(&command.body).map_err(|error| error.to_string());
+            self.database.readable(&format!("the body of command {}", command.id), decoded)
+        };
+        commands.iter().map(decode).collect()
+    }
+
+    /// Writes what the entries are after the commands, each once, and counts that in the sum.
+    fn put_entries(
+        &self,
+        batch: &mut Batch<'_>,
+        reader: &Reader<'_>,
+        head: &mut Head,
+        commands: &[(&Command, &CommandBody)],
+    ) -> Result<(), StorageError> {
+        let mut last = BTreeMap::new();
+        for (command, body) in commands {
+            for effect in &body.effects {
+                let value = match effect {
+                    Effect::Put { value, .. } => Some(value),
+                    Effect::Delete { .. } => None,
+                };
+                last.insert(effect.key().as_str().as_bytes(), (command.number(), value));
             }
         }
+        let earlier = reader.many(column::ENTRIES, last.keys().copied())?;
+        for ((key, (version, value)), earlier) in last.into_iter().zip(earlier) {
+            if let Some(earlier) = &earlier {
+                let (version, value) = self.database.readable("an entry", record::read_entry_parts(earlier))?;
+                head.sum.subtract(&digest::of_entry(key, version, value));
+            }
+            match value {
+                Some(value) => {
+                    head.sum.add(&digest::of_entry(key, version, value));
+                    batch.put(column::ENTRIES, key, record::entry(version, value));
+                }
+                None if earlier.is_some() => batch.delete(column::ENTRIES, key),
+                None => {}
+            }
+        }
+        Ok(())
     }
 }
 
 impl StateStore for RocksState {
     fn apply(&self, commands: &[Command]) -> Result<(), StorageError> {
         self.database.check()?;
-        let mut fronts = self.fronts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut applied = self.applied();
-        let reader = Reader::live(&self.database);
-        let mut outcomes = Outcomes::new(&self.database, &reader, *fronts);
-        let mut batch = WriteBatch::default();
-        for command in commands {
-            crate::assert_follows(command, applied);
-            let body = self.decode(command)?;
-            self.put_effects(&mut batch, command.number(), &body.effects);
-            outcomes.apply(&body, outcome_of(command, &body))?;
-            batch.put_cf(
-                self.database.column(column::COMMANDS),
-                keys::of_number(command.number()),
-                record::command(command),
-            );
-            applied = command.id;
+        let mut writer = lock(&self.writer);
+        let mut head = self.position().head.clone();
+        let bodies = self.decode(commands, head.applied)?;
+        let (Some(last), Some(body)) = (commands.last(), bodies.last()) else { return Ok(()) };
+        (head.applied, head.time) = (last.id, body.time);
+
+        let reader = self.reader();
+        let mut batch = Batch::new(&self.database, reader.generation());
+        let both: Vec<(&Command, &CommandBody)> = commands.iter().zip(&bodies).collect();
+        self.put_entries(&mut batch, &reader, &mut head, &both)?;
+        let mut outcomes = Outcomes::new(&self.database, &reader, writer.fronts, &bodies)?;
+        for (command, body) in &both {
+            outcomes.apply(body, outcome_of(command, body))?;
         }
-        if commands.is_empty() {
-            return Ok(());
-        }
-        let (changes, fronts_after) = outcomes.finish();
-        let (family, by_time) =
-            (self.database.column(column::OUTCOMES), self.database.column(column::OUTCOMES_BY_TIME));
-        for (request, outcome) in changes.outcomes {
-            match outcome {
-                Some(outcome) => batch.put_cf(family, request, record::outcome(&outcome)),
-                None => batch.delete_cf(family, request),
-            }
-        }
-        for key in changes.removed {
-            batch.delete_cf(by_time, key);
-        }
-        for (key, request) in changes.added {
-            batch.put_cf(by_time, key, request);
-        }
-        let meta = self.database.column(column::META);
-        batch.put_cf(meta, Meta::Applied.to_bytes(), record::command_id(applied));
-        batch.put_cf(meta, Meta::LogWrites.to_bytes(), record::counter(self.log.writes()));
-        self.database.write_buffered(batch)?;
-        *fronts = fronts_after;
-        self.position().applied = applied;
+        let fronts = outcomes.finish(&mut batch, &mut head.sum);
+        let weight = history::put(&mut batch, writer.weight, &both);
+        self.put_head(&mut batch, &head);
+        self.database.write_buffered(batch.finish())?;
+        *writer = Writer { fronts, weight };
+        self.position().head = head;
         Ok(())
     }
 
     fn applied(&self) -> CommandId {
-        self.position().applied
+        self.position().head.applied
+    }
+
+    fn time(&self) -> Timestamp {
+        self.position().head.time
     }
 
     fn sync(&self) -> Result<(), StorageError> {
-        let Position { applied: CommandId { number: applied, .. }, durable } = *self.position();
+        let (applied, durable) = {
+            let position = self.position();
+            (position.head.applied.number, position.durable)
+        };
         if applied == durable {
             return self.database.check();
         }
         self.database.sync()?;
-        self.log.note_state_durable(applied)?;
-        let mut position = self.position();
-        position.durable = position.durable.max(applied);
-        Ok(())
+        self.note_durable(applied)
     }
 
     fn durable(&self) -> CommandNumber {
         self.position().durable
     }
 
-    fn time(&self) -> Timestamp {
-        Timestamp::default()
+    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Option<Vec<Command>>, StorageError> {
+        self.database.check()?;
+        history::list(self, first, limit, bytes)
     }
 
     fn kept_from(&self) -> CommandNumber {
-        CommandNumber::NULL.next()
+        self.position().head.dropped.next()
     }
 
-    fn forget_commands(&self, _: &Retention, _: CommandNumber) -> Result<CommandNumber, StorageError> {
-        Ok(self.kept_from())
-    }
-
-    fn digest(&self) -> SnapshotId {
-        SnapshotId { at: self.applied(), digest: [0; 32] }
-    }
-
-    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, StorageError> {
-        Err(StorageError::Failed("not written yet".into()))
-    }
-
-    fn staged(&self) -> Option<Staged> {
-        None
-    }
-
-    fn stage(&self, _: SnapshotId, _: &SnapshotPiece) -> Result<(), StorageError> {
-        Err(StorageError::Failed("not written yet".into()))
-    }
-
-    fn install(&self) -> Result<Installation, StorageError> {
-        Err(StorageError::Failed("not written yet".into()))
-    }
-
-    fn drop_staged(&self) -> Result<(), StorageError> {
-        Ok(())
-    }
-
-    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Option<Vec<Command>>, StorageError> {
+    fn forget_commands(&self, retention: &Retention, at_most: CommandNumber) -> Result<CommandNumber, StorageError> {
         self.database.check()?;
-        let last = self.applied().number;
-        let mut wanted = first.max(CommandNumber::NULL.next());
-        let reader = Reader::live(&self.database);
-        let mut iterator = reader.iterate(column::COMMANDS, &keys::of_number(wanted), None);
-        let mut found: Vec<Command> = Vec::new();
-        let mut weight = 0;
-        while found.len() < limit && wanted <= last {
-            let Some((key, value)) = iterator.item() else {
-                reader.ended(&iterator)?;
-                return self.database.readable(&format!("command {wanted}"), Err("it is missing".to_owned()));
-            };
-            let read = if keys::number(key) == Some(wanted) {
-                record::read_command(value)
-            } else {
-                Err("it is missing".to_owned())
-            };
-            let command = self.database.readable(&format!("command {wanted}"), read)?;
-            weight += command.body.len();
-            if !found.is_empty() && weight > bytes {
-                break;
-            }
-            found.push(command);
-            wanted = wanted.next();
-            iterator.next();
-        }
-        Ok(Some(found))
+        history::forget(self, retention, at_most)
     }
 
     fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError> {
         Ok(Box::new(Reader::snapshot(&self.database)?))
     }
+
+    fn digest(&self) -> SnapshotId {
+        let position = self.position();
+        SnapshotId { at: position.head.applied, digest: position.head.sum.digest() }
+    }
+
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, StorageError> {
+        self.database.check()?;
+        Ok(Box::new(self.checkpoints.make(&self.database)?))
+    }
+
+    fn staged(&self) -> Option<Staged> {
+        self.position().staged.clone()
+    }
+
+    fn stage(&self, id: SnapshotId, piece: &SnapshotPiece) -> Result<(), StorageError> {
+        self.database.check()?;
+        self.store_piece(id, piece)
+    }
+
+    fn install(&self) -> Result<Installation, StorageError> {
+        self.database.check()?;
+        self.install_staged()
+    }
+
+    fn drop_staged(&self) -> Result<(), StorageError> {
+        self.database.check()?;
+        let _one = lock(&self.staging);
+        self.clear_staged()
+    }
+}
+
+impl RocksState {
+    /// All up to `number` is on the disk: notes that in the log, then counts it as durable.
+    pub(super) fn note_durable(&self, number: CommandNumber) -> Result<(), StorageError> {
+        self.log.note_state_durable(number)?;
+        let mut position = self.position();
+        position.durable = position.durable.max(number);
+        Ok(())
+    }
 }
 
 impl StateView for RocksState {
     fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
-        Reader::live(&self.database).get(key)
+        self.reader().get(key)
     }
 
     fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
-        Reader::live(&self.database).scan(prefix, after, limit)
+        self.reader().scan(prefix, after, limit)
     }
 
     fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
-        Reader::live(&self.database).outcome(request)
+        self.reader().outcome(request)
     }
 }

@@ -1,0 +1,174 @@
+//! Receiving a snapshot: it is staged in the generation that is not the state, and when all of it
+//! is there and is what it claims to be, one write makes it the state and deletes the other one.
+//!
+//! A crash before that write leaves the old state, and what was staged, to go on with.
+
+use std::sync::PoisonError;
+
+use protocol::{Position, SnapshotId, SnapshotPiece, SnapshotRecord, Timestamp};
+
+use super::batch::Batch;
+use super::keys::{self, Meta, column};
+use super::reader::Reader;
+use super::record::{self, Head};
+use super::state::{RocksState, Writer, lock};
+use crate::{Installation, Staged, StateStore as _, StorageError, digest, snapshot};
+
+impl RocksState {
+    /// See [`crate::StateStore::stage`].
+    pub(super) fn store_piece(&self, id: SnapshotId, piece: &SnapshotPiece) -> Result<(), StorageError> {
+        let _one = lock(&self.staging);
+        let earlier = self.staged();
+        if !snapshot::continues(earlier.as_ref(), id, piece) {
+            return Ok(());
+        }
+        let mut batch = self.beside();
+        if earlier.is_some_and(|earlier| earlier.id != id) {
+            batch.clear();
+        }
+        for record in &piece.records {
+            put(&mut batch, record);
+        }
+        let staged = Staged { id, next: piece.next.clone() };
+        batch.put_meta(Meta::Staged, record::staged(&staged));
+        self.database.write_buffered(batch.finish())?;
+        self.position().staged = Some(staged);
+        Ok(())
+    }
+
+    /// See [`crate::StateStore::install`].
+    pub(super) fn install_staged(&self) -> Result<Installation, StorageError> {
+        let _one = lock(&self.staging);
+        let Staged { id, next } = self.staged().expect("a snapshot is installed when one is staged");
+        assert!(next.is_none(), "a snapshot is installed when all of it is there");
+        if id.at.number <= self.applied().number {
+            return self.clear_staged().map(|()| Installation::Outdated);
+        }
+        let Some(head) = self.verified(id)? else {
+            tracing::warn!(at = %id.at, "a snapshot that was received is not what it claims to be, and is dropped");
+            return self.clear_staged().map(|()| Installation::Mismatch);
+        };
+        let mut writer = lock(&self.writer);
+        if id.at.number <= self.applied().number {
+            return self.clear_staged().map(|()| Installation::Outdated);
+        }
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = Batch::new(&self.database, *live);
+        batch.clear();
+        batch.delete_meta(Meta::Staged);
+        self.put_head(&mut batch, &head);
+        self.database.write_synced(batch.finish())?;
+        *live = head.generation;
+        *writer = Writer::default();
+        {
+            let mut position = self.position();
+            (position.head, position.staged) = (head, None);
+        }
+        drop(live);
+        self.note_durable(id.at.number)?;
+        Ok(Installation::Done(id.at))
+    }
+
+    /// Deletes what is staged, if anything.
+    pub(super) fn clear_staged(&self) -> Result<(), StorageError> {
+        if self.staged().is_none() {
+            return Ok(());
+        }
+        let mut batch = self.beside();
+        batch.clear();
+        batch.delete_meta(Meta::Staged);
+        self.database.write_buffered(batch.finish())?;
+        self.position().staged = None;
+        Ok(())
+    }
+
+    /// A batch for the generation that is not the state; only an installation, which is no more than
+    /// one at a time, makes it the state.
+    fn beside(&self) -> Batch<'_> {
+        Batch::new(&self.database, self.position().head.generation.other())
+    }
+
+    /// What is staged, as it lies on the disk, if it is the state that its id names: then all its
+    /// records are there and no others, and one of them is the outcome of the last command, which no
+    /// state is without.
+    fn verified(&self, id: SnapshotId) -> Result<Option<Head>, StorageError> {
+        let generation = self.position().head.generation.other();
+        let reader = Reader::of(&self.database, generation);
+        let mut time = None;
+        let beginning = Position::default();
+        let sum = snapshot::sum(reader.records_from(&beginning).inspect(|record| {
+            if let Ok(SnapshotRecord::Outcome { outcome, .. }) = record
+                && outcome.command == id.at.number
+            {
+                time = Some(outcome.time);
+            }
+        }))?;
+        let head = |time: Timestamp| Head { applied: id.at, time, dropped: id.at.number, generation, sum: sum.clone() };
+        Ok(time.filter(|_| sum.digest() == id.digest).map(head))
+    }
+}
+
+fn put(batch: &mut Batch<'_>, record: &SnapshotRecord) {
+    match record {
+        SnapshotRecord::Entry { key, entry } => {
+            batch.put(column::ENTRIES, key.as_str().as_bytes(), record::entry(entry.version, &entry.value));
+        }
+        SnapshotRecord::Outcome { request, outcome } => {
+            let (age, id) = (keys::by_time(request, outcome), request.to_bytes());
+            batch.put(column::OUTCOMES, &id, record::outcome(outcome));
+            let aged = record::aged(&digest::of_outcome(&id, outcome), &id);
+            batch.put(column::OUTCOMES_BY_TIME, &age, aged);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::TryLockError;
+    use std::thread;
+
+    use protocol::{ClusterId, NodeId, StateView as _};
+
+    use super::*;
+    use crate::Identity;
+    use crate::conformance::{eventful, pieces};
+    use crate::memory::MemoryState;
+    use crate::rocksdb::{Options, open};
+
+    /// S-14: catches a reader that begins with the old state and goes on in the new one, or in the nothing that is
+    /// left of the old one: whoever reads holds an installation back.
+    #[test]
+    fn a_reader_holds_an_installation_back() {
+        let source = MemoryState::new();
+        source.apply(&eventful(60)).expect("applied");
+        let checkpoint = source.checkpoint().expect("a checkpoint");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let identity = Identity {
+            cluster: ClusterId([1; 16]),
+            cluster_name: "test".into(),
+            node: NodeId(1),
+            node_name: "n1".into(),
+        };
+        let state = open(dir.path(), &identity, &Options::default()).expect("the stores open").state;
+        state.apply(&eventful(30)).expect("applied");
+        pieces(&*checkpoint, 500).iter().for_each(|piece| state.stage(checkpoint.id(), piece).expect("staged"));
+
+        let reader = state.reader();
+        let before = reader.scan("", None, 999).expect("readable");
+        thread::scope(|scope| {
+            let installation = scope.spawn(|| state.install());
+            // It has verified the snapshot, and wants to switch.
+            while !matches!(state.writer.try_lock(), Err(TryLockError::WouldBlock)) && !installation.is_finished() {
+                thread::yield_now();
+            }
+            for _ in 0..2_000 {
+                assert_eq!(reader.scan("", None, 999).as_ref(), Ok(&before));
+            }
+            assert_eq!(state.applied().number.0, 30);
+            drop(reader);
+            let installed = installation.join().expect("it ends");
+            assert_eq!(installed, Ok(Installation::Done(checkpoint.id().at)));
+        });
+        assert_eq!(state.digest(), source.digest());
+    }
+}
