@@ -4,23 +4,28 @@
 //! write applies whatever became issued, before anything is sent. The write is not synced
 //! (DESIGN 8: the state can be rebuilt from the log); a sync runs beside it every second.
 //!
+//! What may take long is done on threads beside it: syncs, forgetting, checkpoints for others ([`crate::checkpoints`]),
+//! a whole state that arrives ([`crate::arrival`]).
+//!
 //! The actor blocks its thread in reads and writes of the store, so it has an arbiter of its
 //! own. Its mailbox is bounded: others use `try_send` and count what is refused; a refused
 //! message is a lost one, and peers are asked for what it would have brought.
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use protocol::message::{Commands, ToLearner};
-use protocol::{Command, CommandNumber};
-use storage::{StateStore, StorageError};
+use protocol::{Command, CommandId, CommandNumber, Timestamp};
+use storage::{Retention, StateStore, StorageError};
 use tokio::sync::{oneshot, watch};
 
+use crate::arrival::{Arrival, Job};
+use crate::checkpoints::Checkpoints;
 use crate::core::{Effect, IgnoreReason, Input, Learner, Waiter};
-use crate::ports::{LearnerPorts, Progress};
+use crate::ports::{History, LearnerPorts, Progress};
 use crate::query::{NoDigest, StateDigest, digest_of};
 
 /// Two turns: one that is being written, and one that gathers meanwhile.
@@ -35,8 +40,8 @@ const SYNC: Duration = Duration::from_secs(1);
 const SYNCS_OF_A_STATE: u64 = 2;
 /// A piece of an answer to `CatchUp`: small beside a frame, large beside a round trip.
 const PIECE_COMMANDS: usize = 512;
-/// The same in bytes of bodies; a single larger command goes alone.
-const PIECE_BYTES: usize = 1 << 20;
+/// The same in bytes of bodies, or of a snapshot; a single larger command or record goes alone.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
 /// Something for the core.
 #[derive(Message)]
@@ -52,7 +57,7 @@ pub struct Stop;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct WantDigest {
-    pub(crate) number: Option<CommandNumber>,
+    pub(crate) number: CommandNumber,
     pub(crate) patience: Duration,
     pub(crate) answer: oneshot::Sender<Result<StateDigest, NoDigest>>,
 }
@@ -65,8 +70,9 @@ struct Flush;
 /// The learner of this node.
 pub struct LearnerActor {
     core: Learner,
-    store: Arc<dyn StateStore>,
-    ports: LearnerPorts,
+    pub(crate) store: Arc<dyn StateStore>,
+    history: History,
+    pub(crate) ports: LearnerPorts,
     progress: watch::Sender<Progress>,
     /// The turn so far.
     effects: Vec<Effect>,
@@ -75,13 +81,18 @@ pub struct LearnerActor {
     /// Who waits for which digest; as many as the core admits.
     waiters: BTreeMap<Waiter, oneshot::Sender<Result<StateDigest, NoDigest>>>,
     next_waiter: u64,
+    /// What the other roles were told last.
+    told: CommandId,
     syncing: bool,
+    forgetting: bool,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) arrival: Arrival,
     /// The store failed or the end has come: nothing more is taken in or told.
     deaf: bool,
 }
 
 impl LearnerActor {
-    /// The actor around a core that was made with `store.applied()`.
+    /// The actor around a core that was made with what `store` holds, of which so much history is kept.
     ///
     /// # Panics
     /// When core and store disagree about what is applied: a mistake in the wiring.
@@ -89,13 +100,16 @@ impl LearnerActor {
     pub fn new(
         core: Learner,
         store: Arc<dyn StateStore>,
+        history: History,
         ports: LearnerPorts,
         progress: watch::Sender<Progress>,
     ) -> Self {
         assert_eq!(core.issued(), store.applied(), "a learner begins with what its store has applied");
         Self {
+            told: core.issued(),
             core,
             store,
+            history,
             ports,
             progress,
             effects: Vec::new(),
@@ -104,11 +118,14 @@ impl LearnerActor {
             waiters: BTreeMap::new(),
             next_waiter: 0,
             syncing: false,
+            forgetting: false,
+            checkpoints: Checkpoints::default(),
+            arrival: Arrival::default(),
             deaf: false,
         }
     }
 
-    fn take(&mut self, input: Input, ctx: &mut Context<Self>) {
+    pub(crate) fn take(&mut self, input: Input, ctx: &mut Context<Self>) {
         if self.deaf {
             return;
         }
@@ -133,13 +150,13 @@ impl LearnerActor {
     /// Carries out the turn: applies, then tells, then sends.
     fn carry_out(&mut self, ctx: &mut Context<Self>) -> Result<(), StorageError> {
         let (mut issued, mut sends, mut serves) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let before = self.store.applied();
+        let mut beside = Vec::new();
         for effect in mem::take(&mut self.effects) {
             match effect {
                 Effect::Apply(commands) => issued.extend(commands),
                 Effect::Digest { waiter } => {
                     self.apply(&mem::take(&mut issued))?;
-                    self.take_digest(waiter, ctx);
+                    self.answer(waiter, Ok(digest_of(&*self.store)));
                 }
                 Effect::NoDigest { waiter, reason } => self.answer(waiter, Err(NoDigest::Refused(reason))),
                 Effect::Send { to, message } => sends.push((to, message)),
@@ -147,29 +164,79 @@ impl LearnerActor {
                     serves.insert(to, first);
                 }
                 Effect::Ignored(reason) => note_ignored(reason),
+                Effect::Forget { .. }
+                | Effect::MakeCheckpoint
+                | Effect::ServePiece { .. }
+                | Effect::CloseCheckpoint(_)
+                | Effect::Stage { .. }
+                | Effect::Install
+                | Effect::DropStaged => beside.push(effect),
             }
         }
         self.apply(&issued)?;
-        let applied = self.store.applied();
-        assert_eq!(applied, self.core.issued(), "what is issued is applied when the turn ends");
-        if applied != before {
-            (self.ports.learned)(applied);
-            self.publish();
+        if !self.arrival.is_installing() {
+            let applied = self.store.applied();
+            assert_eq!(applied, self.core.issued(), "what is issued is applied when the turn ends");
+            if applied != self.told {
+                self.told = applied;
+                (self.ports.learned)(applied);
+                self.publish();
+            }
         }
         for (to, message) in sends {
             metrics::counter!("quorate_learner_sent_total", "message" => message.name()).increment(1);
             (self.ports.send)(to, message);
         }
         for (to, first) in serves {
-            // None of what is asked for is kept: an answer without commands says up to where it would be.
+            // What is forgotten is not there; `kept_from` says so.
             let commands = self.store.commands(first, PIECE_COMMANDS, PIECE_BYTES)?.unwrap_or_default();
+            let answer = Commands { commands, issued: self.told, kept_from: self.store.kept_from() };
             metrics::counter!("quorate_learner_catch_up_served_total").increment(1);
-            (self.ports.send)(
-                to,
-                protocol::Message::Learner(ToLearner::Commands(Commands { commands, issued: applied })),
-            );
+            (self.ports.send)(to, protocol::Message::Learner(ToLearner::Commands(answer)));
+        }
+        for effect in beside {
+            self.begin(effect, ctx);
         }
         Ok(())
+    }
+
+    /// Begins what is done beside this thread.
+    fn begin(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Forget { durable, in_touch } => self.forget(durable, in_touch, ctx),
+            Effect::MakeCheckpoint => self.make_checkpoint(ctx),
+            Effect::ServePiece { to, id, from } => self.serve_piece(to, id, from, ctx),
+            Effect::CloseCheckpoint(id) => self.close_checkpoint(id),
+            Effect::Stage { id, piece, records, from } => {
+                self.note_piece(id, &piece, records, from);
+                self.arrival(Job::Stage(id, piece), ctx);
+            }
+            Effect::Install => self.arrival(Job::Install, ctx),
+            Effect::DropStaged => self.arrival(Job::Drop, ctx),
+            Effect::Apply(_)
+            | Effect::Digest { .. }
+            | Effect::NoDigest { .. }
+            | Effect::Send { .. }
+            | Effect::Serve { .. }
+            | Effect::Ignored(_) => unreachable!("done in the turn itself"),
+        }
+    }
+
+    /// Does something on a thread for blocking work, then something with what came of it. An error ends the learner.
+    pub(crate) fn beside<T: Send + 'static>(
+        &mut self,
+        ctx: &mut Context<Self>,
+        work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) {
+        let work = tokio::task::spawn_blocking(work);
+        ctx.spawn(work.into_actor(self).map(move |result, actor, ctx| {
+            match result.unwrap_or_else(|panicked| Err(StorageError::Failed(panicked.to_string()))) {
+                Ok(done) if !actor.deaf => then(actor, done, ctx),
+                Ok(_) => {}
+                Err(error) => actor.fail(error),
+            }
+        }));
     }
 
     fn apply(&self, commands: &[Command]) -> Result<(), StorageError> {
@@ -182,26 +249,6 @@ impl LearnerActor {
         #[expect(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 commands")]
         metrics::histogram!("quorate_learner_apply_commands").record(commands.len() as f64);
         Ok(())
-    }
-
-    /// Opens a view of the state on a thread of its own, where the digest is then computed, and
-    /// waits only for the view: what is applied next must not be in it.
-    fn take_digest(&mut self, waiter: Waiter, ctx: &mut Context<Self>) {
-        let store = Arc::clone(&self.store);
-        let (opened, opening) = mpsc::sync_channel::<()>(1);
-        let work = tokio::task::spawn_blocking(move || digest_of(&*store, opened));
-        // An error is the end of the thread without a view; its result says why.
-        let _opened_or_failed = opening.recv();
-        ctx.spawn(work.into_actor(self).map(move |result, actor, ctx| {
-            match result.unwrap_or_else(|panicked| Err(StorageError::Failed(panicked.to_string()))) {
-                Ok(digest) => actor.answer(waiter, Ok(digest)),
-                Err(error) => {
-                    actor.answer(waiter, Err(NoDigest::Failed(error.clone())));
-                    actor.fail(error);
-                }
-            }
-            actor.take(Input::DigestDone, ctx);
-        }));
     }
 
     fn answer(&mut self, waiter: Waiter, answer: Result<StateDigest, NoDigest>) {
@@ -219,23 +266,53 @@ impl LearnerActor {
         }
         // What told the other roles may have met a full mailbox: an acceptor that does not know
         // what is issued cannot vote for what follows.
-        (self.ports.learned)(self.store.applied());
+        (self.ports.learned)(self.told);
         if self.syncing || self.store.durable() == self.store.applied().number {
             return;
         }
         self.syncing = true;
         let store = Arc::clone(&self.store);
-        let work = tokio::task::spawn_blocking(move || store.sync());
-        ctx.spawn(work.into_actor(self).map(|result, actor, _| {
-            actor.syncing = false;
-            match result.unwrap_or_else(|panicked| Err(StorageError::Failed(panicked.to_string()))) {
-                Ok(()) => {
-                    metrics::counter!("quorate_learner_syncs_total").increment(SYNCS_OF_A_STATE);
-                    actor.publish();
-                }
-                Err(error) => actor.fail(error),
-            }
-        }));
+        self.beside(
+            ctx,
+            move || store.sync(),
+            |actor, (), ctx| {
+                actor.syncing = false;
+                metrics::counter!("quorate_learner_syncs_total").increment(SYNCS_OF_A_STATE);
+                actor.publish();
+                actor.take_kept(ctx);
+            },
+        );
+    }
+
+    /// Tells the core what the store says of itself.
+    pub(crate) fn take_kept(&mut self, ctx: &mut Context<Self>) {
+        let kept = Input::Kept { durable: self.store.durable(), kept_from: self.store.kept_from() };
+        self.take(kept, ctx);
+    }
+
+    /// Forgets what is not needed any more: commands that are old and that nobody in touch lacks; and whatever takes
+    /// too much space, if it is safe with a majority of learners.
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
+    fn forget(&mut self, durable: CommandNumber, in_touch: CommandNumber, ctx: &mut Context<Self>) {
+        metrics::gauge!("quorate_durable_majority").set(durable.0 as f64);
+        (self.ports.forget)(durable);
+        if mem::replace(&mut self.forgetting, true) {
+            return;
+        }
+        let History { retention, commands, bytes } = self.history;
+        let since = (self.ports.clock)().wall.minus(retention);
+        let old = Retention { commands: u64::MAX, bytes: u64::MAX, since };
+        let large = Retention { commands, bytes, since: Timestamp::default() };
+        let store = Arc::clone(&self.store);
+        let work = move || {
+            store.forget_commands(&old, in_touch)?;
+            store.forget_commands(&large, durable)
+        };
+        self.beside(ctx, work, |actor, kept_from, ctx| {
+            actor.forgetting = false;
+            metrics::gauge!("quorate_history_kept_from").set(kept_from.0 as f64);
+            actor.take_kept(ctx);
+        });
     }
 
     #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
@@ -291,6 +368,13 @@ fn note_ignored(reason: IgnoreReason) {
              and stop the one whose data is damaged"
         );
     }
+    if let IgnoreReason::Mismatch { from, id } = reason {
+        tracing::error!(
+            %from, at = %id.at,
+            "a whole state that was received is not what its sender said, and is not used: the data of that node, or \
+             the way from it, is damaged; compare the nodes' digests. Another one is asked for"
+        );
+    }
 }
 
 impl Actor for LearnerActor {
@@ -301,6 +385,7 @@ impl Actor for LearnerActor {
         ctx.run_interval(TICK, |actor, ctx| actor.take(Input::Tick, ctx));
         ctx.run_interval(SYNC, Self::sync);
         self.publish();
+        self.take_kept(ctx);
         tracing::info!(applied = %self.store.applied(), durable = %self.store.durable(), "the learner begins");
     }
 

@@ -1,5 +1,7 @@
 //! What the learner asks of and tells the rest of its node.
 
+use std::time::Duration;
+
 use protocol::{CommandId, CommandNumber, NodeId, Now, Space};
 use storage::StorageError;
 
@@ -14,6 +16,17 @@ pub struct Progress {
     pub durable: CommandNumber,
 }
 
+/// How much of the issued commands is kept, beyond what peers need. What is past one of these may be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// For how long, by the clock of this node.
+    pub retention: Duration,
+    /// How many.
+    pub commands: u64,
+    /// How many bytes of them.
+    pub bytes: u64,
+}
+
 /// What the learner asks of the rest of its node. Each is called on the learner's thread and returns at once.
 pub struct LearnerPorts {
     /// Sends a message to another node, or drops it.
@@ -22,6 +35,8 @@ pub struct LearnerPorts {
     pub learned: Box<dyn Fn(CommandId) + Send>,
     /// How much room the disk has now.
     pub space: Box<dyn Fn() -> Space + Send>,
+    /// The states of a majority of learners, this one included, are durable up to here: votes may be forgotten.
+    pub forget: Box<dyn Fn(CommandNumber) + Send>,
     /// The store failed; called once, the learner does nothing more. The node must stop.
     pub failed: Box<dyn Fn(StorageError) + Send>,
     /// Both clocks.

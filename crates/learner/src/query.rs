@@ -1,11 +1,11 @@
 //! What gateways ask of the learner: the state, waiting for a number, digests.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use protocol::CommandNumber;
-use storage::{StateStore, StorageError};
+use protocol::{CommandNumber, SnapshotId};
+use storage::StateStore;
 use tokio::sync::{oneshot, watch};
 
 use crate::actor::{LearnerActor, WantDigest};
@@ -17,7 +17,7 @@ use crate::ports::Progress;
 pub struct StateDigest {
     /// The number.
     pub at: CommandNumber,
-    /// The digest of all entries and stored outcomes, see [`storage::StateSnapshot::digest`].
+    /// The digest of all entries and stored outcomes, see [`StateStore::digest`].
     pub digest: [u8; 32],
 }
 
@@ -31,9 +31,6 @@ pub enum NoDigest {
     /// The learner has more to do than its mailbox holds.
     #[error("the learner is overloaded; ask again later")]
     Overloaded,
-    /// The state could not be read.
-    #[error(transparent)]
-    Failed(StorageError),
     /// The node is stopping.
     #[error("this node is stopping; ask another one")]
     Stopped,
@@ -43,16 +40,13 @@ fn refused(reason: DigestRefusal) -> &'static str {
     match reason {
         DigestRefusal::Gone => "the state has moved past that number; ask for one a little ahead of what is applied",
         DigestRefusal::NotReached => "that number was not reached in time; ask for a lower one, or wait longer",
-        DigestRefusal::Busy => "as many digests as this node computes at a time are under way; ask again later",
     }
 }
 
-/// Computes the digest of the state as it is when this begins; drops `opened` as soon as later
-/// writes can no longer change it.
-pub(crate) fn digest_of(store: &dyn StateStore, opened: mpsc::SyncSender<()>) -> Result<StateDigest, StorageError> {
-    let view = store.snapshot()?;
-    drop(opened);
-    Ok(StateDigest { at: view.at(), digest: view.digest()? })
+/// The digest of the state as it is now.
+pub(crate) fn digest_of(store: &dyn StateStore) -> StateDigest {
+    let SnapshotId { at, digest } = store.digest();
+    StateDigest { at: at.number, digest }
 }
 
 /// The learner, as seen by gateways. Cheap to clone.
@@ -103,6 +97,7 @@ impl Queries {
     /// # Errors
     /// [`NoDigest`]; `Refused(Gone)` when the state is past the number already.
     pub async fn digest_at(&self, number: Option<CommandNumber>, patience: Duration) -> Result<StateDigest, NoDigest> {
+        let Some(number) = number else { return Ok(digest_of(&*self.store)) };
         let (answer, answered) = oneshot::channel();
         self.learner.try_send(WantDigest { number, patience, answer }).map_err(|refused| match refused {
             actix::prelude::SendError::Full(_) => NoDigest::Overloaded,

@@ -13,8 +13,8 @@ use protocol::{
     Tick, Timestamp, Verdict,
 };
 use quorate_learner::{
-    Config, Deliver, DigestRefusal, Input, Learner, LearnerActor, LearnerPorts, NoDigest, Progress, Queries, Stop,
-    Timing,
+    Config, Deliver, DigestRefusal, History, Input, Learner, LearnerActor, LearnerPorts, NoDigest, Progress, Queries,
+    Stop, Stored, Timing,
 };
 use storage::memory::{Fault, MemoryState};
 use storage::{Checkpoint, Installation, Retention, Staged, StateSnapshot, StateStore, StorageError};
@@ -111,6 +111,7 @@ impl StateStore for Noting {
 enum Told {
     Sent(NodeId, Message),
     Learned(CommandId),
+    Forgotten(CommandNumber),
     Failed(StorageError),
 }
 
@@ -128,17 +129,20 @@ fn start() -> Node {
     let timing = Timing::default();
     let config = Config { me: NodeId(1), peers, learn_from: LearnFrom::Leader, majority, window: 64, timing };
     let (tell, told) = mpsc::channel();
-    let (sent, learned, failed) = (tell.clone(), tell.clone(), tell);
+    let (sent, learned, forgotten, failed) = (tell.clone(), tell.clone(), tell.clone(), tell);
     let started = tokio::time::Instant::now();
     let ports = LearnerPorts {
         send: Box::new(move |to, message| sent.send(Told::Sent(to, message)).expect("heard")),
         space: Box::new(|| Space::Ample),
         learned: Box::new(move |id| learned.send(Told::Learned(id)).expect("heard")),
+        forget: Box::new(move |durable| forgotten.send(Told::Forgotten(durable)).expect("heard")),
         failed: Box::new(move |error| failed.send(Told::Failed(error)).expect("heard")),
         clock: Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() }),
     };
     let (publish, progress) = watch::channel(Progress::default());
-    let actor = LearnerActor::new(Learner::new(config, store.applied()), store.clone(), ports, publish);
+    let history = History { retention: LONG, commands: 2, bytes: u64::MAX };
+    let core = Learner::new(config, Stored::of(&*store));
+    let actor = LearnerActor::new(core, store.clone(), history, ports, publish);
     let learner = actor.start();
     let queries = Queries::new(store.clone(), progress, learner.clone());
     Node { store, learner, queries, told }
@@ -175,6 +179,12 @@ fn success(commands: &[Command]) -> Deliver {
     Deliver(Input::Message { from: LEADER, message })
 }
 
+/// An answer of a node that keeps all.
+fn commands(commands: &[Command], issued: CommandId) -> Message {
+    let (commands, kept_from) = (commands.to_vec(), CommandNumber(1));
+    Message::Learner(ToLearner::Commands(Commands { commands, issued, kept_from }))
+}
+
 /// The digest that a store has which applied just these.
 fn digest_after(commands: &[Command]) -> [u8; 32] {
     let store = MemoryState::new();
@@ -195,16 +205,14 @@ async fn a_turn_applies_once_then_tells_then_sends() {
     }
     assert!(node.queries.wait_applied(CommandNumber(10), LONG).await);
     assert_eq!(*node.store.batches.lock().expect("not poisoned"), [10]);
-    let empty = Message::Learner(ToLearner::Commands(Commands { commands: vec![], issued: CommandId::NULL }));
     let told: Vec<Told> = node.told.try_iter().collect();
-    assert_eq!(told, [Told::Learned(c[9].id), Told::Sent(NodeId(3), empty)]);
+    assert_eq!(told, [Told::Learned(c[9].id), Told::Sent(NodeId(3), commands(&c[8..], c[9].id))]);
 
     let question = ToLearner::CatchUp(CatchUp { first: CommandNumber(9) });
     node.learner.send(Deliver(Input::Message { from: NodeId(3), message: question })).await.expect("delivered");
     let digest = node.queries.digest_at(None, LONG).await.expect("a digest");
     assert_eq!((digest.at, digest.digest), (CommandNumber(10), digest_after(&c)));
-    let piece = Message::Learner(ToLearner::Commands(Commands { commands: c[8..].to_vec(), issued: c[9].id }));
-    assert_eq!(node.told.try_iter().collect::<Vec<_>>(), [Told::Sent(NodeId(3), piece)]);
+    assert_eq!(node.told.try_iter().collect::<Vec<_>>(), [Told::Sent(NodeId(3), commands(&c[8..], c[9].id))]);
 }
 
 /// S-33: catches a digest at a number that shows a later state although more was issued in the
@@ -241,6 +249,36 @@ async fn what_is_applied_becomes_durable_without_being_asked() {
     assert_eq!(node.store.applied(), chain(3)[2].id);
 }
 
+/// DESIGN 8: catches votes and commands that are never forgotten, and an answer to a peer that needs a forgotten one
+/// which does not say so.
+#[actix::test]
+async fn what_a_majority_has_durable_is_forgotten() {
+    let node = start();
+    let c = chain(9);
+    let mut progress = node.queries.progress_changes();
+    node.learner.do_send(success(&c));
+    let durable = progress.wait_for(|progress| progress.durable == CommandNumber(9));
+    tokio::time::timeout(LONG, durable).await.expect("in time").expect("the learner lives");
+    assert_eq!(node.store.kept_from(), CommandNumber(1), "nobody else has it");
+    node.learner.do_send(Deliver(Input::PeerDurable { peer: NodeId(3), durable: CommandNumber(8) }));
+    let forgotten = async {
+        while node.store.kept_from() == CommandNumber(1) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(LONG, forgotten).await.expect("in time");
+    let kept_from = node.store.kept_from();
+    assert_eq!(kept_from, CommandNumber(8), "two are kept");
+    let question = ToLearner::CatchUp(CatchUp { first: CommandNumber(2) });
+    node.learner.send(Deliver(Input::Message { from: NodeId(3), message: question })).await.expect("delivered");
+    node.queries.digest_at(Some(CommandNumber(9)), LONG).await.expect("the turn has ended");
+    let told: Vec<Told> = node.told.try_iter().collect();
+    assert!(told.contains(&Told::Forgotten(CommandNumber(8))), "{told:?}");
+    let nothing = Commands { commands: vec![], issued: c[8].id, kept_from };
+    let nothing = Told::Sent(NodeId(3), Message::Learner(ToLearner::Commands(nothing)));
+    assert!(told.contains(&nothing), "{told:?}");
+}
+
 /// S-14: catches a stop that loses what was applied since the last sync, or what was still in
 /// the mailbox, and one that leaves those who wait without an answer.
 #[actix::test]
@@ -266,7 +304,7 @@ async fn a_failed_write_stops_the_learner() {
     node.store.inner.fail_next(Fault::Write);
     node.learner.send(success(&c[..1])).await.expect("delivered");
     node.learner.send(success(&c)).await.expect("delivered");
-    assert_eq!(node.queries.digest_at(None, LONG).await, Err(NoDigest::Stopped));
+    assert_eq!(node.queries.digest_at(Some(CommandNumber(9)), LONG).await, Err(NoDigest::Stopped));
     let told: Vec<Told> = node.told.try_iter().collect();
     assert!(matches!(told[..], [Told::Failed(StorageError::Failed(_))]), "{told:?}");
     assert_eq!(node.queries.progress(), Progress::default());

@@ -173,6 +173,7 @@ fn change(fact: &Fact) -> Option<(NodeId, Change)> {
         | Fact::Lost { .. }
         | Fact::Written { .. }
         | Fact::Applied { .. }
+        | Fact::Installed { .. }
         | Fact::Synced { .. }
         | Fact::Executed { .. }
         | Fact::Noted { .. }
@@ -189,6 +190,7 @@ fn is_drawn(fact: &Fact) -> bool {
     match fact {
         Fact::Sent { from, to, .. } | Fact::Delivered { from, to, .. } | Fact::Lost { from, to, .. } => from != to,
         Fact::Applied { .. }
+        | Fact::Installed { .. }
         | Fact::Leads { .. }
         | Fact::Started { .. }
         | Fact::Stopped { .. }

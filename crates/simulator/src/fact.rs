@@ -4,7 +4,9 @@
 //! watches can change anything.
 
 use leader::core::Note;
-use protocol::{Ballot, Call, Command, CommandId, CommandNumber, Entry, Key, Message, NodeId, Now, Outcome, RequestId};
+use protocol::{
+    Ballot, Call, Command, CommandId, CommandNumber, Entry, Key, Message, NodeId, Now, Outcome, RequestId, SnapshotId,
+};
 use storage::{LogImage, LogRecord};
 
 use crate::fault::Fault;
@@ -54,6 +56,14 @@ pub enum Fact {
         command: Command,
         /// The digest of its whole state afterwards; not taken at every command.
         digest: Option<[u8; 32]>,
+    },
+    /// A node has put a whole state, from another node, in the place of its own: as if it had applied all up to there,
+    /// durably.
+    Installed {
+        /// The node.
+        node: NodeId,
+        /// The state.
+        id: SnapshotId,
     },
     /// The state of a node is durable up to here.
     Synced {

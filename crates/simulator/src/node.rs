@@ -12,10 +12,10 @@ use failure_detector::core::{FailureDetector, LocalStatus};
 use functions::Registry;
 use http_api::Gateway;
 use leader::core::Leader;
-use learner::{Learner, Progress};
-use protocol::{Ballot, CommandNumber, Key, NodeId, Space, Tick};
+use learner::{Learner, Progress, Stored, Timing};
+use protocol::{Ballot, CommandId, CommandNumber, Key, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
 use storage::memory::{Fault, MemoryLog, MemoryState};
-use storage::{LogStore as _, StateStore as _, StorageError};
+use storage::{Checkpoint, LogStore as _, StateStore as _, StorageError};
 
 use crate::clocks::Clocks;
 use crate::functions::{Executions, registry};
@@ -83,6 +83,13 @@ pub(crate) struct Read {
     pub(crate) deadline: Tick,
 }
 
+/// What is to be done with what is staged of a whole state.
+pub(crate) enum StagingJob {
+    Stage(SnapshotId, SnapshotPiece),
+    Install,
+    Drop,
+}
+
 /// One life of a node.
 pub(crate) struct Roles {
     pub(crate) acceptor: Acceptor,
@@ -95,6 +102,14 @@ pub(crate) struct Roles {
     pub(crate) to_learner: VecDeque<learner::Input>,
     pub(crate) status: Status,
     pub(crate) progress: Progress,
+    /// What the other roles were told last to be issued and applied.
+    pub(crate) told: CommandId,
+    /// Commands are being forgotten.
+    pub(crate) forgetting: bool,
+    pub(crate) jobs: VecDeque<StagingJob>,
+    /// The state may show more than the learner knows.
+    pub(crate) installing: bool,
+    pub(crate) checkpoints: BTreeMap<SnapshotId, Box<dyn Checkpoint>>,
     pub(crate) reads: BTreeMap<u64, Read>,
     /// What the failure detector says of the room of all nodes.
     pub(crate) takes_calls: bool,
@@ -190,7 +205,7 @@ impl Node {
         self.roles = Some(Box::new(Roles {
             acceptor: Acceptor::new(acceptor_config(self.id, swarm), image, applied),
             leader: Leader::new(leader_config(self.id, swarm), last_tried, applied),
-            learner: Learner::new(learner_config(self.id, swarm), applied),
+            learner: Learner::new(learner_config(self.id, swarm), Stored::of(&self.state)),
             gateway: Gateway::new(http_api::core::Settings::default(), first_barrier),
             detector: FailureDetector::new(detector_config(self.id, swarm)),
             to_acceptor: VecDeque::new(),
@@ -198,6 +213,11 @@ impl Node {
             to_learner: VecDeque::new(),
             status: Status { me: self.id, leads: None, seen: None, highest },
             progress: Progress { issued: applied.number, applied: applied.number, durable },
+            told: applied,
+            forgetting: false,
+            jobs: VecDeque::new(),
+            installing: false,
+            checkpoints: BTreeMap::new(),
             reads: BTreeMap::new(),
             takes_calls: true,
             gateway_ticks: false,
@@ -243,7 +263,8 @@ fn learner_config(me: NodeId, swarm: &Swarm) -> learner::Config {
         learn_from: swarm.learn_from,
         majority: swarm.majority.clone(),
         window: swarm.window,
-        timing: learner::Timing::default(),
+        // As 30 s is to 2 s in the binary: what counts is that others are asked first.
+        timing: Timing { give_up: swarm.timeout_max * 3, keep_open: swarm.timeout_max * 6, ..Timing::default() },
     }
 }
 

@@ -19,6 +19,8 @@ pub enum Planted {
     VotesWithGaps,
     /// S-11: what a turn of an acceptor has to say leaves before its records are durable.
     RepliesBeforeSync,
+    /// DESIGN 8: an acceptor forgets votes when their commands are applied, wherever they are durable.
+    ForgetsTooMuch,
 }
 
 /// S-01: the votes that the gap-free rule forbids, and what an acceptor without the rule says of

@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use leader::core::PoolJob;
-use protocol::{Message, NodeId, Role, Tick};
+use protocol::{CommandNumber, Message, NodeId, Position, Role, SnapshotId, Tick};
 
 use crate::fact::Told;
 
@@ -61,6 +61,15 @@ pub enum Event {
         /// What came of it.
         done: Box<leader::core::Input>,
     },
+    /// Something is done that was begun beside a learner.
+    Beside {
+        /// The node.
+        node: NodeId,
+        /// Its life.
+        life: u32,
+        /// What.
+        work: Beside,
+    },
     /// A node tries to connect to a peer.
     Dial {
         /// The node.
@@ -111,6 +120,31 @@ pub enum Event {
     Plan,
     /// The run ends.
     End,
+}
+
+/// What a learner has done beside its thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Commands are forgotten.
+    Forget {
+        /// Whatever takes too much space, up to here.
+        durable: CommandNumber,
+        /// What is merely old, up to here.
+        in_touch: CommandNumber,
+    },
+    /// A checkpoint is made.
+    Checkpoint,
+    /// A piece of one is read for a peer.
+    Piece {
+        /// The peer.
+        to: NodeId,
+        /// Which checkpoint.
+        id: SnapshotId,
+        /// Where the piece begins.
+        from: Position,
+    },
+    /// The next thing is done with what is staged.
+    Staging,
 }
 
 /// The timers of a node, as its actors have them.

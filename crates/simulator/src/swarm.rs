@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use learner::History;
 use protocol::{LearnFrom, MajoritySets, NodeId};
 
 use crate::chance::Chance;
@@ -120,6 +121,10 @@ pub struct Swarm {
     pub kept_calls: usize,
     /// Commands in an answer to `CatchUp`.
     pub piece_commands: usize,
+    /// Commands that learners keep.
+    pub history: History,
+    /// Bytes of a piece of a whole state.
+    pub snapshot_bytes: usize,
     /// Between heartbeats.
     pub heartbeat: Duration,
     /// The shortest election timeout.
@@ -173,6 +178,8 @@ impl Swarm {
             pipeline_bytes: 32 << 20,
             kept_calls: 10_000,
             piece_commands: 512,
+            history: History { retention: Duration::from_secs(3_600), commands: 10_000_000, bytes: 1 << 30 },
+            snapshot_bytes: 1 << 20,
             heartbeat: millis(50),
             timeout_min: millis(250),
             timeout_max: millis(2_000),
@@ -214,6 +221,8 @@ impl Swarm {
             pipeline_bytes: chance.pick(&[1_000, 1 << 20, 32 << 20]),
             kept_calls: chance.pick(&[5, 100, 10_000]),
             piece_commands: chance.pick(&[1, 3, 20, 512]),
+            history: history(chance),
+            snapshot_bytes: chance.pick(&[200, 2_000, 1 << 20]),
             heartbeat: millis(heartbeat),
             timeout_min: millis(5 * heartbeat),
             timeout_max: millis(chance.pick(&[1_000, 2_000])),
@@ -254,6 +263,16 @@ fn weather(chance: &mut Chance) -> Weather {
         spike: sometimes(chance, &[10, 100, 300]),
         spike_max: Duration::from_millis(chance.pick(&[100, 500, 3_000])),
         ..Weather::fair(Duration::from_micros(100), delay_max)
+    }
+}
+
+/// In most worlds less than one of some seconds needs, so that who is away then needs a whole state.
+fn history(chance: &mut Chance) -> History {
+    let calm = Swarm::calm(1).history;
+    History {
+        retention: chance.pick(&[Duration::ZERO, Duration::from_secs(2), calm.retention]),
+        commands: chance.pick(&[1, 10, 100, calm.commands]),
+        bytes: chance.pick(&[1_000, calm.bytes, calm.bytes]),
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Tally {
     pub facts: u64,
     /// Commands issued: the highest number applied anywhere.
     pub issued: u64,
+    /// Whole states that came from another node.
+    pub installed: u64,
     /// How often a node began to lead after another one, or after itself.
     pub leader_changes: u64,
     /// Questions of clients.
@@ -40,19 +42,22 @@ impl Tally {
         sum(&mut self.shapes, &other.shapes);
         self.facts += other.facts;
         self.issued += other.issued;
+        self.installed += other.installed;
         self.leader_changes += other.leader_changes;
         self.questions += other.questions;
         self.retries += other.retries;
         self.micros += other.micros;
     }
 
-    /// The names of the kinds of faults and of the shapes of partitions that never were.
+    /// The names of the kinds of faults, of the shapes of partitions, and of what else a run must not lack, that never
+    /// were.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let none = |names: &[&'static str], counts: &[u64]| {
             names.iter().zip(counts).filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect::<Vec<_>>()
         };
-        [none(&Fault::KINDS, &self.faults), none(&Shape::NAMES, &self.shapes)].concat()
+        let others = none(&["snapshot_installed"], &[self.installed]);
+        [none(&Fault::KINDS, &self.faults), none(&Shape::NAMES, &self.shapes), others].concat()
     }
 
     /// Who leads now, or led last.
@@ -74,6 +79,7 @@ impl Observer for Tally {
                 }
             }
             Fact::Applied { command, .. } => self.issued = self.issued.max(command.number().0),
+            Fact::Installed { .. } => self.installed += 1,
             Fact::Leads { ballot: Some(ballot), .. } => {
                 self.leader_changes += u64::from(self.led.is_some());
                 self.led = Some(*ballot);

@@ -92,8 +92,20 @@ impl fmt::Display for Said<'_> {
             }
             Message::Learner(ToLearner::CatchUp(catch_up)) => write!(f, "(from {})", catch_up.first),
             Message::Learner(ToLearner::Commands(commands)) => {
-                write!(f, "([{}], issued {})", ids(&commands.commands), commands.issued)
+                let (commands, issued, kept_from) = (ids(&commands.commands), commands.issued, commands.kept_from);
+                write!(f, "([{commands}], issued {issued}, kept from {kept_from})")
             }
+            Message::Learner(ToLearner::FetchSnapshot(fetch)) => match fetch.id {
+                Some(id) => write!(f, "(more of {})", id.at),
+                None => f.write_str("(any)"),
+            },
+            Message::Learner(ToLearner::Snapshot(snapshot)) => match &snapshot.piece {
+                Some(piece) => {
+                    let end = if piece.next.is_some() { "" } else { ", the end" };
+                    write!(f, "({}, {} of {} records{end})", snapshot.id.at, piece.records.len(), snapshot.records)
+                }
+                None => write!(f, "({} is gone)", snapshot.id.at),
+            },
             Message::FailureDetector(heartbeat) => {
                 let hears: Vec<String> = heartbeat.hears.iter().map(|node| Device(*node).to_string()).collect();
                 write!(f, "(hears {}, issued {}", hears.join(""), heartbeat.issued)?;
@@ -257,6 +269,7 @@ impl fmt::Display for Happened<'_> {
             Fact::Lost { from, to, message } => write!(f, "{} -x {} {}", Device(*from), Device(*to), Said(message)),
             Fact::Written { node, records } => write!(f, "{} synced {} records", Device(*node), records.len()),
             Fact::Applied { node, command, .. } => write!(f, "{} applies {}", Device(*node), command.id),
+            Fact::Installed { node, id } => write!(f, "{} has the state at {} from another node", Device(*node), id.at),
             Fact::Synced { node, durable } => write!(f, "{} has its state durable up to {durable}", Device(*node)),
             Fact::Executed { node, function } => write!(f, "{} runs {function}", Device(*node)),
             Fact::Leads { node, ballot: Some(ballot) } => write!(f, "{} leads {ballot}", Device(*node)),

@@ -18,6 +18,7 @@
 mod asking;
 mod connections;
 mod healing;
+mod learning;
 mod life;
 mod trouble;
 mod turns;
@@ -236,6 +237,7 @@ impl World {
             Event::Timer { node, life, timer } if self.lives(node, life) => self.on_timer(node, timer),
             Event::PoolBegins { node, life, job } if self.lives(node, life) => self.pool_begins(node, &job),
             Event::PoolEnds { node, life, done } if self.lives(node, life) => self.pool_ends(node, *done),
+            Event::Beside { node, life, work } if self.lives(node, life) => self.done_beside(node, work),
             Event::Dial { node, life, peer, pause } if self.lives(node, life) => self.dial(node, peer, pause),
             Event::Closed { node, life, peer } if self.lives(node, life) => self.closed(node, peer),
             // Of a life that is over.
@@ -243,6 +245,7 @@ impl World {
             | Event::Timer { .. }
             | Event::PoolBegins { .. }
             | Event::PoolEnds { .. }
+            | Event::Beside { .. }
             | Event::Dial { .. }
             | Event::Closed { .. } => {}
             Event::Resume(node) => self.resume(node),
@@ -277,6 +280,7 @@ impl World {
             | Event::Timer { node, .. }
             | Event::PoolBegins { node, .. }
             | Event::PoolEnds { node, .. }
+            | Event::Beside { node, .. }
             | Event::Dial { node, .. }
             | Event::Closed { node, .. } => *node,
             Event::Question { ticket } => self.questions.get(ticket)?.via,

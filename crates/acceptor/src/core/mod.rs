@@ -412,7 +412,13 @@ impl Acceptor {
             }
             Message::Acceptor(_)
             | Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
-            | Message::Learner(ToLearner::Success(_) | ToLearner::CatchUp(_) | ToLearner::Commands(_))
+            | Message::Learner(
+                ToLearner::Success(_)
+                | ToLearner::CatchUp(_)
+                | ToLearner::Commands(_)
+                | ToLearner::FetchSnapshot(_)
+                | ToLearner::Snapshot(_),
+            )
             | Message::FailureDetector(_)
             | Message::Gateway(_) => panic!("an acceptor does not send {}", message.name()),
         }

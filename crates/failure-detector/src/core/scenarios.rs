@@ -139,6 +139,7 @@ impl World {
                 | Effect::TakesCalls(_)
                 | Effect::LeaderIs(_)
                 | Effect::PeerIssued { .. }
+                | Effect::PeerDurable { .. }
                 | Effect::Ignored(_) => {}
             }
         }

@@ -126,8 +126,13 @@ impl Ahead {
             }
         }
         let last = commands.last()?.id;
-        let pinned = self.pinned(last.number)?;
-        (pinned != last).then_some((last, pinned))
+        self.contradicts(last).map(|ours| (last, ours))
+    }
+
+    /// The id that is declared or pinned at the number of this one, if it is another.
+    pub(super) fn contradicts(&self, id: CommandId) -> Option<CommandId> {
+        let declared = self.declared.get(&id.number).map(|declaration| declaration.id);
+        declared.or_else(|| self.pinned(id.number)).filter(|ours| *ours != id)
     }
 
     /// Forgets everything up to `number`, which is now issued.

@@ -4,7 +4,9 @@
 //! the local acceptor behind a sync. So a lag of no more than the window is given
 //! [`Timing::patience`] to close by itself; a wider one cannot be on its way and is asked about
 //! at once. One question is outstanding; without a useful answer it goes, after
-//! [`Timing::ask_again`], to the next peer that knows more: any peer, not only the leader (A4).
+//! [`Timing::ask_again`], to the next peer that knows more: any peer, not only the leader (A4). A peer that has said
+//! that it keeps no longer what we need is not asked for it; when all that know more have said so, only a whole state
+//! helps ([`super::fetching`]).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,12 +20,33 @@ pub struct Timing {
     pub patience: Duration,
     /// How long a question may stay without a useful answer before another peer is asked.
     pub ask_again: Duration,
+    /// The same for a piece of a snapshot.
+    pub fetch_again: Duration,
+    /// How long a part of a snapshot is kept in the hope of the rest, while none comes.
+    pub give_up: Duration,
+    /// How long an open checkpoint is kept after the last question about it.
+    pub keep_open: Duration,
+    /// The pause after a snapshot that was not what its sender had said.
+    pub distrust: Duration,
+    /// How often it is said what may be forgotten.
+    pub forget: Duration,
 }
 
 impl Default for Timing {
-    /// 50 ms: several syncs of a slow disk. 200 ms: several round trips of a slow network.
+    /// 50 ms: several syncs of a slow disk. 200 ms: several round trips of a slow network. 2 s: reading, sending and
+    /// writing a megabyte on slow ones. 30 s: the restart of a node. 60 s: twice that. 10 s: nobody's log is flooded.
+    /// 1 s: as often as states become durable.
     fn default() -> Self {
-        Self { patience: Duration::from_millis(50), ask_again: Duration::from_millis(200) }
+        let seconds = Duration::from_secs;
+        Self {
+            patience: Duration::from_millis(50),
+            ask_again: Duration::from_millis(200),
+            fetch_again: seconds(2),
+            give_up: seconds(30),
+            keep_open: seconds(60),
+            distrust: seconds(10),
+            forget: seconds(1),
+        }
     }
 }
 
@@ -38,6 +61,8 @@ struct Asked {
 pub(super) struct CatchingUp {
     /// How far each peer is, by its latest word.
     known: BTreeMap<NodeId, CommandNumber>,
+    /// From where on each peer keeps commands, by its latest word.
+    kept_from: BTreeMap<NodeId, CommandNumber>,
     /// The highest number declared issued, by whomever.
     declared: CommandNumber,
     /// Since when there is more to know than we know.
@@ -53,6 +78,16 @@ impl CatchingUp {
         self.known.insert(peer, issued);
     }
 
+    /// What a peer keeps, by its own word. When it no longer keeps what we asked it for, no other answer comes.
+    pub(super) fn peer_keeps(&mut self, peer: NodeId, kept_from: CommandNumber, issued: CommandNumber) -> bool {
+        self.kept_from.insert(peer, kept_from);
+        let lacks = self.lacks(peer, issued);
+        if lacks {
+            self.asked = self.asked.filter(|asked| asked.peer != peer);
+        }
+        lacks
+    }
+
     /// Somebody said that this number is issued.
     pub(super) fn heard_of(&mut self, number: CommandNumber) {
         self.declared = self.declared.max(number);
@@ -61,6 +96,7 @@ impl CatchingUp {
     /// The peer is gone: no answer will come from it.
     pub(super) fn peer_lost(&mut self, peer: NodeId) {
         self.known.remove(&peer);
+        self.kept_from.remove(&peer);
         self.asked = self.asked.filter(|asked| asked.peer != peer);
     }
 
@@ -108,11 +144,34 @@ impl CatchingUp {
         Some(peer)
     }
 
-    /// The next in turn of the peers that know more; of all, when none is known to.
+    /// The next in turn of the peers that know more; of all, when none is known to. None when those that know more
+    /// have said that they do not keep what we need.
     fn next_peer(&self, issued: CommandNumber, peers: &[NodeId]) -> Option<NodeId> {
-        let knows_more = |peer: &NodeId| self.known.get(peer).is_some_and(|known| *known > issued);
-        let knowing: Vec<NodeId> = peers.iter().copied().filter(knows_more).collect();
-        let among = if knowing.is_empty() { peers } else { &knowing };
-        among.iter().find(|peer| **peer > self.last_asked).or_else(|| among.first()).copied()
+        let knowing = self.knowing(issued, peers);
+        let among = if knowing.is_empty() { peers.to_vec() } else { knowing };
+        let keeping: Vec<NodeId> = among.into_iter().filter(|peer| !self.lacks(*peer, issued)).collect();
+        next_in_turn(&keeping, self.last_asked)
     }
+
+    /// The peers that know more, if all of them have said that they do not keep what we need: only a whole state
+    /// helps, and any of them has it.
+    pub(super) fn forgotten_by(&self, issued: CommandNumber, peers: &[NodeId]) -> Vec<NodeId> {
+        let knowing = self.knowing(issued, peers);
+        if knowing.iter().all(|peer| self.lacks(*peer, issued)) { knowing } else { Vec::new() }
+    }
+
+    fn knowing(&self, issued: CommandNumber, peers: &[NodeId]) -> Vec<NodeId> {
+        let knows_more = |peer: &NodeId| self.known.get(peer).is_some_and(|known| *known > issued);
+        peers.iter().copied().filter(knows_more).collect()
+    }
+
+    /// Whether a peer keeps no command with the number after `issued`.
+    fn lacks(&self, peer: NodeId, issued: CommandNumber) -> bool {
+        self.kept_from.get(&peer).is_some_and(|kept_from| *kept_from > issued.next())
+    }
+}
+
+/// The first of some nodes, which ascend, after the last one; then again from the beginning.
+pub(super) fn next_in_turn(nodes: &[NodeId], last: NodeId) -> Option<NodeId> {
+    nodes.iter().find(|node| **node > last).or_else(|| nodes.first()).copied()
 }

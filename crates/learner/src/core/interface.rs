@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use protocol::message::ToLearner;
-use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Space};
+use protocol::{
+    Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Position, SnapshotId,
+    SnapshotPiece, Space,
+};
+use storage::{Installation, Staged, StateStore};
 
 use super::catch_up::Timing;
 use super::digests::{DigestRefusal, Waiter};
@@ -24,6 +28,30 @@ pub struct Config {
     pub window: u64,
     /// When to ask for what is missing.
     pub timing: Timing,
+}
+
+/// What the store of a node holds when its learner begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Stored {
+    /// The last applied command.
+    pub applied: CommandId,
+    /// What has arrived of a snapshot.
+    pub staged: Option<Staged>,
+}
+
+impl Stored {
+    /// What this store holds.
+    #[must_use]
+    pub fn of(store: &dyn StateStore) -> Self {
+        Self { applied: store.applied(), staged: store.staged() }
+    }
+}
+
+impl From<CommandId> for Stored {
+    /// The state after a command, and nothing else.
+    fn from(applied: CommandId) -> Self {
+        Self { applied, staged: None }
+    }
 }
 
 /// What happens to a learner.
@@ -50,19 +78,38 @@ pub enum Input {
         /// The last command number that it knows to be issued.
         issued: CommandNumber,
     },
+    /// The failure detector hears a peer, again or with news of how far its state is durable.
+    PeerDurable {
+        /// The peer.
+        peer: NodeId,
+        /// The last command number in its durable state.
+        durable: CommandNumber,
+    },
     /// The failure detector suspects a peer: it will not answer.
     PeerLost(NodeId),
-    /// Somebody wants a digest of the state at `number`, or of the newest when `None`.
+    /// What the store says of itself: at the start, after a sync, and when it has forgotten something.
+    Kept {
+        /// The last command number in the durable state.
+        durable: CommandNumber,
+        /// The lowest number whose command is kept.
+        kept_from: CommandNumber,
+    },
+    /// What [`Effect::MakeCheckpoint`] began is done; this is what the checkpoint shows.
+    CheckpointMade(SnapshotId),
+    /// What [`Effect::Stage`] began is done; this is what the store now has of a snapshot. It takes no piece that is
+    /// out of order.
+    Staged(Option<Staged>),
+    /// What [`Effect::Install`] began is over.
+    Installed(Installation),
+    /// Somebody wants a digest of the state at exactly `number`.
     DigestAt {
         /// Who; a new name for every request.
         waiter: Waiter,
         /// At which number.
-        number: Option<CommandNumber>,
+        number: CommandNumber,
         /// How long the number is waited for.
         patience: Duration,
     },
-    /// A digest that [`Effect::Digest`] began is done, well or not.
-    DigestDone,
     /// How much room the disk has now.
     Space(Space),
     /// Time has passed.
@@ -76,7 +123,7 @@ pub enum Effect {
     /// effects in a row may be carried out in one write.
     Apply(Vec<Command>),
     /// Take the digest of the state as it is now, after what was to be applied before and
-    /// before what comes after; then say [`Input::DigestDone`].
+    /// before what comes after.
     Digest {
         /// Who wants it.
         waiter: Waiter,
@@ -95,14 +142,52 @@ pub enum Effect {
         /// The message.
         message: Message,
     },
-    /// Answer a peer's `CatchUp` from the store with one bounded piece, after everything is
-    /// applied. A peer has one question outstanding: a newer one takes the place of an older.
+    /// Answer a peer's `CatchUp` from the store with one bounded piece, empty if it has nothing of it, after
+    /// everything is applied. A peer has one question outstanding: a newer one takes the place of an older.
     Serve {
         /// The peer.
         to: NodeId,
-        /// The first number that it lacks; it is issued here.
+        /// The first number that it lacks.
         first: CommandNumber,
     },
+    /// What is not needed any more may be forgotten, whenever there is time for it.
+    Forget {
+        /// The states of a majority of learners, and this one, are durable up to here: votes may go, and commands
+        /// where they take too much space.
+        durable: CommandNumber,
+        /// Commands up to here may go when they are merely old: nobody in touch lacks them.
+        in_touch: CommandNumber,
+    },
+    /// Open a checkpoint of the state; then say [`Input::CheckpointMade`].
+    MakeCheckpoint,
+    /// Answer a peer's `FetchSnapshot` from an open checkpoint.
+    ServePiece {
+        /// The peer.
+        to: NodeId,
+        /// Which checkpoint.
+        id: SnapshotId,
+        /// Where the piece begins.
+        from: Position,
+    },
+    /// Nobody asks about this checkpoint any more.
+    CloseCheckpoint(SnapshotId),
+    /// Write a piece of a snapshot beside the state, the first one in the place of what is there; then say
+    /// [`Input::Staged`].
+    Stage {
+        /// Which snapshot.
+        id: SnapshotId,
+        /// The piece.
+        piece: SnapshotPiece,
+        /// About how many records all of it has.
+        records: u64,
+        /// Who sent it.
+        from: NodeId,
+    },
+    /// Check what is staged, and put it in the place of the state; then say [`Input::Installed`]. Nothing is to be
+    /// applied until then.
+    Install,
+    /// Drop what is staged. This and the two above are carried out in order.
+    DropStaged,
     /// The input changed nothing, or not what it was meant to: to be counted.
     Ignored(IgnoreReason),
 }
@@ -126,10 +211,25 @@ pub enum IgnoreReason {
     NothingNew,
     /// Too far above the last issued command to be kept; a peer will be asked.
     BeyondWindow,
-    /// Issued commands that do not begin where our list ends.
+    /// Issued commands that do not begin where our list ends, or a piece that does not follow what is staged.
     NotNext,
     /// The disk has no room for it; a peer will be asked when it has.
     NoRoom,
+    /// An answer to a question that we did not ask, or not of this peer, or that came too late.
+    NotAsked,
+    /// A peer does not have what we asked it for, or has it no longer.
+    Forgotten,
+    /// The state is being replaced; what was missed meanwhile is asked for.
+    Installing,
+    /// As many checkpoints are open as may be; the peer will ask another one, or again.
+    Busy,
+    /// What was received of a whole state is not what its sender said: damaged on the way, or there.
+    Mismatch {
+        /// Who sent the end of it; 0 when that was before this node started.
+        from: NodeId,
+        /// What it should have been.
+        id: SnapshotId,
+    },
     /// Agreement is broken: two commands are claimed for one number. Somebody's data or program
     /// is damaged.
     Contradiction {
@@ -157,6 +257,11 @@ impl IgnoreReason {
             Self::BeyondWindow => "beyond_window",
             Self::NotNext => "not_next",
             Self::NoRoom => "no_room",
+            Self::NotAsked => "not_asked",
+            Self::Forgotten => "forgotten",
+            Self::Installing => "installing",
+            Self::Busy => "busy",
+            Self::Mismatch { .. } => "mismatch",
             Self::Contradiction { .. } => "contradiction",
         }
     }

@@ -27,19 +27,30 @@
 //! - Two different commands issued at one number would break agreement. A peer's claim of such
 //!   a thing is [`IgnoreReason::Contradiction`]: counted, shouted about, and not believed.
 //!
+//! - What nobody needs any more may be forgotten ([`durable`]). Who then lacks commands that nobody in touch keeps
+//!   gets a whole state ([`fetching`], [`serving`]), and goes on from there: its list *jumps*. Nothing is issued
+//!   while the state is being replaced. A state that is not later than ours, or contradicts what is known to be
+//!   issued, is not taken (S-18).
+//!
 //! # Caveats
 //!
 //! Everything known above the last issued command is forgotten in a restart; peers fill the
-//! gap. A peer that has lost the beginning of its list cannot help yet: there is no transfer of
-//! whole states.
+//! gap. What is staged of a whole state is not.
 
-use protocol::message::{CatchUp, Commands, Success, ToLearner, Voted};
+use std::cmp::Ordering;
+
+use protocol::message::{CatchUp, FetchSnapshot, Snapshot, Success, ToLearner, Voted};
 use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId, Now, Space, Tick};
 
 mod ahead;
+mod answers;
 mod catch_up;
 mod digests;
+mod durable;
+mod fetching;
 mod interface;
+mod serving;
+mod snapshots;
 mod tally;
 
 #[cfg(test)]
@@ -48,12 +59,16 @@ mod properties;
 mod tests;
 
 pub use catch_up::Timing;
-pub use digests::{DIGESTS_MAX, DigestRefusal, Waiter};
-pub use interface::{Config, Effect, IgnoreReason, Input};
+pub use digests::{DigestRefusal, Waiter};
+pub use interface::{Config, Effect, IgnoreReason, Input, Stored};
+pub use serving::CHECKPOINTS_MAX;
 
 use ahead::{Ahead, Chain, Declaration, Refused};
 use catch_up::CatchingUp;
-use digests::{Digests, Request};
+use digests::Digests;
+use durable::Durable;
+use fetching::Fetching;
+use serving::Serving;
 use tally::{Tally, Uncounted};
 
 /// The learner of one node.
@@ -67,18 +82,24 @@ pub struct Learner {
     ahead: Ahead,
     tally: Tally,
     catching_up: CatchingUp,
+    durable: Durable,
+    /// The lowest number whose command the store keeps, as it last said.
+    kept_from: CommandNumber,
+    serving: Serving,
+    fetching: Fetching,
     digests: Digests,
     /// The disk has no room for what would be applied.
     full: bool,
 }
 
 impl Learner {
-    /// A learner that begins, or begins again, with what its store has applied.
+    /// A learner that begins, or begins again, with what its store holds.
     ///
     /// # Panics
     /// When the window is 0, or `peers` contains this node: a mistake in the wiring.
     #[must_use]
-    pub fn new(mut config: Config, applied: CommandId) -> Self {
+    pub fn new(mut config: Config, stored: impl Into<Stored>) -> Self {
+        let Stored { applied, staged } = stored.into();
         assert!(config.window > 0, "claim 5: the window is at least 1");
         assert!(!config.peers.contains(&config.me), "a learner is not its own peer");
         config.peers.sort_unstable();
@@ -89,6 +110,10 @@ impl Learner {
             ahead: Ahead::default(),
             tally: Tally::default(),
             catching_up: CatchingUp::default(),
+            durable: Durable::default(),
+            kept_from: CommandNumber::NULL,
+            serving: Serving::default(),
+            fetching: Fetching::new(staged),
             digests: Digests::default(),
             full: false,
         }
@@ -105,47 +130,56 @@ impl Learner {
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         let now = now.tick;
-        let outcome = match input {
-            Input::Message { from, message: ToLearner::Success(success) } => {
-                self.on_success(from, success, &mut effects)
-            }
-            Input::Message { from, message: ToLearner::Voted(voted) } => self.on_voted(from, &voted, &mut effects),
-            Input::Message { from, message: ToLearner::CatchUp(catch_up) } => {
-                self.on_catch_up(from, &catch_up, &mut effects)
-            }
-            Input::Message { from, message: ToLearner::Commands(commands) } => {
-                self.on_commands(from, commands, now, &mut effects)
-            }
-            Input::Proposed { ballot, commands } => self.on_proposed(ballot, commands, &mut effects),
-            Input::PeerIssued { peer, issued } => self.on_peer_issued(peer, issued),
-            Input::PeerLost(peer) => {
-                self.catching_up.peer_lost(peer);
-                Ok(())
-            }
-            Input::DigestAt { waiter, number, patience } => {
-                self.on_digest_at(waiter, number, now + patience, &mut effects);
-                Ok(())
-            }
-            Input::DigestDone => {
-                self.digests.done();
-                Ok(())
-            }
-            Input::Space(space) if self.full == (space == Space::Out) => return effects,
-            Input::Space(_) => {
-                self.full = !self.full;
-                self.advance(&mut effects);
-                Ok(())
-            }
-            Input::Tick => {
-                self.on_tick(now, &mut effects);
-                Ok(())
-            }
-        };
-        if let Err(reason) = outcome {
+        if let Err(reason) = self.take(input, now, &mut effects) {
             effects.push(Effect::Ignored(reason));
         }
-        self.ask_if_due(now, &mut effects);
+        if !self.full && !self.fetching.is_installing() {
+            self.ask_if_due(now, &mut effects);
+            self.transfer(now, &mut effects);
+        }
         effects
+    }
+
+    fn take(&mut self, input: Input, now: Tick, effects: &mut Vec<Effect>) -> Result<(), IgnoreReason> {
+        match input {
+            Input::Message { from, message } => return self.on_message(from, message, now, effects),
+            Input::Proposed { ballot, commands } => return self.on_proposed(ballot, commands, effects),
+            Input::PeerIssued { peer, issued } => return self.on_peer_issued(peer, issued),
+            Input::PeerDurable { peer, durable } => return self.on_peer_durable(peer, durable),
+            Input::Installed(installation) => return self.on_installed(installation, now, effects),
+            Input::PeerLost(peer) => self.on_peer_lost(peer),
+            Input::Kept { durable, kept_from } => {
+                self.durable.own(durable);
+                self.kept_from = kept_from;
+            }
+            Input::CheckpointMade(id) => self.on_checkpoint_made(id, now, effects),
+            Input::Staged(staged) => return self.on_staged(staged, now, effects),
+            Input::DigestAt { waiter, number, patience } => self.on_digest_at(waiter, number, now + patience, effects),
+            Input::Space(space) if self.full == (space == Space::Out) => {}
+            Input::Space(_) => {
+                self.full = !self.full;
+                self.advance(effects);
+            }
+            Input::Tick => self.on_tick(now, effects),
+        }
+        Ok(())
+    }
+
+    fn on_message(
+        &mut self,
+        from: NodeId,
+        message: ToLearner,
+        now: Tick,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), IgnoreReason> {
+        match message {
+            ToLearner::Success(success) => self.on_success(from, success, effects),
+            ToLearner::Voted(voted) => self.on_voted(from, &voted, effects),
+            ToLearner::CatchUp(catch_up) => self.on_catch_up(from, &catch_up, effects),
+            ToLearner::Commands(commands) => self.on_commands(from, commands, now, effects),
+            ToLearner::FetchSnapshot(fetch) => self.on_fetch_snapshot(from, fetch, now, effects),
+            ToLearner::Snapshot(snapshot) => self.on_snapshot(from, snapshot, now, effects),
+        }
     }
 
     /// Claim 2: the leader declares.
@@ -266,92 +300,26 @@ impl Learner {
         self.ahead.propose(ballot, command).map_err(|refused| refusal(refused, ballot.node, id))
     }
 
-    /// Claim 4: a peer lacks commands.
-    fn on_catch_up(&mut self, from: NodeId, catch_up: &CatchUp, effects: &mut Vec<Effect>) -> Result<(), IgnoreReason> {
-        if !self.is_peer(from) {
-            return Err(IgnoreReason::Stranger);
-        }
-        let first = catch_up.first;
-        if first == CommandNumber::NULL {
-            return Err(IgnoreReason::Malformed);
-        }
-        if first <= self.issued.number {
-            effects.push(Effect::Serve { to: from, first });
-        } else {
-            self.send(from, ToLearner::Commands(Commands { commands: Vec::new(), issued: self.issued }), effects);
-        }
-        Ok(())
-    }
-
-    /// Claim 4: a peer answers.
-    fn on_commands(
-        &mut self,
-        from: NodeId,
-        answer: Commands,
-        now: Tick,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), IgnoreReason> {
-        let Commands { commands, issued: theirs } = answer;
-        if !self.is_peer(from) {
-            return Err(IgnoreReason::Stranger);
-        }
-        let last = commands.last().map(|command| command.id);
-        let within = last.is_none_or(|last| last == theirs || last.number < theirs.number);
-        if !is_plausible(theirs) || !is_run(&commands) || !within {
-            return Err(IgnoreReason::Malformed);
-        }
-        self.catching_up.peer_knows(from, theirs.number);
-        if theirs.number == self.issued.number && theirs != self.issued {
-            return Err(IgnoreReason::Contradiction { from, theirs, ours: self.issued });
-        }
-        let new = self.beyond_issued(from, commands)?;
-        if self.full {
-            return Err(IgnoreReason::NoRoom);
-        }
-        if let Some((theirs, ours)) = self.ahead.conflict(&new) {
-            return Err(IgnoreReason::Contradiction { from, theirs, ours });
-        }
-        let asked = self.catching_up.awaits(from);
-        self.issue(new, None, effects);
-        self.advance(effects);
-        if asked && theirs.number > self.issued.number {
-            self.catching_up.ask_on(from, now);
-            self.ask(from, effects);
-        }
-        Ok(())
-    }
-
-    /// Of a peer's issued commands, which are consecutive, those that continue our list.
-    fn beyond_issued(&self, from: NodeId, mut commands: Vec<Command>) -> Result<Vec<Command>, IgnoreReason> {
-        let ours = self.issued;
-        let first = commands.first().ok_or(IgnoreReason::NothingNew)?.number();
-        if first > ours.number.next() {
-            return Err(IgnoreReason::NotNext);
-        }
-        if let Some(same) = commands.iter().find(|command| command.number() == ours.number && command.id != ours) {
-            return Err(IgnoreReason::Contradiction { from, theirs: same.id, ours });
-        }
-        commands.retain(|command| command.number() > ours.number);
-        let theirs = commands.first().ok_or(IgnoreReason::AlreadyIssued)?.precedent;
-        if theirs != ours {
-            return Err(IgnoreReason::Contradiction { from, theirs, ours });
-        }
-        Ok(commands)
-    }
-
-    fn on_peer_issued(&mut self, peer: NodeId, issued: CommandNumber) -> Result<(), IgnoreReason> {
+    fn on_peer_durable(&mut self, peer: NodeId, durable: CommandNumber) -> Result<(), IgnoreReason> {
         if !self.is_peer(peer) {
             return Err(IgnoreReason::Stranger);
         }
-        self.catching_up.peer_knows(peer, issued);
+        self.durable.peer(peer, durable);
         Ok(())
     }
 
-    fn on_digest_at(&mut self, waiter: Waiter, number: Option<CommandNumber>, until: Tick, effects: &mut Vec<Effect>) {
-        match self.digests.request(waiter, number, until, self.issued.number) {
-            Request::Take => effects.push(Effect::Digest { waiter }),
-            Request::Wait => {}
-            Request::Refuse(reason) => effects.push(Effect::NoDigest { waiter, reason }),
+    fn on_peer_lost(&mut self, peer: NodeId) {
+        self.catching_up.peer_lost(peer);
+        self.durable.peer_lost(peer);
+        self.serving.peer_lost(peer);
+        self.fetching.peer_lost(peer);
+    }
+
+    fn on_digest_at(&mut self, waiter: Waiter, number: CommandNumber, until: Tick, effects: &mut Vec<Effect>) {
+        match number.cmp(&self.issued.number) {
+            Ordering::Less => effects.push(Effect::NoDigest { waiter, reason: DigestRefusal::Gone }),
+            Ordering::Equal => effects.push(Effect::Digest { waiter }),
+            Ordering::Greater => self.digests.wait(waiter, number, until),
         }
     }
 
@@ -359,10 +327,19 @@ impl Learner {
         for waiter in self.digests.expired(now) {
             effects.push(Effect::NoDigest { waiter, reason: DigestRefusal::NotReached });
         }
+        effects
+            .extend(self.serving.expired(self.config.timing.keep_open, now).into_iter().map(Effect::CloseCheckpoint));
+        let learners = self.config.peers.len() + 1;
+        if let Some([durable, in_touch]) = self.durable.due(learners, self.config.timing.forget, now) {
+            effects.push(Effect::Forget { durable, in_touch });
+        }
     }
 
     /// Issues what declarations and bodies together allow.
     fn advance(&mut self, effects: &mut Vec<Effect>) {
+        if self.fetching.is_installing() {
+            return;
+        }
         while !self.full
             && let Some(Declaration { from, ballot, id }) = self.ahead.lowest_declared()
         {
@@ -387,6 +364,7 @@ impl Learner {
     /// The one place where commands become issued. `through` is the ballot of the declaration;
     /// a peer's answer has none.
     fn issue(&mut self, mut commands: Vec<Command>, through: Option<Ballot>, effects: &mut Vec<Effect>) {
+        assert!(!self.fetching.is_installing(), "nothing is issued while the state is being replaced");
         if let Some(ballot) = through {
             assert!(
                 ballot >= self.issued_through,
@@ -414,20 +392,6 @@ impl Learner {
         self.catching_up.progressed();
     }
 
-    /// Asks a peer for what is missing, if it is time.
-    fn ask_if_due(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        let Config { peers, window, timing, .. } = &self.config;
-        if !self.full
-            && let Some(peer) = self.catching_up.due(self.issued.number, *window, peers, *timing, now)
-        {
-            self.ask(peer, effects);
-        }
-    }
-
-    fn ask(&self, peer: NodeId, effects: &mut Vec<Effect>) {
-        self.send(peer, ToLearner::CatchUp(CatchUp { first: self.issued.number.next() }), effects);
-    }
-
     /// The one place that sends, and what must be true of what is sent.
     fn send(&self, to: NodeId, message: ToLearner, effects: &mut Vec<Effect>) {
         assert!(self.is_peer(to), "learners write to their peers only");
@@ -435,9 +399,13 @@ impl Learner {
             ToLearner::CatchUp(CatchUp { first }) => {
                 assert_eq!(*first, self.issued.number.next(), "what is asked for is what comes next");
             }
-            ToLearner::Commands(Commands { commands, issued }) => {
-                assert!(commands.is_empty() && *issued == self.issued, "issued commands are sent from the store");
+            ToLearner::FetchSnapshot(FetchSnapshot { id, .. }) => {
+                assert!(id.is_none_or(|id| id.at.number > self.issued.number), "only a later state is of use");
             }
+            ToLearner::Snapshot(Snapshot { piece, .. }) => {
+                assert!(piece.is_none(), "pieces of a state are sent from a checkpoint");
+            }
+            ToLearner::Commands(_) => panic!("issued commands are sent from the store"),
             ToLearner::Success(_) | ToLearner::Voted(_) => panic!("a learner declares nothing and votes for nothing"),
         }
         effects.push(Effect::Send { to, message: Message::Learner(message) });

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use protocol::message::Commands;
 use protocol::{MajoritySets, Run};
 
 use super::*;
@@ -97,7 +98,16 @@ impl Node {
                 Effect::Send { to, message } => sent.push((to, message)),
                 Effect::Ignored(reason @ IgnoreReason::Contradiction { .. }) => panic!("{reason:?} in a legal history"),
                 Effect::Ignored(_) => {}
-                Effect::Serve { .. } | Effect::Digest { .. } | Effect::NoDigest { .. } => panic!("nobody asked"),
+                Effect::Serve { .. }
+                | Effect::Digest { .. }
+                | Effect::NoDigest { .. }
+                | Effect::Forget { .. }
+                | Effect::MakeCheckpoint
+                | Effect::ServePiece { .. }
+                | Effect::CloseCheckpoint(_)
+                | Effect::Stage { .. }
+                | Effect::Install
+                | Effect::DropStaged => panic!("nobody asked, and everybody keeps all: {effect:?}"),
             }
         }
         assert!(!self.learner.full || self.applied.len() == before, "applied without room");
@@ -129,7 +139,8 @@ impl Node {
                 };
                 if to == NodeId(3) {
                     let piece = chain.iter().filter(|command| command.number() >= first).take(2).cloned().collect();
-                    let message = ToLearner::Commands(Commands { commands: piece, issued });
+                    let kept_from = CommandNumber(1);
+                    let message = ToLearner::Commands(Commands { commands: piece, issued, kept_from });
                     inputs.push(Input::Message { from: to, message });
                 }
             }
@@ -180,13 +191,16 @@ proptest! {
             let uses = match &input {
                 Input::Message { message: ToLearner::Success(_), .. } => learn_from == LearnFrom::Leader,
                 Input::Message { message: ToLearner::Voted(_), .. } => learn_from == LearnFrom::Voters,
-                Input::Message { message: ToLearner::CatchUp(_) | ToLearner::Commands(_), .. }
+                Input::Message { .. }
                 | Input::Proposed { .. }
                 | Input::PeerIssued { .. }
+                | Input::PeerDurable { .. }
                 | Input::PeerLost(_)
+                | Input::Kept { .. }
+                | Input::CheckpointMade(_)
+                | Input::Staged(_)
+                | Input::Installed(_)
                 | Input::DigestAt { .. }
-                | Input::DigestDone
-                | Input::Space(_)
                 | Input::Tick => true,
             };
             if uses {

@@ -120,7 +120,11 @@ pub(crate) const KEYS: &[Key] = &[
         "\"256MiB\"",
         "a size from 0B to 1PiB, such as 256MiB: with less room on its disk a node neither votes nor applies",
     ),
-    key("history.retention", Shape::Text, "\"1h\"", "a duration"),
+    key("history.retention", Shape::Text, "\"1h\"", "a duration from 0s to 366d, such as 1h"),
+    // Commands of some minutes at full speed; far less than what a disk for a state has left.
+    key("history.bytes", Shape::Count, "1073741824", "a whole number of bytes from 1 to 1000000000000"),
+    // A hundred bytes each, were they all as small as they can be.
+    key("history.commands", Shape::Count, "10000000", "a whole number of commands from 1 to 1000000000000"),
     key("log.format", Shape::Text, "\"text\"", "\"text\" or \"json\""),
     key(
         "log.level",

@@ -51,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) idempotency_retention: Duration,
     /// When its disk has too little room.
     pub(crate) storage: Storage,
+    /// How many issued commands are kept.
+    pub(crate) history: learner::History,
     /// Logs.
     pub(crate) log: Log,
     /// How long a stopping node finishes what is in flight.
@@ -186,6 +188,11 @@ impl Config {
             limits: Limits::from_settings(settings)?,
             idempotency_retention: idempotency_retention(settings)?,
             storage: Storage::from_settings(settings)?,
+            history: learner::History {
+                retention: settings.duration("history.retention", Duration::ZERO..=366 * DAY)?,
+                commands: settings.count("history.commands", 1..=HISTORY_MAX)?,
+                bytes: settings.count("history.bytes", 1..=HISTORY_MAX)?,
+            },
             log: Log::from_settings(settings)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
         })
@@ -206,6 +213,9 @@ fn idempotency_retention(settings: &Settings) -> Result<Duration, ConfigError> {
     }
     Ok(retention)
 }
+
+/// More than any disk holds.
+const HISTORY_MAX: u64 = 1_000_000_000_000;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -359,10 +369,6 @@ fn refuse_what_is_not_there_yet(settings: &Settings) -> Result<(), ConfigError> 
             "cluster.join",
             "joining a running cluster is not yet available in this version; list all nodes in cluster.members",
         ));
-    }
-    if settings.duration("history.retention", Duration::ZERO..=366 * DAY)? != HOUR {
-        return Err(settings
-            .refuse("history.retention", "choosing it is not yet available in this version; leave it at \"1h\""));
     }
     Ok(())
 }

@@ -225,8 +225,8 @@ impl Node {
             let actor = AcceptorActor::new(core, stores.log.clone(), ports.acceptor());
             router.acceptor.set(AcceptorActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor)).ok();
         }
-        let core = learner::Learner::new(cores::learner(&config), applied);
-        let actor = LearnerActor::new(core, stores.state.clone(), ports.learner(), progress);
+        let core = learner::Learner::new(cores::learner(&config), learner::Stored::of(&*stores.state));
+        let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress);
         let learner = LearnerActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
         router.learner.set(learner.clone()).ok();
         if config.node.roles.contains(&NodeRole::Leader) {

@@ -75,11 +75,12 @@ impl Ports {
     }
 
     pub(super) fn learner(&self) -> LearnerPorts {
-        let router = Arc::clone(&self.router);
+        let (router, acceptor) = (Arc::clone(&self.router), Arc::clone(&self.router));
         LearnerPorts {
             send: self.send("learner"),
             learned: Box::new(move |issued| router.learned(issued)),
             space: self.space(),
+            forget: Box::new(move |durable| acceptor.forget_votes(durable)),
             failed: self.failed(),
             clock: Box::new(outside::now),
         }
@@ -103,8 +104,8 @@ impl Ports {
     pub(super) fn detector(&self) -> DetectorPorts {
         let router = || Arc::clone(&self.router);
         let send = self.send("failure detector");
-        let (campaign, step_down, leader_is, peer_issued, suspected) =
-            (router(), router(), router(), router(), router());
+        let (campaign, step_down, leader_is) = (router(), router(), router());
+        let (peer_issued, peer_durable, suspected) = (router(), router(), router());
         let status = || Arc::clone(&self.status);
         let (local, campaigning, room) = (status(), status(), status());
         DetectorPorts {
@@ -119,6 +120,7 @@ impl Ports {
             takes_calls: Box::new(move |takes| room.take_calls(takes)),
             leader_is: Box::new(move |ballot: Option<Ballot>| leader_is.sees(ballot)),
             peer_issued: Box::new(move |peer, issued| peer_issued.peer_issued(peer, issued)),
+            peer_durable: Box::new(move |peer, durable| peer_durable.peer_durable(peer, durable)),
             suspected: Box::new(move |peer, gone| {
                 if gone {
                     suspected.tell_learner(learner::Input::PeerLost(peer));

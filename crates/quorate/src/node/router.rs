@@ -109,6 +109,16 @@ impl Router {
         self.tell_learner(learner::Input::PeerIssued { peer, issued });
     }
 
+    /// A peer is heard, and its state is durable up to here.
+    pub(super) fn peer_durable(&self, peer: NodeId, durable: CommandNumber) {
+        self.tell_learner(learner::Input::PeerDurable { peer, durable });
+    }
+
+    /// Votes up to here may be forgotten.
+    pub(super) fn forget_votes(&self, durable: CommandNumber) {
+        tell(&self.acceptor, acceptor::actor::Deliver(acceptor::core::Input::Forget(durable)), "acceptor");
+    }
+
     /// The leader of this node leads that ballot, or none.
     pub(super) fn leads(&self, ballot: Option<Ballot>) {
         self.tell_gateway(|status| status.leads(ballot));

@@ -42,6 +42,14 @@ pub(super) fn label(message: &Message) -> String {
         Message::Learner(ToLearner::Success(success)) => format!("{name} up to {}", success.issued.number),
         Message::Learner(ToLearner::CatchUp(catch_up)) => format!("{name} from {}", catch_up.first),
         Message::Learner(ToLearner::Commands(commands)) => format!("{name} {}", numbers(&commands.commands)),
+        Message::Learner(ToLearner::FetchSnapshot(fetch)) => match fetch.id {
+            Some(id) => format!("{name} {}, more", id.at.number),
+            None => name.to_owned(),
+        },
+        Message::Learner(ToLearner::Snapshot(snapshot)) => match &snapshot.piece {
+            Some(piece) => format!("{name} {}: {} records", snapshot.id.at.number, piece.records.len()),
+            None => format!("{name} {} is gone", snapshot.id.at.number),
+        },
         Message::FailureDetector(_) => name.to_owned(),
         Message::Gateway(ToGateway::Executed(executed)) => {
             format!("{name} {} {}", named(&executed.request), became(&executed.outcome))
@@ -63,7 +71,9 @@ pub(super) fn ballot(message: &Message) -> Option<Ballot> {
         Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => Some(voted.ballot),
         Message::Learner(ToLearner::Success(success)) => Some(success.ballot),
         Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
-        | Message::Learner(ToLearner::CatchUp(_) | ToLearner::Commands(_))
+        | Message::Learner(
+            ToLearner::CatchUp(_) | ToLearner::Commands(_) | ToLearner::FetchSnapshot(_) | ToLearner::Snapshot(_),
+        )
         | Message::FailureDetector(_)
         | Message::Gateway(_) => None,
     }

@@ -288,6 +288,9 @@ impl Layout<'_> {
             }
             Fact::Lost { from, to, message } => self.ends(*from, *to, message, End::Lost(self.y)),
             Fact::Applied { node, command, .. } => self.applied(now, *node, command.number().0, fact),
+            Fact::Installed { node, id } => {
+                self.mark(now, *node, Sign::Applied, &format!("state {}", id.at.number), fact);
+            }
             Fact::Leads { node, ballot } => self.leads(now, *node, *ballot, fact),
             Fact::Started { node, life, .. } => {
                 let was_up = self.looks.get(node).is_none_or(|(_, lane)| lane.up);

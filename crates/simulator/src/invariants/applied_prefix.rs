@@ -1,5 +1,5 @@
-//! What a node has applied is a prefix of what is issued: one by one while it is up, and after a restart not
-//! below what was synced (DESIGN 14.7, RELIABILITY 3.5).
+//! What a node has applied is a prefix of what is issued: one by one while it is up, or as a whole state that another
+//! node has at a later number; and after a restart not below what was synced (DESIGN 14.7, RELIABILITY 3.5).
 
 use std::collections::BTreeMap;
 
@@ -33,6 +33,16 @@ impl Invariant for AppliedPrefix {
                     format!("node {node} applies {} after {}", command.id, progress.applied)
                 })?;
                 progress.applied = command.number();
+            }
+            Fact::Installed { node, id } => {
+                let progress = self.nodes.entry(*node).or_default();
+                ensure(id.at.number > progress.applied, || {
+                    format!("node {node} installs the state at {}, and has applied {}", id.at, progress.applied)
+                })?;
+                ensure(history.chain.id_at(id.at.number) == Some(id.at), || {
+                    format!("node {node} installs the state at {}, which is not what was issued there", id.at)
+                })?;
+                *progress = Progress { applied: id.at.number, synced: id.at.number };
             }
             Fact::Synced { node, durable } => {
                 let progress = self.nodes.entry(*node).or_default();
@@ -90,5 +100,19 @@ mod tests {
         assert_fails(run(&[&one, &synced(2)]), "is durable");
         assert_fails(run(&[&one, &two, &synced(2), &at(1)]), "was durable");
         assert_fails(run(&[&one, &at(2)]), "not what was issued there");
+    }
+
+    /// S-18: catches a state that takes a node back, that shows what was not issued, or that is not durable; a node goes
+    /// on after it.
+    #[test]
+    fn a_whole_state_takes_a_node_forward() {
+        let commands = chain_of(&[1, 2, 3].map(|n| body(&format!("r{n}"), vec![put("a", "1")])));
+        let of_another: Vec<Fact> = commands[..2].iter().map(|command| applied(2, command)).collect();
+        let installed = |number: usize| installed_at(1, &commands[..number]);
+        let run = |facts: &[Fact]| run(AppliedPrefix::default(), &[&of_another, facts].concat());
+        assert_eq!(run(&[installed(2), applied(1, &commands[2]), started_at(1, 2, &commands[..2])]), Ok(()));
+        assert_fails(run(&[installed(2), installed(1)]), "and has applied 2");
+        assert_fails(run(&[installed(3)]), "not what was issued there");
+        assert_fails(run(&[installed(2), started_at(1, 2, &commands[..1])]), "2 was durable");
     }
 }

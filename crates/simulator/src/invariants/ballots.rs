@@ -50,6 +50,7 @@ impl Invariant for Ballots {
             | Fact::Delivered { .. }
             | Fact::Lost { .. }
             | Fact::Applied { .. }
+            | Fact::Installed { .. }
             | Fact::Synced { .. }
             | Fact::Executed { .. }
             | Fact::Leads { .. }

@@ -28,8 +28,17 @@ struct Disk {
     next_ballot: Ballot,
     /// The last vote for each number: its ballot, and the command.
     votes: BTreeMap<CommandNumber, (Ballot, CommandId)>,
+    /// The last number in the durable state.
+    durable: CommandNumber,
     /// Nobody will ever read it again.
     gone: bool,
+}
+
+impl Disk {
+    /// Whether it holds the vote for a decided command, or has it in its durable state.
+    fn has(&self, id: CommandId) -> bool {
+        self.durable >= id.number || self.votes.get(&id.number).is_some_and(|(_, vote)| *vote == id)
+    }
 }
 
 /// The votes for a number in one ballot.
@@ -106,13 +115,19 @@ impl Disks {
     }
 
     /// Whether no majority set can be formed, of nodes whose disks are not gone, in which nobody holds the
-    /// vote for this decided command: then no later ballot can miss it.
+    /// vote for this decided command, or has it in its durable state: then no later ballot can miss it.
     #[must_use]
     pub fn is_held(&self, id: CommandId) -> bool {
-        !self.acceptors.holds(|node| {
-            let disk = self.disks.get(&node);
-            disk.is_none_or(|disk| !disk.gone && disk.votes.get(&id.number).is_none_or(|(_, vote)| *vote != id))
-        })
+        !self.acceptors.holds(|node| self.disks.get(&node).is_none_or(|disk| !disk.gone && !disk.has(id)))
+    }
+
+    /// Whether the states of this node and of a majority of all learners are durable up to here. All nodes learn; one
+    /// whose disk is gone may have had it.
+    #[must_use]
+    pub fn is_durable(&self, node: NodeId, number: CommandNumber) -> bool {
+        let learners: BTreeSet<NodeId> = self.acceptors.nodes().iter().chain(self.disks.keys()).copied().collect();
+        let has = |node: &NodeId| self.disks.get(node).is_some_and(|disk| disk.durable >= number);
+        has(&node) && learners.iter().filter(|node| has(node)).count() > learners.len() / 2
     }
 
     /// The numbers at which the last fact took a vote from a node or changed it to another command's.
@@ -131,7 +146,9 @@ impl Disks {
         self.taken.clear();
         match fact {
             Fact::Written { node, records } => records.iter().for_each(|record| self.written(*node, record)),
-            Fact::Started { node, log, .. } => self.started(*node, log),
+            Fact::Started { node, log, applied, .. } => self.started(*node, log, applied.number),
+            Fact::Synced { node, durable } => self.disks.entry(*node).or_default().durable = *durable,
+            Fact::Installed { node, id } => self.disks.entry(*node).or_default().durable = id.at.number,
             // A damaged disk is found out at the next start, which it prevents.
             Fact::Stopped { node, why: Stop::DiskLost }
             | Fact::Fault(Fault::BitRot(node) | Fault::Misdirected(node) | Fault::DiskLost(node)) => {
@@ -143,7 +160,6 @@ impl Disks {
             | Fact::Delivered { .. }
             | Fact::Lost { .. }
             | Fact::Applied { .. }
-            | Fact::Synced { .. }
             | Fact::Executed { .. }
             | Fact::Leads { .. }
             | Fact::Noted { .. }
@@ -159,7 +175,10 @@ impl Disks {
     fn written(&mut self, node: NodeId, record: &LogRecord) {
         let disk = self.disks.entry(node).or_default();
         match record {
-            LogRecord::Forget(_) => {}
+            LogRecord::Forget(number) => {
+                let kept = disk.votes.split_off(&number.next());
+                self.taken.extend(std::mem::replace(&mut disk.votes, kept).into_keys());
+            }
             LogRecord::LastTried(ballot) => disk.last_tried = *ballot,
             LogRecord::NextBallot(ballot) => disk.next_ballot = *ballot,
             LogRecord::Vote(vote) => {
@@ -174,12 +193,13 @@ impl Disks {
     }
 
     /// A node is up with this log: it may hold less than was known, and also more, of a write of which
-    /// nobody had heard.
-    fn started(&mut self, node: NodeId, log: &LogImage) {
+    /// nobody had heard. Opening makes durable what is there of the state.
+    fn started(&mut self, node: NodeId, log: &LogImage, durable: CommandNumber) {
         let votes = log.votes.iter().map(|vote| (vote.command.number(), (vote.ballot, vote.command.id))).collect();
         let LogImage { last_tried, next_ballot, .. } = *log;
-        let disk = Disk { last_tried, next_ballot, votes, gone: false };
-        for (number, (_, id)) in self.disks.remove(&node).unwrap_or_default().votes {
+        let before = self.disks.remove(&node).unwrap_or_default();
+        let disk = Disk { last_tried, next_ballot, votes, durable, gone: false };
+        for (number, (_, id)) in before.votes {
             if disk.votes.get(&number).is_none_or(|(_, now)| *now != id) {
                 self.taken.push(number);
             }

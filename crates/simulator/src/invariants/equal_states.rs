@@ -1,5 +1,6 @@
-//! Replicas at one number have equal states, and a state from a disk is that of a full replay
-//! (DESIGN 14.7, RELIABILITY 3.6 and the half of 3.13 that is built).
+//! Replicas at one number have equal states, and a state from a disk, or from another node, is that of a full replay
+//! (DESIGN 14.7, RELIABILITY 3.6 and 3.13). A node tells the digest that it keeps with every command; the model's is
+//! computed from all of its state.
 //!
 //! The reference is a model to which the issued commands are applied one by one. Wherever a node tells a digest,
 //! it is compared with the model's at the same number. The model moves forward; for a number that it has
@@ -36,6 +37,7 @@ impl Invariant for EqualStates {
             Fact::Applied { node, command, digest: Some(digest) } => {
                 self.compare(*node, command.number(), *digest, &history.chain)
             }
+            Fact::Installed { node, id } => self.compare(*node, id.at.number, id.digest, &history.chain),
             Fact::Started { node, applied, digest, .. } => self.compare(*node, applied.number, *digest, &history.chain),
             Fact::Sent { .. }
             | Fact::Delivered { .. }
@@ -117,6 +119,20 @@ mod tests {
             *digest = digest_after(&commands);
         }
         assert_fails(run(&[up]), "node 3 at 2 has another state");
+    }
+
+    /// A14: catches a whole state from another node that is not the one at its number.
+    #[test]
+    fn a_state_from_another_node_is_that_of_a_replay() {
+        let commands = chain_of(&[1, 2].map(|n| body(&format!("r{n}"), vec![put("a", &n.to_string())])));
+        let all: Vec<Fact> = commands.iter().map(|command| applied(1, command)).collect();
+        let run = |fact: Fact| run(EqualStates::default(), &[&all[..], &[fact]].concat());
+        assert_eq!(run(installed_at(2, &commands)), Ok(()));
+        let mut other = installed_at(2, &commands);
+        if let Fact::Installed { id, .. } = &mut other {
+            id.digest = digest_after(&commands[..1]);
+        }
+        assert_fails(run(other), "node 2 at 2 has another state");
     }
 
     /// Catches a model that cannot go back behind a point that it keeps, or starts again at a later one.

@@ -86,6 +86,7 @@ impl History {
             | Fact::Delivered { .. }
             | Fact::Lost { .. }
             | Fact::Written { .. }
+            | Fact::Installed { .. }
             | Fact::Synced { .. }
             | Fact::Executed { .. }
             | Fact::Leads { .. }

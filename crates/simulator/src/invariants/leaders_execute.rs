@@ -65,6 +65,7 @@ impl Invariant for LeadersExecute {
             | Fact::Lost { .. }
             | Fact::Written { .. }
             | Fact::Applied { .. }
+            | Fact::Installed { .. }
             | Fact::Synced { .. }
             | Fact::Noted { .. }
             | Fact::Ignored { .. }

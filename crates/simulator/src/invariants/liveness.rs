@@ -94,6 +94,7 @@ impl Invariant for Liveness {
             | Fact::Lost { .. }
             | Fact::Written { .. }
             | Fact::Applied { .. }
+            | Fact::Installed { .. }
             | Fact::Synced { .. }
             | Fact::Executed { .. }
             | Fact::Leads { .. }

@@ -25,7 +25,10 @@ impl Invariant for LostDisks {
                 self.lost.insert(*node);
                 Ok(())
             }
-            Fact::Sent { from: node, .. } | Fact::Started { node, .. } | Fact::Written { node, .. } => {
+            Fact::Sent { from: node, .. }
+            | Fact::Started { node, .. }
+            | Fact::Written { node, .. }
+            | Fact::Installed { node, .. } => {
                 ensure(!self.lost.contains(node), || format!("node {node} has lost its disk and is there again"))
             }
             Fact::Delivered { .. }

@@ -35,6 +35,7 @@ fn shown(fact: &Fact) -> Option<CommandNumber> {
         | Fact::Lost { .. }
         | Fact::Written { .. }
         | Fact::Applied { .. }
+        | Fact::Installed { .. }
         | Fact::Synced { .. }
         | Fact::Executed { .. }
         | Fact::Leads { .. }

@@ -49,6 +49,7 @@ impl Invariant for Promises {
             Fact::Delivered { .. }
             | Fact::Lost { .. }
             | Fact::Applied { .. }
+            | Fact::Installed { .. }
             | Fact::Synced { .. }
             | Fact::Executed { .. }
             | Fact::Leads { .. }
@@ -109,7 +110,13 @@ impl Promise {
             }
             Message::Acceptor(_)
             | Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
-            | Message::Learner(ToLearner::Success(_) | ToLearner::CatchUp(_) | ToLearner::Commands(_))
+            | Message::Learner(
+                ToLearner::Success(_)
+                | ToLearner::CatchUp(_)
+                | ToLearner::Commands(_)
+                | ToLearner::FetchSnapshot(_)
+                | ToLearner::Snapshot(_),
+            )
             | Message::FailureDetector(_)
             | Message::Gateway(_) => Ok(()),
         }

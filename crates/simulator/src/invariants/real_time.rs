@@ -61,6 +61,7 @@ impl Invariant for RealTime {
             | Fact::Lost { .. }
             | Fact::Written { .. }
             | Fact::Applied { .. }
+            | Fact::Installed { .. }
             | Fact::Synced { .. }
             | Fact::Executed { .. }
             | Fact::Leads { .. }

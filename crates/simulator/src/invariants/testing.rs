@@ -6,7 +6,7 @@ use bytes::Bytes;
 use protocol::message::{BeginBallot, NextBallot, ToAcceptor};
 use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, Effect, Fingerprint, Forget, Key, MajoritySets,
-    Message, NodeId, Now, Outcome, RequestId, Tick, Timestamp, Verdict, Vote,
+    Message, NodeId, Now, Outcome, RequestId, SnapshotId, Tick, Timestamp, Verdict, Vote,
 };
 use serde_json::Value;
 use storage::memory::MemoryState;
@@ -165,6 +165,16 @@ pub(super) fn started(node: u64, life: u32, votes: &[(u64, &Command)]) -> Fact {
 pub(super) fn started_at(node: u64, life: u32, commands: &[Command]) -> Fact {
     let applied = commands.last().map_or(CommandId::NULL, |last| last.id);
     Fact::Started { node: NodeId(node), life, log: LogImage::default(), applied, digest: digest_after(commands) }
+}
+
+/// A whole state from another node, after these commands.
+pub(super) fn installed_at(node: u64, commands: &[Command]) -> Fact {
+    let at = commands.last().map_or(CommandId::NULL, |last| last.id);
+    Fact::Installed { node: NodeId(node), id: SnapshotId { at, digest: digest_after(commands) } }
+}
+
+pub(super) fn synced(node: u64, durable: u64) -> Fact {
+    Fact::Synced { node: NodeId(node), durable: CommandNumber(durable) }
 }
 
 pub(super) fn disk_lost(node: u64) -> Fact {

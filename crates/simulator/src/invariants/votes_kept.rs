@@ -1,10 +1,13 @@
-//! Every decided command stays in the durable votes of a majority set (DESIGN 14.11, RELIABILITY 3.3).
+//! Every decided command stays in the durable votes of a majority set, or in the durable states of a majority of
+//! learners (DESIGN 14.11, RELIABILITY 3.3).
 //!
-//! Disks that are lost or damaged for good are counted as gone: what must hold is that no majority set of the
-//! other nodes exists in which nobody has the vote, so that no later ballot can miss the command. Nothing is
-//! discarded yet, so no checkpoint takes the place of a vote.
+//! Two things are looked at. Whoever forgets votes has their commands in its own durable state, and so has a majority
+//! of all learners. And whenever votes are gone, forgotten or lost: disks that are lost or damaged for good are counted
+//! as gone, and no majority set of the other nodes exists in which nobody has the vote or the command in its durable
+//! state, so that no later ballot can miss the command.
 
 use protocol::Now;
+use storage::LogRecord;
 
 use super::{History, Invariant, Violation, ensure};
 use crate::fact::Fact;
@@ -17,7 +20,15 @@ impl Invariant for VotesKept {
         "votes kept"
     }
 
-    fn check(&mut self, _: Now, _: &Fact, history: &History) -> Result<(), Violation> {
+    fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
+        if let Fact::Written { node, records } = fact {
+            for record in records {
+                let LogRecord::Forget(number) = record else { continue };
+                ensure(history.disks.is_durable(*node, *number), || {
+                    format!("node {node} forgets votes up to {number}, which a majority, with itself, has not durable")
+                })?;
+            }
+        }
         for number in history.disks.taken() {
             let Some(decided) = history.disks.decided_at(*number) else { continue };
             let id = decided.command.id;
@@ -47,5 +58,21 @@ mod tests {
         let mut other = command.clone();
         other.id.ballot = Ballot::new(2, NodeId(1));
         assert_fails(with(&[votes(1, 2, &[&other]), votes(2, 2, &[&other])]), "has lost the votes");
+    }
+
+    /// DESIGN 8: catches votes that are forgotten when fewer than a majority, or others than who forgets them, have
+    /// their commands durable; and a durable state that does not count as much as a vote.
+    #[test]
+    fn votes_are_forgotten_for_durable_states() {
+        let command = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
+        let all = [votes(1, 1, &[command]), votes(2, 1, &[command]), synced(1, 1)];
+        let with = |facts: &[Fact]| run(VotesKept, &[&all, facts].concat());
+        let forgets = |node| written(node, LogRecord::Forget(command.number()));
+        assert_eq!(with(&[synced(2, 1), forgets(1), forgets(2), disk_lost(1)]), Ok(()));
+        assert_fails(with(&[forgets(1)]), "node 1 forgets votes up to 1");
+        assert_fails(with(&[synced(2, 1), forgets(3)]), "node 3 forgets votes up to 1");
+        let up = |node| started_at(node, 2, std::slice::from_ref(command));
+        assert_eq!(with(&[applied(1, command), up(1), up(2)]), Ok(()));
+        assert_fails(with(&[applied(1, command), up(1), started(2, 2, &[])]), "has lost the votes");
     }
 }

@@ -40,6 +40,7 @@ impl World {
             let life = self.node(id).life;
             self.schedule.after(first, Event::Timer { node: id, life, timer });
         }
+        self.take_kept(id);
         self.connect(id);
     }
 

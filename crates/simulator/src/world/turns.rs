@@ -1,15 +1,13 @@
 //! What the roles of a node do: messages in, turns, effects out.
 
-use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
 use leader::core::PoolJob;
 use leader::machine::{StoredMachine, run_on_snapshot};
-use learner::Progress;
-use protocol::message::{Commands, ToAcceptor, ToLeader, ToLearner};
-use protocol::{Command, CommandNumber, Message, NodeId, Role};
-use storage::{LogRecord, StateSnapshot as _, StateStore as _};
+use protocol::message::{ToAcceptor, ToLeader};
+use protocol::{Message, NodeId, Role};
+use storage::{LogRecord, StateStore as _};
 
 use super::World;
 use crate::fact::{Fact, Stop};
@@ -27,11 +25,6 @@ const LEARNER_TICK: Duration = Duration::from_millis(25);
 const GATEWAY_TICK: Duration = Duration::from_millis(20);
 const SYNC: Duration = Duration::from_secs(1);
 const LEADER_REPEATED: Duration = Duration::from_millis(250);
-/// A piece of an answer to `CatchUp`, in bytes.
-const PIECE_BYTES: usize = 1 << 20;
-/// The state is digested after each command whose number this divides: digesting reads all of it.
-const DIGEST_EVERY: u64 = 64;
-
 impl World {
     // --- what comes in ---
 
@@ -83,7 +76,7 @@ impl World {
     }
 
     /// The same for what its sender waits to put there.
-    fn put_surely(&mut self, id: NodeId, mail: Mail) {
+    pub(super) fn put_surely(&mut self, id: NodeId, mail: Mail) {
         let Some(roles) = &mut self.node_mut(id).roles else { return };
         let (role, first) = match mail {
             Mail::Acceptor(input) => {
@@ -268,118 +261,6 @@ impl World {
         self.put_surely(id, Mail::Leader(done));
     }
 
-    fn learner_turn(&mut self, id: NodeId, inputs: Vec<learner::Input>) {
-        use learner::Effect;
-        let (now, space) = (self.clock(id), learner::Input::Space(self.node(id).space));
-        let Some(roles) = &mut self.node_mut(id).roles else { return };
-        let inputs = [space].into_iter().chain(inputs);
-        let effects: Vec<Effect> = inputs.flat_map(|input| roles.learner.handle(input, now)).collect();
-        let (mut issued, mut sends, mut serves) = (Vec::new(), Vec::new(), BTreeMap::new());
-        for effect in effects {
-            match effect {
-                Effect::Apply(commands) => issued.extend(commands),
-                Effect::Send { to, message } => sends.push((to, message)),
-                Effect::Serve { to, first } => {
-                    serves.insert(to, first);
-                }
-                Effect::Ignored(reason) => self.ignored(id, "learner", reason.name()),
-                Effect::Digest { .. } | Effect::NoDigest { .. } => unreachable!("nobody asks for a digest here"),
-            }
-        }
-        if !issued.is_empty() && !self.apply(id, issued) {
-            return;
-        }
-        for (to, message) in sends {
-            self.send(id, to, message);
-        }
-        for (to, first) in serves {
-            self.serve(id, to, first);
-        }
-    }
-
-    fn serve(&mut self, id: NodeId, to: NodeId, first: CommandNumber) {
-        let state = &self.node(id).state;
-        let Ok(commands) = state.commands(first, self.swarm.piece_commands, PIECE_BYTES) else {
-            return self.stop(id, Stop::Disk);
-        };
-        let commands = commands.unwrap_or_default();
-        let issued = state.applied();
-        self.send(id, to, Message::Learner(ToLearner::Commands(Commands { commands, issued })));
-    }
-
-    /// Applies commands in one write, or in two around one after which a digest is due. False when
-    /// that fails, and the node is down.
-    fn apply(&mut self, id: NodeId, commands: Vec<Command>) -> bool {
-        let mut waiting = Vec::new();
-        for command in commands {
-            let is_due = command.number().0.is_multiple_of(DIGEST_EVERY);
-            waiting.push(command);
-            if is_due && !self.apply_batch(id, mem::take(&mut waiting)) {
-                return false;
-            }
-        }
-        if !self.apply_batch(id, waiting) {
-            return false;
-        }
-        self.learned(id);
-        self.publish(id);
-        self.serve_reads(id);
-        true
-    }
-
-    fn apply_batch(&mut self, id: NodeId, commands: Vec<Command>) -> bool {
-        if commands.is_empty() {
-            return true;
-        }
-        let node = self.node_mut(id);
-        if let Some(fault) = node.state_fault.filter(|fault| *fault != storage::memory::Fault::Sync) {
-            node.state.fail_next(fault);
-        }
-        if node.state.apply(&commands).is_err() {
-            self.disk_failed(id);
-            return false;
-        }
-        let at = node.state.applied().number;
-        let digest =
-            at.0.is_multiple_of(DIGEST_EVERY).then(|| node.state.image().digest().expect("memory is readable"));
-        for command in commands {
-            let digest = digest.filter(|_| command.number() == at);
-            self.tell(&Fact::Applied { node: id, command, digest });
-        }
-        true
-    }
-
-    /// Tells the other roles of the node what is issued and applied.
-    fn learned(&mut self, id: NodeId) {
-        let applied = self.node(id).state.applied();
-        self.put(id, Mail::Acceptor(acceptor::core::Input::Issued(applied)));
-        self.put(id, Mail::Leader(leader::core::Input::Learned(applied)));
-    }
-
-    fn publish(&mut self, id: NodeId) {
-        let node = self.node_mut(id);
-        let (applied, durable) = (node.state.applied().number, node.state.durable());
-        let Some(roles) = &mut node.roles else { return };
-        roles.progress = Progress { issued: roles.learner.issued().number, applied, durable };
-    }
-
-    fn sync(&mut self, id: NodeId) {
-        self.learned(id);
-        let node = self.node_mut(id);
-        if node.state.durable() == node.state.applied().number {
-            return;
-        }
-        if node.state_fault == Some(storage::memory::Fault::Sync) {
-            node.state.fail_next(storage::memory::Fault::Sync);
-        }
-        if node.state.sync().is_err() {
-            return self.disk_failed(id);
-        }
-        let durable = node.state.durable();
-        self.tell(&Fact::Synced { node: id, durable });
-        self.publish(id);
-    }
-
     pub(super) fn detect(&mut self, id: NodeId, input: failure_detector::core::Input) {
         use failure_detector::core::Effect;
         let now = self.clock(id);
@@ -409,6 +290,9 @@ impl World {
                 Effect::LeaderIs(leader) => self.tell_gateway(id, |roles| roles.status.sees(leader)),
                 Effect::PeerIssued { peer, issued } => {
                     self.put(id, Mail::Learner(learner::Input::PeerIssued { peer, issued }));
+                }
+                Effect::PeerDurable { peer, durable } => {
+                    self.put(id, Mail::Learner(learner::Input::PeerDurable { peer, durable }));
                 }
                 Effect::Ignored(reason) => self.ignored(id, "failure_detector", reason.name()),
             }
@@ -532,7 +416,7 @@ impl World {
         true
     }
 
-    fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+    pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
         if !self.node(from).is_up() {
             return;
         }
@@ -559,7 +443,7 @@ impl World {
         }
     }
 
-    fn ignored(&mut self, node: NodeId, role: &'static str, reason: &'static str) {
+    pub(super) fn ignored(&mut self, node: NodeId, role: &'static str, reason: &'static str) {
         self.tell(&Fact::Ignored { node, role, reason });
     }
 }
