@@ -467,7 +467,7 @@ impl World {
     #[must_use]
     pub fn chain(&self, node: NodeId) -> Vec<CommandId> {
         let commands = self.node(node).state.commands(CommandNumber(1), usize::MAX, usize::MAX);
-        commands.expect("memory does not fail").iter().map(|command| command.id).collect()
+        commands.expect("memory does not fail").expect("all are kept").iter().map(|command| command.id).collect()
     }
 
     // --- how it happens ---
@@ -595,7 +595,7 @@ impl World {
         if let Some((to, first)) = serve {
             let state = &self.node(id).state;
             // A small piece, so that catching up takes several.
-            let commands = state.commands(first, 3, usize::MAX).expect("memory does not fail");
+            let commands = state.commands(first, 3, usize::MAX).expect("memory does not fail").unwrap_or_default();
             let issued = state.applied();
             self.send_checked(id, to, Message::Learner(ToLearner::Commands(Commands { commands, issued })));
         }

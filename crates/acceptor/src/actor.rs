@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, AsyncContext, Context, Handler};
-use protocol::{Ballot, Command, Message, NodeId};
+use protocol::{Ballot, Command, CommandNumber, Message, NodeId};
 use storage::{LogRecord, LogStore, StorageError};
 
 use crate::core::{Acceptor, Effect, IgnoreReason, Input};
@@ -56,6 +56,9 @@ pub struct AcceptorActor {
     store: Arc<dyn LogStore>,
     ports: AcceptorPorts,
     turn: Turn,
+    /// Which votes may go. Nothing depends on that: it is written with the next batch, and is not
+    /// worth a sync of its own.
+    forget: Option<CommandNumber>,
     deaf: bool,
 }
 
@@ -71,20 +74,21 @@ impl AcceptorActor {
     /// The actor around a core that was rebuilt from `store`.
     #[must_use]
     pub fn new(core: Acceptor, store: Arc<dyn LogStore>, ports: AcceptorPorts) -> Self {
-        Self { core, store, ports, turn: Turn::default(), deaf: false }
+        Self { core, store, ports, turn: Turn::default(), forget: None, deaf: false }
     }
 
     fn take(&mut self, input: Input) {
         let mut effects = Vec::new();
         let from = match &input {
             Input::Message { from, .. } => *from,
-            Input::Issued(_) => self.core.me(),
+            Input::Issued(_) | Input::Forget(_) => self.core.me(),
         };
         self.core.handle(input, &mut effects);
         self.turn.inputs += 1;
         for effect in effects {
             match effect {
                 Effect::Proposed { ballot, commands } => (self.ports.proposed)(ballot, commands),
+                Effect::Persist(LogRecord::Forget(number)) => self.forget = Some(number),
                 Effect::Persist(record) => self.turn.records.push(record),
                 Effect::Send { to, message } => self.turn.sends.push((to, message)),
                 Effect::Ignored(reason) => ignored(from, reason),
@@ -94,7 +98,10 @@ impl AcceptorActor {
 
     /// Makes the turn durable, then lets it be seen.
     fn flush(&mut self) {
-        let turn = std::mem::take(&mut self.turn);
+        let mut turn = std::mem::take(&mut self.turn);
+        if !turn.records.is_empty() {
+            turn.records.extend(self.forget.take().map(LogRecord::Forget));
+        }
         if !turn.records.is_empty()
             && let Err(error) = self.write(&turn.records)
         {
@@ -116,7 +123,7 @@ impl AcceptorActor {
         metrics::counter!("quorate_acceptor_syncs_total").increment(1);
         let votes = records.iter().filter(|record| matches!(record, LogRecord::Vote(_))).count();
         metrics::counter!("quorate_acceptor_votes_total").increment(votes as u64);
-        if votes < records.len() {
+        if records.iter().any(|record| matches!(record, LogRecord::NextBallot(_))) {
             let promise = self.core.next_ballot();
             metrics::gauge!("quorate_acceptor_promise_round").set(promise.round as f64);
             tracing::info!(ballot = %promise, "promised to take part in no lower ballot");

@@ -103,6 +103,23 @@ async fn what_is_queued_shares_one_write_and_is_sent_after_it() {
     assert_eq!(seen, expected);
 }
 
+/// Catches a sync for nothing but votes that may go, and such a mark that is never written.
+#[actix::test]
+async fn forgetting_shares_the_next_write() {
+    let disk = Arc::new(Disk::default());
+    let actor = start(&disk);
+    let issued = |number| CommandId::new(BALLOT, CommandNumber(number));
+    for number in 1..=2 {
+        actor.try_send(Deliver(Input::Issued(issued(number)))).expect("room");
+        actor.try_send(Deliver(Input::Forget(CommandNumber(number)))).expect("room");
+        settle(&actor).await;
+    }
+    assert_eq!(*disk.seen.lock().expect("no panic"), []);
+    actor.try_send(next_ballot()).expect("room");
+    settle(&actor).await;
+    assert_eq!(*disk.seen.lock().expect("no panic"), [Seen::Wrote(2), Seen::Sent("BallotInfo")]);
+}
+
 /// S-12: catches an acceptor that answers after its disk failed, retries, or does not say so.
 #[actix::test]
 async fn after_a_failed_write_it_is_deaf_and_says_so_once() {

@@ -1,7 +1,7 @@
 //! M(p) as the leader reaches it: the state that the learner of this node stores.
 
 use functions::{Execution, Failure, Function, ReadSet};
-use protocol::{CommandBody, Entry, Key, RequestId, StateError, StateView, StoredOutcome, Timestamp};
+use protocol::{Entry, Key, RequestId, StateError, StateView, StoredOutcome, Timestamp};
 use storage::StateStore;
 
 use crate::core::{LeaderView, Machine, PoolJob};
@@ -25,14 +25,7 @@ impl StateView for StoredMachine<'_> {
 
 impl Machine for StoredMachine<'_> {
     fn last_time(&self) -> Result<Timestamp, StateError> {
-        let last = self.0.applied().number;
-        let commands = self.0.commands(last, 1, 0).map_err(|error| StateError(error.to_string()))?;
-        match commands.first() {
-            Some(command) => {
-                CommandBody::decode(&command.body).map(|body| body.time).map_err(|error| StateError(error.to_string()))
-            }
-            None => Ok(Timestamp::default()),
-        }
+        Ok(self.0.time())
     }
 }
 

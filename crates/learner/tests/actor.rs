@@ -9,14 +9,15 @@ use bytes::Bytes;
 use protocol::message::{CatchUp, Commands, Success, ToLearner};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Fingerprint, Forget, Key, LearnFrom,
-    MajoritySets, Message, NodeId, Now, RequestId, StateError, StateView, StoredOutcome, Tick, Timestamp, Verdict,
+    MajoritySets, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, StateError, StateView, StoredOutcome,
+    Tick, Timestamp, Verdict,
 };
 use quorate_learner::{
     Config, Deliver, DigestRefusal, Input, Learner, LearnerActor, LearnerPorts, NoDigest, Progress, Queries, Stop,
     Timing,
 };
 use storage::memory::{Fault, MemoryState};
-use storage::{StateSnapshot, StateStore, StorageError};
+use storage::{Checkpoint, Installation, Retention, Staged, StateSnapshot, StateStore, StorageError};
 use tokio::sync::watch;
 
 const LEADER: NodeId = NodeId(2);
@@ -60,8 +61,44 @@ impl StateStore for Noting {
         self.inner.durable()
     }
 
-    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Vec<Command>, StorageError> {
+    fn time(&self) -> Timestamp {
+        self.inner.time()
+    }
+
+    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Option<Vec<Command>>, StorageError> {
         self.inner.commands(first, limit, bytes)
+    }
+
+    fn kept_from(&self) -> CommandNumber {
+        self.inner.kept_from()
+    }
+
+    fn forget_commands(&self, retention: &Retention, at_most: CommandNumber) -> Result<CommandNumber, StorageError> {
+        self.inner.forget_commands(retention, at_most)
+    }
+
+    fn digest(&self) -> SnapshotId {
+        self.inner.digest()
+    }
+
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, StorageError> {
+        self.inner.checkpoint()
+    }
+
+    fn staged(&self) -> Option<Staged> {
+        self.inner.staged()
+    }
+
+    fn stage(&self, id: SnapshotId, piece: &SnapshotPiece) -> Result<(), StorageError> {
+        self.inner.stage(id, piece)
+    }
+
+    fn install(&self) -> Result<Installation, StorageError> {
+        self.inner.install()
+    }
+
+    fn drop_staged(&self) -> Result<(), StorageError> {
+        self.inner.drop_staged()
     }
 
     fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError> {

@@ -124,7 +124,8 @@ pub fn the_log_keeps_promises_and_votes(disk: Disk<'_>) {
     let mut records = vec![LogRecord::LastTried(tried), LogRecord::NextBallot(promised)];
     records.extend(votes.iter().cloned().map(LogRecord::Vote));
     opened.log.write(&records).expect("the log is written");
-    let expected = LogImage { last_tried: tried, next_ballot: promised, votes: votes.into() };
+    let expected =
+        LogImage { last_tried: tried, next_ballot: promised, forgotten: CommandNumber::NULL, votes: votes.into() };
     assert_eq!(opened.log.load(CommandNumber::NULL), Ok(expected.clone()));
     drop(opened);
     assert_eq!(disk().log.load(CommandNumber::NULL), Ok(expected), "after a restart");
@@ -183,7 +184,7 @@ pub fn applying_changes_everything_at_once(disk: Disk<'_>) {
         assert_eq!(value(state, "b"), Some(("2".into(), 2)));
         assert_eq!(value(state, "c"), Some(("2".into(), 2)));
         assert_eq!(value(state, "d"), None);
-        assert_eq!(state.commands(CommandNumber(1), 9, usize::MAX).expect("commands are readable"), commands);
+        assert_eq!(state.commands(CommandNumber(1), 9, usize::MAX), Ok(Some(commands.to_vec())));
         let stored = outcome(state, &caller("r2")).expect("the outcome is stored");
         assert_eq!((stored.command.0, stored.time.0), (2, 2));
         assert_eq!((stored.verdict, stored.fingerprint), (Verdict::Changed(result(2)), Fingerprint([7; 16])));
@@ -251,7 +252,7 @@ pub fn commands_are_listed_for_catching_up(disk: Disk<'_>) {
     drop(opened);
     let state = disk().state;
     let list = |first, limit, bytes| -> Vec<Command> {
-        state.commands(CommandNumber(first), limit, bytes).expect("commands are readable")
+        state.commands(CommandNumber(first), limit, bytes).expect("commands are readable").expect("commands are kept")
     };
     assert_eq!(list(1, 999, usize::MAX), commands);
     assert_eq!(list(0, 2, usize::MAX), commands[..2], "the null command is not stored");

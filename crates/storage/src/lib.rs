@@ -8,6 +8,13 @@
 //!   rebuilt from the log above what was last synced, so it is written without a sync per
 //!   command; "applied up to" is in the same atomic write as the effects that it covers.
 //!
+//! Neither grows for ever. Votes may go once a majority of learners has their commands in a
+//! durable state ([`LogRecord::Forget`]); commands, once nobody is to be helped with them
+//! ([`StateStore::forget_commands`]). What is synced of a state *is* its checkpoint. A learner
+//! that lacks commands which nobody keeps copies a whole state: another one sends pieces of a
+//! [`Checkpoint`], here they are *staged* beside the state and verified, and then installed in
+//! one atomic write.
+//!
 //! Two implementations behind the same traits: RocksDB ([`rocksdb`]) and memory with crash
 //! semantics ([`memory`]), which keeps what was synced apart from what was not. One
 //! conformance suite ([`conformance`]) runs on both.
@@ -18,13 +25,17 @@
 
 use bytes::Bytes;
 use protocol::{
-    Ballot, ClusterId, Command, CommandBody, CommandId, CommandNumber, NodeId, StateView, StoredOutcome, Vote,
+    Ballot, ClusterId, Command, CommandBody, CommandId, CommandNumber, NodeId, SnapshotId, SnapshotPiece, StateView,
+    StoredOutcome, Timestamp, Vote,
 };
 
 pub mod conformance;
 mod digest;
 pub mod memory;
 pub mod rocksdb;
+mod snapshot;
+
+pub use snapshot::{Checkpoint, Installation, Staged};
 
 /// Why stable storage cannot be used. Whoever gets one stops the node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +77,9 @@ pub enum LogRecord {
     NextBallot(Ballot),
     /// The acceptor's `prevVote` for the command's number; replaces an earlier one there.
     Vote(Vote),
+    /// Votes for numbers up to this one are not needed any more: their commands are in durable
+    /// states of a majority of learners, and in this node's own. A lower one changes nothing.
+    Forget(CommandNumber),
 }
 
 /// What the log holds.
@@ -75,8 +89,22 @@ pub struct LogImage {
     pub last_tried: Ballot,
     /// See [`LogRecord::NextBallot`].
     pub next_ballot: Ballot,
+    /// See [`LogRecord::Forget`]; the state of the node is never below it.
+    pub forgotten: CommandNumber,
     /// The votes for numbers above the one asked for, ascending by number.
     pub votes: Vec<Vote>,
+}
+
+/// Which commands are kept for others: those that are newer than `since`, but never more than
+/// the other two allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Retention {
+    /// How many, at most.
+    pub commands: u64,
+    /// How much they weigh ([`weight`]), at most.
+    pub bytes: u64,
+    /// Commands of an earlier time are not kept.
+    pub since: Timestamp,
 }
 
 /// The log of one node. Shared by the acceptor and the leader of the node.
@@ -114,6 +142,9 @@ pub trait StateStore: StateView + Send + Sync {
     /// The last applied command; [`CommandId::NULL`] at first.
     fn applied(&self) -> CommandId;
 
+    /// The time of the last applied command, which may be kept no more.
+    fn time(&self) -> Timestamp;
+
     /// Makes everything applied so far durable; afterwards [`StateStore::durable`] says so.
     ///
     /// # Errors
@@ -124,17 +155,68 @@ pub trait StateStore: StateView + Send + Sync {
     fn durable(&self) -> CommandNumber;
 
     /// Issued commands from `first` on, in order, at most `limit` and, beyond the first one, at
-    /// most `bytes` of bodies. Empty when `first` is above what was applied.
+    /// most `bytes` of bodies. Empty when `first` is above what was applied; `None` when it is
+    /// below [`StateStore::kept_from`]: then only a snapshot helps.
     ///
     /// # Errors
     /// [`StorageError`].
-    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Vec<Command>, StorageError>;
+    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Option<Vec<Command>>, StorageError>;
+
+    /// The lowest number whose command is kept; one above `applied` when none is.
+    fn kept_from(&self) -> CommandNumber;
+
+    /// Drops the commands up to `at_most` that `retention` does not want kept. Returns
+    /// [`StateStore::kept_from`], which only rises. Not synced.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn forget_commands(&self, retention: &Retention, at_most: CommandNumber) -> Result<CommandNumber, StorageError>;
 
     /// A view of the whole state as of one command number, unchanged by later writes.
     ///
     /// # Errors
     /// [`StorageError`].
     fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError>;
+
+    /// Which state this is: the last applied command, and the digest of all entries (keys, values,
+    /// versions) and all stored outcomes. Equal on all nodes at equal numbers. It is kept with
+    /// every applied command, so it costs nothing to ask.
+    fn digest(&self) -> SnapshotId;
+
+    /// A view of the whole state as of now that outlives later writes, for sending or backing it
+    /// up. Writers go on meanwhile.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, StorageError>;
+
+    /// What has been received of a snapshot, if anything.
+    fn staged(&self) -> Option<Staged>;
+
+    /// Stores one piece of the snapshot `id`. The first piece of another one replaces what was
+    /// staged. Any other piece that does not begin where the staged ones end, or whose records are
+    /// not in order, changes nothing: [`StateStore::staged`] says where to go on. Not synced.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`] when the write fails.
+    fn stage(&self, id: SnapshotId, piece: &SnapshotPiece) -> Result<(), StorageError>;
+
+    /// Verifies the digest of what is staged, as it lies on the disk, and makes it the state, in
+    /// one atomic and durable write. No command is kept then. Whatever comes of it, nothing is
+    /// staged any more.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    ///
+    /// # Panics
+    /// When not all of a snapshot is staged: our own broken state.
+    fn install(&self) -> Result<Installation, StorageError>;
+
+    /// Drops what is staged.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`] when the write fails.
+    fn drop_staged(&self) -> Result<(), StorageError>;
 }
 
 /// The state at one command number.
@@ -142,8 +224,7 @@ pub trait StateSnapshot: StateView {
     /// The command number that this view shows.
     fn at(&self) -> CommandNumber;
 
-    /// A digest of all entries (keys, values, versions) and all stored outcomes, in order; equal
-    /// on all nodes at equal numbers.
+    /// [`SnapshotId::digest`] of this state, computed from all of its records.
     ///
     /// # Errors
     /// [`StorageError`].

@@ -17,11 +17,13 @@
 //! one. [`MemoryLog::rot`] and [`MemoryLog::misdirect`] damage stored votes, which is found where
 //! the log is read. Everything is deterministic.
 
+mod image;
 mod log;
 mod state;
 
+pub use image::StateImage;
 pub use log::{LogDisk, MemoryLog};
-pub use state::{MemoryState, StateDisk, StateImage};
+pub use state::{MemoryState, StateDisk};
 
 /// What fails next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -360,7 +360,7 @@ fn an_unsynced_state_falls_back_to_an_earlier_command() {
         let entry = state.get(&key("k")).expect("readable").expect("present");
         assert_eq!((entry.version.0, entry.value), (applied, applied.to_string().into()));
         assert_eq!(state.scan("k", None, 99).expect("readable").len() as u64, applied + 1);
-        let commands = state.commands(CommandNumber(1), 99, usize::MAX).expect("readable");
+        let commands = state.commands(CommandNumber(1), 99, usize::MAX).expect("readable").expect("kept");
         assert_eq!(commands.len() as u64, applied);
         seen.push(applied);
     }

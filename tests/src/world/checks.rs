@@ -99,7 +99,7 @@ impl Checks {
                 LogRecord::Vote(vote) => {
                     self.votes.entry(node).or_default().insert(vote.command.number(), vote.clone());
                 }
-                LogRecord::LastTried(_) | LogRecord::NextBallot(_) => {}
+                LogRecord::LastTried(_) | LogRecord::NextBallot(_) | LogRecord::Forget(_) => {}
             }
         }
     }
@@ -160,7 +160,7 @@ impl Checks {
 
     fn assert_acknowledged(&self, id: CommandId) {
         let commands = self.model.commands(id.number, 1, usize::MAX).expect("memory does not fail");
-        let body = CommandBody::decode(&commands[0].body).expect("a body");
+        let body = CommandBody::decode(&commands.expect("all are kept")[0].body).expect("a body");
         let acknowledged = self.acknowledged.get(&id.number);
         assert!(
             acknowledged.is_none_or(|request| *request == body.request),

@@ -6,7 +6,7 @@
 //!
 //! - `NextBallot` (step 1) raises the promise, and the answer tells what was voted for so far;
 //! - `BeginBallot` (steps 3', 3") asks for votes in the promised ballot (step 4);
-//! - the learner of this node says what is known to be issued.
+//! - the learner of this node says what is known to be issued, and which votes are not needed any more.
 //!
 //! **Gap-free voting** (DESIGN 5 rule 5, checklist S-01), which the patent lacks and needs: a
 //! vote for a command at `m` is cast only when this acceptor voted in the *same ballot* for its
@@ -19,6 +19,8 @@
 //!
 //! Caveats. Votes at numbers that are issued leave memory, not the disk: what a restarted
 //! acceptor knows to be issued may be less than before, and then it tells of those votes again.
+//! They leave the disk when their commands are in durable states of a majority of learners, this
+//! node's among them: from then on any leader can learn those commands without votes.
 //! Commands that wait are in memory only; a leader sends again what was not answered. How far
 //! votes reach above the last issued command is bounded by the window of the leaders, not here.
 
@@ -65,6 +67,9 @@ pub enum Input {
     },
     /// The learner of this node knows all commands up to this one to be issued.
     Issued(CommandId),
+    /// The commands up to this number are in durable states of a majority of learners, this node's
+    /// among them: votes for them may go.
+    Forget(CommandNumber),
 }
 
 /// What an acceptor wants done, in this order.
@@ -99,6 +104,8 @@ pub struct Acceptor {
     next_ballot: Ballot,
     /// The last command that this node knows to be issued.
     issued: CommandId,
+    /// Votes up to here may be gone from the disk; never above `issued`.
+    forgotten: CommandNumber,
     /// The last vote for each number above `issued`.
     votes: BTreeMap<CommandNumber, Vote>,
     /// Commands of ballot `next_ballot` whose precedents are missing here; at most `window`.
@@ -112,17 +119,22 @@ impl Acceptor {
     /// be issued.
     ///
     /// # Panics
-    /// When a stored vote lies above the stored promise: a broken log of our own.
+    /// When a stored vote lies above the stored promise, or votes are forgotten whose commands this
+    /// node does not have: a broken log or state of our own.
     #[must_use]
     pub fn new(config: Config, image: LogImage, issued: CommandId) -> Self {
-        let next_ballot = image.next_ballot;
+        let LogImage { next_ballot, forgotten, .. } = image;
+        assert!(
+            forgotten <= issued.number,
+            "invariant 11: votes up to {forgotten} are forgotten, and the state of this node ends at {issued}"
+        );
         let above = image.votes.into_iter().filter(|vote| vote.command.number() > issued.number);
         let votes: BTreeMap<_, _> = above.map(|vote| (vote.command.number(), vote)).collect();
         assert!(
             votes.values().all(|vote| vote.ballot <= next_ballot),
             "invariant 3: a stored vote lies above the stored promise {next_ballot}"
         );
-        Self { config, next_ballot, issued, votes, waiting: BTreeMap::new(), round: 0 }
+        Self { config, next_ballot, issued, forgotten, votes, waiting: BTreeMap::new(), round: 0 }
     }
 
     /// The node.
@@ -158,6 +170,7 @@ impl Acceptor {
                 self.on_begin_ballot(from, message, effects);
             }
             Input::Issued(id) => self.on_issued(id, effects),
+            Input::Forget(number) => self.on_forget(number, effects),
         }
     }
 
@@ -257,6 +270,16 @@ impl Acceptor {
         }
         if self.vote_for_waiting(effects) {
             self.tell_voted(true, effects);
+        }
+    }
+
+    /// What a majority of learners keeps instead of votes.
+    fn on_forget(&mut self, number: CommandNumber, effects: &mut Vec<Effect>) {
+        // What is issued may have met a full mailbox; then the rest is forgotten when this is said again.
+        let number = number.min(self.issued.number);
+        if number > self.forgotten {
+            self.forgotten = number;
+            effects.push(Effect::Persist(LogRecord::Forget(number)));
         }
     }
 

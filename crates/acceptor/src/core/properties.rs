@@ -28,6 +28,10 @@ enum Step {
     Issued {
         ahead: u64,
     },
+    /// All but the last `behind` issued commands are durable everywhere; perhaps said too early.
+    Forget {
+        behind: u64,
+    },
     /// The actor syncs and sends.
     Flush,
     /// kill -9; `behind` numbers of what was issued were not durable.
@@ -44,6 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (ballot(), 0..4u64).prop_map(|(ballot, ahead)| Step::Next { ballot, ahead }),
         8 => begin.prop_map(|(other, ahead, length, forked, round)| Step::Begin { other, ahead, length, forked, round }),
         1 => (1..3u64).prop_map(|ahead| Step::Issued { ahead }),
+        1 => (0..3u64).prop_map(|behind| Step::Forget { behind }),
         3 => Just(Step::Flush),
         1 => (0..3u64).prop_map(|behind| Step::Crash { behind }),
     ]
@@ -65,6 +70,8 @@ struct World {
     acceptor: Acceptor,
     durable: LogImage,
     issued: Vec<CommandId>,
+    /// The state of this node is durable up to here.
+    state: usize,
     unsynced: Vec<LogRecord>,
     unsent: Vec<Message>,
     /// Every vote that anybody was told of, by ballot and number.
@@ -84,6 +91,7 @@ impl World {
             acceptor: Acceptor::new(config(), LogImage::default(), CommandId::NULL),
             durable: LogImage::default(),
             issued: vec![CommandId::NULL],
+            state: 0,
             unsynced: vec![],
             unsent: vec![],
             told: BTreeMap::new(),
@@ -113,11 +121,17 @@ impl World {
                 }
                 self.handle(Input::Issued(*self.issued.last().expect("the null command")));
             }
+            Step::Forget { behind } => {
+                let last = self.issued.len() - 1;
+                self.state = self.state.max(last.saturating_sub(usize::try_from(behind).expect("small")));
+                self.handle(Input::Forget(CommandNumber(self.state as u64)));
+            }
             Step::Flush => self.flush(),
             Step::Crash { behind } => {
                 self.unsynced.clear();
                 self.unsent.clear();
-                let kept = self.issued.len().saturating_sub(usize::try_from(behind).expect("small")).max(1);
+                let kept =
+                    self.issued.len().saturating_sub(usize::try_from(behind).expect("small")).max(self.state + 1);
                 self.issued.truncate(kept);
                 let issued = *self.issued.last().expect("the null command");
                 self.acceptor = Acceptor::new(config(), self.durable.clone(), issued);
@@ -131,6 +145,8 @@ impl World {
         self.acceptor.handle(input.clone(), &mut effects);
         assert!(self.acceptor.next_ballot() >= before.next_ballot(), "the promise goes down");
         assert!(self.acceptor.waiting.len() <= config().window, "more than a window waits");
+        assert!(self.acceptor.forgotten >= before.forgotten, "what is forgotten comes back");
+        assert!(self.acceptor.forgotten <= self.acceptor.issued().number, "a vote is forgotten that is still needed");
         let mut voted: BTreeSet<CommandId> = BTreeSet::new();
         for effect in effects {
             match effect {
@@ -175,6 +191,10 @@ impl World {
                     self.durable.votes.retain(|old| old.command.number() != vote.command.number());
                     self.durable.votes.push(vote);
                 }
+                LogRecord::Forget(number) => {
+                    self.durable.forgotten = number;
+                    self.durable.votes.retain(|vote| vote.command.number() > number);
+                }
                 LogRecord::LastTried(_) => panic!("lastTried is the leader's"),
             }
         }
@@ -200,6 +220,9 @@ impl World {
         let Some(run) = voted.run else { return };
         let known = self.told.entry((voted.ballot, run.last.number)).or_insert(run.last);
         assert_eq!(*known, run.last, "two commands at one number in ballot {}", voted.ballot);
+        if run.last.number <= self.durable.forgotten {
+            return;
+        }
         let durable = self.durable.votes.iter().find(|vote| vote.command.number() == run.last.number);
         let durable = durable.expect("a vote is told that is not durable");
         assert!(durable.ballot >= voted.ballot, "a vote is told that is not durable: {voted:?}");

@@ -38,6 +38,10 @@ impl Node {
                     self.log.votes.retain(|old| old.command.number() != vote.command.number());
                     self.log.votes.push(vote.clone());
                 }
+                Effect::Persist(LogRecord::Forget(number)) => {
+                    self.log.forgotten = *number;
+                    self.log.votes.retain(|vote| vote.command.number() > *number);
+                }
                 Effect::Persist(LogRecord::LastTried(_)) => panic!("lastTried is the leader's"),
                 Effect::Proposed { .. } | Effect::Send { .. } | Effect::Ignored(_) => {}
             }
@@ -433,12 +437,40 @@ fn a_run_ends_where_the_votes_have_a_hole() {
     assert_eq!(effects[1..], [persist_vote(ballot(1), &commands[1]), voted(ballot(1), Some((1, commands[3].id)), 4)]);
 }
 
+/// Invariant 11: catches votes forgotten that this acceptor does not know to be issued, whatever it is told, a
+/// mark that goes down or is written again, and one that a reboot forgets.
+#[test]
+fn votes_are_forgotten_up_to_what_is_issued_here() {
+    let mut node = fresh();
+    let commands = chain(ballot(1), CommandId::NULL, 4);
+    let forget = |number| Effect::Persist(LogRecord::Forget(CommandNumber(number)));
+    node.next_ballot(ballot(1), 1);
+    node.begin(ballot(1), &commands, 1);
+    assert_eq!(node.handle(Input::Forget(CommandNumber(2))), [], "nothing is known to be issued");
+    node.handle(Input::Issued(commands[2].id));
+    assert_eq!(node.handle(Input::Forget(CommandNumber(2))), [forget(2)]);
+    assert_eq!(node.handle(Input::Forget(CommandNumber(1))), []);
+    node.reboot(commands[2].id);
+    assert_eq!(node.handle(Input::Forget(CommandNumber(2))), [], "known since before the reboot");
+    assert_eq!(node.handle(Input::Forget(CommandNumber(9))), [forget(3)]);
+    assert_eq!(node.log.votes, [vote(ballot(1), &commands[3])]);
+}
+
+/// S-13, invariant 11: catches a node that votes although its state lacks commands whose votes are gone.
+#[test]
+#[should_panic(expected = "votes up to 3 are forgotten")]
+fn a_state_below_the_forgotten_votes_stops_the_node() {
+    let image = LogImage { forgotten: CommandNumber(3), ..LogImage::default() };
+    let _ = Acceptor::new(config(), image, id(ballot(1), 2));
+}
+
 /// Invariant 3: catches a log that forgot a promise being taken for a good one (S-15).
 #[test]
 #[should_panic(expected = "above the stored promise")]
 fn a_log_with_a_vote_above_its_promise_is_no_log() {
     let stray = vote(ballot(2), &command(ballot(2), 1, CommandId::NULL));
-    let image = LogImage { last_tried: Ballot::NONE, next_ballot: ballot(1), votes: vec![stray] };
+    let image =
+        LogImage { last_tried: Ballot::NONE, next_ballot: ballot(1), votes: vec![stray], ..LogImage::default() };
     let _ = Acceptor::new(config(), image, CommandId::NULL);
 }
 

@@ -15,7 +15,7 @@ use http_api::backend::{
     MembershipView, NoBackup, NodeView, Snapshot,
 };
 use learner::{DigestRefusal, NoDigest, Queries};
-use protocol::{Command, CommandBody, CommandNumber, NodeId, Outcome, StateError, StateView, Tick, Timestamp};
+use protocol::{Command, CommandNumber, NodeId, Outcome, StateError, StateView, Tick, Timestamp};
 use storage::StorageError;
 use tokio::sync::{Semaphore, watch};
 
@@ -32,8 +32,6 @@ pub(super) struct NodeBackend {
     functions: Registry,
     status: Arc<Status>,
     view: watch::Receiver<View>,
-    /// The time of the last applied command, as last looked up.
-    time: Mutex<(CommandNumber, Timestamp)>,
     /// Whether those who still wait are told that the node ends.
     ends: watch::Sender<bool>,
     /// What was durable, and when that was first seen.
@@ -55,7 +53,6 @@ impl NodeBackend {
             status: Arc::clone(&node.status),
             view: node.view.clone(),
             ends: watch::Sender::new(false),
-            time: Mutex::default(),
             durable: Mutex::default(),
             backups: Arc::new(Semaphore::new(1)),
         }
@@ -187,21 +184,14 @@ impl Backend for NodeBackend {
     }
 
     fn time_at(&self) -> Timestamp {
-        let mut known = self.time.lock().unwrap_or_else(PoisonError::into_inner);
-        let applied = self.queries.state().applied().number;
-        if known.0 != applied {
-            let command =
-                self.queries.state().commands(applied, 1, 0).ok().and_then(|commands| commands.into_iter().next());
-            // Unreadable: the old time is still a true lower bound.
-            if let Some(body) = command.and_then(|command| CommandBody::decode(&command.body).ok()) {
-                *known = (applied, body.time);
-            }
-        }
-        known.1
+        self.queries.state().time()
     }
 
     fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Vec<Command>, StateError> {
-        self.queries.state().commands(first, limit, bytes).map_err(state_error)
+        let state = self.queries.state();
+        // The oldest one that is kept tells the caller what there is.
+        let oldest = || state.commands(state.kept_from(), 1, 0).map(Option::unwrap_or_default);
+        state.commands(first, limit, bytes).and_then(|found| found.map_or_else(oldest, Ok)).map_err(state_error)
     }
 
     fn digest(

@@ -159,6 +159,7 @@ impl Disks {
     fn written(&mut self, node: NodeId, record: &LogRecord) {
         let disk = self.disks.entry(node).or_default();
         match record {
+            LogRecord::Forget(_) => {}
             LogRecord::LastTried(ballot) => disk.last_tried = *ballot,
             LogRecord::NextBallot(ballot) => disk.next_ballot = *ballot,
             LogRecord::Vote(vote) => {

@@ -67,7 +67,7 @@ impl Invariant for Promises {
 impl Promise {
     fn written(&mut self, record: &LogRecord) -> Result<(), Violation> {
         match record {
-            LogRecord::LastTried(_) => Ok(()),
+            LogRecord::LastTried(_) | LogRecord::Forget(_) => Ok(()),
             LogRecord::NextBallot(ballot) => {
                 let earlier = std::mem::replace(&mut self.durable, *ballot);
                 ensure(*ballot >= earlier, || format!("promises {ballot} after {earlier}"))
@@ -85,7 +85,7 @@ impl Promise {
         })?;
         self.durable = log.next_ballot;
         let mut stored = log.votes.iter().peekable();
-        for (number, ballot) in &self.told {
+        for (number, ballot) in self.told.range(log.forgotten.next()..) {
             while stored.next_if(|vote| vote.command.number() < *number).is_some() {}
             let vote = stored.peek().filter(|vote| vote.command.number() == *number);
             ensure(vote.is_some_and(|vote| vote.ballot >= *ballot), || {

@@ -157,7 +157,7 @@ pub(super) fn digest_after(commands: &[Command]) -> [u8; 32] {
 pub(super) fn started(node: u64, life: u32, votes: &[(u64, &Command)]) -> Fact {
     let highest = votes.iter().map(|(round, _)| *round).max().unwrap_or_default();
     let votes = votes.iter().map(|(round, command)| vote(*round, command)).collect();
-    let log = LogImage { last_tried: Ballot::NONE, next_ballot: ballot(highest), votes };
+    let log = LogImage { last_tried: Ballot::NONE, next_ballot: ballot(highest), votes, ..LogImage::default() };
     Fact::Started { node: NodeId(node), life, log, applied: CommandId::NULL, digest: digest_after(&[]) }
 }
 

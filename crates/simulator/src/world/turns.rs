@@ -294,6 +294,7 @@ impl World {
         let Ok(commands) = state.commands(first, self.swarm.piece_commands, PIECE_BYTES) else {
             return self.stop(id, Stop::Disk);
         };
+        let commands = commands.unwrap_or_default();
         let issued = state.applied();
         self.send(id, to, Message::Learner(ToLearner::Commands(Commands { commands, issued })));
     }

@@ -14,6 +14,7 @@ use crate::{LogImage, LogRecord, LogStore, StorageError};
 pub struct LogDisk {
     last_tried: Ballot,
     next_ballot: Ballot,
+    forgotten: CommandNumber,
     /// By the number in the key, which is that of the vote unless a write was misdirected.
     votes: BTreeMap<CommandNumber, Vote>,
     /// Votes that do not fit their checksums any more.
@@ -39,6 +40,12 @@ impl LogDisk {
                 self.rotten.remove(&vote.command.number());
                 self.votes.insert(vote.command.number(), vote.clone());
             }
+            LogRecord::Forget(number) if *number > self.forgotten => {
+                self.forgotten = *number;
+                self.votes = self.votes.split_off(&number.next());
+                self.rotten = self.rotten.split_off(&number.next());
+            }
+            LogRecord::Forget(_) => {}
         }
     }
 
@@ -181,6 +188,7 @@ impl LogStore for MemoryLog {
         Ok(LogImage {
             last_tried: inner.disk.last_tried,
             next_ballot: inner.disk.next_ballot,
+            forgotten: inner.disk.forgotten,
             votes: votes.map(|(_, vote)| vote.clone()).collect(),
         })
     }

@@ -1,153 +1,78 @@
-//! The state in memory.
+//! The state in memory, as it lies on a disk.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::{
-    Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Key, RequestId, StateError, StateView,
-    StoredOutcome, Timestamp,
+    Command, CommandId, CommandNumber, Entry, Key, Position, RequestId, SnapshotId, SnapshotPiece, StateError,
+    StateView, StoredOutcome, Timestamp,
 };
 
 use super::Fault;
-use crate::digest::StateDigest;
-use crate::{FORGET_MAX, StateSnapshot, StateStore, StorageError, outcome_of};
-
-/// The whole state at one command number. Cheap values inside are shared by clones.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct StateImage {
-    applied: CommandId,
-    entries: BTreeMap<Key, Entry>,
-    outcomes: BTreeMap<RequestId, StoredOutcome>,
-    /// The callers' outcomes, then the gateways', by age.
-    by_age: [BTreeMap<(Timestamp, CommandNumber), RequestId>; 2],
-    commands: BTreeMap<CommandNumber, Command>,
-}
-
-impl StateImage {
-    /// Applies commands; on an error, none of them.
-    fn apply(&mut self, commands: &[Command]) -> Result<(), StorageError> {
-        let mut applied = self.applied;
-        let mut bodies = Vec::new();
-        for command in commands {
-            crate::assert_follows(command, applied);
-            applied = command.id;
-            let body = CommandBody::decode(&command.body)
-                .map_err(|error| StorageError::Corrupt(format!("the body of command {}: {error}", command.id)))?;
-            bodies.push(body);
-        }
-        for (command, body) in commands.iter().zip(bodies) {
-            self.apply_one(command, body);
-        }
-        Ok(())
-    }
-
-    fn apply_one(&mut self, command: &Command, body: CommandBody) {
-        let outcome = outcome_of(command, &body);
-        for effect in body.effects {
-            match effect {
-                Effect::Put { key, value } => {
-                    self.entries.insert(key, Entry { value, version: command.number() });
-                }
-                Effect::Delete { key } => {
-                    self.entries.remove(&key);
-                }
-            }
-        }
-        self.forget([body.forget.callers, body.forget.gateways]);
-        let age = (outcome.time, outcome.command);
-        let kind = kind_of(&body.request);
-        if let Some(earlier) = self.outcomes.insert(body.request.clone(), outcome) {
-            self.by_age[kind].remove(&(earlier.time, earlier.command));
-        }
-        self.by_age[kind].insert(age, body.request);
-        self.commands.insert(command.number(), command.clone());
-        self.applied = command.id;
-    }
-
-    fn forget(&mut self, marks: [Timestamp; 2]) {
-        let mut room = FORGET_MAX;
-        for (by_age, mark) in self.by_age.iter_mut().zip(marks) {
-            while room > 0
-                && let Some(oldest) = by_age.first_entry()
-                && oldest.key().0 < mark
-            {
-                self.outcomes.remove(&oldest.remove());
-                room -= 1;
-            }
-        }
-    }
-}
-
-fn kind_of(request: &RequestId) -> usize {
-    match request {
-        RequestId::Caller(_) => 0,
-        RequestId::Gateway(_) => 1,
-    }
-}
-
-impl StateView for StateImage {
-    fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
-        Ok(self.entries.get(key).cloned())
-    }
-
-    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
-        let found = self
-            .entries
-            .range::<Key, _>(lowest(prefix, after))
-            .skip_while(|(key, _)| key.as_str() < prefix || after.is_some_and(|after| key.as_str() <= after))
-            .take_while(|(key, _)| key.as_str().starts_with(prefix))
-            .take(limit);
-        Ok(found.map(|(key, entry)| (key.clone(), entry.clone())).collect())
-    }
-
-    fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
-        Ok(self.outcomes.get(request).cloned())
-    }
-}
-
-/// A bound at or below the first key of a scan: a text that is no key bounds nothing.
-fn lowest(prefix: &str, after: Option<&str>) -> (Bound<Key>, Bound<Key>) {
-    let first = after.filter(|after| *after > prefix).unwrap_or(prefix);
-    (Key::new(first).map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded)
-}
-
-impl StateSnapshot for StateImage {
-    fn at(&self) -> CommandNumber {
-        self.applied.number
-    }
-
-    fn digest(&self) -> Result<[u8; 32], StorageError> {
-        let mut digest = StateDigest::new();
-        for (key, entry) in &self.entries {
-            digest.entry(key.as_str().as_bytes(), entry.version, &entry.value);
-        }
-        for (request, outcome) in &self.outcomes {
-            digest.outcome(&request.to_bytes(), outcome);
-        }
-        Ok(digest.finish())
-    }
-}
+use super::image::StateImage;
+use crate::{Checkpoint, Installation, Retention, Staged, StateSnapshot, StateStore, StorageError, snapshot};
 
 /// What lies on the disk under a state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StateDisk {
-    synced: StateImage,
-    /// The batches written since, in order: a crash loses all of them, or all but the first few.
-    unsynced: Vec<Vec<Command>>,
+    synced: Contents,
+    /// The writes since, in order: a crash loses all of them, or all but the first few.
+    unsynced: Vec<Write>,
+}
+
+/// A state, and what is staged beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Contents {
+    state: Arc<StateImage>,
+    staged: Option<(Staged, Arc<StateImage>)>,
+}
+
+/// What reaches the disk whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Write {
+    Apply(Vec<Command>),
+    KeepFrom(CommandNumber),
+    Stage(SnapshotId, SnapshotPiece),
+    /// What is staged, all of which is there and right, is the state.
+    Install,
+    DropStaged,
+}
+
+impl Contents {
+    /// Carries a write out; on an error, nothing of it.
+    fn write(&mut self, write: &Write) -> Result<(), StorageError> {
+        match write {
+            Write::Apply(commands) => Arc::make_mut(&mut self.state).apply(commands)?,
+            Write::KeepFrom(first) => Arc::make_mut(&mut self.state).drop_commands(*first),
+            Write::Stage(id, piece) => {
+                let earlier = self.staged.take().filter(|(staged, _)| staged.id == *id);
+                let mut image = earlier.map(|(_, image)| image).unwrap_or_default();
+                let records = Arc::make_mut(&mut image);
+                piece.records.iter().cloned().for_each(|record| records.store_record(record));
+                self.staged = Some((Staged { id: *id, next: piece.next.clone() }, image));
+            }
+            Write::Install => {
+                let (staged, mut image) = self.staged.take().expect("only what is staged is installed");
+                let complete = Arc::make_mut(&mut image).complete(staged.id.at);
+                assert!(complete, "only what was verified is installed");
+                self.state = image;
+            }
+            Write::DropStaged => self.staged = None,
+        }
+        Ok(())
+    }
 }
 
 impl StateDisk {
     /// What a crash right now would leave.
     #[must_use]
     pub fn synced(&self) -> &StateImage {
-        &self.synced
+        &self.synced.state
     }
 
-    /// Makes the first `count` batches durable.
+    /// Makes the first `count` writes durable.
     fn keep(&mut self, count: usize) {
-        for batch in self.unsynced.drain(..count.min(self.unsynced.len())) {
-            self.synced.apply(&batch).expect("a batch that was written can be applied");
+        for write in self.unsynced.drain(..count.min(self.unsynced.len())) {
+            self.synced.write(&write).expect("what was written can be written again");
         }
     }
 }
@@ -159,8 +84,8 @@ pub struct MemoryState(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     disk: StateDisk,
-    /// `disk` with all batches applied.
-    current: Arc<StateImage>,
+    /// What is on `disk` with all writes carried out.
+    current: Contents,
     fault: Option<Fault>,
     failed: Option<StorageError>,
 }
@@ -186,8 +111,23 @@ impl Inner {
         }
     }
 
+    fn write(&mut self, write: Write) -> Result<(), StorageError> {
+        self.fails(&[Fault::Write, Fault::Full])?;
+        if let Err(reason) = self.current.write(&write) {
+            return Err(self.shut(reason));
+        }
+        self.disk.unsynced.push(write);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        self.fails(&[Fault::Sync])?;
+        self.disk.keep(usize::MAX);
+        Ok(())
+    }
+
     fn start(&mut self) {
-        self.current = Arc::new(self.disk.synced.clone());
+        self.current = self.disk.synced.clone();
         (self.fault, self.failed) = (None, None);
     }
 }
@@ -217,7 +157,7 @@ impl MemoryState {
     /// The state as it is, shared until the next write.
     #[must_use]
     pub fn image(&self) -> Arc<StateImage> {
-        Arc::clone(&self.lock().current)
+        Arc::clone(&self.lock().current.state)
     }
 
     /// Makes the next write or sync fail.
@@ -230,11 +170,11 @@ impl MemoryState {
         self.crash_keeping(0);
     }
 
-    /// A power cut, and a start after it: of what was not synced, the first `batches` calls of
-    /// `apply` had reached the disk all the same.
-    pub fn crash_keeping(&self, batches: usize) {
+    /// A power cut, and a start after it: of what was not synced, the first `writes` (a call of
+    /// `apply`, a piece of a snapshot, ...) had reached the disk all the same.
+    pub fn crash_keeping(&self, writes: usize) {
         let mut inner = self.lock();
-        inner.disk.keep(batches);
+        inner.disk.keep(writes);
         inner.disk.unsynced.clear();
         inner.start();
     }
@@ -254,7 +194,7 @@ impl MemoryState {
     fn readable(&self) -> Result<Arc<StateImage>, StorageError> {
         let inner = self.lock();
         inner.check()?;
-        Ok(Arc::clone(&inner.current))
+        Ok(Arc::clone(&inner.current.state))
     }
 }
 
@@ -265,46 +205,100 @@ impl StateStore for MemoryState {
         if commands.is_empty() {
             return Ok(());
         }
-        inner.fails(&[Fault::Write, Fault::Full])?;
-        if let Err(reason) = Arc::make_mut(&mut inner.current).apply(commands) {
-            return Err(inner.shut(reason));
-        }
-        inner.disk.unsynced.push(commands.to_vec());
-        Ok(())
+        inner.write(Write::Apply(commands.to_vec()))
     }
 
     fn applied(&self) -> CommandId {
-        self.lock().current.applied
+        self.lock().current.state.applied
+    }
+
+    fn time(&self) -> Timestamp {
+        self.lock().current.state.time
     }
 
     fn sync(&self) -> Result<(), StorageError> {
         let mut inner = self.lock();
         inner.check()?;
-        inner.fails(&[Fault::Sync])?;
-        inner.disk.keep(usize::MAX);
-        Ok(())
+        inner.sync()
     }
 
     fn durable(&self) -> CommandNumber {
-        self.lock().disk.synced.applied.number
+        self.lock().disk.synced.state.applied.number
     }
 
-    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Vec<Command>, StorageError> {
-        let image = self.readable()?;
-        let mut found: Vec<Command> = Vec::new();
-        let mut weight = 0;
-        for command in image.commands.range(first..).map(|(_, command)| command).take(limit) {
-            weight += command.body.len();
-            if !found.is_empty() && weight > bytes {
-                break;
-            }
-            found.push(command.clone());
+    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Option<Vec<Command>>, StorageError> {
+        Ok(self.readable()?.commands(first, limit, bytes))
+    }
+
+    fn kept_from(&self) -> CommandNumber {
+        self.lock().current.state.kept_from()
+    }
+
+    fn forget_commands(&self, retention: &Retention, at_most: CommandNumber) -> Result<CommandNumber, StorageError> {
+        let mut inner = self.lock();
+        inner.check()?;
+        let (kept_from, keep_from) =
+            (inner.current.state.kept_from(), inner.current.state.keep_from(retention, at_most));
+        if keep_from > kept_from {
+            inner.write(Write::KeepFrom(keep_from))?;
         }
-        Ok(found)
+        Ok(keep_from)
     }
 
     fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError> {
         Ok(Box::new(Snapshot(self.readable()?)))
+    }
+
+    fn digest(&self) -> SnapshotId {
+        id_of(&self.image())
+    }
+
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, StorageError> {
+        Ok(Box::new(Snapshot(self.readable()?)))
+    }
+
+    fn staged(&self) -> Option<Staged> {
+        self.lock().current.staged.as_ref().map(|(staged, _)| staged.clone())
+    }
+
+    fn stage(&self, id: SnapshotId, piece: &SnapshotPiece) -> Result<(), StorageError> {
+        let mut inner = self.lock();
+        inner.check()?;
+        let staged = inner.current.staged.as_ref().map(|(staged, _)| staged);
+        if !snapshot::continues(staged, id, piece) {
+            return Ok(());
+        }
+        inner.write(Write::Stage(id, piece.clone()))
+    }
+
+    fn install(&self) -> Result<Installation, StorageError> {
+        let mut inner = self.lock();
+        inner.check()?;
+        let (Staged { id, next }, mut image) = inner.current.staged.clone().expect("a snapshot is staged");
+        assert!(next.is_none(), "a snapshot is installed when all of it is there");
+        let found = if id.at.number <= inner.current.state.applied.number {
+            Installation::Outdated
+        } else if Arc::make_mut(&mut image).complete(id.at) && id_of(&image) == id {
+            Installation::Done(id.at)
+        } else {
+            Installation::Mismatch
+        };
+        if let Installation::Done(_) = found {
+            inner.write(Write::Install)?;
+            inner.sync()?;
+        } else {
+            inner.write(Write::DropStaged)?;
+        }
+        Ok(found)
+    }
+
+    fn drop_staged(&self) -> Result<(), StorageError> {
+        let mut inner = self.lock();
+        inner.check()?;
+        match inner.current.staged {
+            Some(_) => inner.write(Write::DropStaged),
+            None => Ok(()),
+        }
     }
 }
 
@@ -324,6 +318,10 @@ impl StateView for MemoryState {
 
 fn to_state_error(error: StorageError) -> StateError {
     StateError(error.to_string())
+}
+
+fn id_of(image: &StateImage) -> SnapshotId {
+    SnapshotId { at: image.applied, digest: image.digest_of_all() }
 }
 
 /// An image that a later write leaves alone, because it copies a shared one.
@@ -350,5 +348,19 @@ impl StateSnapshot for Snapshot {
 
     fn digest(&self) -> Result<[u8; 32], StorageError> {
         self.0.digest()
+    }
+}
+
+impl Checkpoint for Snapshot {
+    fn id(&self) -> SnapshotId {
+        id_of(&self.0)
+    }
+
+    fn records(&self) -> u64 {
+        self.0.records()
+    }
+
+    fn piece(&self, from: &Position, bytes: usize) -> Result<SnapshotPiece, StorageError> {
+        snapshot::cut(from, self.0.records_from(from).map(Ok), bytes)
     }
 }

@@ -82,6 +82,7 @@ impl LogStore for RocksLog {
                 LogRecord::Vote(vote) => {
                     batch.put(LogKey::Vote(vote.command.number()).to_bytes(), record::vote(vote));
                 }
+                LogRecord::Forget(_) => {}
             }
         }
         let _one = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,6 +102,7 @@ impl LogStore for RocksLog {
         let mut image = LogImage {
             last_tried: ballot(LogKey::LastTried)?,
             next_ballot: ballot(LogKey::NextBallot)?,
+            forgotten: CommandNumber::NULL,
             votes: Vec::new(),
         };
         if above.0 == u64::MAX {

@@ -6,7 +6,7 @@ use protocol::{CommandId, CommandNumber, Entry, Key, RequestId, StateError, Stat
 use super::database::Database;
 use super::keys::{Meta, column};
 use super::record;
-use crate::digest::StateDigest;
+use crate::digest::{self, Sum};
 use crate::{StateSnapshot, StorageError};
 
 /// A view of the state.
@@ -107,22 +107,22 @@ impl<'a> Reader<'a> {
 
     fn digest_of_all(&self) -> Result<[u8; 32], StorageError> {
         self.database.check()?;
-        let mut digest = StateDigest::new();
+        let mut sum = Sum::default();
         let mut iterator = self.iterate(column::ENTRIES, b"", None);
         while let Some((key, value)) = iterator.item() {
             let (version, value) = self.database.readable("an entry", record::read_entry_parts(value))?;
-            digest.entry(key, version, value);
+            sum.add(&digest::of_entry(key, version, value));
             iterator.next();
         }
         self.ended(&iterator)?;
         let mut iterator = self.iterate(column::OUTCOMES, b"", None);
         while let Some((request, value)) = iterator.item() {
             let outcome = self.database.readable("a stored outcome", record::read_outcome(value))?;
-            digest.outcome(request, &outcome);
+            sum.add(&digest::of_outcome(request, &outcome));
             iterator.next();
         }
         self.ended(&iterator)?;
-        Ok(digest.finish())
+        Ok(sum.digest())
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::rocksdb::WriteBatch;
 use protocol::{
-    Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Key, RequestId, StateError, StateView, StoredOutcome,
+    Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Key, RequestId, SnapshotId, SnapshotPiece,
+    StateError, StateView, StoredOutcome, Timestamp,
 };
 
 use super::database::Database;
@@ -13,7 +14,9 @@ use super::keys::{self, Meta, column};
 use super::log::RocksLog;
 use super::reader::Reader;
 use super::record;
-use crate::{Identity, StateSnapshot, StateStore, StorageError, outcome_of};
+use crate::{
+    Checkpoint, Identity, Installation, Retention, Staged, StateSnapshot, StateStore, StorageError, outcome_of,
+};
 
 /// See [`StateStore`]. Made by [`super::open`].
 pub struct RocksState {
@@ -161,7 +164,43 @@ impl StateStore for RocksState {
         self.position().durable
     }
 
-    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Vec<Command>, StorageError> {
+    fn time(&self) -> Timestamp {
+        Timestamp::default()
+    }
+
+    fn kept_from(&self) -> CommandNumber {
+        CommandNumber::NULL.next()
+    }
+
+    fn forget_commands(&self, _: &Retention, _: CommandNumber) -> Result<CommandNumber, StorageError> {
+        Ok(self.kept_from())
+    }
+
+    fn digest(&self) -> SnapshotId {
+        SnapshotId { at: self.applied(), digest: [0; 32] }
+    }
+
+    fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, StorageError> {
+        Err(StorageError::Failed("not written yet".into()))
+    }
+
+    fn staged(&self) -> Option<Staged> {
+        None
+    }
+
+    fn stage(&self, _: SnapshotId, _: &SnapshotPiece) -> Result<(), StorageError> {
+        Err(StorageError::Failed("not written yet".into()))
+    }
+
+    fn install(&self) -> Result<Installation, StorageError> {
+        Err(StorageError::Failed("not written yet".into()))
+    }
+
+    fn drop_staged(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Option<Vec<Command>>, StorageError> {
         self.database.check()?;
         let last = self.applied().number;
         let mut wanted = first.max(CommandNumber::NULL.next());
@@ -188,7 +227,7 @@ impl StateStore for RocksState {
             wanted = wanted.next();
             iterator.next();
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError> {
