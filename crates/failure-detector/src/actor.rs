@@ -41,6 +41,8 @@ pub struct DetectorPorts {
     pub leader_is: Box<dyn Fn(Option<Ballot>) + Send>,
     /// A peer knows more issued commands than this node.
     pub peer_issued: Box<dyn Fn(NodeId, CommandNumber) + Send>,
+    /// A peer is heard, and its state is durable up to here.
+    pub peer_durable: Box<dyn Fn(NodeId, CommandNumber) + Send>,
     /// A peer is suspected (true), or trusted again (false).
     pub suspected: Box<dyn Fn(NodeId, bool) + Send>,
     /// Both clocks.
@@ -114,6 +116,7 @@ impl FailureDetectorActor {
                 (self.ports.leader_is)(leader);
             }
             Effect::PeerIssued { peer, issued } => (self.ports.peer_issued)(peer, issued),
+            Effect::PeerDurable { peer, durable } => (self.ports.peer_durable)(peer, durable),
             Effect::Ignored(reason) => {
                 metrics::counter!("quorate_detector_ignored_total", "reason" => reason.name()).increment(1);
             }

@@ -15,6 +15,7 @@ enum Said {
     LeaderIs(Option<Ballot>),
     Suspected(NodeId, bool),
     PeerIssued(NodeId, CommandNumber),
+    PeerDurable(NodeId, CommandNumber),
 }
 
 type Peer = Arc<Mutex<Option<actix::Addr<FailureDetectorActor>>>>;
@@ -45,7 +46,7 @@ fn start(me: u64, peer: &Peer) -> Node {
         move |what| said.lock().expect("no panic").push(what)
     };
     let (campaign, step_down, leader_is) = (say(&said), say(&said), say(&said));
-    let (suspected, peer_issued) = (say(&said), say(&said));
+    let (suspected, peer_issued, peer_durable) = (say(&said), say(&said), say(&said));
     let (peer, local) = (Arc::clone(peer), Arc::clone(&status));
     let started = tokio::time::Instant::now();
     let ports = DetectorPorts {
@@ -60,6 +61,7 @@ fn start(me: u64, peer: &Peer) -> Node {
         step_down: Box::new(move || step_down(Said::StepDown)),
         leader_is: Box::new(move |leader| leader_is(Said::LeaderIs(leader))),
         peer_issued: Box::new(move |peer, issued| peer_issued(Said::PeerIssued(peer, issued))),
+        peer_durable: Box::new(move |peer, durable| peer_durable(Said::PeerDurable(peer, durable))),
         suspected: Box::new(move |peer, suspected_now| suspected(Said::Suspected(peer, suspected_now))),
         clock: Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() }),
     };
@@ -92,10 +94,12 @@ async fn two_nodes_find_each_other_follow_and_lose_each_other() {
     second.says(&Said::Suspected(NodeId(1), false)).await;
     first.says(&Said::Campaign).await;
     let ballot = Ballot::new(1, NodeId(1));
-    let issued = CommandNumber(7);
-    *first.status.lock().expect("no panic") = LocalStatus { leads: Some(ballot), ballot, issued, ..Default::default() };
+    let (issued, durable) = (CommandNumber(7), CommandNumber(5));
+    *first.status.lock().expect("no panic") =
+        LocalStatus { leads: Some(ballot), ballot, issued, durable, ..Default::default() };
     second.says(&Said::LeaderIs(Some(ballot))).await;
     second.says(&Said::PeerIssued(NodeId(1), issued)).await;
+    second.says(&Said::PeerDurable(NodeId(1), durable)).await;
     first.says(&Said::LeaderIs(Some(ballot))).await;
     second.view.wait_for(|view| view.leader == Some(ballot) && view.peers[&NodeId(1)].heard).await.expect("it runs");
 

@@ -15,6 +15,7 @@
 //!      |              |-------------------------------------------------->| issue, apply
 //!      | Executed     |                                                   |
 //!      |<-------------|                                CatchUp / Commands | <-> any peer
+//!      |              |                         FetchSnapshot / Snapshot | <-> any peer
 //! ```
 //!
 //! One enum per receiving role, one struct per message. Any message may be lost, doubled,
@@ -24,6 +25,7 @@ use crate::ballot::Ballot;
 use crate::call::{Call, Fingerprint, Outcome, RequestId};
 use crate::command::{Command, CommandId, CommandNumber, Run, Vote};
 use crate::node::NodeId;
+use crate::snapshot::{Position, SnapshotId, SnapshotPiece};
 
 /// Who takes a message within a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +105,8 @@ impl Message {
             Self::Learner(ToLearner::Success(_)) => "Success",
             Self::Learner(ToLearner::CatchUp(_)) => "CatchUp",
             Self::Learner(ToLearner::Commands(_)) => "Commands",
+            Self::Learner(ToLearner::FetchSnapshot(_)) => "FetchSnapshot",
+            Self::Learner(ToLearner::Snapshot(_)) => "Snapshot",
             Self::FailureDetector(_) => "Heartbeat",
             Self::Gateway(ToGateway::Executed(_)) => "Executed",
             Self::Gateway(ToGateway::BarrierPassed(_)) => "BarrierPassed",
@@ -145,6 +149,10 @@ pub enum ToLearner {
     CatchUp(CatchUp),
     /// Claim 4, the answer.
     Commands(Commands),
+    /// Claim 4, from a learner that lacks commands which nobody keeps.
+    FetchSnapshot(FetchSnapshot),
+    /// Claim 4, the answer: a piece of a whole state.
+    Snapshot(Snapshot),
 }
 
 /// What gateways receive; from a leader.
@@ -255,6 +263,30 @@ pub struct Commands {
     pub commands: Vec<Command>,
     /// The last command that the sender knows to be issued.
     pub issued: CommandId,
+    /// The lowest number whose command the sender still keeps. What lies below it must come from somebody else,
+    /// or as a [`Snapshot`]. 0 from a version that forgets nothing.
+    pub kept_from: CommandNumber,
+}
+
+/// Claim 4, learner to a learner that has said what it keeps: "give me a piece of your state".
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FetchSnapshot {
+    /// The snapshot that the sender has a part of and wants no other; `None`: any that goes on where commands
+    /// are kept.
+    pub id: Option<SnapshotId>,
+    /// Where the piece begins; the beginning when any snapshot will do.
+    pub from: Position,
+}
+
+/// Claim 4, the answer to [`FetchSnapshot`]. The snapshot was made after all of it was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Snapshot {
+    /// Which snapshot.
+    pub id: SnapshotId,
+    /// About how many records it has: for telling how far a transfer is, and nothing else.
+    pub records: u64,
+    /// A piece of it; `None` when the sender does not have this snapshot, or has it no longer.
+    pub piece: Option<SnapshotPiece>,
 }
 
 /// From every node to every node, many times a second, on a connection of its own.

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use crate::call::{RequestId, StoredOutcome};
+use crate::call::{RequestId, StoredOutcome, Verdict};
 use crate::command::CommandId;
 use crate::state::{Entry, Key};
 
@@ -59,4 +59,31 @@ pub struct SnapshotPiece {
     pub records: Vec<SnapshotRecord>,
     /// Where the next piece begins; `None` when this is the last one.
     pub next: Option<Position>,
+}
+
+impl SnapshotPiece {
+    /// How many bytes of keys, values and outcomes it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.records.iter().map(SnapshotRecord::bytes).sum()
+    }
+}
+
+impl SnapshotRecord {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Entry { key, entry } => key.as_str().len() + entry.value.len(),
+            Self::Outcome { request, outcome } => {
+                let request = match request {
+                    RequestId::Caller(key) => key.len(),
+                    RequestId::Gateway(number) => size_of_val(number),
+                };
+                request
+                    + match &outcome.verdict {
+                        Verdict::Changed(result) | Verdict::Unchanged(result) => result.len(),
+                        Verdict::Refused { code, message } => code.len() + message.len(),
+                    }
+            }
+        }
+    }
 }

@@ -15,7 +15,7 @@ pub enum Lane {
     Heartbeat,
     /// Promises, votes, calls and their answers.
     Protocol,
-    /// `CatchUp` and `Commands`: large, and nobody waits for a single one.
+    /// Missing commands and whole states: large, and nobody waits for a single one.
     Bulk,
 }
 
@@ -28,7 +28,9 @@ impl Lane {
     pub fn of(message: &Message) -> Self {
         match message {
             Message::FailureDetector(_) => Self::Heartbeat,
-            Message::Learner(ToLearner::CatchUp(_) | ToLearner::Commands(_)) => Self::Bulk,
+            Message::Learner(
+                ToLearner::CatchUp(_) | ToLearner::Commands(_) | ToLearner::FetchSnapshot(_) | ToLearner::Snapshot(_),
+            ) => Self::Bulk,
             Message::Learner(ToLearner::Success(_) | ToLearner::Voted(_))
             | Message::Acceptor(_)
             | Message::Leader(_)

@@ -6,7 +6,8 @@
 //!   needed leaves its number behind in a comment.
 //! - A new field must have a meaning when it is absent: nodes of the version before do not
 //!   send it. A new kind of message, or a field that must not be ignored, needs a new
-//!   [`crate::handshake::VERSION`].
+//!   [`crate::handshake::VERSION`], unless it goes only to nodes that have shown that they know it
+//!   (`FetchSnapshot` to who has said what it keeps, `Snapshot` to who has asked).
 //! - `tests/golden/v1` holds recorded frames of version 1. They are never recorded anew.
 //!
 //! Decoding judges what the types of `protocol` promise: ballots and ids that some node could
@@ -17,12 +18,15 @@
 //! The structs are private to the crate; `convert` is the only place that fills or reads them.
 
 mod convert;
+mod snapshot;
 
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use protocol::Message;
 use protocol::message::{ToAcceptor, ToGateway, ToLeader, ToLearner};
+use protocol::{Message, Position};
+
+use snapshot::{FetchSnapshot, Snapshot};
 
 /// The most fields that a message may hold, repeated ones counted each: commands, votes, nodes.
 /// It bounds what a peer can make us allocate with two bytes an item. A command takes some
@@ -91,6 +95,10 @@ pub fn weight(message: &Message) -> usize {
         Message::Leader(ToLeader::ExecuteFunction(call)) => call.function.len() + call.arguments.len(),
         Message::Learner(ToLearner::Success(success)) => commands(&success.commands),
         Message::Learner(ToLearner::Commands(answer)) => commands(&answer.commands),
+        Message::Learner(ToLearner::Snapshot(snapshot)) => snapshot.piece.as_ref().map_or(0, |piece| {
+            piece.bytes() + piece.records.len() * size_of::<protocol::SnapshotRecord>() + 2 * Position::BYTES_MAX
+        }),
+        Message::Learner(ToLearner::FetchSnapshot(fetch)) => fetch.from.0.len(),
         Message::FailureDetector(heartbeat) => {
             heartbeat.hears.len() * size_of::<protocol::NodeId>() + heartbeat.http.len()
         }
@@ -147,7 +155,7 @@ fn count_items(mut payload: &[u8]) -> Result<(), WireError> {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Envelope {
-    #[prost(oneof = "Kind", tags = "1, 2, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41")]
+    #[prost(oneof = "Kind", tags = "1, 2, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 30, 40, 41")]
     kind: Option<Kind>,
 }
 
@@ -177,6 +185,10 @@ enum Kind {
     CatchUp(CatchUp),
     #[prost(message, tag = "23")]
     Commands(Commands),
+    #[prost(message, tag = "24")]
+    FetchSnapshot(FetchSnapshot),
+    #[prost(message, tag = "25")]
+    Snapshot(Snapshot),
     #[prost(message, tag = "30")]
     Heartbeat(Heartbeat),
     #[prost(message, tag = "40")]
@@ -305,6 +317,9 @@ struct Commands {
     commands: Vec<Command>,
     #[prost(message, required, tag = "2")]
     issued: CommandId,
+    /// 0 is absent, as in the frames of nodes that forget nothing.
+    #[prost(uint64, tag = "3")]
+    kept_from: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -161,6 +161,13 @@ pub enum Effect {
         /// The last command that it knows to be issued.
         issued: CommandNumber,
     },
+    /// A peer is heard again, or its state is durable further than it said before.
+    PeerDurable {
+        /// The peer.
+        peer: NodeId,
+        /// The last command in its durable state.
+        durable: CommandNumber,
+    },
     /// The input changed nothing.
     Ignored(IgnoreReason),
 }
@@ -288,9 +295,13 @@ impl FailureDetector {
         let Some(peer) = self.peers.get_mut(&from) else {
             return effects.push(Effect::Ignored(IgnoreReason::NotAPeer));
         };
-        let (answer, issued) = (heartbeat.answer, heartbeat.issued);
+        let (answer, issued, durable) = (heartbeat.answer, heartbeat.issued, heartbeat.durable);
+        let known = peer.word().map(|word| word.durable);
         if peer.hear(heartbeat, now, &self.config) {
             effects.push(Effect::Trust(from));
+        }
+        if known.is_none_or(|known| durable > known) {
+            effects.push(Effect::PeerDurable { peer: from, durable });
         }
         if issued > self.local.issued {
             effects.push(Effect::PeerIssued { peer: from, issued });

@@ -136,6 +136,7 @@ impl World {
                 | Effect::Trust(_)
                 | Effect::LeaderIs(_)
                 | Effect::PeerIssued { .. }
+                | Effect::PeerDurable { .. }
                 | Effect::Ignored(_) => {}
             }
         }

@@ -47,7 +47,8 @@ impl Bench {
         self.input(Input::Heartbeat { from: NodeId(from), heartbeat: heartbeat.clone() })
     }
 
-    /// Ticks every 10 ms, with the peers' heartbeats every 50 ms; all effects but plain heartbeats.
+    /// Ticks every 10 ms, with the peers' heartbeats every 50 ms; all effects but plain heartbeats and what peers have
+    /// durable.
     fn run(&mut self, milliseconds: u64) -> Vec<(u64, Effect)> {
         let mut seen = Vec::new();
         let end = self.now + milliseconds;
@@ -59,7 +60,7 @@ impl Bench {
                     effects.extend(self.hear(from, &heartbeat));
                 }
             }
-            effects.retain(|effect| !matches!(effect, Effect::Send { .. }));
+            effects.retain(|effect| !matches!(effect, Effect::Send { .. } | Effect::PeerDurable { .. }));
             seen.extend(effects.into_iter().map(|effect| (self.now, effect)));
         }
         seen
@@ -267,6 +268,27 @@ fn a_candidate_far_behind_comes_last_but_has_a_turn() {
         let told = Effect::PeerIssued { peer: NodeId(3), issued: CommandNumber(behind) };
         assert!(seen.iter().any(|(_, effect)| *effect == told), "{seen:?}");
     }
+}
+
+/// DESIGN 8: catches news of a durable state that are not told, or told again and again; and a peer that is back, of
+/// which the learner would not know.
+#[test]
+fn what_a_peer_has_durable_is_told_once_and_when_it_is_back() {
+    let mut bench = Bench::new(3);
+    let told = |effects: Vec<Effect>| -> Vec<(NodeId, u64)> {
+        let durable = |effect| {
+            if let Effect::PeerDurable { peer, durable } = effect { Some((peer, durable.0)) } else { None }
+        };
+        effects.into_iter().filter_map(durable).collect()
+    };
+    let durable = |number| Heartbeat { durable: CommandNumber(number), ..says(&[1, 2, 3], None, None) };
+    assert_eq!(told(bench.hear(2, &durable(0))), [(NodeId(2), 0)]);
+    assert_eq!(told(bench.hear(2, &durable(0))), []);
+    assert_eq!(told(bench.hear(2, &durable(7))), [(NodeId(2), 7)]);
+    assert_eq!(told(bench.hear(2, &durable(6))), [], "a late heartbeat");
+    bench.run(3_000);
+    assert_eq!(told(bench.hear(2, &durable(7))), [(NodeId(2), 7)]);
+    assert_eq!(told(bench.hear(9, &durable(7))), [], "a stranger");
 }
 
 /// Catches a campaign of a node that may not lead, or that hears no majority.

@@ -24,6 +24,8 @@ impl From<&Message> for wire::Kind {
             Message::Learner(ToLearner::Voted(voted)) => Self::VotedToLearner(voted.into()),
             Message::Learner(ToLearner::CatchUp(lacks)) => Self::CatchUp(wire::CatchUp { first: lacks.first.0 }),
             Message::Learner(ToLearner::Commands(answer)) => Self::Commands(answer.into()),
+            Message::Learner(ToLearner::FetchSnapshot(fetch)) => Self::FetchSnapshot(fetch.into()),
+            Message::Learner(ToLearner::Snapshot(snapshot)) => Self::Snapshot(snapshot.into()),
             Message::FailureDetector(heartbeat) => Self::Heartbeat(heartbeat.into()),
             Message::Gateway(ToGateway::Executed(executed)) => Self::Executed(executed.into()),
             Message::Gateway(ToGateway::BarrierPassed(passed)) => {
@@ -53,6 +55,8 @@ impl TryFrom<wire::Kind> for Message {
                 Self::Learner(ToLearner::CatchUp(message::CatchUp { first: CommandNumber(lacks.first) }))
             }
             wire::Kind::Commands(answer) => Self::Learner(ToLearner::Commands(answer.try_into()?)),
+            wire::Kind::FetchSnapshot(fetch) => Self::Learner(ToLearner::FetchSnapshot(fetch.try_into()?)),
+            wire::Kind::Snapshot(snapshot) => Self::Learner(ToLearner::Snapshot(snapshot.try_into()?)),
             wire::Kind::Heartbeat(heartbeat) => Self::FailureDetector(heartbeat.try_into()?),
             wire::Kind::Executed(executed) => Self::Gateway(ToGateway::Executed(executed.try_into()?)),
             wire::Kind::BarrierPassed(passed) => Self::Gateway(ToGateway::BarrierPassed(message::BarrierPassed {
@@ -64,12 +68,12 @@ impl TryFrom<wire::Kind> for Message {
 }
 
 /// Converts each item of a list.
-fn all<T, U: TryFrom<T, Error = WireError>>(items: Vec<T>) -> Result<Vec<U>, WireError> {
+pub(super) fn all<T, U: TryFrom<T, Error = WireError>>(items: Vec<T>) -> Result<Vec<U>, WireError> {
     items.into_iter().map(U::try_from).collect()
 }
 
 /// `Ok` when `holds`: a check reads as one line with `?`.
-fn check(holds: bool, what: &'static str) -> Result<(), WireError> {
+pub(super) fn check(holds: bool, what: &'static str) -> Result<(), WireError> {
     if holds { Ok(()) } else { Err(WireError::Invalid(what)) }
 }
 
@@ -259,7 +263,8 @@ impl TryFrom<wire::Success> for message::Success {
 
 impl From<&message::Commands> for wire::Commands {
     fn from(answer: &message::Commands) -> Self {
-        Self { commands: answer.commands.iter().map(Into::into).collect(), issued: answer.issued.into() }
+        let commands = answer.commands.iter().map(Into::into).collect();
+        Self { commands, issued: answer.issued.into(), kept_from: answer.kept_from.0 }
     }
 }
 
@@ -267,7 +272,8 @@ impl TryFrom<wire::Commands> for message::Commands {
     type Error = WireError;
 
     fn try_from(answer: wire::Commands) -> Result<Self, WireError> {
-        Ok(Self { commands: all(answer.commands)?, issued: answer.issued.try_into()? })
+        let (commands, issued) = (all(answer.commands)?, answer.issued.try_into()?);
+        Ok(Self { commands, issued, kept_from: CommandNumber(answer.kept_from) })
     }
 }
 
@@ -308,7 +314,7 @@ impl TryFrom<wire::Heartbeat> for message::Heartbeat {
     }
 }
 
-fn request_id(bytes: &Bytes) -> Result<RequestId, WireError> {
+pub(super) fn request_id(bytes: &Bytes) -> Result<RequestId, WireError> {
     RequestId::from_bytes(bytes).ok_or(WireError::Invalid("request id"))
 }
 
@@ -343,7 +349,7 @@ impl TryFrom<wire::Call> for protocol::Call {
     }
 }
 
-fn fingerprint(bytes: &Bytes) -> Result<Fingerprint, WireError> {
+pub(super) fn fingerprint(bytes: &Bytes) -> Result<Fingerprint, WireError> {
     bytes.as_ref().try_into().map(Fingerprint).map_err(|_| WireError::Invalid("fingerprint"))
 }
 

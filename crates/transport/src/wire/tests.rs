@@ -5,10 +5,13 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use protocol::message::{
-    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, Heartbeat, MyNextBal, NextBallot, ReadBarrier,
-    Stored, Success, Voted,
+    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, Heartbeat, MyNextBal,
+    NextBallot, ReadBarrier, Snapshot, Stored, Success, Voted,
 };
-use protocol::{Ballot, Call, Command, CommandId, CommandNumber, Fingerprint, NodeId, Outcome, RequestId, Run, Vote};
+use protocol::{
+    Ballot, Call, Command, CommandId, CommandNumber, Entry, Fingerprint, Key, NodeId, Outcome, RequestId, Run,
+    SnapshotId, SnapshotPiece, SnapshotRecord, StoredOutcome, Timestamp, Verdict, Vote,
+};
 
 use super::*;
 
@@ -163,6 +166,45 @@ fn to_leader() -> BoxedStrategy<ToLeader> {
     .boxed()
 }
 
+fn position() -> impl Strategy<Value = Position> {
+    vec(any::<u8>(), 0..40).prop_map(|bytes| Position(bytes.into()))
+}
+
+fn snapshot_id() -> BoxedStrategy<SnapshotId> {
+    (command_id(), any::<[u8; 32]>()).prop_map(|(at, digest)| SnapshotId { at, digest }).boxed()
+}
+
+fn record() -> BoxedStrategy<SnapshotRecord> {
+    let refused = (".{0,20}", ".{0,20}").prop_map(|(code, message)| Verdict::Refused { code, message });
+    let verdict = prop_oneof![body().prop_map(Verdict::Changed), body().prop_map(Verdict::Unchanged), refused];
+    prop_oneof![
+        (".{1,20}", body(), any_number()).prop_map(|(key, value, version)| SnapshotRecord::Entry {
+            key: Key::new(key).expect("a short key"),
+            entry: Entry { value, version },
+        }),
+        (request(), any_number(), any::<[u8; 16]>(), verdict, any::<u64>()).prop_map(
+            |(request, command, fingerprint, verdict, time)| SnapshotRecord::Outcome {
+                request,
+                outcome: StoredOutcome {
+                    command,
+                    fingerprint: Fingerprint(fingerprint),
+                    verdict,
+                    time: Timestamp(time),
+                },
+            }
+        ),
+    ]
+    .boxed()
+}
+
+fn snapshot() -> BoxedStrategy<Snapshot> {
+    let piece = (position(), vec(record(), 0..4), option::of(position()))
+        .prop_map(|(from, records, next)| SnapshotPiece { from, records, next });
+    (snapshot_id(), any::<u64>(), option::of(piece))
+        .prop_map(|(id, records, piece)| Snapshot { id, records, piece })
+        .boxed()
+}
+
 fn message() -> BoxedStrategy<Message> {
     let to_acceptor = prop_oneof![
         (ballot(), any_number()).prop_map(|(ballot, first)| ToAcceptor::NextBallot(NextBallot { ballot, first })),
@@ -177,7 +219,11 @@ fn message() -> BoxedStrategy<Message> {
         })),
         voted().prop_map(ToLearner::Voted),
         any_number().prop_map(|first| ToLearner::CatchUp(CatchUp { first })),
-        (commands(), command_id()).prop_map(|(commands, issued)| ToLearner::Commands(Commands { commands, issued })),
+        (commands(), command_id(), any_number())
+            .prop_map(|(commands, issued, kept_from)| ToLearner::Commands(Commands { commands, issued, kept_from })),
+        (option::of(snapshot_id()), position())
+            .prop_map(|(id, from)| ToLearner::FetchSnapshot(FetchSnapshot { id, from })),
+        snapshot().prop_map(ToLearner::Snapshot),
     ];
     let to_gateway = prop_oneof![
         (request(), any::<[u8; 16]>(), outcome(), stored()).prop_map(|(request, fingerprint, outcome, stored)| {
@@ -272,13 +318,23 @@ fn values_that_no_node_sends_are_refused() {
     let says_http = |bytes: usize| {
         Kind::Heartbeat(super::Heartbeat { ballot: good, http: "h".repeat(bytes), ..Default::default() })
     };
-    let right =
-        [begin(id(2, 2, 1), id(1, 2, 1)), voted(1, id(1, 1, 1)), vote(3), call(b"ck", 16, 999_999_999), says_http(300)];
+    let fetch = |digest: usize, from: usize| {
+        let id = super::snapshot::SnapshotId { at: id(1, 1, 1), digest: Bytes::from(vec![0; digest]) };
+        Kind::FetchSnapshot(super::FetchSnapshot { id: Some(id), from: Bytes::from(vec![0; from]) })
+    };
+    let right = [
+        begin(id(2, 2, 1), id(1, 2, 1)),
+        voted(1, id(1, 1, 1)),
+        vote(3),
+        call(b"ck", 16, 999_999_999),
+        says_http(300),
+        fetch(32, Position::BYTES_MAX),
+    ];
     let wrong = [
         Kind::NextBallot(super::NextBallot { ballot: super::Ballot { round: 1, node: 0 }, first: 1 }),
         Kind::NextBallot(super::NextBallot { ballot: super::Ballot { round: 0, node: 1 }, first: 1 }),
-        Kind::Commands(super::Commands { commands: vec![], issued: id(0, 1, 1) }),
-        Kind::Commands(super::Commands { commands: vec![], issued: id(1, 0, 0) }),
+        Kind::Commands(super::Commands { commands: vec![], issued: id(0, 1, 1), kept_from: 1 }),
+        Kind::Commands(super::Commands { commands: vec![], issued: id(1, 0, 0), kept_from: 1 }),
         begin(id(0, 0, 0), id(0, 0, 0)),
         begin(id(3, 2, 1), id(1, 2, 1)),
         begin(id(2, 2, 1), id(1, 3, 1)),
@@ -297,6 +353,8 @@ fn values_that_no_node_sends_are_refused() {
             fingerprint: Bytes::new(),
         }),
         says_http(301),
+        fetch(31, 0),
+        fetch(32, Position::BYTES_MAX + 1),
     ];
     let read = |kind: Kind| decode(Envelope { kind: Some(kind) }.encode_to_vec().into());
     for kind in right {
@@ -304,6 +362,39 @@ fn values_that_no_node_sends_are_refused() {
     }
     for kind in wrong {
         assert!(matches!(read(kind.clone()), Err(WireError::Invalid(_))), "{kind:?}");
+    }
+}
+
+/// Catches records of a snapshot that no node of ours sends: without a place, of no kind, with a key that is none.
+#[test]
+fn records_that_no_node_sends_are_refused() {
+    use super::snapshot::{KeyAndEntry, Kind as RecordKind, Record, RequestAndOutcome, SnapshotId, StoredVerdict};
+    let id =
+        || SnapshotId { at: super::CommandId { number: 1, round: 1, node: 1 }, digest: Bytes::from_static(&[0; 32]) };
+    let read = |from: Option<Bytes>, kind: Option<RecordKind>| {
+        let snapshot =
+            super::Snapshot { id: id(), records_of_all: 1, from, records: vec![Record { kind }], next: None };
+        decode(Envelope { kind: Some(Kind::Snapshot(snapshot)) }.encode_to_vec().into())
+    };
+    let entry = |key: &str| Some(RecordKind::Entry(KeyAndEntry { key: key.into(), ..Default::default() }));
+    let outcome = |request: &'static [u8], fingerprint: usize, verdict: Option<StoredVerdict>| {
+        let (request, fingerprint) = (Bytes::from_static(request), Bytes::from(vec![0; fingerprint]));
+        Some(RecordKind::Outcome(RequestAndOutcome { request, fingerprint, verdict, ..Default::default() }))
+    };
+    let changed = || Some(StoredVerdict::Changed(Bytes::new()));
+    for right in [entry("k"), outcome(b"ck", 16, changed())] {
+        assert!(read(Some(Bytes::new()), right.clone()).is_ok(), "{right:?}");
+        assert!(matches!(read(None, right), Err(WireError::Invalid(_))), "records without a place");
+    }
+    for wrong in [
+        None,
+        entry(""),
+        entry(&"k".repeat(1025)),
+        outcome(b"", 16, changed()),
+        outcome(b"ck", 15, changed()),
+        outcome(b"ck", 16, None),
+    ] {
+        assert!(matches!(read(Some(Bytes::new()), wrong.clone()), Err(WireError::Invalid(_))), "{wrong:?}");
     }
 }
 

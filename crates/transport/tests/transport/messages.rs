@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::message::{
-    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, Heartbeat, MyNextBal, NextBallot, ReadBarrier,
-    Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
+    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, Heartbeat, MyNextBal,
+    NextBallot, ReadBarrier, Snapshot, Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
 };
 use protocol::{
-    Ballot, Call, Command, CommandId, CommandNumber, Fingerprint, Message, NodeId, Outcome, RequestId, Run, Vote,
+    Ballot, Call, Command, CommandId, CommandNumber, Entry, Fingerprint, Key, Message, NodeId, Outcome, Position,
+    RequestId, Run, SnapshotId, SnapshotPiece, SnapshotRecord, StoredOutcome, Timestamp, Verdict, Vote,
 };
 
 const BALLOT: Ballot = Ballot::new(7, NodeId(2));
@@ -77,6 +78,47 @@ fn recorded() -> Vec<(String, Message)> {
     all
 }
 
+/// Whole states, since commands may be forgotten: the frame of `Commands` of before, of [`all`], has no `kept_from`.
+fn snapshots() -> Vec<(String, Message)> {
+    let id = SnapshotId { at: command(10).id, digest: *b"0123456789abcdef0123456789abcdef" };
+    let from = || Position(Bytes::from_static(b"\x01some-key"));
+    let outcome = |request, verdict| SnapshotRecord::Outcome {
+        request,
+        outcome: StoredOutcome {
+            command: CommandNumber(9),
+            fingerprint: Fingerprint(*b"0123456789abcdef"),
+            verdict,
+            time: Timestamp(1_700_000_000_000),
+        },
+    };
+    let result = Bytes::from_static(b"{}");
+    let refused = Verdict::Refused { code: "insufficient_stock".into(), message: "a sentence".into() };
+    let records = vec![
+        SnapshotRecord::Entry {
+            key: Key::new("some-key").expect("a short key"),
+            entry: Entry { value: Bytes::from_static(b"400"), version: CommandNumber(8) },
+        },
+        outcome(RequestId::caller("order-17").expect("a valid key"), Verdict::Changed(result.clone())),
+        outcome(RequestId::caller("order-18").expect("a valid key"), refused),
+        outcome(RequestId::Gateway(0xfeed), Verdict::Unchanged(result)),
+    ];
+    let piece = SnapshotPiece { from: from(), records, next: Some(Position(Bytes::from_static(b"\x02gx"))) };
+    let commands = Commands { commands: vec![], issued: command(12).id, kept_from: CommandNumber(11) };
+    [
+        ("commands_forgotten", ToLearner::Commands(commands)),
+        ("fetch_snapshot_any", ToLearner::FetchSnapshot(FetchSnapshot { id: None, from: Position::default() })),
+        ("fetch_snapshot", ToLearner::FetchSnapshot(FetchSnapshot { id: Some(id), from: from() })),
+        (
+            "snapshot_of_nothing",
+            ToLearner::Snapshot(Snapshot { id, records: 0, piece: Some(SnapshotPiece::default()) }),
+        ),
+        ("snapshot", ToLearner::Snapshot(Snapshot { id, records: 1_000, piece: Some(piece) })),
+        ("snapshot_gone", ToLearner::Snapshot(Snapshot { id, records: 0, piece: None })),
+    ]
+    .map(|(name, message)| (name.to_owned(), Message::Learner(message)))
+    .into()
+}
+
 /// File name and message. `Voted` is there for both roles that take it, `Executed` for each
 /// outcome.
 pub(crate) fn all() -> Vec<(String, Message)> {
@@ -112,7 +154,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         ("success", learner(ToLearner::Success(success))),
         ("voted_to_learner", learner(ToLearner::Voted(voted))),
         ("catch_up", learner(ToLearner::CatchUp(CatchUp { first: CommandNumber(11) }))),
-        ("commands", learner(ToLearner::Commands(Commands { commands, issued }))),
+        ("commands", learner(ToLearner::Commands(Commands { commands, issued, kept_from: CommandNumber::NULL }))),
         ("heartbeat", Message::FailureDetector(heartbeat())),
         ("barrier_passed", gateway(ToGateway::BarrierPassed(passed))),
     ]
@@ -126,6 +168,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         (format!("executed_{name}"), gateway(ToGateway::Executed(executed)))
     }));
     all.extend(recorded());
+    all.extend(snapshots());
     all
 }
 
