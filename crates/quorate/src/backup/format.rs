@@ -16,9 +16,11 @@
 use std::io::{self, Read};
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
-use protocol::{SnapshotPiece, Timestamp};
+use bytes::{Bytes, BytesMut};
+use protocol::message::{Snapshot, ToLearner};
+use protocol::{Message, SnapshotPiece, Timestamp};
 use serde::{Deserialize, Serialize};
+use transport::wire;
 
 use crate::config::Config;
 
@@ -146,10 +148,12 @@ impl Writer {
         (writer, [&MAGIC[..], &frame].concat().into())
     }
 
-    pub(super) fn piece(&mut self, piece: &SnapshotPiece) -> Bytes {
+    pub(super) fn piece(&mut self, snapshot: Snapshot) -> Bytes {
         self.end.pieces += 1;
-        self.end.records += piece.records.len() as u64;
-        self.frame(PIECE, &transport::encode_snapshot_piece(piece))
+        self.end.records += snapshot.piece.as_ref().map_or(0, |piece| piece.records.len() as u64);
+        let mut content = BytesMut::new();
+        wire::encode(&Message::Learner(ToLearner::Snapshot(snapshot)), &mut content);
+        self.frame(PIECE, &content)
     }
 
     pub(super) fn end(mut self) -> Bytes {
@@ -211,7 +215,11 @@ impl<R: Read> Reader<R> {
         let (kind, content) = self.frame()?;
         match kind {
             PIECE => {
-                let piece = transport::decode_snapshot_piece(&content).map_err(|_| self.damaged("a piece"))?;
+                let Ok(Message::Learner(ToLearner::Snapshot(Snapshot { piece: Some(piece), .. }))) =
+                    wire::decode(content.into())
+                else {
+                    return Err(self.damaged("a piece that is not one"));
+                };
                 self.seen.pieces += 1;
                 self.seen.records += piece.records.len() as u64;
                 Ok(Some(piece))
@@ -265,7 +273,7 @@ impl<R: Read> Reader<R> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{CommandNumber, Entry, Key, Position, SnapshotRecord};
+    use protocol::{CommandId, CommandNumber, Entry, Key, Position, SnapshotId, SnapshotRecord};
 
     use super::*;
 
@@ -293,10 +301,15 @@ mod tests {
         }
     }
 
+    fn snapshot(piece: &SnapshotPiece) -> Snapshot {
+        let id = SnapshotId { at: CommandId::NULL, digest: [7; 32] };
+        Snapshot { id, records: 2, piece: Some(piece.clone()) }
+    }
+
     fn file() -> (Vec<u8>, [SnapshotPiece; 2]) {
         let pieces = [piece("", "a", Some("a")), piece("a", "b", None)];
         let (mut writer, begin) = Writer::begin(&manifest());
-        let parts = [begin, writer.piece(&pieces[0]), writer.piece(&pieces[1]), writer.end()];
+        let parts = [begin, writer.piece(snapshot(&pieces[0])), writer.piece(snapshot(&pieces[1])), writer.end()];
         (parts.concat(), pieces)
     }
 
@@ -346,7 +359,7 @@ mod tests {
     fn frames_belong_where_they_are() {
         let pieces = [piece("", "a", Some("a")), piece("a", "b", None)];
         let (mut writer, begin) = Writer::begin(&manifest());
-        let (first, second) = (writer.piece(&pieces[0]), writer.piece(&pieces[1]));
+        let (first, second) = (writer.piece(snapshot(&pieces[0])), writer.piece(snapshot(&pieces[1])));
         let end = writer.end();
         for parts in [
             vec![&begin, &second, &end],

@@ -18,7 +18,7 @@ use anyhow::{Context as _, anyhow};
 use protocol::{Ballot, ClusterId, CommandId, CommandNumber, NodeId, SnapshotId};
 use serde_json::json;
 use storage::rocksdb::{Options, Stores};
-use storage::{Installation, LogRecord, LogStore as _, StateDigest, StateStore as _};
+use storage::{Digest, Installation, LogRecord, LogStore as _, StateStore as _};
 
 use super::format::{BackupError, Manifest, Reader};
 use super::progress::Progress;
@@ -79,7 +79,7 @@ fn open(file: &Path) -> anyhow::Result<File> {
 /// [`BackupError`].
 pub(super) fn verify(file: impl Read, progress: &mut Progress) -> Result<Manifest, BackupError> {
     let (mut reader, manifest) = Reader::open(file)?;
-    let mut digest = StateDigest::default();
+    let mut digest = Digest::default();
     while let Some(piece) = reader.piece()? {
         piece.records.iter().for_each(|record| digest.add(record));
         progress.reached(reader.bytes());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
+use protocol::message::Snapshot;
 use protocol::{CommandNumber, Position};
 use storage::{Checkpoint, StateStore, StorageError};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -61,6 +62,7 @@ async fn send(
     manifest: &Manifest,
     to: &mpsc::Sender<io::Result<Bytes>>,
 ) -> io::Result<()> {
+    let id = checkpoint.id();
     let (mut writer, begin) = Writer::begin(manifest);
     give(to, begin).await?;
     let mut from = Some(Position::default());
@@ -68,7 +70,8 @@ async fn send(
         let checkpoint = Arc::clone(&checkpoint);
         let piece = blocking(move || checkpoint.piece(&position, PIECE_BYTES)).await.map_err(io::Error::other)?;
         from = piece.next.clone();
-        give(to, writer.piece(&piece)).await?;
+        let piece = Snapshot { id, records: manifest.records, piece: Some(piece) };
+        give(to, writer.piece(piece)).await?;
     }
     give(to, writer.end()).await
 }
