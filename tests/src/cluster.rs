@@ -133,10 +133,16 @@ impl Cluster {
     /// What starts the process of a node, once its file is written. Its output goes nowhere yet.
     #[must_use]
     pub fn command(&self, node: usize) -> Command {
+        self.command_of(node, &["serve"])
+    }
+
+    /// The same for another command that takes the configuration of a node.
+    #[must_use]
+    pub fn command_of(&self, node: usize, words: &[&str]) -> Command {
         let file = self.directory.path().join(format!("{}.toml", self.nodes[node].name));
         std::fs::write(&file, self.configuration(node)).expect("the configuration can be written");
         let mut command = quorate();
-        command.arg("serve").arg("--config").arg(file);
+        command.args(words).arg("--config").arg(file);
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }

@@ -1,10 +1,12 @@
 //! What the REST layer needs of its node. The binary implements it; tests fake it.
 
+use std::io;
 use std::time::Duration;
 
 use actix::Addr;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use futures_util::stream::LocalBoxStream;
 use protocol::{Command, CommandNumber, NodeId, Outcome, StateError, StateView, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
@@ -53,6 +55,12 @@ pub trait Backend: Send + Sync + 'static {
         wait: Duration,
     ) -> LocalBoxFuture<'_, Result<(CommandNumber, [u8; 32]), DigestError>>;
 
+    /// A backup of this node's state, made while it is read.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn backup(&self) -> LocalBoxFuture<'_, Result<Backup, NoBackup>>;
+
     /// The functions that can be called, by name.
     fn functions(&self) -> Vec<FunctionInfo>;
 
@@ -96,6 +104,25 @@ pub enum DigestError {
     Timeout,
     /// As many digests as this node computes at a time are under way, or it is stopping.
     #[error("this node has too much to do for a digest now; ask again, or ask another node")]
+    Busy,
+    /// The disk of this node failed.
+    #[error("the state cannot be read: {0}")]
+    Failed(String),
+}
+
+/// A backup on its way.
+pub struct Backup {
+    /// The number of the last command in the state.
+    pub at: CommandNumber,
+    /// The bytes of the file; after an error the file is not whole.
+    pub bytes: LocalBoxStream<'static, io::Result<Bytes>>,
+}
+
+/// Why there is no backup.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoBackup {
+    /// One is being taken: a second one would keep more of the disk and gain nothing.
+    #[error("this node is giving a backup to somebody else; ask again, or ask another node")]
     Busy,
     /// The disk of this node failed.
     #[error("the state cannot be read: {0}")]

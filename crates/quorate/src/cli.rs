@@ -38,6 +38,10 @@ pub(crate) enum Command {
     Status(Status),
     /// Measure calls a second and latencies
     Bench(Bench),
+    /// Take a backup of a running cluster into a file
+    Backup(Backup),
+    /// Make the data of a new cluster from a backup, or only check the file
+    Restore(Restore),
 }
 
 impl Command {
@@ -51,6 +55,8 @@ impl Command {
             | Self::Delete(Delete { connection, .. })
             | Self::Status(Status { connection }) => connection.output,
             Self::Bench(bench) => bench.output,
+            Self::Backup(Backup { connection, .. }) => connection.output,
+            Self::Restore(restore) => restore.output,
         }
     }
 }
@@ -75,6 +81,10 @@ pub(crate) struct Serve {
     pub(crate) stop_with_parent: bool,
 }
 
+const DEV_DATA: &str = ".quorate/dev";
+const HTTP_BASE: u16 = 8080;
+const PEER_BASE: u16 = 7080;
+
 /// `quorate dev`.
 #[derive(Debug, Args)]
 #[command(
@@ -85,17 +95,67 @@ pub(crate) struct Dev {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=26))]
     pub(crate) nodes: u16,
     /// Where their data lies
-    #[arg(long, value_name = "DIR", default_value = ".quorate/dev")]
+    #[arg(long, value_name = "DIR", default_value = DEV_DATA)]
     pub(crate) data: PathBuf,
     /// The first REST port
-    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", default_value_t = HTTP_BASE, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) http_base: u16,
     /// The first port for peers
-    #[arg(long, value_name = "PORT", default_value_t = 7080, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", default_value_t = PEER_BASE, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) peer_base: u16,
     /// Set one key of the configuration of every node; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
+}
+
+impl Default for Dev {
+    /// What the flags say when they are not given.
+    fn default() -> Self {
+        Self { nodes: 3, data: PathBuf::from(DEV_DATA), http_base: HTTP_BASE, peer_base: PEER_BASE, sets: Vec::new() }
+    }
+}
+
+/// `quorate backup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The cluster goes on meanwhile. The file is one state, at one command number, whole or not there: it is\nverified before it gets its name. Who can write it can change what it says: keep it where only those can\nwrite whom the cluster trusts.\n\nExamples:\n  quorate backup monday.quorate\n  quorate backup --url http://10.0.0.2:8080 --force /backups/newest.quorate"
+)]
+pub(crate) struct Backup {
+    /// The file to write
+    pub(crate) file: PathBuf,
+    /// Take the place of a file that is there already
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// `quorate restore`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The new cluster has the state, the request ids and the command numbers of the old one, and an identity of\nits own: its nodes and those of the old one refuse each other. Restore every node of the new cluster from\nthe same file, each with its own configuration, then start them.\n\nExamples:\n  quorate restore monday.quorate --dry-run\n      only verify the file and say what is in it\n  quorate restore monday.quorate --config a.toml\n      make the data directory of node a, then: quorate serve --config a.toml\n  quorate restore monday.quorate --dev restored\n      make the data of three nodes to try it out, then: quorate dev --data restored"
+)]
+pub(crate) struct Restore {
+    /// The backup
+    pub(crate) file: PathBuf,
+    /// Verify the file and say what is in it; write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The configuration of the node whose data is to be made
+    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key of the configuration; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// Make the data of a whole cluster for `quorate dev --data DIR` instead
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub(crate) dev: Option<PathBuf>,
+    /// With --dev: how many nodes
+    #[arg(long, default_value_t = 3, requires = "dev", value_parser = clap::value_parser!(u16).range(1..=26))]
+    pub(crate) nodes: u16,
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
 }
 
 /// How every client command reaches the cluster.

@@ -23,7 +23,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(15);
 const WAIT_MARGIN: Duration = Duration::from_secs(5);
 
 /// How long a connection may take to open before the next node is tried.
-const CONNECT_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(3);
 
 /// One request, to be sent to any node.
 pub(crate) struct Request {
@@ -102,7 +102,12 @@ async fn send_to_any(connection: &Connection, request: &Request) -> Result<Reply
             Err(error) => unreachable.push(format!("{url}: {}", innermost(&error))),
         }
     }
-    Err(anyhow!("no answer from {}; is a node running there? (--url or QUORATE_URL)", unreachable.join("; ")).into())
+    Err(no_answer(&unreachable).into())
+}
+
+/// What to say when no node answered; one reason for each.
+pub(crate) fn no_answer(reasons: &[String]) -> anyhow::Error {
+    anyhow!("no answer from {}; is a node running there? (--url or QUORATE_URL)", reasons.join("; "))
 }
 
 async fn exchange(builder: reqwest::RequestBuilder) -> reqwest::Result<(StatusCode, HeaderMap, Vec<u8>)> {
@@ -124,7 +129,7 @@ pub(crate) fn base_url(url: &str) -> Result<&str, Failure> {
 }
 
 /// The cause at the bottom, which is what an operator can act on: "connection refused".
-fn innermost(error: &reqwest::Error) -> String {
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }

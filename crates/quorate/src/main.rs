@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+mod backup;
 mod bench;
 mod cli;
 mod client;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         Command::Delete(delete) => commands::state::delete(delete),
         Command::Status(status) => commands::status::run(status),
         Command::Bench(bench) => bench::run(bench),
+        Command::Backup(backup) => backup::fetch(backup),
+        Command::Restore(restore) => backup::restore(restore),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

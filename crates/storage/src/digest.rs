@@ -10,7 +10,7 @@
 //! In a record's hash each part of free length is preceded by its length, and the whole by a tag, so that no
 //! two records share an input. Every implementation hashes the same bytes.
 
-use protocol::{CommandNumber, StoredOutcome, Verdict};
+use protocol::{CommandNumber, SnapshotRecord, StoredOutcome, Verdict};
 
 /// What stands for a record: its hash, from which its element is made.
 pub(crate) type RecordHash = [u8; 32];
@@ -54,6 +54,26 @@ impl Record {
 
     fn finish(self) -> RecordHash {
         self.0.finalize().into()
+    }
+}
+
+/// The digest of records that are counted one by one, such as those of a backup.
+#[derive(Clone, Debug, Default)]
+pub struct Digest(Sum);
+
+impl Digest {
+    /// Counts a record, in any order.
+    pub fn add(&mut self, record: &SnapshotRecord) {
+        self.0.add(&match record {
+            SnapshotRecord::Entry { key, entry } => of_entry(key.as_str().as_bytes(), entry.version, &entry.value),
+            SnapshotRecord::Outcome { request, outcome } => of_outcome(&request.to_bytes(), outcome),
+        });
+    }
+
+    /// The digest of the state that holds the counted records and no others.
+    #[must_use]
+    pub fn finish(self) -> [u8; 32] {
+        self.0.digest()
     }
 }
 

@@ -35,6 +35,7 @@ pub mod memory;
 pub mod rocksdb;
 mod snapshot;
 
+pub use digest::Digest;
 pub use snapshot::{Checkpoint, Installation, Staged};
 
 /// Why stable storage cannot be used. Whoever gets one stops the node.

@@ -43,6 +43,13 @@ impl History {
         &self.0
     }
 
+    /// What was so when `number` was the last command.
+    #[must_use]
+    pub fn through(&self, number: u64) -> Self {
+        let number = usize::try_from(number).expect("a command that there is");
+        Self(self.0[..number].to_vec())
+    }
+
     /// The numbers of the commands of each request.
     #[must_use]
     pub fn by_request(&self) -> BTreeMap<&str, Vec<u64>> {

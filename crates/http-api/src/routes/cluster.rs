@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::Api;
-use crate::backend::{ClusterView, DigestError};
+use crate::backend::{ClusterView, DigestError, NoBackup};
 use crate::names;
 use crate::problem::{Problem, ProblemDocument};
 use crate::request::{Query, Wishes};
@@ -61,4 +61,28 @@ pub(crate) async fn digest(request: HttpRequest, api: web::Data<Api>) -> Result<
         digest,
         node: node.to_owned(),
     }))
+}
+
+/// The media type of a backup.
+const BACKUP: &str = "application/vnd.quorate.backup";
+
+/// The whole state at one command number, as a file that `quorate restore` takes.
+#[utoipa::path(get, path = "/v1/backup", operation_id = "get_backup", tag = "cluster",
+    responses(
+        (status = 200, description = "The file, made while it is read; one that does not arrive whole is refused by `quorate restore`",
+            body = Vec<u8>, content_type = "application/vnd.quorate.backup"),
+        (status = 503, description = "This node is giving a backup to somebody else", body = ProblemDocument, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn backup(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
+    Query::of(&request, &[])?;
+    let backup = api.backend.backup().await.map_err(|error| {
+        let detail = error.to_string();
+        match error {
+            NoBackup::Busy => Problem::unavailable("busy", detail),
+            NoBackup::Failed(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "state_unreadable", detail),
+        }
+    })?;
+    let mut response = HttpResponse::Ok();
+    response.content_type(BACKUP).insert_header((names::COMMAND, backup.at.0));
+    Ok(response.streaming(backup.bytes))
 }

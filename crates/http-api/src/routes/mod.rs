@@ -24,7 +24,7 @@ pub(crate) mod state;
 mod tests;
 
 /// All patterns, with the methods of each.
-pub(crate) const ROUTES: [(&str, &str); 16] = [
+pub(crate) const ROUTES: [(&str, &str); 17] = [
     ("/v1/functions", "GET, HEAD"),
     ("/v1/functions/{name}", "POST"),
     ("/v1/calls", "POST"),
@@ -34,6 +34,7 @@ pub(crate) const ROUTES: [(&str, &str); 16] = [
     ("/v1/commands", "GET, HEAD"),
     ("/v1/cluster", "GET, HEAD"),
     ("/v1/digest", "GET, HEAD"),
+    ("/v1/backup", "GET"),
     ("/livez", "GET, HEAD"),
     ("/readyz", "GET, HEAD"),
     ("/healthz", "GET, HEAD"),
@@ -72,6 +73,7 @@ pub(crate) fn app(
         .service(resource("/v1/commands").route(get().to(commands::list)))
         .service(resource("/v1/cluster").route(get().to(cluster::view)))
         .service(resource("/v1/digest").route(get().to(cluster::digest)))
+        .service(resource("/v1/backup").route(web::get().to(cluster::backup)))
         .service(resource("/livez").route(get().to(probes::livez)))
         .service(resource("/readyz").route(get().to(probes::readyz)))
         .service(resource("/healthz").route(get().to(probes::healthz)))

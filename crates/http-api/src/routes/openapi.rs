@@ -60,7 +60,7 @@ pub(crate) struct ReadParameters {
     paths(
         calls::functions, calls::execute, calls::batch, calls::stored,
         state::get, state::list, state::put, state::delete,
-        commands::list, cluster::view, cluster::digest,
+        commands::list, cluster::view, cluster::digest, cluster::backup,
         probes::livez, probes::readyz, probes::healthz, probes::metrics,
         pages::description, pages::docs, pages::home,
     ),

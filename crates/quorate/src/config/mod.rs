@@ -171,6 +171,16 @@ impl Config {
         Ok((config, settings))
     }
 
+    /// Whose data this node's is.
+    pub(crate) fn identity(&self) -> storage::Identity {
+        storage::Identity {
+            cluster: self.cluster.id,
+            cluster_name: self.cluster.name.clone(),
+            node: self.cluster.me,
+            node_name: self.node.name.clone(),
+        }
+    }
+
     fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
         refuse_what_is_not_there_yet(settings)?;
         let listen = Listen::from_settings(settings)?;

@@ -126,11 +126,9 @@ impl Layout {
     ///
     /// # Errors
     /// The line of the configuration.
-    pub(crate) fn check_configuration(&self) -> Result<(), Failure> {
-        for node in &self.nodes {
-            Config::load(&Sources::of_this_process(Some(node.config_file()), &self.sets))?;
-        }
-        Ok(())
+    pub(crate) fn configurations(&self) -> Result<Vec<Config>, Failure> {
+        let load = |node: &Node| Config::load(&Sources::of_this_process(Some(node.config_file()), &self.sets));
+        Ok(self.nodes.iter().map(|node| load(node).map(|(config, _)| config)).collect::<Result<_, _>>()?)
     }
 
     /// Writes the file of each node.

@@ -22,7 +22,8 @@ use crate::cli::Dev;
 use crate::client::show;
 use crate::clock::now;
 use crate::failure::Failure;
-use layout::{Layout, Node};
+pub(crate) use layout::Layout;
+use layout::Node;
 
 /// How long the nodes may take until all are ready: opening the stores and one election, on a
 /// busy machine.
@@ -50,7 +51,7 @@ pub(crate) fn run(dev: &Dev) -> Result<(), Failure> {
         check_port(node.peer_port, "--peer-base")?;
     }
     layout.write_configuration()?;
-    layout.check_configuration()?;
+    layout.configurations()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(run_cluster(&layout))
 }

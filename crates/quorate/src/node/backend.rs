@@ -11,16 +11,17 @@ use functions::{Failure, Registry};
 use futures_util::future::LocalBoxFuture;
 use http_api::GatewayActor;
 use http_api::backend::{
-    AcceptorView, Addresses, Backend, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView, Limits,
-    MembershipView, NodeView, Snapshot,
+    AcceptorView, Addresses, Backend, Backup, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView, Limits,
+    MembershipView, NoBackup, NodeView, Snapshot,
 };
 use learner::{DigestRefusal, NoDigest, Queries};
 use protocol::{Command, CommandNumber, NodeId, Outcome, StateError, StateView, Tick, Timestamp};
 use storage::StorageError;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::Node;
 use super::status::Status;
+use crate::backup::Manifest;
 use crate::config::{Config, NodeRole};
 
 /// See the module.
@@ -35,6 +36,8 @@ pub(super) struct NodeBackend {
     ends: watch::Sender<bool>,
     /// What was durable, and when that was first seen.
     durable: Mutex<(CommandNumber, Tick)>,
+    /// One backup at a time.
+    backups: Arc<Semaphore>,
 }
 
 /// The state is synced every second; a disk that needs longer than this cannot be worked with.
@@ -51,6 +54,7 @@ impl NodeBackend {
             view: node.view.clone(),
             ends: watch::Sender::new(false),
             durable: Mutex::default(),
+            backups: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -205,6 +209,16 @@ impl Backend for NodeBackend {
                 NoDigest::Refused(DigestRefusal::Busy) | NoDigest::Overloaded | NoDigest::Stopped => DigestError::Busy,
                 NoDigest::Failed(error) => DigestError::Failed(error.to_string()),
             })
+        })
+    }
+
+    fn backup(&self) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
+        Box::pin(async move {
+            let permit = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| NoBackup::Busy)?;
+            let manifest = Manifest::of_node(&self.config, super::outside::now().wall);
+            let stream = crate::backup::stream(Arc::clone(self.queries.state()), manifest, permit).await;
+            let (at, bytes) = stream.map_err(|error| NoBackup::Failed(error.to_string()))?;
+            Ok(Backup { at, bytes })
         })
     }
 

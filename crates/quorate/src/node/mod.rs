@@ -61,13 +61,14 @@ const LEADER_REPEATED: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// A port or data directory that cannot be used, or a failing disk.
-pub(crate) fn run(config: Config, stop_with_parent: bool) -> Result<(), Failure> {
+pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Failure> {
     System::new().block_on(async {
         // First: opening the stores takes long after a hard stop, and who is asked to stop meanwhile
         // must not be killed by the signal.
         let asked_to_stop = crate::stop::requested(stop_with_parent)?;
         let http = bind(config.listen.http, "listen.http")?;
         let peer = bind(config.listen.peer, "listen.peer")?;
+        config.cluster.id = crate::backup::cluster_of(&config)?;
         let stores = open(&config)?;
         let prometheus =
             PrometheusBuilder::new().install_recorder().context("the recorder of metrics cannot be installed")?;
@@ -100,13 +101,8 @@ fn open(config: &Config) -> Result<Stores, Failure> {
             "node.data_dir = {directory:?} is, or lies in, something that is no directory; name another one"
         )));
     }
-    let identity = storage::Identity {
-        cluster: config.cluster.id,
-        cluster_name: config.cluster.name.clone(),
-        node: config.cluster.me,
-        node_name: config.node.name.clone(),
-    };
-    let stores = storage::rocksdb::open(directory, &identity, &storage::rocksdb::Options::default())
+    crate::backup::check_finished(directory)?;
+    let stores = storage::rocksdb::open(directory, &config.identity(), &storage::rocksdb::Options::default())
         .with_context(|| format!("data directory {}", directory.display()))?;
     Ok(stores)
 }

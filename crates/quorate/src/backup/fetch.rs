@@ -1,0 +1,120 @@
+//! `quorate backup`: takes a backup from a running node into a file.
+//!
+//! The file gets its name only when it is whole, verified and synced, so that whatever bears the
+//! name is a backup.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use reqwest::Response;
+use serde_json::json;
+
+use super::format::Manifest;
+use super::progress::Progress;
+use crate::cli::{Backup, Output};
+use crate::client::{self, base_url, show};
+use crate::failure::{Failure, Refusal};
+
+/// A node that says nothing for so long will not go on.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Takes the backup.
+///
+/// # Errors
+/// A file that is there already, no node that answers, or a backup that did not arrive whole.
+pub(crate) fn run(backup: &Backup) -> Result<(), Failure> {
+    let file = &backup.file;
+    if !backup.force && file.exists() {
+        return Err(Failure::Usage(format!("{} is there already; name another file, or say --force", file.display())));
+    }
+    let aside = aside(file)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let fetched = runtime.block_on(fetch(backup, &aside));
+    let manifest = fetched.and_then(|()| {
+        let read = File::open(&aside).with_context(|| format!("{} cannot be read again", aside.display()))?;
+        let total = read.metadata().map(|found| found.len()).unwrap_or(0);
+        let manifest = super::restore::verify(BufReader::new(read), &mut Progress::new("verifying", total))
+            .map_err(|why| anyhow!("what arrived is not usable: {why}"))?;
+        keep(&aside, file)?;
+        Ok(manifest)
+    });
+    match manifest {
+        Ok(manifest) => Ok(report(backup, &manifest)?),
+        Err(failure) => {
+            // Half a file helps nobody; that it cannot be removed changes nothing.
+            _ = fs::remove_file(&aside);
+            Err(failure)
+        }
+    }
+}
+
+fn aside(file: &Path) -> Result<PathBuf, Failure> {
+    let name = file.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+        Failure::Usage(format!("{} names no file; give the name of the file to write", file.display()))
+    })?;
+    Ok(file.with_file_name(format!("{name}.part")))
+}
+
+async fn fetch(backup: &Backup, aside: &Path) -> Result<(), Failure> {
+    let mut response = ask(backup).await?;
+    let mut file = File::create(aside).with_context(|| format!("{} cannot be written", aside.display()))?;
+    let (mut progress, mut received) = (Progress::new("receiving", 0), 0);
+    while let Some(bytes) = response.chunk().await.context("the connection broke; take the backup again")? {
+        file.write_all(&bytes).with_context(|| format!("{} cannot be written", aside.display()))?;
+        received += bytes.len() as u64;
+        progress.reached(received);
+    }
+    progress.end();
+    file.sync_all().with_context(|| format!("{} cannot be synced", aside.display()))?;
+    Ok(())
+}
+
+/// The first node that answers.
+async fn ask(backup: &Backup) -> Result<Response, Failure> {
+    let client = reqwest::Client::builder()
+        .connect_timeout(client::CONNECT_WAIT)
+        .read_timeout(SILENCE)
+        .no_proxy()
+        .build()
+        .context("no HTTP client")?;
+    let mut unreachable = Vec::new();
+    for url in &backup.connection.url {
+        let base = base_url(url)?;
+        match client.get(format!("{base}/v1/backup")).send().await {
+            Ok(response) if response.status().is_success() => return Ok(response),
+            Ok(response) => {
+                let status = response.status();
+                let body = response.bytes().await.unwrap_or_default();
+                return Err(Failure::Refused(Refusal::new(status, &body)));
+            }
+            Err(error) => unreachable.push(format!("{url}: {}", client::innermost(&error))),
+        }
+    }
+    Err(client::no_answer(&unreachable).into())
+}
+
+/// From here on the file has its name, after a crash too.
+fn keep(aside: &Path, file: &Path) -> anyhow::Result<()> {
+    fs::rename(aside, file).with_context(|| format!("{} cannot be named {}", aside.display(), file.display()))?;
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.with_context(|| format!("{} cannot be synced", directory.display()))
+}
+
+fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
+    let bytes = fs::metadata(&backup.file).map(|found| found.len()).unwrap_or(0);
+    match backup.connection.output {
+        Output::Json => show(format!("{}\n", json!({ "file": backup.file, "bytes": bytes, "manifest": manifest }))),
+        Output::Text => show(format!(
+            "{}: the state of cluster {} at command {}, {} records, {bytes} bytes, verified\ndigest {}\n",
+            backup.file.display(),
+            manifest.cluster,
+            manifest.command,
+            manifest.records,
+            manifest.digest
+        )),
+    }
+}

@@ -1,0 +1,247 @@
+//! `quorate restore`: makes the data of a new cluster from a backup.
+//!
+//! The file is read twice: once to judge all of it, before anything is written, and once to write.
+//! While it writes, the file `RESTORING` stands in the data directory: a node refuses to start
+//! there, and a restore that was cut short is begun again by the same command.
+//!
+//! **A new identity.** What a restored node knows is of the old cluster, but what the old cluster did
+//! after the backup it does not know, so it must never speak with the old nodes, nor with an empty
+//! one of the same name: two of those would make a majority that knows nothing. The id of a
+//! restored cluster therefore comes from its name *and* from the backup ([`cluster_of`]), and the
+//! handshake refuses all others. Every node of the new cluster is restored from the same file.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use protocol::{Ballot, ClusterId, CommandId, CommandNumber, NodeId, SnapshotId};
+use serde_json::json;
+use storage::rocksdb::{Options, Stores};
+use storage::{Digest, Installation, LogRecord, LogStore as _, StateStore as _};
+
+use super::format::{BackupError, Manifest, Reader};
+use super::progress::Progress;
+use crate::cli::{Dev, Output, Restore};
+use crate::client::show;
+use crate::config::{Config, Sources};
+use crate::dev::Layout;
+use crate::failure::Failure;
+
+/// Names the backup that a data directory was made from.
+const ORIGIN: &str = "ORIGIN";
+/// There while a data directory is being made.
+const RESTORING: &str = "RESTORING";
+/// What a restore leaves when it is cut short, and may take away again.
+const MADE: [&str; 5] = [ORIGIN, "IDENTITY", "IDENTITY.new", "log", "state"];
+/// A file system puts it into its root.
+const NOBODYS: &str = "lost+found";
+
+/// Restores, or only judges the file.
+///
+/// # Errors
+/// A file that is not a whole backup, a data directory that is in use, or a failing disk.
+pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
+    let nodes = if restore.dry_run { Vec::new() } else { nodes(restore)? };
+    for config in &nodes {
+        check_empty(&config.node.data_dir)?;
+    }
+    let total = open(&restore.file)?.metadata().map(|found| found.len()).unwrap_or(0);
+    let refused = |why: BackupError| Failure::Failed(anyhow!("{}: {why}", restore.file.display()));
+    let mut progress = Progress::new("verifying", total);
+    let manifest = verify(BufReader::new(open(&restore.file)?), &mut progress).map_err(refused)?;
+    let id = snapshot_id(&manifest).map_err(refused)?;
+    for config in &nodes {
+        make(config, &restore.file, id, &mut Progress::new("restoring", total))?;
+    }
+    Ok(report(restore, &manifest, &nodes)?)
+}
+
+/// The nodes whose data is to be made.
+fn nodes(restore: &Restore) -> Result<Vec<Config>, Failure> {
+    let Some(data) = &restore.dev else {
+        return Ok(vec![Config::load(&Sources::of_this_process(restore.config.clone(), &restore.sets))?.0]);
+    };
+    let dev = Dev { nodes: restore.nodes, data: data.clone(), sets: restore.sets.clone(), ..Dev::default() };
+    let layout = Layout::new(&dev)?;
+    layout.nobody_runs()?;
+    layout.write_configuration()?;
+    layout.configurations()
+}
+
+fn open(file: &Path) -> anyhow::Result<File> {
+    File::open(file).with_context(|| format!("{} cannot be read", file.display()))
+}
+
+/// Reads a whole file and compares the digest of its records with the one in its manifest.
+///
+/// # Errors
+/// [`BackupError`].
+pub(super) fn verify(file: impl Read, progress: &mut Progress) -> Result<Manifest, BackupError> {
+    let (mut reader, manifest) = Reader::open(file)?;
+    let mut digest = Digest::default();
+    while let Some(piece) = reader.piece()? {
+        piece.records.iter().for_each(|record| digest.add(record));
+        progress.reached(reader.bytes());
+    }
+    progress.end();
+    if super::hex(&digest.finish()) != manifest.digest {
+        return Err(BackupError::OtherState);
+    }
+    Ok(manifest)
+}
+
+fn snapshot_id(manifest: &Manifest) -> Result<SnapshotId, BackupError> {
+    let (round, node) = manifest.ballot;
+    let ballot = Ballot { round, node: NodeId(node) };
+    let digest = super::from_hex(&manifest.digest).ok_or(BackupError::OtherState)?;
+    Ok(SnapshotId { at: CommandId::new(ballot, CommandNumber(manifest.command)), digest })
+}
+
+/// Refuses a directory that holds anything but what a restore left there.
+fn check_empty(dir: &Path) -> Result<(), Failure> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(Failure::Usage(format!("node.data_dir = {}: cannot be read ({error})", dir.display())));
+        }
+    };
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| name != NOBODYS).collect();
+    let cut_short = names.iter().any(|name| name == RESTORING);
+    let ours = |name: &String| name == RESTORING || MADE.contains(&name.as_str());
+    if names.is_empty() || (cut_short && names.iter().all(ours)) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "node.data_dir = {} is not empty; a restore makes the data of a new cluster: name a directory that does not \
+         exist yet, or move this one away",
+        dir.display()
+    )))
+}
+
+/// Makes the data directory of one node.
+fn make(config: &Config, file: &Path, id: SnapshotId, progress: &mut Progress) -> anyhow::Result<()> {
+    let dir = &config.node.data_dir;
+    let doing = || format!("making the data directory {}", dir.display());
+    fs::create_dir_all(dir).with_context(doing)?;
+    write_synced(&dir.join(RESTORING), "A restore is under way, or was cut short: run `quorate restore` again.\n")
+        .with_context(doing)?;
+    sync_with_parent(dir).with_context(doing)?;
+    for name in MADE {
+        remove(&dir.join(name)).with_context(doing)?;
+    }
+    write_synced(&dir.join(ORIGIN), &format!("# The backup that this data was made from.\n{}\n", super::hex(&id.digest)))
+        .with_context(doing)?;
+    let identity = storage::Identity { cluster: cluster_of(config)?, ..config.identity() };
+    let stores = storage::rocksdb::open(dir, &identity, &Options::default()).with_context(doing)?;
+    write(&stores, file, id, progress).with_context(doing)?;
+    drop(stores);
+    fs::remove_file(dir.join(RESTORING)).with_context(doing)?;
+    sync_with_parent(dir).with_context(doing)
+}
+
+fn write(stores: &Stores, file: &Path, id: SnapshotId, progress: &mut Progress) -> anyhow::Result<()> {
+    let changed = "the file was changed while it was read";
+    let (mut reader, _) = Reader::open(BufReader::new(open(file)?)).context(changed)?;
+    while let Some(piece) = reader.piece().context(changed)? {
+        stores.state.stage(id, &piece)?;
+        progress.reached(reader.bytes());
+    }
+    progress.end();
+    match stores.state.install()? {
+        // Nothing to install: the state of a cluster that had issued nothing.
+        Installation::Outdated if id.at == CommandId::NULL => {}
+        Installation::Done(at) if at == id.at => {}
+        Installation::Done(_) | Installation::Mismatch | Installation::Outdated => anyhow::bail!(changed),
+    }
+    // New ballots begin above those of the commands that are in the state.
+    stores.log.write(&[LogRecord::NextBallot(id.at.ballot)])?;
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn sync_with_parent(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()?;
+    match fs::canonicalize(dir)?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// The id of the cluster that a node belongs to: that of its configuration, or, where its data was
+/// made from a backup, one that names the backup, too.
+///
+/// # Errors
+/// When a restore into this data directory was cut short, or the file that names the backup cannot
+/// be read.
+pub(crate) fn cluster_of(config: &Config) -> Result<ClusterId, Failure> {
+    let path = config.node.data_dir.join(ORIGIN);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(config.cluster.id),
+        Err(error) => return Err(anyhow!("{} cannot be read: {error}", path.display()).into()),
+    };
+    let origin: [u8; 32] = text
+        .lines()
+        .find(|line| !line.starts_with('#'))
+        .and_then(super::from_hex)
+        .ok_or_else(|| anyhow!("{} does not name a backup; restore the data directory", path.display()))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"quorate restored cluster\0").update(&config.cluster.id.0).update(&origin);
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    Ok(ClusterId(id))
+}
+
+/// Refuses to serve what a restore has not finished.
+///
+/// # Errors
+/// One line that says what to do.
+pub(crate) fn check_finished(dir: &Path) -> Result<(), Failure> {
+    if dir.join(RESTORING).exists() {
+        return Err(Failure::Usage(format!(
+            "node.data_dir = {}: a restore was cut short here; run `quorate restore FILE` again with the same \
+             configuration",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+fn report(restore: &Restore, manifest: &Manifest, nodes: &[Config]) -> anyhow::Result<()> {
+    let made: Vec<_> = nodes.iter().map(|config| &config.node.data_dir).collect();
+    if restore.output == Output::Json {
+        return show(format!("{}\n", json!({ "manifest": manifest, "made": made })));
+    }
+    let mut text = format!(
+        "{}: a whole backup of cluster {} at command {}, {} records, made {} by node {}\ndigest {}\n",
+        restore.file.display(),
+        manifest.cluster,
+        manifest.command,
+        manifest.records,
+        manifest.made,
+        manifest.node,
+        manifest.digest
+    );
+    for dir in &made {
+        text.push_str(&format!("made {}\n", dir.display()));
+    }
+    match (&restore.dev, nodes.is_empty()) {
+        (_, true) => {}
+        (Some(data), false) => text.push_str(&format!("now: quorate dev --nodes {} --data {}\n", restore.nodes, data.display())),
+        (None, false) => text.push_str("restore every other node of the new cluster from the same file, then start them: quorate serve\n"),
+    }
+    show(text)
+}

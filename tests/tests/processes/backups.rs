@@ -1,0 +1,181 @@
+//! A backup of a running cluster, and the new cluster that is made from it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use quorate_tests::cluster::{Cluster, Load, quorate};
+use serde_json::{Value, json};
+
+fn run(mut command: Command) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the binary runs");
+    (status.code(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
+}
+
+/// The command, and that it does what it is asked.
+fn done(command: Command) -> String {
+    let (code, said) = run(command);
+    assert_eq!(code, Some(0), "{said}");
+    said
+}
+
+fn backup(cluster: &Cluster, node: usize, file: &Path) -> Command {
+    let mut command = quorate();
+    command.arg("backup").arg(file).args(["--url", &cluster.url(node, ""), "--output", "json"]);
+    command
+}
+
+fn restore(cluster: &Cluster, node: usize, file: &Path) -> Command {
+    cluster.command_of(node, &["restore", file.to_str().expect("plain names")])
+}
+
+fn dry_run(file: &Path) -> Command {
+    let mut command = quorate();
+    command.arg("restore").arg(file).args(["--dry-run", "--output", "json"]);
+    command
+}
+
+/// RELIABILITY 5 class 15, S-18, A14: catches a backup that is not one state of the cluster, that
+/// loses what was acknowledged before it began, that stops the calls, or a new cluster that forgets
+/// request ids, counts anew, or whose nodes disagree.
+#[tokio::test]
+async fn a_backup_under_load_becomes_a_new_cluster_with_the_same_state() {
+    let mut old = Cluster::start("old", 3, &[]).await;
+    let goods = json!({"warehouse": "X", "amount": 5});
+    let first = old.call_once(0, "before", "inventory.inbound", &goods).await;
+    let load = Load::start(&old, "load", 8).await;
+    load.progress(500).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("monday.quorate");
+    let leader = old.leader().await;
+    let acknowledged = old.call_once(leader, "just before", "kv.put", &json!({"key": "k", "value": 1})).await;
+    let told: Value = serde_json::from_str(&done(backup(&old, leader, &file))).expect("JSON");
+    load.progress(500).await;
+    let ledger = load.finish().await;
+    let history = old.assert_agreement().await;
+    let at = told["manifest"]["command"].as_u64().expect("a number");
+    assert!(Some(at) >= acknowledged.command(), "{told} lacks what was acknowledged before it began");
+    assert!(at < history.last(), "the calls went on meanwhile");
+    assert_eq!(ledger.calls() as u64 + 2, history.last(), "no call was lost or doubled");
+    let shown: Value = serde_json::from_str(&done(dry_run(&file))).expect("JSON");
+    assert_eq!(shown["manifest"], told["manifest"]);
+
+    let mut new = Cluster::new("new", 3, &[]);
+    for node in 0..3 {
+        done(restore(&new, node, &file));
+    }
+    new.boot_all();
+    new.wait_ready().await;
+    for node in 0..3 {
+        let state = new.get(node, "/v1/state?limit=1000&consistency=local").await;
+        assert_eq!(state.command(), Some(at));
+        history.through(at).assert_state(&state.json());
+        let digest = new.get(node, &format!("/v1/digest?at={at}")).await.json();
+        assert_eq!(digest["digest"], told["manifest"]["digest"], "node {node}");
+        assert_eq!(new.get(node, "/v1/commands?from=1").await.status, 410, "older commands are not in a backup");
+    }
+    let again = new.call_once(1, "before", "inventory.inbound", &goods).await;
+    assert!(again.replayed(), "{again:?}");
+    assert_eq!(again.command(), first.command());
+    let next = new.call(2, "kv.put", &json!({"key": "k", "value": 2})).await;
+    assert_eq!((next.status, next.command()), (200, Some(at + 1)), "{next:?}");
+    // It is a cluster like any other: it survives its nodes.
+    for node in 0..3 {
+        new.kill9(node);
+        new.boot(node);
+        new.wait_ready().await;
+    }
+    let last = new.call(0, "kv.put", &json!({"key": "k", "value": 3})).await;
+    assert_eq!((last.status, last.command()), (200, Some(at + 2)), "{last:?}");
+    old.terminate(0);
+}
+
+/// Catches a node of the old cluster, or an empty one that was not restored, taken for one of the new
+/// cluster: together they could decide again what the backup has decided.
+#[tokio::test]
+async fn a_restored_cluster_takes_no_node_that_was_not_restored() {
+    let old = Cluster::start("same", 1, &[]).await;
+    assert_eq!(old.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.status, 200);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("backup");
+    done(backup(&old, 0, &file));
+
+    let mut new = Cluster::new("same", 3, &[]);
+    for node in 0..2 {
+        done(restore(&new, node, &file));
+    }
+    new.boot_all();
+    new.logged(2, &["refuse", "cluster"]).await;
+    new.kill9(2);
+    new.wait_ready().await;
+    assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(2));
+}
+
+/// RELIABILITY 5 class 15: catches a file that was cut, changed or made by somebody else being restored,
+/// in part or whole, data that is overwritten, and a refusal that does not say what to do.
+#[tokio::test]
+async fn what_is_no_whole_backup_is_refused_before_anything_is_written() {
+    let old = Cluster::start("refused", 1, &[]).await;
+    for key in 0..20 {
+        assert_eq!(old.call(0, "kv.put", &json!({"key": format!("k{key}"), "value": "v"})).await.status, 200);
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let whole = path("whole");
+    done(backup(&old, 0, &whole));
+    let bytes = fs::read(&whole).expect("the backup");
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    let newer = [b"QRTBACK9", &bytes[8..]].concat();
+    let files = [
+        ("cut", bytes[..bytes.len() - 10].to_vec(), "cut off"),
+        ("flipped", flipped, "damaged"),
+        ("foreign", b"something else entirely".to_vec(), "no backup"),
+        ("newer", newer, "newer version"),
+        ("empty", Vec::new(), "no backup"),
+    ];
+    let new = Cluster::new("target", 1, &[]);
+    for (name, bytes, why) in files {
+        fs::write(path(name), bytes).expect("a file");
+        for command in [restore(&new, 0, &path(name)), dry_run(&path(name))] {
+            let (code, said) = run(command);
+            assert!(code == Some(1) && said.contains(why), "{name}: {code:?} {said}");
+        }
+        assert!(!new.data_dir(0).exists(), "{name}: something was written");
+    }
+    // A name that is taken, on both sides.
+    let (code, said) = run(backup(&old, 0, &whole));
+    assert!(code == Some(2) && said.contains("--force"), "{said}");
+    let (code, said) = run(restore(&old, 0, &whole));
+    assert!(code == Some(2) && said.contains("not empty"), "{said}");
+    assert_eq!(old.get(0, "/v1/state/k0").await.status, 200);
+}
+
+/// RELIABILITY 1 (ALICE): catches a data directory that was made in part and is served, or that a second
+/// restore does not mend. The first one is cut short by a limit on the size of its files.
+#[tokio::test]
+async fn a_restore_that_was_cut_short_is_not_served_and_can_be_repeated() {
+    let old = Cluster::start("cut", 1, &[]).await;
+    let value = "x".repeat(100_000);
+    for key in 0..20 {
+        assert_eq!(old.call(0, "kv.put", &json!({"key": format!("k{key}"), "value": value})).await.status, 200);
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("backup");
+    done(backup(&old, 0, &file));
+
+    let mut new = Cluster::new("target", 1, &[]);
+    let whole = restore(&new, 0, &file);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", r#"trap '' XFSZ && ulimit -f 1000 && exec "$@""#, "restore"]);
+    limited.arg(whole.get_program()).args(whole.get_args());
+    let (code, said) = run(limited);
+    assert_eq!(code, Some(1), "{said}");
+    let (code, said) = run(new.command(0));
+    assert!(code == Some(2) && said.contains("quorate restore"), "{said}");
+    done(whole);
+    new.boot_all();
+    new.wait_ready().await;
+    assert_eq!(new.get(0, "/v1/state/k19").await.status, 200);
+    assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(21));
+}
