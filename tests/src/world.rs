@@ -589,15 +589,24 @@ impl World {
                     );
                     self.ignored(id, "learner", reason.name());
                 }
-                Effect::Digest { .. } | Effect::NoDigest { .. } => panic!("nobody asked for a digest"),
+                Effect::Digest { .. }
+                | Effect::NoDigest { .. }
+                | Effect::Forget { .. }
+                | Effect::MakeCheckpoint
+                | Effect::ServePiece { .. }
+                | Effect::CloseCheckpoint(_)
+                | Effect::Stage { .. }
+                | Effect::Install
+                | Effect::DropStaged => panic!("nobody asks for digests here, and nothing is forgotten: {effect:?}"),
             }
         }
         if let Some((to, first)) = serve {
             let state = &self.node(id).state;
             // A small piece, so that catching up takes several.
             let commands = state.commands(first, 3, usize::MAX).expect("memory does not fail").unwrap_or_default();
-            let issued = state.applied();
-            self.send_checked(id, to, Message::Learner(ToLearner::Commands(Commands { commands, issued })));
+            let (issued, kept_from) = (state.applied(), state.kept_from());
+            let answer = Commands { commands, issued, kept_from };
+            self.send_checked(id, to, Message::Learner(ToLearner::Commands(answer)));
         }
     }
 

@@ -126,6 +126,11 @@ impl AcceptorActor {
         metrics::counter!("quorate_acceptor_syncs_total").increment(1);
         let votes = records.iter().filter(|record| matches!(record, LogRecord::Vote(_))).count();
         metrics::counter!("quorate_acceptor_votes_total").increment(votes as u64);
+        for record in records {
+            if let LogRecord::Forget(number) = record {
+                metrics::gauge!("quorate_votes_forgotten_through").set(number.0 as f64);
+            }
+        }
         if records.iter().any(|record| matches!(record, LogRecord::NextBallot(_))) {
             let promise = self.core.next_ballot();
             metrics::gauge!("quorate_acceptor_promise_round").set(promise.round as f64);

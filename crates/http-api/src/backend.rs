@@ -102,12 +102,9 @@ pub enum DigestError {
     /// The node did not get to that number in time.
     #[error("this node did not reach that number in time; ask again, or ask another node")]
     Timeout,
-    /// As many digests as this node computes at a time are under way, or it is stopping.
+    /// The node has more to do than it can take in, or is stopping.
     #[error("this node has too much to do for a digest now; ask again, or ask another node")]
     Busy,
-    /// The disk of this node failed.
-    #[error("the state cannot be read: {0}")]
-    Failed(String),
 }
 
 /// A backup on its way.

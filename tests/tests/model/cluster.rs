@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::message::{Commands, ToLearner};
-use protocol::{Ballot, CommandId, LearnFrom, MajoritySets, Message, NodeId};
+use protocol::{Ballot, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId};
 use quorate_tests::world::{Device, Said};
 use stateright::{Model, Property};
 
@@ -297,7 +297,8 @@ impl Model for Cluster {
                     let next = tables.learner(&state, learner).applied.len();
                     (vec![applied[next].clone()], applied[applied.len() - 1].id)
                 };
-                let message = Message::Learner(ToLearner::Commands(Commands { commands, issued }));
+                let kept_from = CommandNumber(1);
+                let message = Message::Learner(ToLearner::Commands(Commands { commands, issued, kept_from }));
                 self.take(
                     &mut state,
                     Input { to: Place::Learner(learner), what: What::Message { from: peer, message } },

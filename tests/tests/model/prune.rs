@@ -167,7 +167,9 @@ fn is_news(tables: &Tables, state: &State, to: Place, message: &Message) -> bool
     match message {
         Message::Learner(ToLearner::Success(success)) => success.issued.number.0 > applied,
         Message::Learner(ToLearner::Voted(voted)) => voted.run.is_some_and(|run| run.last.number.0 > applied),
-        Message::Learner(ToLearner::CatchUp(_) | ToLearner::Commands(_))
+        Message::Learner(
+            ToLearner::CatchUp(_) | ToLearner::Commands(_) | ToLearner::FetchSnapshot(_) | ToLearner::Snapshot(_),
+        )
         | Message::Acceptor(_)
         | Message::Leader(_)
         | Message::FailureDetector(_)

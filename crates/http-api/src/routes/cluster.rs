@@ -51,7 +51,6 @@ pub(crate) async fn digest(request: HttpRequest, api: web::Data<Api>) -> Result<
             DigestError::Gone { .. } => Problem::new(StatusCode::GONE, "state_gone", detail),
             DigestError::Timeout => Problem::new(StatusCode::GATEWAY_TIMEOUT, "not_applied_yet", detail).retry_later(),
             DigestError::Busy => Problem::unavailable("busy", detail),
-            DigestError::Failed(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "state_unreadable", detail),
         }
     })?;
     let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -6,7 +6,8 @@
 //! at once. One question is outstanding; without a useful answer it goes, after
 //! [`Timing::ask_again`], to the next peer that knows more: any peer, not only the leader (A4). A peer that has said
 //! that it keeps no longer what we need is not asked for it; when all that know more have said so, only a whole state
-//! helps ([`super::fetching`]).
+//! helps ([`super::fetching`]). Whoever does not answer [`SILENCES_MAX`] times is not waited for: we may hear it while
+//! it does not hear us.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,6 +51,9 @@ impl Default for Timing {
     }
 }
 
+/// Questions without an answer, one [`Timing::ask_again`] each, after which a peer counts as one that does not answer.
+const SILENCES_MAX: u32 = 5;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Asked {
     peer: NodeId,
@@ -63,6 +67,8 @@ pub(super) struct CatchingUp {
     known: BTreeMap<NodeId, CommandNumber>,
     /// From where on each peer keeps commands, by its latest word.
     kept_from: BTreeMap<NodeId, CommandNumber>,
+    /// Questions to each peer since its last answer.
+    silences: BTreeMap<NodeId, u32>,
     /// The highest number declared issued, by whomever.
     declared: CommandNumber,
     /// Since when there is more to know than we know.
@@ -81,6 +87,7 @@ impl CatchingUp {
     /// What a peer keeps, by its own word. When it no longer keeps what we asked it for, no other answer comes.
     pub(super) fn peer_keeps(&mut self, peer: NodeId, kept_from: CommandNumber, issued: CommandNumber) -> bool {
         self.kept_from.insert(peer, kept_from);
+        self.silences.remove(&peer);
         let lacks = self.lacks(peer, issued);
         if lacks {
             self.asked = self.asked.filter(|asked| asked.peer != peer);
@@ -97,6 +104,7 @@ impl CatchingUp {
     pub(super) fn peer_lost(&mut self, peer: NodeId) {
         self.known.remove(&peer);
         self.kept_from.remove(&peer);
+        self.silences.remove(&peer);
         self.asked = self.asked.filter(|asked| asked.peer != peer);
     }
 
@@ -132,13 +140,13 @@ impl CatchingUp {
             return None;
         }
         let since = *self.behind_since.get_or_insert(now);
-        let wait = match self.asked {
-            Some(asked) => now.since(asked.at) < timing.ask_again,
-            None => most.0 - issued.0 <= window && now.since(since) < timing.patience,
-        };
-        if wait {
-            return None;
+        match self.asked {
+            Some(asked) if now.since(asked.at) < timing.ask_again => return None,
+            Some(asked) => *self.silences.entry(asked.peer).or_default() += 1,
+            None if most.0 - issued.0 <= window && now.since(since) < timing.patience => return None,
+            None => {}
         }
+        self.asked = None;
         let peer = self.next_peer(issued, peers)?;
         self.ask_on(peer, now);
         Some(peer)
@@ -153,11 +161,13 @@ impl CatchingUp {
         next_in_turn(&keeping, self.last_asked)
     }
 
-    /// The peers that know more, if all of them have said that they do not keep what we need: only a whole state
-    /// helps, and any of them has it.
+    /// The peers that know more and have said that they do not keep what we need, if all others that know more do not
+    /// answer: only a whole state helps, and any of these has it.
     pub(super) fn forgotten_by(&self, issued: CommandNumber, peers: &[NodeId]) -> Vec<NodeId> {
-        let knowing = self.knowing(issued, peers);
-        if knowing.iter().all(|peer| self.lacks(*peer, issued)) { knowing } else { Vec::new() }
+        let (lacking, others): (Vec<NodeId>, Vec<NodeId>) =
+            self.knowing(issued, peers).into_iter().partition(|peer| self.lacks(*peer, issued));
+        let silent = |peer: &NodeId| self.silences.get(peer).is_some_and(|silences| *silences >= SILENCES_MAX);
+        if others.iter().all(silent) { lacking } else { Vec::new() }
     }
 
     fn knowing(&self, issued: CommandNumber, peers: &[NodeId]) -> Vec<NodeId> {

@@ -206,8 +206,7 @@ impl Backend for NodeBackend {
             digest.map(|digest| (digest.at, digest.digest)).map_err(|error| match error {
                 NoDigest::Refused(DigestRefusal::Gone) => DigestError::Gone { oldest: self.applied() },
                 NoDigest::Refused(DigestRefusal::NotReached) => DigestError::Timeout,
-                NoDigest::Refused(DigestRefusal::Busy) | NoDigest::Overloaded | NoDigest::Stopped => DigestError::Busy,
-                NoDigest::Failed(error) => DigestError::Failed(error.to_string()),
+                NoDigest::Overloaded | NoDigest::Stopped => DigestError::Busy,
             })
         })
     }

@@ -79,7 +79,14 @@ impl LearnerRole {
                 learner::Effect::Send { .. }
                 | learner::Effect::Serve { .. }
                 | learner::Effect::Digest { .. }
-                | learner::Effect::NoDigest { .. } => panic!("time stands still and nobody asks: {effect:?}"),
+                | learner::Effect::NoDigest { .. }
+                | learner::Effect::Forget { .. }
+                | learner::Effect::MakeCheckpoint
+                | learner::Effect::ServePiece { .. }
+                | learner::Effect::CloseCheckpoint(_)
+                | learner::Effect::Stage { .. }
+                | learner::Effect::Install
+                | learner::Effect::DropStaged => panic!("time stands still and nobody asks: {effect:?}"),
             }
         }
     }
@@ -120,6 +127,6 @@ fn learner_config(me: NodeId, config: &Config) -> learner::Config {
         learn_from: config.learn_from,
         majority: majority(),
         window: config.numbers,
-        timing: learner::Timing { patience: NEVER, ask_again: NEVER },
+        timing: learner::Timing { patience: NEVER, ask_again: NEVER, ..learner::Timing::default() },
     }
 }

@@ -102,6 +102,23 @@ fn as_long_as_somebody_keeps_the_commands_they_are_asked_for() {
     assert_eq!(learner.handle(Input::Tick, at(9_999)), []);
 }
 
+/// A4: catches a learner that waits for ever for a peer that it hears and that does not hear it, while another one could
+/// send its state; and one that does not wait for a slow one at all.
+#[test]
+fn who_does_not_answer_is_not_waited_for() {
+    let c = chain(9);
+    let mut learner = learner(LearnFrom::Leader);
+    learner.handle(peer_issued(2, 9), at(0));
+    learner.handle(peer_issued(3, 9), at(0));
+    let gone = Effect::Ignored(IgnoreReason::Forgotten);
+    assert_eq!(learner.handle(forgotten(2, c[8].id, 9), at(0)), [gone, asks(3, 1)]);
+    for again in 1..=4 {
+        assert_eq!(learner.handle(Input::Tick, at(200 * again)), [asks(3, 1)]);
+    }
+    assert_eq!(learner.handle(Input::Tick, at(1_000)), [asks(3, 1), fetches_any(2)], "3 may answer yet");
+    assert_eq!(learner.handle(answer(3, &c, c[8].id), at(1_001)), [applies(&c)]);
+}
+
 /// A14: a broken connection. Catches a part of a state that is thrown away because its sender is silent for a while,
 /// or asked for again from the beginning.
 #[test]
