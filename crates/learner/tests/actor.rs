@@ -9,8 +9,8 @@ use bytes::Bytes;
 use protocol::message::{CatchUp, Commands, Success, ToLearner};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Fingerprint, Forget, Key, LearnFrom,
-    MajoritySets, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, Space, StateError, StateView, StoredOutcome,
-    Tick, Timestamp, Verdict,
+    MajoritySets, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, Space, StateError, StateView,
+    StoredOutcome, Tick, Timestamp, Verdict,
 };
 use quorate_learner::{
     Config, Deliver, DigestRefusal, History, Input, Learner, LearnerActor, LearnerPorts, NoDigest, Progress, Queries,

@@ -25,8 +25,8 @@ use crate::ballot::Ballot;
 use crate::call::{Call, Fingerprint, Outcome, RequestId};
 use crate::command::{Command, CommandId, CommandNumber, Run, Vote};
 use crate::node::NodeId;
-use crate::space::Space;
 use crate::snapshot::{Position, SnapshotId, SnapshotPiece};
+use crate::space::Space;
 
 /// Who takes a message within a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

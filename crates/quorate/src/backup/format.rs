@@ -336,7 +336,8 @@ mod tests {
         let (bytes, _) = file();
         for length in 0..bytes.len() {
             let error = read(&bytes[..length]).expect_err("a cut file");
-            let named = matches!(error, BackupError::Cut(_)) || (length < MAGIC.len() && matches!(error, BackupError::Foreign));
+            let named =
+                matches!(error, BackupError::Cut(_)) || (length < MAGIC.len() && matches!(error, BackupError::Foreign));
             assert!(named, "cut at {length}: {error}");
         }
     }

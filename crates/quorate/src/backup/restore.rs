@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use protocol::{Ballot, ClusterId, CommandId, CommandNumber, NodeId, SnapshotId};
 use serde_json::json;
 use storage::rocksdb::{Options, Stores};
@@ -107,8 +107,11 @@ fn check_empty(dir: &Path) -> Result<(), Failure> {
             return Err(Failure::Usage(format!("node.data_dir = {}: cannot be read ({error})", dir.display())));
         }
     };
-    let names: Vec<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| name != NOBODYS).collect();
+    let names: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != NOBODYS)
+        .collect();
     let cut_short = names.iter().any(|name| name == RESTORING);
     let ours = |name: &String| name == RESTORING || MADE.contains(&name.as_str());
     if names.is_empty() || (cut_short && names.iter().all(ours)) {
@@ -132,8 +135,11 @@ fn make(config: &Config, file: &Path, id: SnapshotId, progress: &mut Progress) -
     for name in MADE {
         remove(&dir.join(name)).with_context(doing)?;
     }
-    write_synced(&dir.join(ORIGIN), &format!("# The backup that this data was made from.\n{}\n", super::hex(&id.digest)))
-        .with_context(doing)?;
+    write_synced(
+        &dir.join(ORIGIN),
+        &format!("# The backup that this data was made from.\n{}\n", super::hex(&id.digest)),
+    )
+    .with_context(doing)?;
     let identity = storage::Identity { cluster: cluster_of(config)?, ..config.identity() };
     let stores = storage::rocksdb::open(dir, &identity, &Options::default()).with_context(doing)?;
     write(&stores, file, id, progress).with_context(doing)?;
@@ -154,7 +160,7 @@ fn write(stores: &Stores, file: &Path, id: SnapshotId, progress: &mut Progress) 
         // Nothing to install: the state of a cluster that had issued nothing.
         Installation::Outdated if id.at == CommandId::NULL => {}
         Installation::Done(at) if at == id.at => {}
-        Installation::Done(_) | Installation::Mismatch | Installation::Outdated => anyhow::bail!(changed),
+        Installation::Done(_) | Installation::Mismatch | Installation::Outdated => bail!(changed),
     }
     // New ballots begin above those of the commands that are in the state.
     stores.log.write(&[LogRecord::NextBallot(id.at.ballot)])?;
@@ -186,12 +192,12 @@ fn sync_with_parent(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// When a restore into this data directory was cut short, or the file that names the backup cannot
 /// be read.
-pub(crate) fn cluster_of(config: &Config) -> Result<ClusterId, Failure> {
+pub(crate) fn cluster_of(config: &Config) -> anyhow::Result<ClusterId> {
     let path = config.node.data_dir.join(ORIGIN);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(config.cluster.id),
-        Err(error) => return Err(anyhow!("{} cannot be read: {error}", path.display()).into()),
+        Err(error) => bail!("{} cannot be read: {error}", path.display()),
     };
     let origin: [u8; 32] = text
         .lines()
@@ -240,8 +246,12 @@ fn report(restore: &Restore, manifest: &Manifest, nodes: &[Config]) -> anyhow::R
     }
     match (&restore.dev, nodes.is_empty()) {
         (_, true) => {}
-        (Some(data), false) => text.push_str(&format!("now: quorate dev --nodes {} --data {}\n", restore.nodes, data.display())),
-        (None, false) => text.push_str("restore every other node of the new cluster from the same file, then start them: quorate serve\n"),
+        (Some(data), false) => {
+            text.push_str(&format!("now: quorate dev --nodes {} --data {}\n", restore.nodes, data.display()))
+        }
+        (None, false) => text.push_str(
+            "restore every other node of the new cluster from the same file, then start them: quorate serve\n",
+        ),
     }
     show(text)
 }

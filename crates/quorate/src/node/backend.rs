@@ -11,8 +11,8 @@ use functions::{Failure, Registry};
 use futures_util::future::LocalBoxFuture;
 use http_api::GatewayActor;
 use http_api::backend::{
-    AcceptorView, Addresses, Backend, Backup, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView, Limits,
-    MembershipView, NoBackup, NodeView, Snapshot,
+    AcceptorView, Addresses, Backend, Backup, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView,
+    Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use learner::{DigestRefusal, NoDigest, Queries};
 use protocol::{Command, CommandNumber, NodeId, Outcome, StateError, StateView, Tick, Timestamp};

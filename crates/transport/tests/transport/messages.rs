@@ -9,8 +9,7 @@ use protocol::message::{
 };
 use protocol::{
     Ballot, Call, Command, CommandId, CommandNumber, Entry, Fingerprint, Key, Message, NodeId, Outcome, Position,
-    RequestId, Run, SnapshotId, SnapshotPiece, SnapshotRecord, Space, StoredOutcome, Timestamp, Verdict,
-    Vote,
+    RequestId, Run, SnapshotId, SnapshotPiece, SnapshotRecord, Space, StoredOutcome, Timestamp, Verdict, Vote,
 };
 
 const BALLOT: Ballot = Ballot::new(7, NodeId(2));

@@ -249,6 +249,20 @@ async fn a_digest_is_of_exactly_one_number() {
     assert_eq!(world.get("/v1/digest?at=now").await.problem(), not_executed(400, "invalid_query"));
 }
 
+/// Catches a backup without its number, one of which parts are missing, and a second one that slows both down.
+#[actix_web::test]
+async fn a_backup_is_streamed_to_one_at_a_time() {
+    let world = world();
+    let reply = world.get("/v1/backup").await;
+    assert_eq!((reply.status.as_u16(), &reply.body[..]), (200, &b"one two"[..]));
+    assert_eq!(reply.header("quorate-command"), Some("41"));
+    assert_eq!(reply.header("content-type"), Some("application/vnd.quorate.backup"));
+    world.change(|node| node.gives_backup = true);
+    assert_eq!(world.get("/v1/backup").await.problem(), not_executed(503, "busy"));
+    world.change(|node| (node.gives_backup, node.broken) = (false, true));
+    assert_eq!(world.get("/v1/backup").await.problem(), not_executed(500, "state_unreadable"));
+}
+
 /// Catches a broken disk that is reported as an absent key, or that tells callers of its insides.
 #[actix_web::test]
 async fn a_state_that_cannot_be_read_is_an_error() {

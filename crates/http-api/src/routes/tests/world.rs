@@ -24,8 +24,8 @@ use tokio::sync::mpsc;
 use crate::actor::{FromLeader, GatewayActor, LeaderIs};
 use crate::api::Api;
 use crate::backend::{
-    AcceptorView, Addresses, Backend, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView, Limits,
-    MembershipView, NodeView, Snapshot,
+    AcceptorView, Addresses, Backend, Backup, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView,
+    Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use crate::core::{Gateway, Settings};
 use crate::routes;
@@ -51,6 +51,8 @@ pub(super) struct Node {
     pub(super) waited: Option<Duration>,
     /// The calls that reached the leader.
     pub(super) calls: Vec<Call>,
+    /// Whether somebody takes a backup already.
+    pub(super) gives_backup: bool,
 }
 
 pub(super) struct FakeBackend {
@@ -319,6 +321,21 @@ impl Backend for FakeBackend {
                 Some(at) if at > applied => Err(DigestError::Timeout),
                 Some(_) | None => Ok((applied, [0xab; 32])),
             }
+        })
+    }
+
+    fn backup(&self) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
+        let node = self.node.lock().expect("no test panics with it");
+        let (busy, broken, at) = (node.gives_backup, node.broken, CommandNumber(node.applied));
+        Box::pin(async move {
+            if busy {
+                return Err(NoBackup::Busy);
+            }
+            if broken {
+                return Err(NoBackup::Failed("it is broken".to_owned()));
+            }
+            let parts = [Ok(Bytes::from_static(b"one ")), Ok(Bytes::from_static(b"two"))];
+            Ok(Backup { at, bytes: Box::pin(futures_util::stream::iter(parts)) })
         })
     }
 
