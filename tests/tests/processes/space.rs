@@ -26,9 +26,8 @@ async fn on_small_disks(name: &str) -> Option<Cluster> {
         skipped(&format!("root, loop devices and mkfs.ext4 ({why})"));
         return None;
     }
-    let marks = ["storage.soft_free=16MiB", "storage.hard_free=8MiB"];
-    assert!(OUT < HARD && HARD < LOW && LOW < SOFT);
-    let mut cluster = Cluster::new(name, 3, &marks);
+    let marks = [format!("storage.soft_free={SOFT}B"), format!("storage.hard_free={HARD}B")];
+    let mut cluster = Cluster::new(name, 3, &marks.each_ref().map(String::as_str));
     for node in 0..cluster.size() {
         cluster.boot_on_small_disk(node, DISK);
     }

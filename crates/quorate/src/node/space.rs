@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http_api::backend::Check;
@@ -27,12 +27,15 @@ pub(super) struct Room {
     free: AtomicU64,
     /// The place of a [`Space`] in [`Space::ALL`].
     space: AtomicU64,
+    /// The file system does not say; said once.
+    blind: AtomicBool,
 }
 
 impl Room {
     /// The room that there is now.
     pub(super) fn new(marks: Storage, directory: PathBuf) -> Self {
-        let room = Self { marks, directory, free: AtomicU64::new(u64::MAX), space: AtomicU64::new(0) };
+        let (free, space, blind) = (AtomicU64::new(u64::MAX), AtomicU64::new(0), AtomicBool::new(false));
+        let room = Self { marks, directory, free, space, blind };
         room.look();
         room
     }
@@ -46,11 +49,15 @@ impl Room {
     fn look(&self) {
         match statvfs(&self.directory) {
             // What is kept for the superuser is not for us, whoever we are.
-            Ok(found) => self.found(found.blocks_available().saturating_mul(found.fragment_size())),
-            Err(error) => {
-                // The stores will say if the disk is gone; a mark is no reason to stop.
+            Ok(found) => {
+                self.blind.store(false, Ordering::Relaxed);
+                self.found(found.blocks_available().saturating_mul(found.fragment_size()));
+            }
+            // The stores will say if the disk is gone; not to see it is no reason to stop.
+            Err(error) if !self.blind.swap(true, Ordering::Relaxed) => {
                 warn!(%error, data = %self.directory.display(), "cannot see how much room the disk has");
             }
+            Err(_) => {}
         }
     }
 
