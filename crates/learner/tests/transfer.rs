@@ -9,7 +9,7 @@ use bytes::Bytes;
 use protocol::message::{Success, ToLearner};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Fingerprint, Forget, Key, LearnFrom, MajoritySets,
-    Message, NodeId, Now, RequestId, Tick, Timestamp, Verdict,
+    Message, NodeId, Now, RequestId, Space, Tick, Timestamp, Verdict,
 };
 use quorate_learner::{
     Config, Deliver, History, Input, Learner, LearnerActor, LearnerPorts, Progress, Queries, Stored, Timing,
@@ -48,6 +48,7 @@ fn start(me: u64, store: Arc<MemoryState>, own: &Place, peer: &Place) -> Node {
         }),
         learned: Box::new(move |id| _ = learn.send(id)),
         forget: Box::new(|_| {}),
+        space: Box::new(|| Space::Ample),
         failed: Box::new(move |error| fail.send(error).expect("heard")),
         clock: Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() }),
     };

@@ -201,6 +201,7 @@ proptest! {
                 | Input::Staged(_)
                 | Input::Installed(_)
                 | Input::DigestAt { .. }
+                | Input::Space(_)
                 | Input::Tick => true,
             };
             if uses {
