@@ -48,10 +48,10 @@ fn step() -> impl Strategy<Value = Step> {
     let begin = (other, 1..5u64, 0..4u64, prop::bool::weighted(0.15), 0..5u64);
     prop_oneof![
         1 => (ballot(), 0..4u64).prop_map(|(ballot, ahead)| Step::Next { ballot, ahead }),
-        8 => begin.prop_map(|(other, ahead, length, forked, round)| Step::Begin { other, ahead, length, forked, round }),
+        10 => begin.prop_map(|(other, ahead, length, forked, round)| Step::Begin { other, ahead, length, forked, round }),
         1 => (1..3u64).prop_map(|ahead| Step::Issued { ahead }),
         1 => (0..3u64).prop_map(|behind| Step::Forget { behind }),
-        1 => prop::bool::weighted(0.7).prop_map(Step::Room),
+        1 => prop::bool::weighted(0.8).prop_map(Step::Room),
         3 => Just(Step::Flush),
         1 => (0..3u64).prop_map(|behind| Step::Crash { behind }),
     ]
