@@ -14,6 +14,7 @@ mod modes;
 mod peers;
 mod reads;
 mod retries;
+mod states;
 mod stops;
 mod surface;
 mod unavailable;
