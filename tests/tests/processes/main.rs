@@ -16,6 +16,7 @@ mod peers;
 mod reads;
 mod retries;
 mod space;
+mod states;
 mod stops;
 mod surface;
 mod unavailable;
