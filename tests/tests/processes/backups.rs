@@ -43,12 +43,14 @@ async fn a_backup_under_load_becomes_a_new_cluster_with_the_same_state() {
     let mut old = Cluster::start("old", 3, &[]).await;
     let goods = json!({"warehouse": "X", "amount": 5});
     let first = old.call_once(0, "before", "inventory.inbound", &goods).await;
+    assert_eq!(first.status, 200, "{first:?}");
     let load = Load::start(&old, "load", 8).await;
     load.progress(500).await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("monday.quorate");
     let leader = old.leader().await;
     let acknowledged = old.call_once(leader, "just before", "kv.put", &json!({"key": "k", "value": 1})).await;
+    assert_eq!(acknowledged.status, 200, "{acknowledged:?}");
     let told: Value = serde_json::from_str(&done(backup(&old, leader, &file))).expect("JSON");
     load.progress(500).await;
     let ledger = load.finish().await;

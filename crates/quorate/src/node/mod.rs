@@ -68,8 +68,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let asked_to_stop = crate::stop::requested(stop_with_parent)?;
         let http = bind(config.listen.http, "listen.http")?;
         let peer = bind(config.listen.peer, "listen.peer")?;
-        config.cluster.id = crate::backup::cluster_of(&config)?;
-        let stores = open(&config)?;
+        let stores = open(&mut config)?;
         let prometheus =
             PrometheusBuilder::new().install_recorder().context("the recorder of metrics cannot be installed")?;
         serve(Arc::new(config), Listeners { http, peer }, stores, prometheus, asked_to_stop).await?;
@@ -90,7 +89,7 @@ fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure
     })
 }
 
-fn open(config: &Config) -> Result<Stores, Failure> {
+fn open(config: &mut Config) -> Result<Stores, Failure> {
     let directory = &config.node.data_dir;
     let in_the_way = match std::fs::metadata(directory) {
         Ok(found) => !found.is_dir(),
@@ -102,6 +101,8 @@ fn open(config: &Config) -> Result<Stores, Failure> {
         )));
     }
     crate::backup::check_finished(directory)?;
+    config.cluster.id = crate::backup::cluster_of(config)?;
+    let directory = &config.node.data_dir;
     let stores = storage::rocksdb::open(directory, &config.identity(), &storage::rocksdb::Options::default())
         .with_context(|| format!("data directory {}", directory.display()))?;
     Ok(stores)
