@@ -49,7 +49,7 @@ async fn a_backup_under_load_becomes_a_new_cluster_with_the_same_state() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("monday.quorate");
     let leader = old.leader().await;
-    let acknowledged = old.call_once(leader, "just before", "kv.put", &json!({"key": "k", "value": 1})).await;
+    let acknowledged = old.call_once(leader, "just-before", "kv.put", &json!({"key": "k", "value": 1})).await;
     assert_eq!(acknowledged.status, 200, "{acknowledged:?}");
     let told: Value = serde_json::from_str(&done(backup(&old, leader, &file))).expect("JSON");
     load.progress(500).await;
