@@ -7,7 +7,13 @@
 //! - `state`: the state machine, stored outcomes, issued commands; written without a sync,
 //!   synced now and then ([`RocksState`]);
 //!
-//! and a small file `IDENTITY` for people, written last when the directory is made.
+//! and a small file `IDENTITY` for people, written last when the directory is made. While a copy of
+//! the state is sent there is also `checkpoints`; a start removes what a crash left there.
+//!
+//! # Copies
+//!
+//! A snapshot that is received lies beside the state, under keys of another *generation*, until one
+//! batch makes it the state (module `stage`, ADR 0019). A start finds what was staged, and goes on.
 //!
 //! # After a failure
 //!
@@ -27,8 +33,8 @@
 //! - an unreadable place in the log with readable records after it (module `wal`; RocksDB alone
 //!   would drop what follows a damaged length in silence);
 //! - a log that holds fewer writes than the state has seen, such as one restored from a backup,
-//!   and a state that lies below what was once synced. Each database notes the progress of the
-//!   other for this;
+//!   and a state that lies below what was once synced, or below the votes that were discarded for
+//!   it. Each database notes the progress of the other for this;
 //! - a database that is missing where the other is not.
 //!
 //! It cannot tell a torn tail from acknowledged batches that were cut off the end of the log

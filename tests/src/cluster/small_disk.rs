@@ -81,9 +81,12 @@ impl Cluster {
         let free = found.blocks_available() * found.fragment_size();
         let ballast = File::options().append(true).create(true).open(disk.join("ballast")).expect("a file");
         let length = ballast.metadata().expect("a file").len();
-        let more = free.checked_sub(leave).expect("more is free than is to be left");
+        let wanted = (length + free).checked_sub(leave).expect("the disk is larger than what is to be left");
+        if wanted <= length {
+            return ballast.set_len(wanted).expect("a file can shrink");
+        }
         let signed = |bytes| i64::try_from(bytes).expect("a small disk");
-        fallocate(&ballast, FallocateFlags::empty(), signed(length), signed(more)).expect("there is room for it");
+        fallocate(&ballast, FallocateFlags::empty(), signed(length), signed(wanted - length)).expect("there is room");
     }
 
     /// Empties it again, of what [`Cluster::fill_disk`] put there.

@@ -55,8 +55,10 @@ fn keys() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Records, and whether what was recorded is read as what it was.
-fn records() -> Vec<(&'static str, Vec<u8>, fn(&[u8]) -> bool)> {
+/// A record's name, how it is written now, and whether bytes are read as it.
+type Recorded = (&'static str, Vec<u8>, fn(&[u8]) -> bool);
+
+fn records() -> Vec<Recorded> {
     fn ballot() -> Ballot {
         Ballot::new(0x0102, NodeId(3))
     }

@@ -80,7 +80,7 @@ pub(super) fn forget(
 ) -> Result<CommandNumber, StorageError> {
     let writer = lock(&state.writer);
     let reader = state.reader();
-    let mut head = state.position().head.clone();
+    let mut head = state.known().head.clone();
     let last = head.applied.number;
     let is_kept = |number: CommandNumber| -> Result<bool, StorageError> {
         let found = reader.pinned(column::COMMANDS, &keys::of_number(number))?;
@@ -103,7 +103,7 @@ pub(super) fn forget(
     let Some(dropped) = low.previous().filter(|_| low > first) else { return Ok(first) };
     // Known before it is written, see `list`.
     head.dropped = dropped;
-    state.position().head.dropped = dropped;
+    state.known().head.dropped = dropped;
     let mut batch = Batch::new(&state.database, head.generation);
     batch.delete_range(column::COMMANDS, &keys::of_number(first), &keys::of_number(low));
     state.put_head(&mut batch, &head);

@@ -234,9 +234,10 @@ fn state_columns(state: &::rocksdb::Options, cache: &Cache) -> Vec<ColumnFamilyD
 }
 
 fn common(options: &Options) -> Result<::rocksdb::Options, StorageError> {
-    // Has no setter of its own: after an error nothing is tried again, least of all a sync.
+    // These have no setters of their own. After an error nothing is tried again, least of all a sync. And no
+    // space is taken ahead of what is written: near the end of a disk it would be all that is left.
     let mut common = ::rocksdb::Options::default()
-        .get_options_from_string("max_bgerror_resume_count=0")
+        .get_options_from_string("max_bgerror_resume_count=0;allow_fallocate=false")
         .map_err(|error| translate("setting options", &error))?;
     common.create_if_missing(true);
     common.create_missing_column_families(true);

@@ -32,7 +32,7 @@ impl RocksState {
         let staged = Staged { id, next: piece.next.clone() };
         batch.put_meta(Meta::Staged, record::staged(&staged));
         self.database.write_buffered(batch.finish())?;
-        self.position().staged = Some(staged);
+        self.known().staged = Some(staged);
         Ok(())
     }
 
@@ -61,8 +61,8 @@ impl RocksState {
         *live = head.generation;
         *writer = Writer::default();
         {
-            let mut position = self.position();
-            (position.head, position.staged) = (head, None);
+            let mut known = self.known();
+            (known.head, known.staged) = (head, None);
         }
         drop(live);
         self.note_durable(id.at.number)?;
@@ -78,21 +78,21 @@ impl RocksState {
         batch.clear();
         batch.delete_meta(Meta::Staged);
         self.database.write_buffered(batch.finish())?;
-        self.position().staged = None;
+        self.known().staged = None;
         Ok(())
     }
 
     /// A batch for the generation that is not the state; only an installation, which is no more than
     /// one at a time, makes it the state.
     fn beside(&self) -> Batch<'_> {
-        Batch::new(&self.database, self.position().head.generation.other())
+        Batch::new(&self.database, self.known().head.generation.other())
     }
 
     /// What is staged, as it lies on the disk, if it is the state that its id names: then all its
     /// records are there and no others, and one of them is the outcome of the last command, which no
     /// state is without.
     fn verified(&self, id: SnapshotId) -> Result<Option<Head>, StorageError> {
-        let generation = self.position().head.generation.other();
+        let generation = self.known().head.generation.other();
         let reader = Reader::of(&self.database, generation);
         let mut time = None;
         let beginning = Position::default();

@@ -35,7 +35,7 @@ pub struct RocksState {
     pub(super) writer: Mutex<Writer>,
     /// Where the state lies. Held by who reads it, and changed only by an installation.
     pub(super) live: RwLock<Generation>,
-    position: Mutex<Position>,
+    known: Mutex<Known>,
 }
 
 /// What only whoever writes the state needs.
@@ -47,7 +47,7 @@ pub(super) struct Writer {
 }
 
 /// What is known of the state without reading it.
-pub(super) struct Position {
+pub(super) struct Known {
     pub(super) head: Head,
     pub(super) durable: CommandNumber,
     pub(super) staged: Option<Staged>,
@@ -67,8 +67,8 @@ impl RocksState {
         drop(reader);
         let live = RwLock::new(head.generation);
         let writer = Mutex::new(Writer { weight, ..Writer::default() });
-        let position = Mutex::new(Position { head, durable: CommandNumber::NULL, staged });
-        Ok(Self { database, log, checkpoints, staging: Mutex::default(), writer, live, position })
+        let known = Mutex::new(Known { head, durable: CommandNumber::NULL, staged });
+        Ok(Self { database, log, checkpoints, staging: Mutex::default(), writer, live, known })
     }
 
     /// Compares with what the log has noted: neither may have lost what the other has seen.
@@ -109,8 +109,8 @@ impl RocksState {
         Reader::live(&self.database, &self.live)
     }
 
-    pub(super) fn position(&self) -> MutexGuard<'_, Position> {
-        lock(&self.position)
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
     }
 
     /// Adds to a batch what says which state it makes.
@@ -170,7 +170,7 @@ impl StateStore for RocksState {
     fn apply(&self, commands: &[Command]) -> Result<(), StorageError> {
         self.database.check()?;
         let mut writer = lock(&self.writer);
-        let mut head = self.position().head.clone();
+        let mut head = self.known().head.clone();
         let bodies = self.decode(commands, head.applied)?;
         let (Some(last), Some(body)) = (commands.last(), bodies.last()) else { return Ok(()) };
         (head.applied, head.time) = (last.id, body.time);
@@ -188,22 +188,22 @@ impl StateStore for RocksState {
         self.put_head(&mut batch, &head);
         self.database.write_buffered(batch.finish())?;
         *writer = Writer { fronts, weight };
-        self.position().head = head;
+        self.known().head = head;
         Ok(())
     }
 
     fn applied(&self) -> CommandId {
-        self.position().head.applied
+        self.known().head.applied
     }
 
     fn time(&self) -> Timestamp {
-        self.position().head.time
+        self.known().head.time
     }
 
     fn sync(&self) -> Result<(), StorageError> {
         let (applied, durable) = {
-            let position = self.position();
-            (position.head.applied.number, position.durable)
+            let known = self.known();
+            (known.head.applied.number, known.durable)
         };
         if applied == durable {
             return self.database.check();
@@ -213,7 +213,7 @@ impl StateStore for RocksState {
     }
 
     fn durable(&self) -> CommandNumber {
-        self.position().durable
+        self.known().durable
     }
 
     fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Option<Vec<Command>>, StorageError> {
@@ -222,7 +222,7 @@ impl StateStore for RocksState {
     }
 
     fn kept_from(&self) -> CommandNumber {
-        self.position().head.dropped.next()
+        self.known().head.dropped.next()
     }
 
     fn forget_commands(&self, retention: &Retention, at_most: CommandNumber) -> Result<CommandNumber, StorageError> {
@@ -235,8 +235,8 @@ impl StateStore for RocksState {
     }
 
     fn digest(&self) -> SnapshotId {
-        let position = self.position();
-        SnapshotId { at: position.head.applied, digest: position.head.sum.digest() }
+        let known = self.known();
+        SnapshotId { at: known.head.applied, digest: known.head.sum.digest() }
     }
 
     fn checkpoint(&self) -> Result<Box<dyn Checkpoint>, StorageError> {
@@ -245,7 +245,7 @@ impl StateStore for RocksState {
     }
 
     fn staged(&self) -> Option<Staged> {
-        self.position().staged.clone()
+        self.known().staged.clone()
     }
 
     fn stage(&self, id: SnapshotId, piece: &SnapshotPiece) -> Result<(), StorageError> {
@@ -269,8 +269,8 @@ impl RocksState {
     /// All up to `number` is on the disk: notes that in the log, then counts it as durable.
     pub(super) fn note_durable(&self, number: CommandNumber) -> Result<(), StorageError> {
         self.log.note_state_durable(number)?;
-        let mut position = self.position();
-        position.durable = position.durable.max(number);
+        let mut known = self.known();
+        known.durable = known.durable.max(number);
         Ok(())
     }
 }

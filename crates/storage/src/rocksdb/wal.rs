@@ -8,6 +8,11 @@
 //! (`Database::write`), so at most the last batch can be torn: when a readable record *begins*
 //! after an unreadable place, the unreadable place was acknowledged.
 //!
+//! That needs a torn batch to hold nothing that looks like a record. What callers write is in
+//! votes, and those are stored under a mask that no caller foresees (`record::vote`): whatever a
+//! value looks like, in the log it is noise, of which any place passes for a record with a chance of
+//! 2^-32.
+//!
 //! The format: blocks of 32 KiB; in them fragments, each with a checksum (masked CRC-32C of type
 //! and content), a length and a type. A record is one `Full` fragment or `First`, `Middle`s,
 //! `Last`. A block's last bytes, too few for a header, are zero.
