@@ -131,7 +131,7 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     Acceptor(AcceptorRole),
-    Learner(LearnerRole),
+    Learner(Box<LearnerRole>),
     Leader(LeaderRole),
 }
 
@@ -140,7 +140,7 @@ impl Role {
     pub(crate) fn new(place: Place, config: &Config) -> Self {
         match place {
             Place::Acceptor(me) => Self::Acceptor(AcceptorRole::new(me, config)),
-            Place::Learner(me) => Self::Learner(LearnerRole::new(me, config, Vec::new())),
+            Place::Learner(me) => Self::Learner(Box::new(LearnerRole::new(me, config, Vec::new()))),
             Place::Leader(me) => Self::Leader(LeaderRole::new(me, config, Ballot::NONE, Vec::new())),
         }
     }
