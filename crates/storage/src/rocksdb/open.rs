@@ -214,7 +214,9 @@ fn open_state(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, 
 
 /// A checkpoint of a state.
 pub(crate) fn open_state_read_only(path: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
-    let state = state_options(options)?;
+    let mut state = state_options(options)?;
+    // It is read from one end to the other; the files of several must not use up the descriptors.
+    state.set_max_open_files(32);
     Database::open_read_only(path, "checkpoint", &state, state_columns(&state, cache))
 }
 
