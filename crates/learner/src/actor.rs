@@ -209,10 +209,10 @@ impl LearnerActor {
             Effect::CloseCheckpoint(id) => self.close_checkpoint(id),
             Effect::Stage { id, piece, records, from } => {
                 self.note_piece(id, &piece, records, from);
-                self.arrival(Job::Stage(id, piece), ctx);
+                self.enqueue(Job::Stage(id, piece), ctx);
             }
-            Effect::Install => self.arrival(Job::Install, ctx),
-            Effect::DropStaged => self.arrival(Job::Drop, ctx),
+            Effect::Install => self.enqueue(Job::Install, ctx),
+            Effect::DropStaged => self.enqueue(Job::Drop, ctx),
             Effect::Apply(_)
             | Effect::Digest { .. }
             | Effect::NoDigest { .. }
@@ -285,9 +285,11 @@ impl LearnerActor {
     }
 
     /// Tells the core what the store says of itself.
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
     pub(crate) fn take_kept(&mut self, ctx: &mut Context<Self>) {
-        let kept = Input::Kept { durable: self.store.durable(), kept_from: self.store.kept_from() };
-        self.take(kept, ctx);
+        let (durable, kept_from) = (self.store.durable(), self.store.kept_from());
+        metrics::gauge!("quorate_history_kept_from").set(kept_from.0 as f64);
+        self.take(Input::Kept { durable, kept_from }, ctx);
     }
 
     /// Forgets what is not needed any more: commands that are old and that nobody in touch lacks; and whatever takes
@@ -308,9 +310,8 @@ impl LearnerActor {
             store.forget_commands(&old, in_touch)?;
             store.forget_commands(&large, durable)
         };
-        self.beside(ctx, work, |actor, kept_from, ctx| {
+        self.beside(ctx, work, |actor, _, ctx| {
             actor.forgetting = false;
-            metrics::gauge!("quorate_history_kept_from").set(kept_from.0 as f64);
             actor.take_kept(ctx);
         });
     }

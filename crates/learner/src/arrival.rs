@@ -88,7 +88,7 @@ impl LearnerActor {
     }
 
     /// Does a job after those before it.
-    pub(crate) fn arrival(&mut self, job: Job, ctx: &mut Context<Self>) {
+    pub(crate) fn enqueue(&mut self, job: Job, ctx: &mut Context<Self>) {
         self.arrival.installing |= matches!(job, Job::Install);
         self.arrival.jobs.push_back(job);
         self.next_job(ctx);

@@ -318,8 +318,9 @@ impl Learner {
     fn on_digest_at(&mut self, waiter: Waiter, number: CommandNumber, until: Tick, effects: &mut Vec<Effect>) {
         match number.cmp(&self.issued.number) {
             Ordering::Less => effects.push(Effect::NoDigest { waiter, reason: DigestRefusal::Gone }),
-            Ordering::Equal => effects.push(Effect::Digest { waiter }),
-            Ordering::Greater => self.digests.wait(waiter, number, until),
+            // A state that is being replaced may be another one already.
+            Ordering::Equal if !self.fetching.is_installing() => effects.push(Effect::Digest { waiter }),
+            Ordering::Equal | Ordering::Greater => self.digests.wait(waiter, number, until),
         }
     }
 

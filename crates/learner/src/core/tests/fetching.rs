@@ -211,15 +211,15 @@ fn nothing_is_issued_while_the_state_is_being_replaced() {
     assert_eq!(learner.handle(success(ballot(1, 2), c[7].id, &c[4..8]), at(1)), []);
     assert_eq!(learner.handle(answer(3, &c[4..8], c[9].id), at(1)), ignored(IgnoreReason::Installing));
     assert_eq!(learner.handle(Input::Tick, at(999)), []);
-    let waiter = |n| Waiter(n);
-    for (n, number) in [(5, 5), (6, 6), (8, 8)] {
-        let (number, patience) = (CommandNumber(number), Duration::from_secs(9));
-        learner.handle(Input::DigestAt { waiter: waiter(n), number, patience }, at(1));
+    for number in [4, 5, 6, 8] {
+        let (waiter, patience) = (Waiter(number), Duration::from_secs(9));
+        let want = Input::DigestAt { waiter, number: CommandNumber(number), patience };
+        assert_eq!(learner.handle(want, at(1)), []);
     }
-    let gone = Effect::NoDigest { waiter: waiter(5), reason: DigestRefusal::Gone };
-    let exact = |n| Effect::Digest { waiter: waiter(n) };
+    let gone = |number| Effect::NoDigest { waiter: Waiter(number), reason: DigestRefusal::Gone };
+    let exact = |number| Effect::Digest { waiter: Waiter(number) };
     let effects = learner.handle(Input::Installed(Installation::Done(id.at)), at(1_000));
-    assert_eq!(effects, [gone, exact(6), applies(&c[6..8]), exact(8)]);
+    assert_eq!(effects, [gone(4), gone(5), exact(6), applies(&c[6..8]), exact(8)]);
 }
 
 /// A14, S-18: catches a state that is not what its sender said in use, and one such sender asked over and over.
