@@ -137,8 +137,7 @@ pub fn the_log_keeps_promises_and_votes(disk: Disk<'_>) {
     let mut records = vec![LogRecord::LastTried(tried), LogRecord::NextBallot(promised)];
     records.extend(votes.iter().cloned().map(LogRecord::Vote));
     opened.log.write(&records).expect("the log is written");
-    let expected =
-        LogImage { last_tried: tried, next_ballot: promised, forgotten: CommandNumber::NULL, votes: votes.into() };
+    let expected = LogImage { last_tried: tried, next_ballot: promised, votes: votes.into(), ..LogImage::default() };
     assert_eq!(opened.log.load(CommandNumber::NULL), Ok(expected.clone()));
     drop(opened);
     assert_eq!(disk().log.load(CommandNumber::NULL), Ok(expected), "after a restart");

@@ -81,6 +81,20 @@ pub enum LogRecord {
     /// Votes for numbers up to this one are not needed any more: their commands are in durable
     /// states of a majority of learners, and in this node's own. A lower one changes nothing.
     Forget(CommandNumber),
+    /// What the log is good for from now on.
+    Standing(Standing),
+}
+
+/// What a log is good for: whether its acceptor may speak for the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// All that this node ever promised and voted for above [`LogImage::forgotten`] is there.
+    #[default]
+    Sound,
+    /// A new disk, of which nobody has said yet that this node had no other one before.
+    Fresh,
+    /// The promise and `last_tried` are there, and some votes may be lost.
+    Damaged,
 }
 
 /// What the log holds.
@@ -92,6 +106,8 @@ pub struct LogImage {
     pub next_ballot: Ballot,
     /// See [`LogRecord::Forget`]; the state of the node is never below it.
     pub forgotten: CommandNumber,
+    /// See [`LogRecord::Standing`].
+    pub standing: Standing,
     /// The votes for numbers above the one asked for, ascending by number.
     pub votes: Vec<Vote>,
 }

@@ -99,7 +99,7 @@ impl Checks {
                 LogRecord::Vote(vote) => {
                     self.votes.entry(node).or_default().insert(vote.command.number(), vote.clone());
                 }
-                LogRecord::LastTried(_) | LogRecord::NextBallot(_) | LogRecord::Forget(_) => {}
+                LogRecord::LastTried(_) | LogRecord::NextBallot(_) | LogRecord::Forget(_) | LogRecord::Standing(_) => {}
             }
         }
     }

@@ -200,6 +200,7 @@ impl World {
                     self.durable.forgotten = number;
                     self.durable.votes.retain(|vote| vote.command.number() > number);
                 }
+                LogRecord::Standing(standing) => self.durable.standing = standing,
                 LogRecord::LastTried(_) => panic!("lastTried is the leader's"),
             }
         }

@@ -42,6 +42,7 @@ impl Node {
                     self.log.forgotten = *number;
                     self.log.votes.retain(|vote| vote.command.number() > *number);
                 }
+                Effect::Persist(LogRecord::Standing(standing)) => self.log.standing = *standing,
                 Effect::Persist(LogRecord::LastTried(_)) => panic!("lastTried is the leader's"),
                 Effect::Proposed { .. } | Effect::Send { .. } | Effect::Ignored(_) => {}
             }

@@ -179,6 +179,7 @@ impl Disks {
                 let kept = disk.votes.split_off(&number.next());
                 self.taken.extend(std::mem::replace(&mut disk.votes, kept).into_keys());
             }
+            LogRecord::Standing(_) => {}
             LogRecord::LastTried(ballot) => disk.last_tried = *ballot,
             LogRecord::NextBallot(ballot) => disk.next_ballot = *ballot,
             LogRecord::Vote(vote) => {

@@ -68,7 +68,7 @@ impl Invariant for Promises {
 impl Promise {
     fn written(&mut self, record: &LogRecord) -> Result<(), Violation> {
         match record {
-            LogRecord::LastTried(_) | LogRecord::Forget(_) => Ok(()),
+            LogRecord::LastTried(_) | LogRecord::Forget(_) | LogRecord::Standing(_) => Ok(()),
             LogRecord::NextBallot(ballot) => {
                 let earlier = std::mem::replace(&mut self.durable, *ballot);
                 ensure(*ballot >= earlier, || format!("promises {ballot} after {earlier}"))

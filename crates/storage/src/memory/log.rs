@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use protocol::{Ballot, CommandNumber, Vote};
 
 use super::Fault;
-use crate::{LogImage, LogRecord, LogStore, StorageError};
+use crate::{LogImage, LogRecord, LogStore, Standing, StorageError};
 
 /// What lies on the disk under a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -15,6 +15,7 @@ pub struct LogDisk {
     last_tried: Ballot,
     next_ballot: Ballot,
     forgotten: CommandNumber,
+    standing: Standing,
     /// By the number in the key, which is that of the vote unless a write was misdirected.
     votes: BTreeMap<CommandNumber, Vote>,
     /// Votes that do not fit their checksums any more.
@@ -46,6 +47,7 @@ impl LogDisk {
                 self.rotten = self.rotten.split_off(&number.next());
             }
             LogRecord::Forget(_) => {}
+            LogRecord::Standing(standing) => self.standing = *standing,
         }
     }
 
@@ -189,6 +191,7 @@ impl LogStore for MemoryLog {
             last_tried: inner.disk.last_tried,
             next_ballot: inner.disk.next_ballot,
             forgotten: inner.disk.forgotten,
+            standing: inner.disk.standing,
             votes: votes.map(|(_, vote)| vote.clone()).collect(),
         })
     }

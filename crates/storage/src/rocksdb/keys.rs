@@ -62,6 +62,8 @@ pub(crate) enum LogKey {
     StateDurable,
     /// The command number up to which votes are forgotten.
     Forgotten,
+    /// What the log is good for; absent: all of it is there.
+    Standing,
     /// The vote for a number.
     Vote(CommandNumber),
 }
@@ -75,6 +77,7 @@ impl LogKey {
             Self::Writes => vec![4],
             Self::StateDurable => vec![5],
             Self::Forgotten => vec![6],
+            Self::Standing => vec![7],
             Self::Vote(number) => [&[16], number.0.to_be_bytes().as_slice()].concat(),
         }
     }
@@ -88,6 +91,7 @@ impl LogKey {
             (4, []) => Some(Self::Writes),
             (5, []) => Some(Self::StateDurable),
             (6, []) => Some(Self::Forgotten),
+            (7, []) => Some(Self::Standing),
             (16, number) => Some(Self::Vote(self::number(number)?)),
             _ => None,
         }

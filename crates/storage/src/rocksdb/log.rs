@@ -10,7 +10,7 @@ use protocol::{CommandNumber, Vote};
 use super::database::Database;
 use super::keys::LogKey;
 use super::record;
-use crate::{Identity, LogImage, LogRecord, LogStore, StorageError};
+use crate::{Identity, LogImage, LogRecord, LogStore, Standing, StorageError};
 
 /// See [`LogStore`]. Made by [`super::open`].
 pub struct RocksLog {
@@ -79,6 +79,13 @@ impl RocksLog {
         self.database.write_synced(batch)
     }
 
+    fn standing(&self) -> Result<Standing, StorageError> {
+        match get(&self.database, LogKey::Standing)? {
+            Some(bytes) => self.database.readable("the standing of the log", record::read_standing(&bytes)),
+            None => Ok(Standing::Sound),
+        }
+    }
+
     fn marks(&self) -> MutexGuard<'_, Marks> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,6 +129,7 @@ impl LogStore for RocksLog {
                     forgotten = *number;
                 }
                 LogRecord::Forget(_) => {}
+                LogRecord::Standing(standing) => batch.put(LogKey::Standing.to_bytes(), record::standing(*standing)),
             }
         }
         batch.put(LogKey::Writes.to_bytes(), record::counter(count));
@@ -141,6 +149,7 @@ impl LogStore for RocksLog {
             last_tried: ballot(LogKey::LastTried)?,
             next_ballot: ballot(LogKey::NextBallot)?,
             forgotten: self.forgotten(),
+            standing: self.standing()?,
             votes: Vec::new(),
         };
         let above = above.max(image.forgotten);

@@ -11,7 +11,7 @@ use protocol::{
 
 use super::keys::Generation;
 use crate::digest::{RecordHash, Sum};
-use crate::{Identity, Staged};
+use crate::{Identity, Staged, Standing};
 
 /// The format of all records. Format 1 was never released.
 pub(crate) const FORMAT: u8 = 2;
@@ -75,6 +75,27 @@ pub(crate) fn read_staged(bytes: &[u8]) -> Result<Staged, String> {
         [tag] => return Err(format!("tag {tag}")),
     };
     Ok(Staged { id, next })
+}
+
+pub(crate) fn standing(standing: Standing) -> Vec<u8> {
+    let tag = match standing {
+        Standing::Sound => 0,
+        Standing::Fresh => 1,
+        Standing::Damaged => 2,
+    };
+    Writer::new().rest(&[tag]).0
+}
+
+pub(crate) fn read_standing(bytes: &[u8]) -> Result<Standing, String> {
+    let mut reader = Reader::new(bytes)?;
+    let standing = match reader.array()? {
+        [0] => Standing::Sound,
+        [1] => Standing::Fresh,
+        [2] => Standing::Damaged,
+        [tag] => return Err(format!("tag {tag}")),
+    };
+    reader.end()?;
+    Ok(standing)
 }
 
 /// What is known of a stored command without its body.
