@@ -11,6 +11,9 @@ use crate::command::CommandNumber;
 pub const KEY_BYTES_MAX: usize = 1024;
 /// The largest value, in bytes: a value travels whole in one frame and one storage write.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// What the keys begin with under which the cluster keeps what concerns itself: no function writes them but those
+/// whose business that is.
+pub const RESERVED_PREFIX: &str = "quorate/";
 
 /// A key of the state: UTF-8, 1 byte to 1 KiB.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +48,12 @@ impl Key {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it belongs to the cluster itself ([`RESERVED_PREFIX`]).
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED_PREFIX)
     }
 }
 
