@@ -15,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::handshake::{self, DialError, HANDSHAKE_DEADLINE};
 use crate::lane::Lane;
 use crate::queue::{Dropped, Queue};
-use crate::transport::{PeerEvent, Shared};
+use crate::transport::{Link, PeerEvent, Shared};
 use crate::{frame, socket, wire};
 
 /// How long resolving and connecting may take. A lost SYN is sent again after a second, then
@@ -31,6 +31,7 @@ const BUFFER_KEPT: usize = 2 * WRITE_BYTES;
 
 pub(crate) struct Dialer {
     shared: Arc<Shared>,
+    link: Arc<Link>,
     peer: NodeId,
     lane: Lane,
     /// For logs.
@@ -48,15 +49,16 @@ enum End {
 }
 
 impl Dialer {
-    pub(crate) fn new(shared: Arc<Shared>, peer: NodeId, lane: Lane) -> Self {
-        let label = shared.label(peer);
-        Self { shared, peer, lane, label }
+    pub(crate) fn new(shared: Arc<Shared>, link: Arc<Link>, peer: NodeId, lane: Lane) -> Self {
+        let label = format!("{peer} ({})", link.peer.name);
+        Self { shared, link, peer, lane, label }
     }
 
-    /// Until the transport is stopped.
+    /// Until the transport is stopped or the peer is gone.
     pub(crate) async fn run(self) {
         tokio::select! {
             () = self.shared.stopped() => {}
+            () = self.link.gone() => {}
             () = self.keep_dialing() => {}
         }
         self.close_queue();
@@ -193,11 +195,11 @@ impl Dialer {
     }
 
     fn queue(&self) -> &Queue {
-        &self.shared.queues[&(self.peer, self.lane)]
+        self.link.queue(self.lane)
     }
 
     fn address(&self) -> &str {
-        &self.shared.peers[&self.peer].address
+        &self.link.peer.address
     }
 }
 

@@ -120,7 +120,7 @@ pub fn handshake(bytes: &[u8]) {
 
 /// Judges a stranger's `Hello` and writes the answer.
 fn judged(me: &Identity, hello: &Hello) {
-    let answer = match me.judge(hello, |node| (node == NodeId(2)).then_some("b")) {
+    let answer = match me.judge(hello, |node| (node == NodeId(2)).then(|| "b".to_owned())) {
         Ok((node, _)) => {
             assert_eq!((node, &hello.node_name[..]), (NodeId(2), "b"), "a stranger got in");
             me.welcome()

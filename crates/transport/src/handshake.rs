@@ -312,11 +312,7 @@ impl Identity {
     /// # Errors
     /// The first [`Refusal`] that applies: version before cluster before ids before settings,
     /// since each is meaningless where the one before it differs.
-    pub fn judge<'a>(
-        &self,
-        hello: &Hello,
-        name_of: impl Fn(NodeId) -> Option<&'a str>,
-    ) -> Result<(NodeId, Lane), Refusal> {
+    pub fn judge(&self, hello: &Hello, name_of: impl Fn(NodeId) -> Option<String>) -> Result<(NodeId, Lane), Refusal> {
         let (node, expects) = (NodeId(hello.node), NodeId(hello.expects));
         if hello.magic != MAGIC {
             return Err(Refusal::NotAPeer);
@@ -332,7 +328,7 @@ impl Identity {
         }
         let Some(name) = name_of(node) else { return Err(Refusal::UnknownNode(node, shown(&hello.node_name))) };
         if name != hello.node_name {
-            return Err(Refusal::OtherName { node, ours: name.to_owned(), theirs: shown(&hello.node_name) });
+            return Err(Refusal::OtherName { node, ours: name, theirs: shown(&hello.node_name) });
         }
         if expects != self.me {
             return Err(Refusal::WrongNode { expects, me: self.me, name: self.name.clone() });

@@ -80,7 +80,7 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
         }
         Err(_) => (Err(Refusal::Silent), from.ip().to_string()),
     };
-    let name_of = |node| shared.peers.get(&node).map(|peer| peer.name.as_str());
+    let name_of = |node| shared.link(node).map(|link| link.peer.name.clone());
     let judged = hello.and_then(|hello| {
         let judged = shared.identity.judge(&hello, name_of)?;
         if let Some(theirs) = shared.identity.other_window(&hello) {

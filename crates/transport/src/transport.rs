@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use actix::ArbiterHandle;
 use metrics::counter;
@@ -46,7 +46,7 @@ pub struct TransportConfig {
     pub learn_from: LearnFrom,
     /// Its window, in commands; peers that have another are warned of.
     pub window: u64,
-    /// The members. An entry for this node itself is ignored.
+    /// The members, until [`Handle::set_peers`]. An entry for this node itself is ignored.
     pub peers: BTreeMap<NodeId, Peer>,
     /// Bounds.
     pub limits: Limits,
@@ -120,7 +120,7 @@ pub enum PeerEvent {
 pub struct Transport;
 
 impl Transport {
-    /// Listens on `listener` and keeps dialing every peer on every lane, until [`Handle::stop`].
+    /// Listens on `listener` and keeps dialing every peer of now on every lane, until [`Handle::stop`].
     /// Install the recorder of metrics before.
     ///
     /// # Errors
@@ -133,12 +133,10 @@ impl Transport {
         on_event: OnEvent,
     ) -> io::Result<Handle> {
         listener.set_nonblocking(true)?;
-        let TransportConfig { me, name, cluster, cluster_name, learn_from, window, mut peers, limits } = config;
-        peers.remove(&me);
+        let TransportConfig { me, name, cluster, cluster_name, learn_from, window, peers, limits } = config;
         let shared = Arc::new(Shared {
-            queues: queues(peers.keys().copied(), limits),
             identity: Identity { me, name, cluster, cluster_name, learn_from, window },
-            peers,
+            links: RwLock::default(),
             limits,
             runtimes,
             on_message,
@@ -148,9 +146,7 @@ impl Transport {
             stop: watch::Sender::new(false),
         });
         let mut running = shared.runtimes.data.spawn(listener::run(shared.clone(), listener));
-        for (peer, lane) in shared.queues.keys() {
-            running &= shared.runtime(*lane).spawn(Dialer::new(shared.clone(), *peer, *lane).run());
-        }
+        running &= shared.set_peers(peers);
         if !running {
             return Err(io::Error::other("an arbiter for connections has stopped"));
         }
@@ -158,13 +154,33 @@ impl Transport {
     }
 }
 
-fn queues(peers: impl Iterator<Item = NodeId>, limits: Limits) -> BTreeMap<(NodeId, Lane), Queue> {
-    let limit = |lane| match lane {
-        Lane::Heartbeat => limits.heartbeat,
-        Lane::Protocol => limits.protocol,
-        Lane::Bulk => limits.bulk,
-    };
-    peers.flat_map(|peer| Lane::ALL.map(|lane| ((peer, lane), Queue::new(limit(lane))))).collect()
+/// One peer, as it was made known.
+pub(crate) struct Link {
+    pub(crate) peer: Peer,
+    queues: BTreeMap<Lane, Queue>,
+    gone: watch::Sender<bool>,
+}
+
+impl Link {
+    fn new(peer: Peer, limits: Limits) -> Self {
+        let limit = |lane| match lane {
+            Lane::Heartbeat => limits.heartbeat,
+            Lane::Protocol => limits.protocol,
+            Lane::Bulk => limits.bulk,
+        };
+        let queues = Lane::ALL.map(|lane| (lane, Queue::new(limit(lane)))).into();
+        Self { peer, queues, gone: watch::Sender::new(false) }
+    }
+
+    pub(crate) fn queue(&self, lane: Lane) -> &Queue {
+        &self.queues[&lane]
+    }
+
+    /// Resolves when this is no peer any more, or has another address.
+    pub(crate) async fn gone(&self) {
+        // As `Shared::stopped`.
+        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
+    }
 }
 
 /// Sends messages to peers. Clones share the connections.
@@ -185,17 +201,24 @@ impl Handle {
     /// `true` does not mean that it arrives.
     pub fn send(&self, to: NodeId, message: Message) -> bool {
         let lane = Lane::of(&message);
-        let Some(queue) = self.shared.queues.get(&(to, lane)) else {
+        let Some(link) = self.shared.link(to) else {
             counter!("quorate_transport_no_such_peer_total").increment(1);
             return false;
         };
-        match queue.push(message) {
+        match link.queue(lane).push(message) {
             Ok(()) => true,
             Err(cause) => {
                 self.shared.report.dropped(lane, cause, 1);
                 false
             }
         }
+    }
+
+    /// From now on these are the peers: connections to and from others are closed, soon after, and those that are new,
+    /// or have another address, are dialed. Where nothing has changed nothing happens.
+    pub fn set_peers(&self, peers: BTreeMap<NodeId, Peer>) {
+        // Where the arbiters have stopped the node ends.
+        let _running = self.shared.set_peers(peers);
     }
 
     /// Closes all connections and the listener, soon after. No event follows; a message that is
@@ -208,9 +231,9 @@ impl Handle {
 /// What all connections of a node share.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
-    pub(crate) peers: BTreeMap<NodeId, Peer>,
+    /// The peers of now. Held for as long as a look takes.
+    links: RwLock<BTreeMap<NodeId, Arc<Link>>>,
     pub(crate) limits: Limits,
-    pub(crate) queues: BTreeMap<(NodeId, Lane), Queue>,
     pub(crate) on_message: OnMessage,
     pub(crate) on_event: OnEvent,
     pub(crate) report: Report,
@@ -228,9 +251,41 @@ impl Shared {
         }
     }
 
+    /// A peer of now.
+    pub(crate) fn link(&self, peer: NodeId) -> Option<Arc<Link>> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
+    }
+
     /// How a peer is called in logs.
     pub(crate) fn label(&self, peer: NodeId) -> String {
-        self.peers.get(&peer).map_or_else(|| peer.to_string(), |known| format!("{peer} ({})", known.name))
+        self.link(peer).map_or_else(|| peer.to_string(), |link| format!("{peer} ({})", link.peer.name))
+    }
+
+    /// See [`Handle::set_peers`]. False when an arbiter has stopped.
+    fn set_peers(self: &Arc<Self>, mut peers: BTreeMap<NodeId, Peer>) -> bool {
+        peers.remove(&self.identity.me);
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        let mut inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|id, link| {
+            let stays = peers.get(id) == Some(&link.peer);
+            if !stays {
+                link.gone.send_replace(true);
+            }
+            stays
+        });
+        inbound.retain(|(id, _), _| peers.contains_key(id));
+        let mut running = true;
+        for (id, peer) in peers {
+            if links.contains_key(&id) {
+                continue;
+            }
+            let link = Arc::new(Link::new(peer, self.limits));
+            links.insert(id, Arc::clone(&link));
+            for lane in Lane::ALL {
+                running &= self.runtime(lane).spawn(Dialer::new(self.clone(), Arc::clone(&link), id, lane).run());
+            }
+        }
+        running
     }
 
     /// Makes a new connection the one of its peer and lane. The one before it ends: a peer dials
@@ -238,7 +293,12 @@ impl Shared {
     /// more established connections than peers and lanes.
     pub(crate) fn replace_inbound(&self, peer: NodeId, lane: Lane) -> oneshot::Receiver<()> {
         let (alive, replaced) = oneshot::channel();
-        self.inbound.lock().expect("nothing panics while it holds the connections").insert((peer, lane), alive);
+        // Both, in this order, as in `set_peers`: of one that has left meanwhile the reader ends at once.
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        let mut inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        if links.contains_key(&peer) {
+            inbound.insert((peer, lane), alive);
+        }
         replaced
     }
 

@@ -11,8 +11,8 @@ fn identity() -> Identity {
     }
 }
 
-fn name_of(node: NodeId) -> Option<&'static str> {
-    (node == NodeId(2)).then_some("b")
+fn name_of(node: NodeId) -> Option<String> {
+    (node == NodeId(2)).then(|| "b".to_owned())
 }
 
 fn hello() -> Hello {

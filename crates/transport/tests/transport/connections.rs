@@ -97,6 +97,31 @@ async fn nodes_may_start_in_any_order() {
     b.connected(A).await;
 }
 
+/// ADR 0025: catches a member that has left and is still heard or sent to, one that has joined and is not dialed or not
+/// let in, and connections that are closed although nothing has changed for their peer.
+#[actix::test]
+async fn peers_come_and_go() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let (mut a, mut b) = (Node::start(config(A, at_b), listen_a), Node::start(config(B, at_a), listen_b));
+    a.connected(B).await;
+    b.connected(A).await;
+    let peers = config(A, at_b).peers;
+    a.handle.set_peers(peers.clone());
+    assert!(a.handle.send(B, numbered(1)), "the same peers");
+    assert_eq!(b.message().await, numbered(1));
+    a.handle.set_peers(BTreeMap::new());
+    assert!(!a.handle.send(B, numbered(2)), "no peer any more");
+    for lane in Lane::ALL {
+        b.event(PeerEvent::Closed { peer: A, lane }).await;
+    }
+    counted("refused_total{reason=unknown_node}").await;
+    a.handle.set_peers(peers);
+    a.connected(B).await;
+    b.connected(A).await;
+    assert!(a.handle.send(B, numbered(3)) && b.handle.send(A, numbered(4)));
+    assert_eq!((b.message().await, a.message().await), (numbered(3), numbered(4)));
+}
+
 fn large_call() -> Message {
     Message::Leader(ToLeader::ExecuteFunction(Call {
         request: RequestId::Gateway(1),
