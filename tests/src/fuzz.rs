@@ -8,8 +8,10 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use functions::{Failure, Registry};
-use protocol::{Ballot, Command, CommandBody, CommandId, Fingerprint, Forget, NodeId, RequestId, Timestamp, Verdict};
+use functions::{Cluster, ExecutionContext, Failure, Registry};
+use protocol::{
+    Ballot, Command, CommandBody, CommandId, Fingerprint, Forget, Membership, NodeId, RequestId, Timestamp, Verdict,
+};
 use storage::StateStore as _;
 use storage::memory::MemoryState;
 
@@ -64,14 +66,17 @@ pub fn command_body(bytes: &[u8]) {
 pub fn function_calls(bytes: &[u8]) {
     let registry = Registry::with_builtins();
     let (state, other) = (MemoryState::new(), MemoryState::new());
+    let genesis = Membership::of_equals(3);
     for line in bytes.split(|byte| *byte == b'\n') {
         let space = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
         let (name, arguments) = line.split_at(space);
         let Some(function) = std::str::from_utf8(name).ok().and_then(|name| registry.get(name)) else { continue };
         let id = CommandId::new(Ballot::new(1, NodeId(1)), state.applied().number.next());
         let time = Timestamp(id.number.0);
-        let execution =
-            functions::run(function.as_ref(), &state, time, id.number.0, &Bytes::copy_from_slice(arguments));
+        let applied = || genesis.learners().map(|node| (node, state.applied().number)).collect();
+        let cluster = Cluster { membership: &genesis, applied: &applied };
+        let context = ExecutionContext::new(&state, time, id.number.0).of(cluster);
+        let execution = functions::run(function.as_ref(), context, &Bytes::copy_from_slice(arguments));
         assert!(!matches!(execution.result, Err(Failure::Panicked(_) | Failure::State(_))), "{:?}", execution.result);
         let Ok(verdict) = execution.verdict().map_err(|_| assert!(execution.effects.is_empty())) else { continue };
         if let Verdict::Changed(result) | Verdict::Unchanged(result) = &verdict {

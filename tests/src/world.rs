@@ -22,6 +22,7 @@ mod node;
 mod picture;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,6 +51,8 @@ pub const R: NodeId = NodeId(3);
 pub struct Settings {
     /// How many nodes, each with all roles; their ids count from 1.
     pub nodes: u64,
+    /// How many of them, the last ones, are no members at first, and down until they join ([`World::join`]).
+    pub spare: u64,
     /// Who decides that a command is issued.
     pub learn_from: LearnFrom,
     /// Claim 5.
@@ -69,6 +72,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             nodes: 3,
+            spare: 0,
             learn_from: LearnFrom::Leader,
             window: 64,
             rounds_in_flight: 2,
@@ -132,6 +136,12 @@ impl World {
     #[must_use]
     pub fn three() -> Self {
         Self::new(Settings::default())
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The ids of all nodes.
@@ -405,6 +415,17 @@ impl World {
         self.events.push(Event::Restarted { node, life });
     }
 
+    /// A node that is a member now starts for the first time, and is told of the membership by `from`.
+    ///
+    /// # Panics
+    /// When that one does not know of it.
+    pub fn join(&mut self, node: NodeId, from: NodeId) {
+        let membership = Arc::clone(self.node(from).membership());
+        assert!(membership.node(node).is_some(), "{node} is no member");
+        self.node_mut(node).membership = membership;
+        self.restart(node);
+    }
+
     /// A power cut around one of the next log writes of a node.
     pub fn cut_power(&mut self, node: NodeId, cut: Cut) {
         self.cuts.insert(node, cut);
@@ -494,6 +515,7 @@ impl World {
     fn handle(&mut self, id: NodeId, input: Local) {
         self.entropy += 1;
         let (now, entropy) = (self.now, self.entropy);
+        let heard = self.heard_by(id);
         let node = self.node_mut(id);
         let Some(roles) = &mut node.roles else { return };
         match input {
@@ -503,7 +525,7 @@ impl World {
                 self.carry_out_acceptor(id, effects);
             }
             Local::Leader(input) => {
-                let effects = node.lead(input, now, entropy);
+                let effects = node.lead(input, now, entropy, &heard);
                 self.carry_out_leader(id, effects);
             }
             Local::Learner(input) => {
@@ -515,6 +537,12 @@ impl World {
         if let Some(watch) = &self.watch {
             watch(self.node(id));
         }
+    }
+
+    /// What a failure detector would say: which nodes are up and get through, and how far each is.
+    fn heard_by(&self, node: NodeId) -> BTreeMap<NodeId, CommandNumber> {
+        let up = self.nodes.values().filter(|peer| peer.roles.is_some() && !self.blocked.contains(&(peer.id, node)));
+        up.map(|peer| (peer.id, peer.state.applied().number)).collect()
     }
 
     fn carry_out_acceptor(&mut self, id: NodeId, effects: Vec<acceptor::core::Effect>) {
@@ -575,6 +603,7 @@ impl World {
                         node.state.apply(std::slice::from_ref(command)).expect("memory does not fail");
                         self.checks.applied(node, command);
                     }
+                    node.take_membership();
                     let last = node.state.applied();
                     node.inbox.push_back(Local::Acceptor(acceptor::core::Input::Issued(last)));
                     node.inbox.push_back(Local::Leader(leader::core::Input::Learned(last)));

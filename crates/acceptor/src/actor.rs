@@ -83,7 +83,7 @@ impl AcceptorActor {
         let mut effects = Vec::new();
         let from = match &input {
             Input::Message { from, .. } => *from,
-            Input::Issued(_) | Input::Forget(_) | Input::Space(_) => self.core.me(),
+            Input::Issued(_) | Input::Forget(_) | Input::Learners(_) | Input::Space(_) => self.core.me(),
         };
         self.core.handle(Input::Space((self.ports.space)()), &mut effects);
         self.core.handle(input, &mut effects);

@@ -78,7 +78,12 @@ fn begin(number: u64) -> Deliver {
         number => CommandId::new(BALLOT, CommandNumber(number)),
     };
     let commands = vec![Command { id: id(number), precedent: id(number - 1), body: Bytes::new() }];
-    deliver(ToAcceptor::BeginBallot(BeginBallot { ballot: BALLOT, commands, round: number }))
+    deliver(ToAcceptor::BeginBallot(BeginBallot {
+        ballot: BALLOT,
+        commands,
+        round: number,
+        membership: CommandNumber::NULL,
+    }))
 }
 
 /// Waits for the end of the turn: a flush of its own follows all that was queued before.

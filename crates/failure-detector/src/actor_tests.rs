@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use protocol::{MajoritySets, Tick, Timestamp};
+use protocol::{Membership, Tick, Timestamp};
 
 use super::*;
 use crate::core::Config;
@@ -28,12 +28,10 @@ struct Node {
 }
 
 fn start(me: u64, peer: &Peer) -> Node {
-    let members = vec![NodeId(1), NodeId(2)];
     let core = FailureDetector::new(Config {
         me: NodeId(me),
         can_lead: true,
-        acceptors: MajoritySets::simple(members.clone()).expect("two nodes"),
-        members,
+        membership: Membership::of_equals(2),
         heartbeat: Duration::from_millis(20),
         timeout_min: Duration::from_millis(100),
         timeout_max: Duration::from_secs(60),

@@ -17,12 +17,12 @@ use std::collections::btree_map;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use protocol::state::VALUE_BYTES_MAX;
-use protocol::{CommandNumber, Effect, Entry, Key, StateError, StateView, Timestamp};
+use protocol::state::{RESERVED_PREFIX, VALUE_BYTES_MAX};
+use protocol::{CommandNumber, Effect, Entry, Key, Membership, NodeId, StateError, StateView, Timestamp, membership};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::function::Failure;
+use crate::function::{Failure, Refusal};
 
 /// The most effects of one command. Every replica applies a command in one atomic write, in
 /// line with all others; a thousand keys keep that well under the time of a disk sync.
@@ -100,11 +100,21 @@ impl ScanRead {
     }
 }
 
+/// The cluster, as the leader's node sees it now: not replicated, like time and chance.
+#[derive(Clone, Copy)]
+pub struct Cluster<'a> {
+    /// The membership in force where the state has no entry of one.
+    pub membership: &'a Membership,
+    /// The nodes that are heard, this one included, with what each has applied.
+    pub applied: &'a dyn Fn() -> BTreeMap<NodeId, CommandNumber>,
+}
+
 /// The world of one execution.
 pub struct ExecutionContext<'a> {
     state: &'a dyn StateView,
     now: Timestamp,
     entropy: u64,
+    cluster: Option<Cluster<'a>>,
     random: Option<ChaCha8Rng>,
     /// Own writes; `None` deletes, and stands only over a key that the state has.
     writes: BTreeMap<Key, Option<Bytes>>,
@@ -125,6 +135,7 @@ impl<'a> ExecutionContext<'a> {
             state,
             now,
             entropy,
+            cluster: None,
             random: None,
             writes: BTreeMap::new(),
             bytes: 0,
@@ -132,6 +143,17 @@ impl<'a> ExecutionContext<'a> {
             read_count: 0,
             failed: None,
         }
+    }
+
+    /// The same, in sight of the cluster: what runs in line with the leader.
+    #[must_use]
+    pub fn of(self, cluster: Cluster<'a>) -> Self {
+        Self { cluster: Some(cluster), ..self }
+    }
+
+    /// The cluster, for the functions that are about it. They run in line.
+    pub(crate) fn cluster(&self) -> Cluster<'a> {
+        self.cluster.expect("functions about the cluster run in line with the leader")
     }
 
     /// The time that the command will carry.
@@ -193,7 +215,7 @@ impl<'a> ExecutionContext<'a> {
     ///
     /// # Errors
     /// [`Failure::TooLarge`] for a value above 1 MiB, past [`EFFECTS_MAX`] keys, or past
-    /// [`EFFECTS_BYTES_MAX`] bytes.
+    /// [`EFFECTS_BYTES_MAX`] bytes; a refusal for a reserved key.
     pub fn put(&mut self, key: Key, value: Bytes) -> Result<(), Failure> {
         if value.len() > VALUE_BYTES_MAX {
             return self.fail(Failure::TooLarge(format!(
@@ -201,7 +223,13 @@ impl<'a> ExecutionContext<'a> {
                 value.len()
             )));
         }
+        self.check_free(&key)?;
         self.write(key, Some(value))
+    }
+
+    /// Puts another membership into force, once the command is issued.
+    pub(crate) fn change_membership(&mut self, next: &Membership) -> Result<(), Failure> {
+        self.write(membership::key(), Some(next.to_value()))
     }
 
     /// Deletes a key; says whether it was there. An absent key is read, and is no change.
@@ -209,6 +237,7 @@ impl<'a> ExecutionContext<'a> {
     /// # Errors
     /// As [`ExecutionContext::get`] and [`ExecutionContext::put`].
     pub fn delete(&mut self, key: Key) -> Result<bool, Failure> {
+        self.check_free(&key)?;
         let own = self.writes.get(&key).map(Option::is_some);
         if own == Some(false) {
             return Ok(false);
@@ -240,6 +269,15 @@ impl<'a> ExecutionContext<'a> {
     fn fail<T>(&mut self, failure: Failure) -> Result<T, Failure> {
         self.failed.get_or_insert_with(|| failure.clone());
         Err(failure)
+    }
+
+    /// What concerns the cluster itself is changed by the functions whose business that is.
+    fn check_free(&mut self, key: &Key) -> Result<(), Failure> {
+        if key.is_reserved() {
+            let message = format!("{key} belongs to the cluster itself, as all keys that begin with {RESERVED_PREFIX}");
+            return self.fail(Failure::Refused(Refusal { code: "reserved_key", message, may_pass: false }));
+        }
+        Ok(())
     }
 
     /// Reads a key of the state. A key read twice keeps the version seen first: if the state has

@@ -12,15 +12,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use protocol::{Entry, Key};
-use schemars::{JsonSchema, Schema};
-use serde::{Deserialize, Deserializer, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::context::ExecutionContext;
 use crate::function::{Failure, Function, Refusal};
 use crate::text;
-use crate::typed::TypedFunction;
+use crate::typed::{TypedFunction, present, without_null_defaults};
 
 /// The functions of this library.
 #[must_use]
@@ -216,24 +216,6 @@ fn refusal(code: &'static str, message: String) -> Failure {
 
 fn one() -> i64 {
     1
-}
-
-/// An argument that may be left out, but not given as `null`: a `null` that meant a version
-/// must not turn a conditional put into an unconditional one.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-/// The schema's side of [`present`]: an argument left out is not the same as `null`.
-fn without_null_defaults(schema: &mut Schema) {
-    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
-    for property in properties.into_iter().flat_map(|properties| properties.values_mut()) {
-        if let Some(property) = property.as_object_mut()
-            && property.get("default") == Some(&Value::Null)
-        {
-            property.remove("default");
-        }
-    }
 }
 
 #[derive(Deserialize)]

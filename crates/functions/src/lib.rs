@@ -1,5 +1,5 @@
 //! What runs on the leader: functions, their execution context, the registry, and the built-in
-//! libraries `inventory` and `kv`.
+//! libraries `cluster`, `inventory` and `kv`.
 //!
 //! A function is executed once, by the leader, against the leader state. What it reads and
 //! writes goes through its [`ExecutionContext`]; it returns a result or a [`Refusal`]. What it
@@ -7,6 +7,7 @@
 //! nodes, so a function may be as nondeterministic as it likes: time and chance come from the
 //! context too. A function that refuses or fails has changed nothing (S-09).
 
+pub mod cluster;
 mod context;
 mod function;
 pub mod inventory;
@@ -18,7 +19,9 @@ mod testing;
 mod text;
 mod typed;
 
-pub use context::{EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead};
+pub use context::{
+    Cluster, EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead,
+};
 pub use function::{Failure, Function, Placement, Refusal};
 pub use registry::{DuplicateName, Registry};
 pub use run::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, Execution, RESULT_BYTES_MAX, check, run};

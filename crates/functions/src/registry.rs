@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::function::Function;
-use crate::{inventory, kv};
+use crate::{cluster, inventory, kv};
 
 /// The functions of a node, by name. A clone shares the functions.
 #[derive(Clone, Default)]
@@ -24,14 +24,14 @@ impl Registry {
         Self::default()
     }
 
-    /// A registry with the built-in libraries `inventory` and `kv`.
+    /// A registry with the built-in libraries `cluster`, `inventory` and `kv`.
     ///
     /// # Panics
     /// When two built-in functions have one name: our own mistake.
     #[must_use]
     pub fn with_builtins() -> Self {
         let mut registry = Self::new();
-        for function in inventory::functions().into_iter().chain(kv::functions()) {
+        for function in [cluster::functions(), inventory::functions(), kv::functions()].into_iter().flatten() {
             registry.register(function).expect("built-in functions have names of their own");
         }
         registry
@@ -78,6 +78,10 @@ mod tests {
         assert_eq!(
             builtins,
             [
+                "cluster.join",
+                "cluster.remove",
+                "cluster.set_acceptor",
+                "cluster.set_rule",
                 "inventory.inbound",
                 "inventory.outbound",
                 "inventory.transfer",
@@ -104,7 +108,16 @@ mod tests {
     #[test]
     fn schemas_name_the_arguments_and_the_results() {
         for (name, arguments, required, results) in [
-            ("inventory.inbound", &["amount", "item", "warehouse"][..], &["warehouse", "amount"][..], &["stock"][..]),
+            (
+                "cluster.join",
+                &["address", "dry_run", "name", "replaces"][..],
+                &["name", "address"][..],
+                &["membership", "node"][..],
+            ),
+            ("cluster.remove", &["dry_run", "node"], &["node"], &["membership", "node"]),
+            ("cluster.set_acceptor", &["dry_run", "node", "weight"], &["node"], &["membership", "node"]),
+            ("cluster.set_rule", &["dry_run", "majority_sets"], &["majority_sets"], &["membership", "node"]),
+            ("inventory.inbound", &["amount", "item", "warehouse"], &["warehouse", "amount"], &["stock"]),
             ("inventory.outbound", &["amount", "item", "warehouse"], &["warehouse", "amount"], &["stock"]),
             ("inventory.transfer", &["amount", "from", "item", "to"], &["from", "to", "amount"], &["from", "to"]),
             ("kv.compare_and_set", &["expected", "key", "value"], &["key", "expected", "value"], &[]),

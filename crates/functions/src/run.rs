@@ -7,7 +7,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use protocol::{Effect, StateView, Timestamp, Verdict};
+use protocol::{Effect, Verdict};
 use serde_json::Value;
 
 use crate::context::{ExecutionContext, ReadSet};
@@ -51,16 +51,9 @@ impl Execution {
     }
 }
 
-/// Executes a function against `state`. Never panics, and never lets the function's panic out.
+/// Executes a function in a fresh context. Never panics, and never lets the function's panic out.
 #[must_use]
-pub fn run(
-    function: &dyn Function,
-    state: &dyn StateView,
-    now: Timestamp,
-    entropy: u64,
-    arguments: &Bytes,
-) -> Execution {
-    let mut context = ExecutionContext::new(state, now, entropy);
+pub fn run(function: &dyn Function, mut context: ExecutionContext<'_>, arguments: &Bytes) -> Execution {
     let returned = check_arguments(arguments).and_then(|text| {
         // Unwind safety: after a panic nothing of the context is used but its reads, and the
         // state is behind a reference through which a function can only read.

@@ -3,21 +3,39 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use protocol::{CommandNumber, Effect, Entry, Key, RequestId, StateError, StateView, StoredOutcome, Timestamp};
+use protocol::{
+    CommandNumber, Effect, Entry, Key, Membership, NodeId, RequestId, StateError, StateView, StoredOutcome, Timestamp,
+};
 use serde_json::Value;
 
-use crate::context::ExecutionContext;
+use crate::context::{Cluster, ExecutionContext};
 use crate::function::{Failure, Function, Placement, Refusal};
 use crate::registry::Registry;
 use crate::run::{Execution, run};
 
 /// A state in memory that applies effects as a learner does.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MapState {
     pub(crate) entries: BTreeMap<Key, Entry>,
     pub(crate) applied: CommandNumber,
     /// Set: every read fails, as on a broken disk.
     pub(crate) broken: bool,
+    /// The membership until a command says otherwise: three acceptors.
+    pub(crate) genesis: Membership,
+    /// The nodes that are heard, and how far each has applied.
+    pub(crate) heard: BTreeMap<NodeId, CommandNumber>,
+}
+
+impl Default for MapState {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            applied: CommandNumber::NULL,
+            broken: false,
+            genesis: (*Membership::of_equals(3)).clone(),
+            heard: (1..=3).map(|id| (NodeId(id), CommandNumber::NULL)).collect(),
+        }
+    }
 }
 
 impl MapState {
@@ -53,7 +71,10 @@ impl MapState {
     pub(crate) fn execute(&self, function: &str, arguments: &str) -> Execution {
         let registry = Registry::with_builtins();
         let function = registry.get(function).expect("a built-in function");
-        run(function.as_ref(), self, Timestamp(1), 1, &Bytes::copy_from_slice(arguments.as_bytes()))
+        let applied = || self.heard.clone();
+        let cluster = Cluster { membership: &self.genesis, applied: &applied };
+        let context = ExecutionContext::new(self, Timestamp(1), 1).of(cluster);
+        run(function.as_ref(), context, &Bytes::copy_from_slice(arguments.as_bytes()))
     }
 
     /// Calls a built-in function and applies what it wrote; the result, or the failure.

@@ -5,9 +5,9 @@
 //! field that wants the text of a number as it was written
 //! ([`RawValue`](serde_json::value::RawValue)) gets it.
 
-use schemars::{JsonSchema, SchemaGenerator};
-use serde::Serialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::context::ExecutionContext;
@@ -84,6 +84,24 @@ fn parse<A: DeserializeOwned>(arguments: &str) -> Result<A, Failure> {
     })?;
     deserializer.end().map_err(|error| invalid(error.to_string()))?;
     Ok(parsed)
+}
+
+/// An argument that may be left out, but not given as `null`: a `null` that meant a version
+/// must not turn a conditional put into an unconditional one.
+pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The schema's side of [`present`]: an argument left out is not the same as `null`.
+pub(crate) fn without_null_defaults(schema: &mut Schema) {
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties.into_iter().flat_map(|properties| properties.values_mut()) {
+        if let Some(property) = property.as_object_mut()
+            && property.get("default") == Some(&Value::Null)
+        {
+            property.remove("default");
+        }
+    }
 }
 
 #[cfg(test)]

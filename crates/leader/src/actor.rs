@@ -6,6 +6,7 @@
 //! connections, because each of a call's steps wakes the next: on one thread that is a function
 //! call. It blocks only in the rare sync of `last_tried`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct LeaderPorts {
     pub leads: Box<dyn Fn(Option<Ballot>) + Send>,
     /// Whether there is room for new commands, on the disk of this node and of a majority set.
     pub room: Box<dyn Fn() -> bool + Send>,
+    /// The nodes that this one hears, itself included, with what each has applied.
+    pub heard: Box<dyn Fn() -> BTreeMap<NodeId, CommandNumber> + Send>,
     /// The disk failed: stop the node.
     pub failed: Box<dyn Fn(String) + Send>,
     /// Both clocks.
@@ -112,6 +115,7 @@ impl LeaderActor {
             machine: &StoredMachine(self.state.as_ref()),
             functions: &self.functions,
             room: (self.ports.room)(),
+            heard: &self.ports.heard,
         };
         self.core.handle(input, &world, &mut self.effects);
     }

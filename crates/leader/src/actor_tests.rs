@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use functions::{ExecutionContext, Function, Placement};
 use protocol::message::{BallotInfo, ToAcceptor, ToGateway, ToLeader, Voted};
-use protocol::{Call, CommandId, Fingerprint, LearnFrom, MajoritySets, Outcome, RequestId, Run, Tick, Timestamp};
+use protocol::{Call, CommandId, Fingerprint, LearnFrom, Membership, Outcome, RequestId, Run, Tick, Timestamp};
 use serde_json::Value;
 use storage::memory::{Fault, MemoryLog, MemoryState};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -62,8 +62,7 @@ impl Bench {
     fn start(functions: Registry) -> Self {
         let config = Config {
             me: ME,
-            acceptors: MajoritySets::simple([ME]).expect("a node"),
-            learners: vec![ME],
+            membership: Membership::of_equals(1),
             learn_from: LearnFrom::Voters,
             window: 10,
             pipeline_bytes: 1 << 20,
@@ -83,6 +82,7 @@ impl Bench {
             learn_from_peer: Box::new(|_, _| ()),
             leads: Box::new(|_| ()),
             room: Box::new(|| true),
+            heard: Box::new(BTreeMap::new),
             failed: Box::new(move |reason| failed.lock().expect("no panic").push(reason)),
             clock: Box::new(|| Now { tick: Tick(1), wall: Timestamp(1) }),
             entropy: Box::new(|| 1),
@@ -119,7 +119,12 @@ impl Bench {
         let Message::Acceptor(ToAcceptor::BeginBallot(begin)) = self.next().await else { panic!("no ballot") };
         let last = begin.commands.last().expect("a command").id;
         let run = Some(Run { first: begin.commands[0].number(), last });
-        self.say(ToLeader::Voted(Voted { ballot: begin.ballot, run, round: begin.round }));
+        self.say(ToLeader::Voted(Voted {
+            ballot: begin.ballot,
+            run,
+            round: begin.round,
+            membership: CommandNumber::NULL,
+        }));
         begin.commands.len()
     }
 

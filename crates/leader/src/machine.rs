@@ -1,6 +1,6 @@
 //! M(p) as the leader reaches it: the state that the learner of this node stores.
 
-use functions::{Execution, Failure, Function, ReadSet};
+use functions::{Execution, ExecutionContext, Failure, Function, ReadSet};
 use protocol::{Entry, Key, RequestId, StateError, StateView, StoredOutcome, Timestamp};
 use storage::StateStore;
 
@@ -35,7 +35,7 @@ pub fn run_on_snapshot(function: &dyn Function, job: &PoolJob, state: &dyn State
     match state.snapshot() {
         Ok(snapshot) => {
             let view = LeaderView::new(&job.overlay, snapshot.as_ref(), snapshot.at());
-            functions::run(function, &view, job.now, job.entropy, &job.arguments)
+            functions::run(function, ExecutionContext::new(&view, job.now, job.entropy), &job.arguments)
         }
         Err(error) => without_result(Failure::State(StateError(error.to_string()))),
     }

@@ -54,6 +54,10 @@ pub(crate) fn log(note: &Note) {
             metrics::counter!("quorate_leader_elections_won_total").increment(1);
             info!(%ballot, history, %issued, "leads: a majority set promised; so many commands of earlier ballots are proposed again");
         }
+        Note::Membership { number, nodes, acceptors } => {
+            metrics::gauge!("quorate_membership_number").set(number.0 as f64);
+            info!(%number, nodes, acceptors, "the membership has changed");
+        }
         Note::StepsDown { ballot, reason, superseded_by, unissued } => {
             metrics::counter!("quorate_leader_step_downs_total").increment(1);
             let by = superseded_by.map(|ballot| ballot.to_string()).unwrap_or_default();

@@ -179,6 +179,7 @@ impl LearnerActor {
             assert_eq!(applied, self.core.issued(), "what is issued is applied when the turn ends");
             if applied != self.told {
                 self.told = applied;
+                self.take_membership()?;
                 (self.ports.learned)(applied);
                 self.publish();
             }
@@ -197,6 +198,20 @@ impl LearnerActor {
         for effect in beside {
             self.begin(effect, ctx);
         }
+        Ok(())
+    }
+
+    /// Looks for a later membership in what was applied. It is durable here before anybody hears that it is applied:
+    /// whoever votes above a change does so because its learner has applied it, so once anything above is issued,
+    /// all up to the change is in durable states of a majority set of the new acceptors. The old ones may then go.
+    fn take_membership(&mut self) -> Result<(), StorageError> {
+        let later = self.core.membership().later_in(&*self.store);
+        let Some(later) = later.map_err(|error| StorageError::Failed(error.to_string()))? else { return Ok(()) };
+        self.store.sync()?;
+        tracing::info!(number = %later.number(), nodes = later.nodes().len(), "the membership is applied");
+        let now = (self.ports.clock)();
+        self.effects.extend(self.core.handle(Input::Membership(Arc::clone(&later)), now));
+        (self.ports.membership)(later);
         Ok(())
     }
 
@@ -267,6 +282,9 @@ impl LearnerActor {
         // What told the other roles may have met a full mailbox: an acceptor that does not know
         // what is issued cannot vote for what follows.
         (self.ports.learned)(self.told);
+        if self.core.membership().number() > CommandNumber::NULL {
+            (self.ports.membership)(Arc::clone(self.core.membership()));
+        }
         if self.syncing || self.store.durable() == self.store.applied().number {
             return;
         }

@@ -1,8 +1,9 @@
 //! What the learner asks of and tells the rest of its node.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{CommandId, CommandNumber, NodeId, Now, Space};
+use protocol::{CommandId, CommandNumber, Membership, NodeId, Now, Space};
 use storage::StorageError;
 
 /// How far this node's learner is.
@@ -33,6 +34,8 @@ pub struct LearnerPorts {
     pub send: Box<dyn Fn(NodeId, protocol::Message) + Send>,
     /// Everything up to this command is issued and applied here.
     pub learned: Box<dyn Fn(CommandId) + Send>,
+    /// The membership has changed: it is applied here, and durable.
+    pub membership: Box<dyn Fn(Arc<Membership>) + Send>,
     /// How much room the disk has now.
     pub space: Box<dyn Fn() -> Space + Send>,
     /// The states of a majority of learners, this one included, are durable up to here: votes may be forgotten.

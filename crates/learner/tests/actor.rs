@@ -9,7 +9,7 @@ use bytes::Bytes;
 use protocol::message::{CatchUp, Commands, Success, ToLearner};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Fingerprint, Forget, Key, LearnFrom,
-    MajoritySets, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, Space, StateError, StateView,
+    Membership, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, Space, StateError, StateView,
     StoredOutcome, Tick, Timestamp, Verdict,
 };
 use quorate_learner::{
@@ -111,6 +111,7 @@ impl StateStore for Noting {
 enum Told {
     Sent(NodeId, Message),
     Learned(CommandId),
+    Membership(CommandNumber),
     Forgotten(CommandNumber),
     Failed(StorageError),
 }
@@ -124,17 +125,16 @@ struct Node {
 
 fn start() -> Node {
     let store = Arc::new(Noting { inner: MemoryState::new(), batches: Mutex::default() });
-    let majority = MajoritySets::simple((1..=3).map(NodeId)).expect("three nodes");
-    let peers = vec![NodeId(2), NodeId(3)];
-    let timing = Timing::default();
-    let config = Config { me: NodeId(1), peers, learn_from: LearnFrom::Leader, majority, window: 64, timing };
+    let (membership, timing) = (Membership::of_equals(3), Timing::default());
+    let config = Config { me: NodeId(1), membership, learn_from: LearnFrom::Leader, window: 64, timing };
     let (tell, told) = mpsc::channel();
-    let (sent, learned, forgotten, failed) = (tell.clone(), tell.clone(), tell.clone(), tell);
+    let (sent, learned, forgotten, failed) = (tell.clone(), tell.clone(), tell.clone(), tell.clone());
     let started = tokio::time::Instant::now();
     let ports = LearnerPorts {
         send: Box::new(move |to, message| sent.send(Told::Sent(to, message)).expect("heard")),
         space: Box::new(|| Space::Ample),
         learned: Box::new(move |id| learned.send(Told::Learned(id)).expect("heard")),
+        membership: Box::new(move |membership| tell.send(Told::Membership(membership.number())).expect("heard")),
         forget: Box::new(move |durable| forgotten.send(Told::Forgotten(durable)).expect("heard")),
         failed: Box::new(move |error| failed.send(Told::Failed(error)).expect("heard")),
         clock: Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() }),
@@ -277,6 +277,27 @@ async fn what_a_majority_has_durable_is_forgotten() {
     let nothing = Commands { commands: vec![], issued: c[8].id, kept_from };
     let nothing = Told::Sent(NodeId(3), Message::Learner(ToLearner::Commands(nothing)));
     assert!(told.contains(&nothing), "{told:?}");
+}
+
+/// ADR 0025: catches a change of the membership that others hear of, and vote above, before it is durable here: with the
+/// old acceptors gone, a power cut would lose what they had voted for.
+#[actix::test]
+async fn a_change_of_the_membership_is_durable_before_it_is_told() {
+    let node = start();
+    let mut c = chain(3);
+    let mut body = CommandBody::decode(&c[2].body).expect("a body");
+    let value = Membership::of_equals(4).to_value();
+    body.effects = vec![Effect::Put { key: protocol::membership::key(), value }];
+    c[2].body = body.encode();
+    node.learner.do_send(success(&c));
+    assert!(node.queries.wait_applied(CommandNumber(3), LONG).await);
+    assert_eq!(node.store.durable(), CommandNumber(3), "not a second later");
+    let told: Vec<Told> = node.told.try_iter().collect();
+    assert_eq!(told, [Told::Membership(CommandNumber(3)), Told::Learned(c[2].id)]);
+    let question = ToLearner::CatchUp(CatchUp { first: CommandNumber(3) });
+    node.learner.send(Deliver(Input::Message { from: NodeId(4), message: question })).await.expect("delivered");
+    node.queries.digest_at(None, LONG).await.expect("the turn has ended");
+    assert_eq!(node.told.try_iter().collect::<Vec<_>>(), [Told::Sent(NodeId(4), commands(&c[2..], c[2].id))]);
 }
 
 /// S-14: catches a stop that loses what was applied since the last sync, or what was still in

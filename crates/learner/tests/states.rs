@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use protocol::message::{Commands, Snapshot, Success, ToLearner};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect as Change, Fingerprint, Forget, Key, LearnFrom,
-    MajoritySets, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, Tick, Timestamp, Verdict,
+    Membership, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, Tick, Timestamp, Verdict,
 };
 use quorate_learner::{Config, Effect, IgnoreReason, Input, Learner, Stored, Timing};
 use storage::memory::MemoryState;
@@ -51,9 +51,8 @@ struct World {
 fn config(me: NodeId) -> Config {
     Config {
         me,
-        peers: (1..=NODES).map(NodeId).filter(|node| *node != me).collect(),
+        membership: Membership::of_equals(NODES),
         learn_from: LearnFrom::Leader,
-        majority: MajoritySets::simple((1..=NODES).map(NodeId)).expect("nodes"),
         window: WINDOW as u64,
         timing: Timing::default(),
     }

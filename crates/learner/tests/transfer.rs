@@ -8,7 +8,7 @@ use actix::Actor as _;
 use bytes::Bytes;
 use protocol::message::{Success, ToLearner};
 use protocol::{
-    Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Fingerprint, Forget, Key, LearnFrom, MajoritySets,
+    Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Fingerprint, Forget, Key, LearnFrom, Membership,
     Message, NodeId, Now, RequestId, Space, Tick, Timestamp, Verdict,
 };
 use quorate_learner::{
@@ -32,10 +32,8 @@ struct Node {
 
 /// A node whose messages go to `peer`.
 fn start(me: u64, store: Arc<MemoryState>, own: &Place, peer: &Place) -> Node {
-    let majority = MajoritySets::simple((1..=2).map(NodeId)).expect("two nodes");
-    let peers = vec![NodeId(3 - me)];
-    let timing = Timing::default();
-    let config = Config { me: NodeId(me), peers, learn_from: LearnFrom::Leader, majority, window: 64, timing };
+    let (membership, timing) = (Membership::of_equals(2), Timing::default());
+    let config = Config { me: NodeId(me), membership, learn_from: LearnFrom::Leader, window: 64, timing };
     let ((learn, learned), (fail, failed)) = (mpsc::channel(), mpsc::channel());
     let started = tokio::time::Instant::now();
     let peer = Arc::clone(peer);
@@ -47,6 +45,7 @@ fn start(me: u64, store: Arc<MemoryState>, own: &Place, peer: &Place) -> Node {
             _ = peer.get().expect("both are there").try_send(Deliver(input));
         }),
         learned: Box::new(move |id| _ = learn.send(id)),
+        membership: Box::new(|_| {}),
         forget: Box::new(|_| {}),
         space: Box::new(|| Space::Ample),
         failed: Box::new(move |error| fail.send(error).expect("heard")),

@@ -97,6 +97,15 @@ impl MajoritySets {
         &self.nodes
     }
 
+    /// What the vote of a node weighs: 0 outside the family, 1 in a list of sets.
+    #[must_use]
+    pub fn weight(&self, node: NodeId) -> u64 {
+        match &self.family {
+            Family::Weighted { weights, .. } => weights.get(&node).copied().unwrap_or_default(),
+            Family::Explicit(_) => u64::from(self.nodes.contains(&node)),
+        }
+    }
+
     /// Whether `present` contains a majority set. Nodes outside the family do not count.
     #[must_use]
     pub fn is_majority(&self, present: &BTreeSet<NodeId>) -> bool {
@@ -202,6 +211,8 @@ mod tests {
             (explicit, nodes(&[1, 2, 3]), "explicit"),
         ] {
             assert_eq!((family.nodes(), family.rule()), (&acceptors, rule));
+            let weights = [1, 2, 9].map(|node| family.weight(NodeId(node)));
+            assert_eq!(weights, [1, u64::from(rule != "weighted"), 0]);
         }
     }
 

@@ -321,6 +321,12 @@ impl Membership {
         reused.map_or(Ok(()), |(id, _)| Err(MembershipError::Reused(*id)))
     }
 
+    /// The same, as a command with this number leaves it in the state.
+    #[must_use]
+    pub fn written_by(self, number: CommandNumber) -> Self {
+        Self { number, ..self }
+    }
+
     /// What a command writes.
     ///
     /// # Panics

@@ -220,6 +220,8 @@ pub struct BeginBallot {
     /// Counts the sender's messages in this ballot. The answer returns it, which proves that
     /// the promise still stood *after* this message was sent.
     pub round: u64,
+    /// The number of the membership under which the ballot is led. The answer returns it.
+    pub membership: CommandNumber,
 }
 
 /// Step 4, acceptor to leader (claim 2), or to every learner (claim 3): "I voted". The votes
@@ -236,6 +238,9 @@ pub struct Voted {
     pub run: Option<Run>,
     /// The highest `round` of a `BeginBallot` of this ballot that the sender has received.
     pub round: u64,
+    /// The number of the membership under which the ballot is led, by its `BeginBallot`: who counts the vote
+    /// counts it among those of that membership, or not at all.
+    pub membership: CommandNumber,
 }
 
 /// Steps 5 and 6, leader to learners: all commands up to `issued` are issued. A majority set's

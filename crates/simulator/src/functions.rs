@@ -205,7 +205,8 @@ mod tests {
     fn run(registry: &Registry, name: &str, entropy: u64, arguments: &str) -> Execution {
         let function = registry.get(name).expect("a function of this name");
         let arguments = Bytes::copy_from_slice(arguments.as_bytes());
-        functions::run(function.as_ref(), &MemoryState::new(), Timestamp(1), entropy, &arguments)
+        let state = MemoryState::new();
+        functions::run(function.as_ref(), ExecutionContext::new(&state, Timestamp(1), entropy), &arguments)
     }
 
     /// A1i: catches an execution that is not noted, so that a follower could run functions unseen.

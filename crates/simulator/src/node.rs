@@ -5,6 +5,7 @@
 //! life gets into the next.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use acceptor::core::Acceptor;
@@ -13,7 +14,7 @@ use functions::Registry;
 use http_api::Gateway;
 use leader::core::Leader;
 use learner::{Learner, Progress, Stored, Timing};
-use protocol::{Ballot, CommandId, CommandNumber, Key, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
+use protocol::{Ballot, CommandId, CommandNumber, Key, Membership, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
 use storage::memory::{Fault, MemoryLog, MemoryState};
 use storage::{Checkpoint, LogStore as _, StateStore as _, StorageError};
 
@@ -201,13 +202,20 @@ impl Node {
         self.clocks.restart(world);
         self.life += 1;
         self.powered = true;
+        let genesis = swarm.genesis();
+        let later = genesis.later_in(&self.state).expect("memory does not fail");
+        let membership = later.unwrap_or(genesis);
+        if self.state.durable() < membership.number() {
+            self.state.sync()?;
+        }
         let durable = self.state.durable();
+        let shared = || Arc::clone(&membership);
         self.roles = Some(Box::new(Roles {
-            acceptor: Acceptor::new(acceptor_config(self.id, swarm), image, applied),
-            leader: Leader::new(leader_config(self.id, swarm), last_tried, applied),
-            learner: Learner::new(learner_config(self.id, swarm), Stored::of(&self.state)),
+            acceptor: Acceptor::new(acceptor_config(self.id, swarm, &membership), image, applied),
+            leader: Leader::new(leader_config(self.id, swarm, shared()), last_tried, applied),
+            learner: Learner::new(learner_config(self.id, swarm, shared()), Stored::of(&self.state)),
             gateway: Gateway::new(http_api::core::Settings::default(), first_barrier),
-            detector: FailureDetector::new(detector_config(self.id, swarm)),
+            detector: FailureDetector::new(detector_config(self.id, swarm, shared())),
             to_acceptor: VecDeque::new(),
             to_leader: VecDeque::new(),
             to_learner: VecDeque::new(),
@@ -227,21 +235,20 @@ impl Node {
     }
 }
 
-pub(crate) fn acceptor_config(me: NodeId, swarm: &Swarm) -> acceptor::core::Config {
+pub(crate) fn acceptor_config(me: NodeId, swarm: &Swarm, membership: &Membership) -> acceptor::core::Config {
     acceptor::core::Config {
         me,
         window: usize::try_from(swarm.window).expect("a small window"),
-        learners: swarm.nodes.clone(),
+        learners: membership.learners().collect(),
         learn_from: swarm.learn_from,
         part_bytes: swarm.part_bytes,
     }
 }
 
-fn leader_config(me: NodeId, swarm: &Swarm) -> leader::core::Config {
+fn leader_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> leader::core::Config {
     leader::core::Config {
         me,
-        acceptors: swarm.majority.clone(),
-        learners: swarm.nodes.clone(),
+        membership,
         learn_from: swarm.learn_from,
         window: swarm.window,
         pipeline_bytes: swarm.pipeline_bytes,
@@ -256,24 +263,22 @@ fn leader_config(me: NodeId, swarm: &Swarm) -> leader::core::Config {
     }
 }
 
-fn learner_config(me: NodeId, swarm: &Swarm) -> learner::Config {
+fn learner_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> learner::Config {
     learner::Config {
         me,
-        peers: swarm.nodes.iter().copied().filter(|node| *node != me).collect(),
+        membership,
         learn_from: swarm.learn_from,
-        majority: swarm.majority.clone(),
         window: swarm.window,
         // As 30 s is to 2 s in the binary: what counts is that others are asked first.
         timing: Timing { give_up: swarm.timeout_max * 3, keep_open: swarm.timeout_max * 6, ..Timing::default() },
     }
 }
 
-fn detector_config(me: NodeId, swarm: &Swarm) -> failure_detector::core::Config {
+fn detector_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> failure_detector::core::Config {
     failure_detector::core::Config {
         me,
         can_lead: true,
-        members: swarm.nodes.clone(),
-        acceptors: swarm.majority.clone(),
+        membership,
         heartbeat: swarm.heartbeat,
         timeout_min: swarm.timeout_min,
         timeout_max: swarm.timeout_max,

@@ -27,7 +27,7 @@ pub enum Planted {
 /// them. None when the rule has nothing against the input.
 pub(crate) fn votes_with_gaps(acceptor: &Acceptor, input: &acceptor::core::Input) -> Option<(Vec<LogRecord>, Voted)> {
     let acceptor::core::Input::Message { message: ToAcceptor::BeginBallot(begin), .. } = input else { return None };
-    let BeginBallot { ballot, commands, round } = begin;
+    let BeginBallot { ballot, commands, round, membership } = begin;
     let (first, last) = (commands.first()?, commands.last()?);
     let precedent = first.precedent;
     let anchored = precedent.number <= acceptor.issued().number
@@ -37,7 +37,7 @@ pub(crate) fn votes_with_gaps(acceptor: &Acceptor, input: &acceptor::core::Input
     }
     let vote = |command: &Command| LogRecord::Vote(Vote { ballot: *ballot, command: command.clone() });
     let run = Some(Run { first: first.number(), last: last.id });
-    Some((commands.iter().map(vote).collect(), Voted { ballot: *ballot, run, round: *round }))
+    Some((commands.iter().map(vote).collect(), Voted { ballot: *ballot, run, round: *round, membership: *membership }))
 }
 
 /// The acceptor learns from its disk of votes that it did not cast itself.

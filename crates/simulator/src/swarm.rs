@@ -4,10 +4,12 @@
 //! about half of the seeds, at a rate of its own, so that over many seeds each meets each, and
 //! each is met alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use learner::History;
-use protocol::{LearnFrom, MajoritySets, NodeId};
+use protocol::membership::Rule;
+use protocol::{LearnFrom, MajoritySets, Member, Membership, NodeId};
 
 use crate::chance::Chance;
 use crate::fault::Shape;
@@ -242,6 +244,19 @@ impl Swarm {
 }
 
 /// Mostly a simple majority; sometimes weights, of which one may be nothing.
+impl Swarm {
+    /// The membership that nodes begin with.
+    #[must_use]
+    pub fn genesis(&self) -> Arc<Membership> {
+        let member = |id: &NodeId| {
+            let (name, weight) = (format!("n{id}"), self.majority.weight(*id));
+            (*id, Member { address: format!("{name}:7080"), name, weight, may_lead: true })
+        };
+        let genesis = Membership::genesis(self.nodes.iter().map(member).collect(), Rule::Weights);
+        Arc::new(genesis.expect("one of them weighs something"))
+    }
+}
+
 fn majority(nodes: &[NodeId], chance: &mut Chance) -> MajoritySets {
     let weighted = chance.happens(1_500);
     let mut weights: Vec<(NodeId, u64)> =

@@ -7,7 +7,7 @@ use std::fmt;
 
 use leader::core::Note;
 use protocol::message::{Executed, Stored, ToAcceptor, ToGateway, ToLeader, ToLearner};
-use protocol::{Command, Message, NodeId, Now, Outcome, Run, Vote};
+use protocol::{Command, CommandNumber, Message, NodeId, Now, Outcome, Run, Vote};
 
 use crate::fact::{Consistency, Fact, Question, Stop, Told};
 use crate::fault::{Fault, Shape};
@@ -72,7 +72,8 @@ impl fmt::Display for Said<'_> {
         match self.0 {
             Message::Acceptor(ToAcceptor::NextBallot(next)) => write!(f, "({}, first {})", next.ballot, next.first),
             Message::Acceptor(ToAcceptor::BeginBallot(begin)) => {
-                write!(f, "({}, round {}, [{}])", begin.ballot, begin.round, ids(&begin.commands))
+                let (ballot, round, under) = (begin.ballot, begin.round, Under(begin.membership));
+                write!(f, "({ballot}{under}, round {round}, [{}])", ids(&begin.commands))
             }
             Message::Leader(ToLeader::BallotInfo(info)) => {
                 let votes = votes(&info.votes);
@@ -80,7 +81,8 @@ impl fmt::Display for Said<'_> {
             }
             Message::Leader(ToLeader::MyNextBal(next)) => write!(f, "({}, refused {})", next.ballot, next.refused),
             Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
-                write!(f, "({}, round {}, {})", voted.ballot, voted.round, Votes(voted.run))
+                let (ballot, round, under) = (voted.ballot, voted.round, Under(voted.membership));
+                write!(f, "({ballot}{under}, round {round}, {})", Votes(voted.run))
             }
             Message::Leader(ToLeader::ExecuteFunction(call)) => {
                 let arguments = String::from_utf8_lossy(&call.arguments);
@@ -143,6 +145,18 @@ impl fmt::Display for Votes {
     }
 }
 
+/// Under which membership a ballot is led, if it is not the genesis.
+struct Under(CommandNumber);
+
+impl fmt::Display for Under {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            CommandNumber::NULL => Ok(()),
+            number => write!(f, " under {number}"),
+        }
+    }
+}
+
 /// What a leader says for operators, in words.
 pub struct Notes<'a>(pub &'a Note);
 
@@ -152,6 +166,9 @@ impl fmt::Display for Notes<'_> {
             Note::Campaigns(ballot) => write!(f, "campaigns in {ballot}"),
             Note::Leads { ballot, history, issued } => {
                 write!(f, "leads {ballot}: issued {issued}, history {history}")
+            }
+            Note::Membership { number, nodes, acceptors } => {
+                write!(f, "knows membership {number}: {nodes} nodes, {acceptors} of them acceptors")
             }
             Note::StepsDown { ballot, reason, unissued, .. } => {
                 write!(f, "gives up {ballot}: {reason}, unissued {unissued}")

@@ -284,6 +284,9 @@ struct BeginBallot {
     commands: Vec<Command>,
     #[prost(uint64, tag = "3")]
     round: u64,
+    /// Absent before memberships changed: 0, the genesis membership.
+    #[prost(uint64, tag = "4")]
+    membership: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -294,6 +297,9 @@ struct Voted {
     run: Option<Run>,
     #[prost(uint64, tag = "3")]
     round: u64,
+    /// Absent before memberships changed: 0, the genesis membership.
+    #[prost(uint64, tag = "4")]
+    membership: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -5,25 +5,28 @@
 //! anywhere.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use functions::Registry;
+use functions::{ExecutionContext, Registry};
 use protocol::message::{ToAcceptor, ToGateway, ToLeader};
 use protocol::{
-    Ballot, Call, Command, CommandBody, CommandId, CommandNumber, MajoritySets, Message, NodeId, Outcome, RequestId,
+    Ballot, Call, Command, CommandBody, CommandId, CommandNumber, Membership, Message, NodeId, Outcome, RequestId,
     StateView, Vote,
 };
 use storage::memory::MemoryState;
 use storage::{LogRecord, LogStore, StateStore};
 
 use super::Settings;
-use super::node::{Node, majority};
+use super::node::{Node, genesis};
 
 /// See the module.
 pub struct Checks {
-    majority: MajoritySets,
+    genesis: Arc<Membership>,
     functions: Registry,
     /// Issued commands, from number 1, and the digest of the state after each.
     issued: Vec<(CommandId, [u8; 32])>,
+    /// Under which membership each was issued.
+    memberships: Vec<Arc<Membership>>,
     model: MemoryState,
     calls: BTreeMap<RequestId, Call>,
     acknowledged: BTreeMap<CommandNumber, RequestId>,
@@ -42,9 +45,10 @@ pub struct Checks {
 impl Checks {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            majority: majority(settings),
+            genesis: genesis(settings),
             functions: Registry::with_builtins(),
             issued: Vec::new(),
+            memberships: Vec::new(),
             model: MemoryState::new(),
             calls: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
@@ -54,6 +58,14 @@ impl Checks {
             told: BTreeMap::new(),
             votes: BTreeMap::new(),
         }
+    }
+
+    /// How often the membership has changed.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        let numbers: std::collections::BTreeSet<CommandNumber> =
+            self.memberships.iter().map(|of| of.number()).collect();
+        numbers.iter().filter(|number| **number > CommandNumber::NULL).count() as u64
     }
 
     /// How many commands are known to be issued somewhere.
@@ -184,7 +196,12 @@ impl Checks {
         let id = command.id;
         let last = self.issued.last().map_or(CommandId::NULL, |(last, _)| *last);
         assert!(command.follows(last), "invariant 2: {id} is issued after {last}, which is not its precedent");
-        assert!(self.has_majority(id), "invariant 11: {id} is issued without the votes of a majority set");
+        let membership = self.membership();
+        assert!(
+            self.has_majority(id, &membership),
+            "invariant 11: {id} is issued without the votes of a majority set of the membership in force"
+        );
+        self.memberships.push(membership);
         let body = CommandBody::decode(&command.body).expect("a body");
         let earlier = self.model.outcome(&body.request).expect("memory does not fail");
         assert_eq!(earlier, None, "invariant 9: the call {} has a second effect, {id}", body.request);
@@ -200,7 +217,12 @@ impl Checks {
         let (Some(call), Some(function)) = (self.calls.get(&body.request), self.functions.get(&body.function)) else {
             return;
         };
-        let again = functions::run(function.as_ref(), &self.model, body.time, 0, &call.arguments);
+        if body.function.starts_with("cluster.") {
+            // They depend on who is heard, too.
+            return;
+        }
+        let context = ExecutionContext::new(&self.model, body.time, 0);
+        let again = functions::run(function.as_ref(), context, &call.arguments);
         assert_eq!(
             (again.verdict(), &again.effects),
             (Ok(body.verdict.clone()), &body.effects),
@@ -208,8 +230,18 @@ impl Checks {
         );
     }
 
-    fn has_majority(&self, id: CommandId) -> bool {
-        self.majority.holds(|node| {
+    /// The membership in force after all that is issued.
+    #[must_use]
+    pub fn membership(&self) -> Arc<Membership> {
+        let last = self.memberships.last().unwrap_or(&self.genesis);
+        let later = last.later_in(&self.model).expect("memory does not fail");
+        let Some(later) = later else { return Arc::clone(last) };
+        assert_eq!(later.check_follows(last), Ok(()), "S-19: an id is given out twice");
+        later
+    }
+
+    fn has_majority(&self, id: CommandId, membership: &Membership) -> bool {
+        membership.majority().holds(|node| {
             self.votes.get(&node).and_then(|votes| votes.get(&id.number)).is_some_and(|vote| vote.command.id == id)
         })
     }
@@ -235,8 +267,8 @@ impl Checks {
             let vote = stored.get(number);
             assert!(vote.is_some_and(|vote| vote >= ballot), "A6: the vote of {} at {number} is lost", node.id);
         }
-        for (id, _) in &self.issued {
-            assert!(self.has_majority(*id), "invariant 11: {id} has lost its votes");
+        for ((id, _), membership) in self.issued.iter().zip(&self.memberships) {
+            assert!(self.has_majority(*id, membership), "invariant 11: {id} has lost its votes");
         }
         self.looked_at(node);
     }

@@ -1,6 +1,7 @@
 //! A node of a world: the three cores, its disk, its functions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use acceptor::core::Acceptor;
@@ -8,7 +9,7 @@ use functions::Registry;
 use leader::core::{Leader, PoolJob};
 use leader::machine::{StoredMachine, run_on_snapshot};
 use learner::Learner;
-use protocol::{Key, MajoritySets, NodeId, Now, StateView};
+use protocol::{CommandNumber, Key, Membership, NodeId, Now, StateView};
 use simulator::functions::{Executions, registry_keeping_all};
 use storage::memory::{MemoryLog, MemoryState};
 use storage::{LogStore, StateStore};
@@ -53,6 +54,8 @@ pub struct Node {
     pub(super) jobs: VecDeque<PoolJob>,
     functions: Registry,
     executions: Executions,
+    /// What it begins with, unless its state has a later one: the genesis, or what it was told when it joined.
+    pub(super) membership: Arc<Membership>,
 }
 
 impl Node {
@@ -60,6 +63,7 @@ impl Node {
         let executions = Executions::default();
         let mut node = Self {
             id,
+            membership: genesis(settings),
             log: MemoryLog::new(),
             state: MemoryState::new(),
             roles: None,
@@ -69,7 +73,9 @@ impl Node {
             functions: registry_keeping_all(&executions),
             executions,
         };
-        node.start(settings);
+        if node.membership.node(id).is_some() {
+            node.start(settings);
+        }
         node
     }
 
@@ -103,18 +109,43 @@ impl Node {
     pub(super) fn start(&mut self, settings: &Settings) {
         let applied = self.state.applied();
         let image = self.log.load(applied.number).expect("memory does not fail");
-        let ids: Vec<NodeId> = (1..=settings.nodes).map(NodeId).collect();
         let last_tried = image.last_tried;
+        if let Some(later) = self.membership.later_in(&self.state).expect("memory does not fail") {
+            self.membership = later;
+        }
+        let membership = || Arc::clone(&self.membership);
         self.life += 1;
         self.roles = Some(Roles {
-            acceptor: Acceptor::new(acceptor_config(self.id, settings, &ids), image, applied),
-            leader: Leader::new(leader_config(self.id, settings, &ids), last_tried, applied),
-            learner: Learner::new(learner_config(self.id, settings, &ids), applied),
+            acceptor: Acceptor::new(acceptor_config(self.id, settings, &self.membership), image, applied),
+            leader: Leader::new(leader_config(self.id, settings, membership()), last_tried, applied),
+            learner: Learner::new(learner_config(self.id, settings, membership()), applied),
         });
     }
 
+    /// The membership that its roles go by.
+    #[must_use]
+    pub fn membership(&self) -> &Arc<Membership> {
+        self.roles.as_ref().map_or(&self.membership, |roles| roles.learner.membership())
+    }
+
+    /// A later membership is durable before anybody hears of it.
+    pub(super) fn take_membership(&mut self) {
+        let later = self.membership().later_in(&self.state).expect("memory does not fail");
+        let Some(later) = later else { return };
+        self.state.sync().expect("memory does not fail");
+        let learners = later.learners().collect();
+        self.inbox.push_back(Local::Learner(learner::Input::Membership(later)));
+        self.inbox.push_back(Local::Acceptor(acceptor::core::Input::Learners(learners)));
+    }
+
     /// One turn of the leader.
-    pub(super) fn lead(&mut self, input: leader::core::Input, now: Now, entropy: u64) -> Vec<leader::core::Effect> {
+    pub(super) fn lead(
+        &mut self,
+        input: leader::core::Input,
+        now: Now,
+        entropy: u64,
+        heard: &BTreeMap<NodeId, CommandNumber>,
+    ) -> Vec<leader::core::Effect> {
         let Some(roles) = &mut self.roles else { return Vec::new() };
         let world = leader::core::World {
             now,
@@ -122,6 +153,7 @@ impl Node {
             machine: &StoredMachine(&self.state),
             functions: &self.functions,
             room: true,
+            heard: &|| heard.clone(),
         };
         let mut effects = Vec::new();
         roles.leader.handle(input, &world, &mut effects);
@@ -148,27 +180,26 @@ pub fn stock_in(state: &MemoryState, warehouse: &str) -> u64 {
     entry.map_or(0, |entry| serde_json::from_slice(&entry.value).expect("a number"))
 }
 
-/// All nodes vote, each with the same weight.
-pub(super) fn majority(settings: &Settings) -> MajoritySets {
-    MajoritySets::simple((1..=settings.nodes).map(NodeId)).expect("a world has nodes")
+/// All nodes but the spare ones vote, each with the same weight.
+pub(super) fn genesis(settings: &Settings) -> Arc<Membership> {
+    Membership::of_equals(settings.nodes - settings.spare)
 }
 
-fn acceptor_config(me: NodeId, settings: &Settings, ids: &[NodeId]) -> acceptor::core::Config {
+fn acceptor_config(me: NodeId, settings: &Settings, membership: &Membership) -> acceptor::core::Config {
     acceptor::core::Config {
         me,
         window: usize::try_from(settings.window).expect("a small window"),
-        learners: ids.to_vec(),
+        learners: membership.learners().collect(),
         learn_from: settings.learn_from,
         // So small that a promise with a few votes comes in several parts.
         part_bytes: 1024,
     }
 }
 
-fn leader_config(me: NodeId, settings: &Settings, ids: &[NodeId]) -> leader::core::Config {
+fn leader_config(me: NodeId, settings: &Settings, membership: Arc<Membership>) -> leader::core::Config {
     leader::core::Config {
         me,
-        acceptors: majority(settings),
-        learners: ids.to_vec(),
+        membership,
         learn_from: settings.learn_from,
         window: settings.window,
         pipeline_bytes: 1 << 20,
@@ -182,12 +213,11 @@ fn leader_config(me: NodeId, settings: &Settings, ids: &[NodeId]) -> leader::cor
     }
 }
 
-fn learner_config(me: NodeId, settings: &Settings, ids: &[NodeId]) -> learner::Config {
+fn learner_config(me: NodeId, settings: &Settings, membership: Arc<Membership>) -> learner::Config {
     learner::Config {
         me,
-        peers: ids.iter().copied().filter(|id| *id != me).collect(),
+        membership,
         learn_from: settings.learn_from,
-        majority: majority(settings),
         window: settings.window,
         timing: learner::Timing::default(),
     }

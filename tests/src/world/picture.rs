@@ -85,7 +85,7 @@ impl Painter {
         use leader::core::Note;
         let Event::Noted { node, note } = event else { return };
         match note {
-            Note::Campaigns(_) => {}
+            Note::Campaigns(_) | Note::Membership { .. } => {}
             Note::Leads { ballot, .. } => self.tell(&Fact::Leads { node: *node, ballot: Some(*ballot) }),
             Note::StepsDown { .. } => self.tell(&Fact::Leads { node: *node, ballot: None }),
         }

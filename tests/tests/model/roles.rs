@@ -9,11 +9,12 @@ mod leader;
 mod learner;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use functions::Registry;
 use protocol::message::Success;
-use protocol::{Ballot, Command, CommandId, MajoritySets, Message, NodeId, Now, Tick, Timestamp, Vote};
+use protocol::{Ballot, Command, CommandId, MajoritySets, Membership, Message, NodeId, Now, Tick, Timestamp, Vote};
 use quorate_tests::world::{P, Q, R};
 
 use super::cluster::Config;
@@ -166,6 +167,10 @@ fn amount(node: NodeId) -> u64 {
 
 fn last(commands: &[Command]) -> CommandId {
     commands.last().map_or(CommandId::NULL, |command| command.id)
+}
+
+pub(super) fn membership() -> Arc<Membership> {
+    Membership::of_equals(NODES.len() as u64)
 }
 
 pub(crate) fn majority() -> MajoritySets {

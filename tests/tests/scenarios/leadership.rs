@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::message::{BeginBallot, ToAcceptor};
-use protocol::{Ballot, Command, Message, Outcome};
+use protocol::{Ballot, Command, CommandNumber, Message, Outcome};
 use quorate_tests::world::{Event, P, Q, R, Settings, World};
 use serde_json::json;
 
@@ -67,7 +67,7 @@ fn a_ballot_is_taken_from_its_owner_only() {
     let mut world = World::three();
     let ballot = lead(&mut world, P);
     let forged = Command { id: id(1, 1, P), precedent: protocol::CommandId::NULL, body: "forged".into() };
-    let begin = BeginBallot { ballot, commands: vec![forged], round: 9 };
+    let begin = BeginBallot { ballot, commands: vec![forged], round: 9, membership: CommandNumber::NULL };
     world.send(Q, R, Message::Acceptor(ToAcceptor::BeginBallot(begin)));
     world.settle();
     let ignored = |event: &Event| matches!(event, Event::Ignored { node, reason, .. } if *node == R && *reason == "not_the_owner");

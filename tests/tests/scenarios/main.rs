@@ -11,6 +11,7 @@ mod gate;
 mod leadership;
 mod learning;
 mod literal_rule;
+mod membership;
 mod random;
 mod scripts;
 mod support;

@@ -42,6 +42,10 @@ struct Run {
     chance: ChaCha8Rng,
     asked: Vec<Asked>,
     reads: u64,
+    /// In one of how many steps something about the membership is asked; 0: never.
+    changes: usize,
+    /// How many nodes were asked to join.
+    joins: u64,
     /// Functions that the pool of a node has run, in one of its lives, and not handed back.
     ran: Vec<(NodeId, u32, leader::core::Input)>,
 }
@@ -58,7 +62,10 @@ impl Run {
             local_delays: chance.random_bool(0.7),
             ..Settings::default()
         };
-        Self { world: World::new(settings), chance, asked: Vec::new(), reads: 0, ran: Vec::new() }
+        let changes = [0, 0, 15, 40][chance.random_range(0..4)];
+        let spare = if changes > 0 { chance.random_range(0..3) } else { 0 };
+        let settings = Settings { nodes: settings.nodes + spare, spare, ..settings };
+        Self { world: World::new(settings), chance, asked: Vec::new(), reads: 0, changes, joins: 0, ran: Vec::new() }
     }
 
     fn any_node(&mut self) -> NodeId {
@@ -72,6 +79,9 @@ impl Run {
     }
 
     fn step(&mut self) {
+        if self.changes > 0 && self.chance.random_range(0..self.changes) == 0 {
+            return self.change();
+        }
         match self.chance.random_range(0..1000) {
             0..620 => self.deliver(),
             620..800 => {
@@ -146,6 +156,50 @@ impl Run {
         self.asked.push(asked);
     }
 
+    /// Somebody asks for a change of the membership, or a node that has become a member starts.
+    fn change(&mut self) {
+        if self.start_a_member() {
+            return;
+        }
+        let name = format!("change-{}", self.asked.len());
+        let node = self.any_node().0;
+        let (function, arguments) = match self.chance.random_range(0..10) {
+            0..4 if self.joins < self.world.settings().spare => {
+                self.joins += 1;
+                ("cluster.join", json!({"name": name, "address": format!("{name}:1")}))
+            }
+            0..6 => ("cluster.set_acceptor", json!({"node": node, "weight": self.chance.random_range(0..3)})),
+            6 => {
+                let sets: Vec<Vec<u64>> = (0..2).map(|_| vec![node, self.any_node().0, self.any_node().0]).collect();
+                ("cluster.set_rule", json!({"majority_sets": sets}))
+            }
+            7 => ("cluster.set_rule", json!({"majority_sets": []})),
+            _ => ("cluster.remove", json!({"node": node})),
+        };
+        let asked = Asked { name, function, arguments, added: 0 };
+        self.send(&asked);
+        self.asked.push(asked);
+    }
+
+    /// Whether there was one.
+    fn start_a_member(&mut self) -> bool {
+        let members = self.world.checks().membership();
+        let new = self.world.ids().into_iter().find(|id| members.node(*id).is_some() && self.is_new(*id));
+        let knows = |id: &NodeId| {
+            let node = self.world.node(*id);
+            node.roles.is_some() && new.is_some_and(|new| node.membership().node(new).is_some())
+        };
+        let from = self.world.ids().into_iter().find(knows);
+        let (Some(new), Some(from)) = (new, from) else { return false };
+        self.world.join(new, from);
+        true
+    }
+
+    /// Whether the node has never run.
+    fn is_new(&self, node: NodeId) -> bool {
+        self.world.node(node).life() == 0
+    }
+
     /// A caller asks again, perhaps another node, perhaps while the first answer is on its way.
     fn repeat(&mut self) {
         if !self.asked.is_empty() {
@@ -205,6 +259,9 @@ impl Run {
 
     fn crash_or_restart(&mut self) {
         let node = self.any_node();
+        if self.is_new(node) {
+            return;
+        }
         if self.world.node(node).roles.is_none() {
             self.world.restart(node);
         } else if self.chance.random_bool(0.5) {
@@ -218,18 +275,22 @@ impl Run {
     fn recover(&mut self) {
         let ids = self.world.ids();
         for node in ids.clone() {
-            if self.world.node(node).roles.is_none() {
+            if self.world.node(node).roles.is_none() && !self.is_new(node) {
                 self.world.restart(node);
             }
         }
         self.world.run(3);
-        let leader = ids[self.chance.random_range(0..ids.len())];
+        let first = self.chance.random_range(0..ids.len());
         for round in 0..ROUNDS_AFTER_FAULTS {
             let Some(asked) = self.asked.iter().find(|asked| !is_final(&self.world.answers(&asked.name))) else {
                 break;
             };
             let (name, heard) = (&asked.name, self.world.outcomes(&asked.name));
             assert!(round + 1 < ROUNDS_AFTER_FAULTS, "A13: {name} is not answered in bounded time, but {heard:?}");
+            while self.start_a_member() {}
+            let members = self.world.checks().membership();
+            let turn = (0..ids.len()).map(|index| ids[(first + index) % ids.len()]);
+            let leader = turn.into_iter().find(|id| members.may_lead(*id)).expect("somebody may lead");
             if self.world.leads(leader).is_none() {
                 for other in ids.iter().filter(|other| **other != leader) {
                     self.world.step_down(*other);
@@ -245,6 +306,7 @@ impl Run {
             self.world.run(1);
             self.finish_pools();
         }
+        while self.start_a_member() {}
         self.world.run(10);
     }
 
@@ -269,7 +331,7 @@ impl Run {
                 added += asked.added;
             }
         }
-        for node in world.ids() {
+        for node in world.checks().membership().learners() {
             assert_eq!(world.applied(node), issued, "node {node} is behind at the end");
         }
         let stocks: u64 = WAREHOUSES.iter().map(|warehouse| stock_in(world.checks().state(), warehouse)).sum();
@@ -302,21 +364,22 @@ fn is_final(answers: &[(Outcome, Stored)]) -> bool {
     answers.iter().any(|(_, stored)| *stored != Stored::No)
 }
 
-fn run(seed: u64) -> u64 {
+fn run(seed: u64) -> (u64, u64) {
     let mut run = Run::new(seed);
     for _ in 0..STEPS {
         run.step();
     }
     run.recover();
     run.check_the_end();
-    run.world.checks().issued()
+    (run.world.checks().issued(), run.world.checks().changes())
 }
 
 /// A1a, A1h, A1m, A1n, A1o, A1p, A2, A3, A5, A6, A12, A13, S-01 to S-11, S-20 to S-23 under loss,
 /// doubling, reordering, crashes and elections at random: agreement, the chain, applied is a
 /// prefix, equal states, promises and votes kept, one effect a call, functions decided on the
 /// state after the precedent, no lost update, linearizable reads, nothing acknowledged lost,
-/// goods conserved, and all answered in bounded time once the faults end. A run that issues
+/// goods conserved, and all answered in bounded time once the faults end. In half of the runs nodes join, become
+/// acceptors, get other weights, and leave meanwhile (ADR 0025, S-16 to S-19). A run that issues
 /// nothing shows nothing; too many of them fail.
 ///
 /// `QUORATE_RANDOM_RUNS` and `QUORATE_RANDOM_SEED` say how many runs, and from which seed.
@@ -324,11 +387,12 @@ fn run(seed: u64) -> u64 {
 fn agreement_under_random_faults() {
     let runs = std::env::var("QUORATE_RANDOM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(300);
     let first = std::env::var("QUORATE_RANDOM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let (mut issued, mut idle) = (0, 0);
+    let (mut issued, mut changes, mut idle) = (0, 0, 0);
     for seed in first..first + runs {
         match catch_unwind(AssertUnwindSafe(|| run(seed))) {
-            Ok(commands) => {
+            Ok((commands, changed)) => {
                 issued += commands;
+                changes += changed;
                 idle += u64::from(commands == 0);
             }
             Err(panic) => {
@@ -337,6 +401,7 @@ fn agreement_under_random_faults() {
             }
         }
     }
-    println!("{runs} runs issued {issued} commands");
+    println!("{runs} runs issued {issued} commands, {changes} of them changes of the membership");
+    assert!(changes >= runs, "too few changes of the membership: {changes} in {runs} runs");
     assert!(idle * 20 <= runs, "{idle} of {runs} runs issued nothing");
 }

@@ -7,14 +7,18 @@
 //! delivers. Commands:
 //!
 //! ```text
-//! cluster [nodes=N] [learn=voters] [window=N] [separately=true]   a new world
+//! cluster [nodes=N] [spare=N] [learn=voters] [window=N] [separately=true]   a new world
 //! campaign NODE [round=N]        call NAME via=NODE to=NODE FUNCTION ARGUMENT... [patient=true]
 //! read ID via=NODE to=NODE       step_down NODE
 //! deliver|drop|double|settle [NAME] [from=NODE] [to=NODE] [number=N] [except=NAME]
 //! block NODE NODE                heal
+//! join NODE from=NODE
 //! crash|kill|restart|sync NODE   advance MILLISECONDS   gossip
 //! state                          flight
 //! ```
+//!
+//! Functions: `inbound`, `outbound`, `transfer`, `delete`; of the cluster `join NODE`, `acceptor NODE [weight=N]`,
+//! `remove NODE`.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -22,7 +26,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
-use protocol::{LearnFrom, NodeId};
+use protocol::{CommandNumber, LearnFrom, NodeId};
 use quorate_tests::world::{Device, Envelope, Event, Settings, World, call};
 use serde_json::{Value, json};
 
@@ -107,6 +111,10 @@ impl Script {
             "crash" => self.world.crash(next_node(arguments)?),
             "kill" => self.world.kill(next_node(arguments)?),
             "restart" => self.world.restart(next_node(arguments)?),
+            "join" => {
+                let node = next_node(arguments)?;
+                self.world.join(node, key_node(arguments, "from")?);
+            }
             "sync" => self.world.sync(next_node(arguments)?),
             "advance" => self.world.advance(Duration::from_millis(next(arguments)?.parse()?)),
             "gossip" => self.world.gossip(),
@@ -123,6 +131,9 @@ impl Script {
         let mut settings = Settings::default();
         if let Some(nodes) = arguments.take_key("nodes") {
             settings.nodes = nodes.parse()?;
+        }
+        if let Some(spare) = arguments.take_key("spare") {
+            settings.spare = spare.parse()?;
         }
         if let Some(window) = arguments.take_key("window") {
             settings.window = window.parse()?;
@@ -149,6 +160,15 @@ impl Script {
                 ("inventory.transfer", transfer(from, to, next(arguments)?.parse()?))
             }
             "delete" => ("kv.delete", json!({"key": next(arguments)?})),
+            "join" => {
+                let name = next(arguments)?;
+                ("cluster.join", json!({"name": name, "address": format!("{name}:7080")}))
+            }
+            "acceptor" => {
+                let weight: u64 = arguments.take_key("weight").map_or(Ok(1), str::parse)?;
+                ("cluster.set_acceptor", json!({"node": next_node(arguments)?.0, "weight": weight}))
+            }
+            "remove" => ("cluster.remove", json!({"node": next_node(arguments)?.0})),
             other => return Err(format!("there is no function {other}").into()),
         };
         self.world.send_call(via, to, call(name, function, &body, patience));
@@ -191,9 +211,16 @@ impl Script {
             let (promise, issued, [a, b, c]) =
                 (roles.acceptor.next_ballot(), roles.learner.issued(), abc(&self.world, id));
             let (name, votes) = (Device(id), votes.join(", "));
+            let membership = match node.membership().number() {
+                CommandNumber::NULL => String::new(),
+                number => {
+                    let acceptors = node.membership().majority().nodes().iter().map(|id| Device(*id).to_string());
+                    format!(", acceptors {} by {number}", acceptors.collect::<Vec<_>>().join(" "))
+                }
+            };
             _ = writeln!(
                 text,
-                "{name}:{leads} promised {promise}, voted [{votes}], issued {issued}, A={a} B={b} C={c}"
+                "{name}:{leads} promised {promise}, voted [{votes}], issued {issued}, A={a} B={b} C={c}{membership}"
             );
         }
         text
@@ -233,7 +260,7 @@ fn scripts_tell_what_they_told_before() {
         .filter(|path| path.extension().is_some_and(|extension| extension == "script"))
         .collect();
     paths.sort();
-    assert_eq!(paths.len(), 9, "a script is missing, or new: {paths:?}");
+    assert_eq!(paths.len(), 10, "a script is missing, or new: {paths:?}");
     for path in paths {
         println!("{}", path.display());
         goldenscript::run(&mut Script::default(), &path).expect("a script that can be read");

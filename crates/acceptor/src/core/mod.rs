@@ -46,7 +46,7 @@ pub struct Config {
     /// How many commands beyond the last issued one a leader may begin ballots for (claim 5).
     /// Here it bounds the commands that wait for their precedents.
     pub window: usize,
-    /// All learners, this node's included.
+    /// All learners, this node's included, until [`Input::Learners`] says otherwise.
     pub learners: Vec<NodeId>,
     /// Whether votes go to the learners too.
     pub learn_from: LearnFrom,
@@ -70,6 +70,9 @@ pub enum Input {
     /// The commands up to this number are in durable states of a majority of learners, this node's
     /// among them: votes for them may go.
     Forget(CommandNumber),
+    /// The membership has changed: these learn now. Nothing else of a membership concerns an acceptor: it promises
+    /// and votes for whoever begins ballots, and who counts that is for others to know.
+    Learners(Vec<NodeId>),
     /// How much room the disk has now.
     Space(Space),
 }
@@ -114,6 +117,8 @@ pub struct Acceptor {
     waiting: BTreeMap<CommandNumber, Command>,
     /// The highest round of a `BeginBallot` received in `next_ballot`.
     round: u64,
+    /// The number of the membership under which `next_ballot` is led, by its `BeginBallot`.
+    membership: CommandNumber,
     /// The disk has no room for votes: none is cast. Promises are small, and rounds are free: they go on.
     full: bool,
 }
@@ -138,7 +143,8 @@ impl Acceptor {
             votes.values().all(|vote| vote.ballot <= next_ballot),
             "invariant 3: a stored vote lies above the stored promise {next_ballot}"
         );
-        Self { config, next_ballot, issued, forgotten, votes, waiting: BTreeMap::new(), round: 0, full: false }
+        let (waiting, membership) = (BTreeMap::new(), CommandNumber::NULL);
+        Self { config, next_ballot, issued, forgotten, votes, waiting, round: 0, membership, full: false }
     }
 
     /// The node.
@@ -175,6 +181,7 @@ impl Acceptor {
             }
             Input::Issued(id) => self.on_issued(id, effects),
             Input::Forget(number) => self.on_forget(number, effects),
+            Input::Learners(learners) => self.config.learners = learners,
             Input::Space(space) => {
                 self.full = space == Space::Out;
                 if self.full {
@@ -195,7 +202,7 @@ impl Acceptor {
         if message.ballot > self.next_ballot {
             self.next_ballot = message.ballot;
             self.waiting.clear();
-            self.round = 0;
+            (self.round, self.membership) = (0, CommandNumber::NULL);
             effects.push(Effect::Persist(LogRecord::NextBallot(message.ballot)));
         }
         self.tell_votes(message.first, effects);
@@ -224,7 +231,7 @@ impl Acceptor {
 
     /// Step 4.
     fn on_begin_ballot(&mut self, from: NodeId, message: BeginBallot, effects: &mut Vec<Effect>) {
-        let BeginBallot { ballot, mut commands, round } = message;
+        let BeginBallot { ballot, mut commands, round, membership } = message;
         if let Some(reason) = reason::not_its_ballot(from, ballot).or_else(|| reason::not_a_run(ballot, &commands)) {
             return effects.push(Effect::Ignored(reason));
         }
@@ -245,6 +252,8 @@ impl Acceptor {
         }
 
         self.round = self.round.max(round);
+        // One for each ballot; should a leader of ours be broken, the higher one is counted by fewer.
+        self.membership = self.membership.max(membership);
         let proposed = !commands.is_empty();
         if proposed {
             effects.push(Effect::Proposed { ballot, commands: commands.clone() });
@@ -362,7 +371,8 @@ impl Acceptor {
     /// `Voted` of step 4: to the leader, and where learners decide and there is something for
     /// them to learn, to each of them (claim 3).
     fn tell_voted(&self, proposed: bool, effects: &mut Vec<Effect>) {
-        let voted = Voted { ballot: self.next_ballot, run: self.run(), round: self.round };
+        let (ballot, run) = (self.next_ballot, self.run());
+        let voted = Voted { ballot, run, round: self.round, membership: self.membership };
         let learners = match self.config.learn_from {
             LearnFrom::Voters if proposed && voted.run.is_some() => self.config.learners.as_slice(),
             LearnFrom::Voters | LearnFrom::Leader => &[],

@@ -114,7 +114,8 @@ impl World {
                 let ballot = other.unwrap_or(self.acceptor.next_ballot());
                 let first = self.acceptor.issued().number.0 + ahead;
                 let commands = (first..first + length).map(|number| command(number, ballot, forked)).collect();
-                let message = ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round });
+                let message =
+                    ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round, membership: CommandNumber::NULL });
                 self.handle(Input::Message { from: ballot.node, message });
             }
             Step::Issued { ahead } => {

@@ -61,7 +61,12 @@ impl Node {
     }
 
     fn begin(&mut self, ballot: Ballot, commands: &[Command], round: u64) -> Vec<Effect> {
-        let message = ToAcceptor::BeginBallot(BeginBallot { ballot, commands: commands.to_vec(), round });
+        let message = ToAcceptor::BeginBallot(BeginBallot {
+            ballot,
+            commands: commands.to_vec(),
+            round,
+            membership: CommandNumber::NULL,
+        });
         self.handle(Input::Message { from: ballot.node, message })
     }
 }
@@ -99,7 +104,10 @@ fn info(ballot: Ballot, first: u64, issued: CommandId, votes: Vec<Vote>) -> Effe
 
 fn voted(ballot: Ballot, run: Option<(u64, CommandId)>, round: u64) -> Effect {
     let run = run.map(|(first, last)| Run { first: CommandNumber(first), last });
-    Effect::Send { to: ballot.node, message: Message::Leader(ToLeader::Voted(Voted { ballot, run, round })) }
+    Effect::Send {
+        to: ballot.node,
+        message: Message::Leader(ToLeader::Voted(Voted { ballot, run, round, membership: CommandNumber::NULL })),
+    }
 }
 
 fn refused(promise: Ballot, refused: Ballot) -> Effect {
@@ -350,12 +358,37 @@ fn votes_go_to_every_learner_where_learners_decide() {
     assert_eq!(node.begin(ballot(1), &[], 1), [voted(ballot(1), None, 1)]);
     assert_eq!(node.begin(ballot(1), &commands[1..], 2).len(), 2, "a body for the learner, an answer to the leader");
     let run = Some(Run { first: CommandNumber(1), last: commands[1].id });
-    let told = ToLearner::Voted(Voted { ballot: ballot(1), run, round: 3 });
+    let told = ToLearner::Voted(Voted { ballot: ballot(1), run, round: 3, membership: CommandNumber::NULL });
     let to_learners = [1, 2, 3].map(|to| Effect::Send { to: NodeId(to), message: Message::Learner(told.clone()) });
     for _ in 0..2 {
         let effects = node.begin(ballot(1), &commands[..1], 3);
         assert!(effects.ends_with(&to_learners), "again when the leader asks again: {effects:?}");
     }
+}
+
+/// ADR 0025: catches a vote that is told under another membership than its ballot is led, or of the ballot before; and
+/// learners that joined and hear of no votes, or left and do.
+#[test]
+fn a_vote_is_told_with_the_number_of_its_membership_to_the_learners_of_now() {
+    let mut node = fresh();
+    node.acceptor.config.learn_from = LearnFrom::Voters;
+    let commands = chain(ballot(1), CommandId::NULL, 1);
+    node.next_ballot(ballot(1), 1);
+    assert_eq!(node.handle(Input::Learners(vec![NodeId(2), NodeId(4)])), []);
+    let begin = |ballot, commands: &[Command], membership| {
+        let (commands, membership) = (commands.to_vec(), CommandNumber(membership));
+        let message = ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round: 1, membership });
+        Input::Message { from: ballot.node, message }
+    };
+    let effects = node.handle(begin(ballot(1), &commands, 17));
+    let run = Some(Run { first: CommandNumber(1), last: commands[0].id });
+    let told = Voted { ballot: ballot(1), run, round: 1, membership: CommandNumber(17) };
+    let learners =
+        [2, 4].map(|to| Effect::Send { to: NodeId(to), message: Message::Learner(ToLearner::Voted(told.clone())) });
+    assert!(effects.ends_with(&learners), "{effects:?}");
+    assert!(effects.contains(&Effect::Send { to: LEADER, message: Message::Leader(ToLeader::Voted(told.clone())) }));
+    node.next_ballot(rival(1), 1);
+    assert_eq!(node.handle(begin(rival(1), &[], 0)), [voted(rival(1), None, 1)]);
 }
 
 /// A linearizable read's round: catches an acceptor that confirms a ballot it has left, or that
@@ -383,7 +416,12 @@ fn strange_messages_change_nothing() {
     let before = node.acceptor.clone();
     let begin = |from, commands: &[Command]| Input::Message {
         from,
-        message: ToAcceptor::BeginBallot(BeginBallot { ballot: ballot(2), commands: commands.to_vec(), round: 9 }),
+        message: ToAcceptor::BeginBallot(BeginBallot {
+            ballot: ballot(2),
+            commands: commands.to_vec(),
+            round: 9,
+            membership: CommandNumber::NULL,
+        }),
     };
     let not_begun = NextBallot { ballot: Ballot::new(0, LEADER), first: CommandNumber(1) };
     let foreign = NextBallot { ballot: ballot(9), first: CommandNumber(1) };

@@ -128,8 +128,11 @@ impl FailureDetector {
     /// Rule 3: the leader that peers follow and that this node does not hear, or not as one that
     /// is connected. What a node that we hear says of itself counts more.
     fn leader_of_others(&self) -> Option<Ballot> {
+        let membership = &self.config.membership;
         let denied = |ballot: Ballot| match self.word_of(ballot.node) {
             Some(word) => word.leads != Some(ballot),
+            // Whom this node does not know at all may have joined; of a membership before, it leads nobody.
+            None if ballot.node <= membership.last_id() && !membership.may_lead(ballot.node) => true,
             None => ballot.node == self.config.me,
         };
         self.words().filter_map(|(_, word)| word.follows).filter(|ballot| !denied(*ballot)).max()
@@ -143,20 +146,23 @@ impl FailureDetector {
             hearer => self.word_of(hearer).map(|word: &Heartbeat| word.hears.contains(&heard)),
         };
         // `None`: a node that we do not hear cannot contradict.
-        self.config.acceptors.holds(|acceptor| {
+        self.config.membership.majority().holds(|acceptor| {
             acceptor == node || (hears(node, acceptor).unwrap_or(false) && hears(acceptor, node).unwrap_or(true))
         })
     }
 
     /// Whether there is no other acceptor to hear.
     pub(super) fn is_alone(&self) -> bool {
-        self.config.acceptors.nodes().iter().all(|acceptor| *acceptor == self.config.me)
+        self.config.membership.majority().nodes().iter().all(|acceptor| *acceptor == self.config.me)
     }
 
     /// Rule 4: who may lead, in the order of their turns.
     fn candidates(&self) -> Vec<NodeId> {
-        let own = self.config.can_lead.then_some((self.config.me, self.local.issued, self.local.space));
-        let others = self.words().filter(|(_, word)| word.can_lead).map(|(id, word)| (id, word.issued, word.space));
+        let own = self.can_lead().then_some((self.config.me, self.local.issued, self.local.space));
+        let others = self
+            .words()
+            .filter(|(id, word)| word.can_lead && self.config.membership.may_lead(*id))
+            .map(|(id, word)| (id, word.issued, word.space));
         let mut candidates: Vec<_> = others.chain(own).filter(|(id, ..)| self.is_connected(*id)).collect();
         let best = candidates.iter().map(|(_, issued, _)| *issued).max().unwrap_or_default();
         candidates.sort_unstable_by_key(|(id, issued, space)| (is_behind(*issued, best), *space, *id));

@@ -20,6 +20,8 @@
 //! 6. **Room.** A leader whose disk is almost full hands over to a candidate with room. Where there
 //!    is none, or no majority set with room to vote, it leads on and takes no calls ([`room`]).
 //!
+//! All of it goes by the membership in force (ADR 0025): a node that is no member is not heard, and campaigns no more.
+//!
 //! A node that was stalled itself (its tick came late) suspects nobody for the time it slept.
 //!
 //! Caveats. A node that is stalled again and again suspects nobody; the others must act. There
@@ -36,10 +38,11 @@ mod scenarios;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::message::Heartbeat;
-use protocol::{Ballot, CommandNumber, MajoritySets, NodeId, Now, Space, Tick};
+use protocol::{Ballot, CommandNumber, Membership, NodeId, Now, Space, Tick};
 
 use election::Election;
 use peer::Peer;
@@ -50,12 +53,10 @@ use room::Room;
 pub struct Config {
     /// This node.
     pub me: NodeId,
-    /// Whether this node may lead.
+    /// Whether this node can lead, as far as it is concerned.
     pub can_lead: bool,
-    /// All nodes of the cluster; this one may be among them.
-    pub members: Vec<NodeId>,
-    /// The majority sets of acceptors.
-    pub acceptors: MajoritySets,
+    /// The membership in force, until [`Input::Membership`] says otherwise.
+    pub membership: Arc<Membership>,
     /// How often heartbeats are sent; 50 ms is usual.
     pub heartbeat: Duration,
     /// The least silence after which a peer is suspected; 250 ms is usual. Stalls of disk or
@@ -98,6 +99,8 @@ pub enum Input {
     Closed(NodeId),
     /// A connection to this peer was refused: no process listens there.
     Unreachable(NodeId),
+    /// The membership has changed.
+    Membership(Arc<Membership>),
     /// Time passed. Comes at least twice in every `heartbeat`; later means that we were stalled.
     Tick(LocalStatus),
 }
@@ -238,9 +241,9 @@ impl FailureDetector {
     /// A detector that has heard nobody yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let others = config.members.iter().filter(|member| **member != config.me);
+        let others = config.membership.learners().filter(|member| *member != config.me);
         Self {
-            peers: others.map(|peer| (*peer, Peer::default())).collect(),
+            peers: others.map(|peer| (peer, Peer::default())).collect(),
             local: LocalStatus::default(),
             ticked: None,
             quiet_until: Tick::default(),
@@ -276,6 +279,7 @@ impl FailureDetector {
             Input::Heartbeat { from, heartbeat } => self.on_heartbeat(from, heartbeat, now, effects),
             Input::Closed(peer) => self.on_closed(peer, now, effects),
             Input::Unreachable(peer) => self.on_unreachable(peer, now, effects),
+            Input::Membership(membership) => self.on_membership(membership),
             Input::Tick(local) => self.on_tick(local, now, effects),
         }
         self.judge_own_leadership(now, effects);
@@ -324,6 +328,24 @@ impl FailureDetector {
         if answer {
             effects.push(Effect::Send { to: from, heartbeat: self.heartbeat() });
         }
+    }
+
+    /// Who is no member is neither heard nor told any more; who is new is heard as soon as it speaks.
+    fn on_membership(&mut self, membership: Arc<Membership>) {
+        if membership.number() <= self.config.membership.number() {
+            return;
+        }
+        self.config.membership = membership;
+        let (me, nodes) = (self.config.me, self.config.membership.nodes());
+        self.peers.retain(|peer, _| nodes.contains_key(peer));
+        for peer in nodes.keys().filter(|node| **node != me) {
+            self.peers.entry(*peer).or_default();
+        }
+    }
+
+    /// Whether this node may lead, as far as it and the membership are concerned.
+    fn can_lead(&self) -> bool {
+        self.config.can_lead && self.config.membership.may_lead(self.config.me)
     }
 
     fn on_closed(&mut self, id: NodeId, now: Tick, effects: &mut Vec<Effect>) {
@@ -376,7 +398,7 @@ impl FailureDetector {
         hears.sort_unstable();
         Heartbeat {
             hears,
-            can_lead: self.config.can_lead,
+            can_lead: self.can_lead(),
             leads: self.local.leads,
             follows: self.working_leader(),
             ballot: self.highest_ballot(),

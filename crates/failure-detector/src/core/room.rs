@@ -61,7 +61,7 @@ impl FailureDetector {
             node if node == self.config.me => Some(self.local.space),
             node => self.word_of(node).map(|word| word.space),
         };
-        let acceptors = &self.config.acceptors;
+        let acceptors = self.config.membership.majority();
         acceptors.holds(|node| space(node) == Some(Space::Ample)) || !acceptors.holds(|node| space(node).is_some())
     }
 }

@@ -40,12 +40,10 @@ struct World {
 }
 
 fn node(id: u64, count: u64) -> Node {
-    let members: Vec<NodeId> = (1..=count).map(NodeId).collect();
     let config = Config {
         me: NodeId(id),
         can_lead: true,
-        acceptors: MajoritySets::simple(members.clone()).expect("nodes"),
-        members,
+        membership: Membership::of_equals(count),
         heartbeat: Duration::from_millis(50),
         timeout_min: TIMEOUT,
         timeout_max: SECOND * 2,
@@ -168,7 +166,7 @@ impl World {
         }
         let now = self.now;
         let node = self.node(id);
-        if node.detector.config.acceptors.holds(|acceptor| promised.contains(&acceptor)) {
+        if node.detector.config.membership.majority().holds(|acceptor| promised.contains(&acceptor)) {
             node.leads = Some(ballot);
             self.led.push((now, ballot));
         } else if refused > ballot {
@@ -237,7 +235,8 @@ impl World {
     fn is_connected(&self, id: u64) -> bool {
         let node = &self.nodes[&id];
         let joined = |other: u64| self.up(id, other) && self.up(other, id);
-        node.alive && node.detector.config.acceptors.holds(|acceptor| acceptor.0 == id || joined(acceptor.0))
+        node.alive
+            && node.detector.config.membership.majority().holds(|acceptor| acceptor.0 == id || joined(acceptor.0))
     }
 
     /// The node that leads and can have commands issued.

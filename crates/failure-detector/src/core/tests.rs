@@ -1,5 +1,7 @@
 //! One detector, effect by effect.
 
+use protocol::membership::Rule;
+
 use super::*;
 
 const HEARTBEAT: Duration = Duration::from_millis(50);
@@ -11,12 +13,10 @@ fn ms(milliseconds: u64) -> Tick {
 }
 
 fn detector(count: u64) -> FailureDetector {
-    let members: Vec<NodeId> = (1..=count).map(NodeId).collect();
     FailureDetector::new(Config {
         me: ME,
         can_lead: true,
-        acceptors: MajoritySets::simple(members.clone()).expect("nodes"),
-        members,
+        membership: Membership::of_equals(count),
         heartbeat: HEARTBEAT,
         timeout_min: TIMEOUT,
         timeout_max: Duration::from_secs(2),
@@ -444,13 +444,58 @@ fn a_leader_that_is_not_connected_is_not_followed() {
 #[test]
 fn no_two_nodes_try_again_after_the_same_time() {
     let again = |me| {
-        let acceptors = MajoritySets::simple([NodeId(me)]).expect("a node");
-        let config = Config { me: NodeId(me), acceptors, ..detector(7).config };
+        let alone = Rule::Sets([[NodeId(me)].into()].into());
+        let membership = Arc::new(detector(7).config.membership.ruled(alone).expect("a node"));
+        let config = Config { me: NodeId(me), membership, ..detector(7).config };
         let mut bench = Bench { detector: FailureDetector::new(config), ..Bench::new(7) };
         bench.run(2_000).get(1).map(|(at, _)| *at).expect("a second attempt")
     };
     let times: std::collections::BTreeSet<u64> = (1..=7).map(again).collect();
     assert_eq!(times.len(), 7, "{times:?}");
+}
+
+/// The membership `change` makes of one of so many equals, as a command has left it in the state.
+fn changed(count: u64, change: impl FnOnce(&Membership) -> Membership) -> Input {
+    Input::Membership(Arc::new(change(&Membership::of_equals(count)).written_by(CommandNumber(7))))
+}
+
+/// ADR 0025: catches a node that has joined and is not told, one that has left and is, and one that has left whose word
+/// still counts.
+#[test]
+fn members_come_and_go() {
+    let mut bench = followers(LEADER);
+    let stranger = says(&[1, 4], None, None);
+    assert_eq!(bench.hear(4, &stranger), [Effect::Ignored(IgnoreReason::NotAPeer)]);
+    bench.input(changed(3, |now| now.joined("d", "d:1").expect("a new node").0));
+    assert!(bench.hear(4, &stranger).contains(&Effect::Trust(NodeId(4))));
+    assert_eq!(bench.detector.view().peers.keys().map(|id| id.0).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(bench.input(changed(2, Clone::clone)), [], "the same number: no news");
+    let later = Membership::of_equals(3).without(NodeId(2)).expect("two are left").written_by(CommandNumber(8));
+    let effects = bench.input(Input::Membership(Arc::new(later)));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Send { to: NodeId(2), .. })), "{effects:?}");
+    assert_eq!(bench.detector.view().leader, None, "node 2 led, and is no member any more");
+    assert_eq!(bench.hear(2, &says(&[1, 2, 3], Some(LEADER), Some(LEADER))), [Effect::Ignored(IgnoreReason::NotAPeer)]);
+}
+
+/// ADR 0025: catches a node that campaigns although it has been removed, or that counts itself connected by the majority
+/// sets of before.
+#[test]
+fn who_may_lead_and_who_is_connected_is_for_the_membership_to_say() {
+    let mut bench = Bench::new(3);
+    bench.peers.insert(2, says(&[1, 2], None, None));
+    let seen = bench.run(2_000);
+    assert!(seen.iter().any(|(_, effect)| matches!(effect, Effect::Campaign { .. })), "two of three: {seen:?}");
+    let both = |now: &Membership| now.weighing(NodeId(3), 3).expect("a node");
+    bench.input(changed(3, both));
+    let seen = bench.run(4_000);
+    assert!(!seen.iter().any(|(_, effect)| matches!(effect, Effect::Campaign { .. })), "3 is needed: {seen:?}");
+    let mut bench = Bench::new(3);
+    bench.input(changed(3, |now| now.without(NodeId(1)).expect("two are left")));
+    bench.peers.extend([2, 3].map(|id| (id, says(&[1, 2, 3], None, None))));
+    let seen = bench.run(4_000);
+    assert!(!seen.iter().any(|(_, effect)| matches!(effect, Effect::Campaign { .. })), "{seen:?}");
+    let said = bench.detector.heartbeat();
+    assert!(!said.can_lead, "and does not say that it could");
 }
 
 /// Rule 3: catches hearsay of a leader that counts more than what that node says of itself.

@@ -1,6 +1,7 @@
 use std::sync::{Arc, mpsc};
 
 use proptest::prelude::*;
+use protocol::Timestamp;
 use serde_json::json;
 
 use super::*;
@@ -10,7 +11,7 @@ use crate::registry::Registry;
 use crate::testing::{Closure, MapState, key, put, refusal};
 
 fn execute(function: &dyn Function, state: &MapState, arguments: &[u8]) -> Execution {
-    run(function, state, Timestamp(1), 1, &Bytes::copy_from_slice(arguments))
+    run(function, ExecutionContext::new(state, Timestamp(1), 1), &Bytes::copy_from_slice(arguments))
 }
 
 /// How a function of a test ends.
@@ -169,7 +170,8 @@ fn the_same_entropy_gives_the_same_effects() {
         Ok(json!(context.random()))
     });
     let play = |now: u64, entropy: u64| {
-        run(&lottery, &MapState::default(), Timestamp(now), entropy, &Bytes::from_static(b"{}"))
+        let state = MapState::default();
+        run(&lottery, ExecutionContext::new(&state, Timestamp(now), entropy), &Bytes::from_static(b"{}"))
     };
     assert_eq!(play(5, 42), play(5, 42));
     assert_ne!(play(5, 42).effects, play(5, 43).effects);

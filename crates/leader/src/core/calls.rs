@@ -14,7 +14,7 @@
 //! when its patience ends, room or not: the pipeline may then hold more than the window, by no more
 //! than the calls kept, and sends what is inside.
 
-use functions::{Execution, Failure, Placement, ReadSet};
+use functions::{Cluster, Execution, ExecutionContext, Failure, Placement, ReadSet};
 use protocol::message::{Executed, Stored, ToGateway};
 use protocol::{
     Call, Command, CommandBody, CommandId, CommandNumber, Effect as StateEffect, Forget, NodeId, Outcome, Timestamp,
@@ -60,6 +60,10 @@ impl Leading {
     /// Whether a call is tried now. Without room on the disks it need not wait for any here: it is
     /// refused.
     fn has_room(&self, turn: &Turn<'_>) -> bool {
+        // Under the next membership: a ballot of its own comes first.
+        if self.barrier.is_some() {
+            return false;
+        }
         let unapplied_max = turn.config.window.saturating_mul(UNAPPLIED_WINDOWS_MAX);
         let room = self.pipeline.has_room(turn.config.pipeline_bytes)
             && (self.state.unapplied() as u64) < unapplied_max
@@ -116,6 +120,7 @@ impl Leading {
 
     /// Runs the function of a call against LS(p), here or on the pool.
     fn execute(&mut self, pending: Pending, certifications: u32, turn: &mut Turn<'_>) {
+        assert!(self.barrier.is_none(), "ADR 0025: nothing is executed after a change of membership in this ballot");
         let Some(function) = turn.world.functions.get(&pending.call.function) else {
             return self.answer(&pending, &Outcome::UnknownFunction, Stored::No, turn);
         };
@@ -126,7 +131,9 @@ impl Leading {
         match function.placement() {
             Placement::Inline => {
                 let view = self.state.over(turn.world.machine);
-                let execution = functions::run(function.as_ref(), &view, now, pending.entropy, &pending.call.arguments);
+                let cluster = Cluster { membership: &turn.config.membership, applied: turn.world.heard };
+                let context = ExecutionContext::new(&view, now, pending.entropy).of(cluster);
+                let execution = functions::run(function.as_ref(), context, &pending.call.arguments);
                 self.conclude(pending, execution, now, turn);
             }
             Placement::Pool => {

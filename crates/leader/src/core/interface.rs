@@ -1,5 +1,6 @@
 //! What goes into a leader and what comes out: its configuration, inputs and effects.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use functions::{Execution, Registry};
 use protocol::message::ToLeader;
 use protocol::{
-    Ballot, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Now, StateError, StateView, Tick,
+    Ballot, CommandId, CommandNumber, LearnFrom, Membership, Message, NodeId, Now, StateError, StateView, Tick,
     Timestamp,
 };
 use storage::LogRecord;
@@ -19,10 +20,8 @@ use super::leader_state::Overlay;
 pub struct Config {
     /// This node.
     pub me: NodeId,
-    /// The acceptors and their majority sets.
-    pub acceptors: MajoritySets,
-    /// Who learns, this node included.
-    pub learners: Vec<NodeId>,
+    /// The membership in force; later ones are read from M(p).
+    pub membership: Arc<Membership>,
     /// Who decides that a command is issued.
     pub learn_from: LearnFrom,
     /// Commands begun past the last issued one, at most (claim 5).
@@ -69,6 +68,8 @@ pub struct World<'a> {
     pub functions: &'a Registry,
     /// Whether there is room for new commands, on the disk of this node and of a majority set.
     pub room: bool,
+    /// The nodes that this one hears, itself included, with what each has applied: for functions about the cluster.
+    pub heard: &'a dyn Fn() -> BTreeMap<NodeId, CommandNumber>,
 }
 
 /// What happens to a leader.
@@ -184,6 +185,15 @@ pub enum Note {
         history: usize,
         /// The last command known to be issued.
         issued: CommandNumber,
+    },
+    /// The membership has changed; a leader prepares a new ballot under it.
+    Membership {
+        /// Its number.
+        number: CommandNumber,
+        /// How many nodes and, of them, acceptors there are.
+        nodes: usize,
+        /// See `nodes`.
+        acceptors: usize,
     },
     /// Gave up or lost the lead.
     StepsDown {

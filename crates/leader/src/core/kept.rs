@@ -33,8 +33,8 @@ pub(super) enum Kept {
 }
 
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Calls {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Calls {
     last_id: u64,
     kept: BTreeMap<u64, (Pending, Kept)>,
     by_request: BTreeMap<RequestId, u64>,
@@ -53,16 +53,7 @@ impl Calls {
     /// No calls. Ids begin above `last_id`, the last one of this node's earlier leads: what the
     /// pool still runs for one of those must not be taken for a call of this one.
     pub(super) fn after(last_id: u64) -> Self {
-        Self {
-            last_id,
-            kept: BTreeMap::new(),
-            by_request: BTreeMap::new(),
-            queue: VecDeque::new(),
-            by_end: BTreeSet::new(),
-            by_key: BTreeMap::new(),
-            scanning: BTreeSet::new(),
-            touched: BTreeSet::new(),
-        }
+        Self { last_id, ..Self::default() }
     }
 
     /// The id that was given last.
@@ -71,7 +62,7 @@ impl Calls {
         self.last_id
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.kept.len()
     }
 
@@ -158,6 +149,17 @@ impl Calls {
                 self.touched.insert(*id);
             }
         }
+    }
+
+    /// The membership changes: until a ballot is led under the new one nothing is executed, and then all are tried
+    /// again, in order of arrival. What the pool still runs for one of them comes too late.
+    pub(super) fn queue_all(&mut self) {
+        self.queue = self.kept.keys().copied().collect();
+        self.kept.values_mut().for_each(|(_, kept)| *kept = Kept::Queued);
+        self.by_end.clear();
+        self.by_key.clear();
+        self.scanning.clear();
+        self.touched.clear();
     }
 
     /// The lead is over; none of these has changed anything. Returns the last id.

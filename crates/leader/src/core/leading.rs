@@ -4,14 +4,14 @@ use protocol::message::{
     BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Stored, Success, ToAcceptor, ToGateway, Voted,
 };
 use protocol::{
-    Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome,
+    Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome, membership,
 };
 
 use super::interface::{Effect, IgnoreReason, Load, Note};
 use super::kept::Calls;
 use super::leader_state::LeaderState;
 use super::pipeline::{Pacing, Pipeline, Proposed, Waiter};
-use super::preparing::{Arrived, Preparing};
+use super::preparing::{Arrived, Before, Preparing};
 use super::rounds::Rounds;
 use super::unapplied::Unapplied;
 use super::{Turn, history};
@@ -33,6 +33,8 @@ pub(super) struct Leading {
     /// Commands issued in this turn, to be announced at its end.
     announce: Vec<Command>,
     pub(super) unapplied: Unapplied,
+    /// A command that changes the membership is proposed in this ballot, and nothing may be after it (ADR 0025).
+    pub(super) barrier: Option<CommandNumber>,
 }
 
 impl Leading {
@@ -41,12 +43,7 @@ impl Leading {
     ///
     /// # Errors
     /// A command of the history that this version cannot read: this node must not lead.
-    pub(super) fn new(
-        preparing: &Preparing,
-        learned: CommandId,
-        last_call: u64,
-        turn: &mut Turn<'_>,
-    ) -> Result<Self, &'static str> {
+    pub(super) fn new(preparing: &Preparing, learned: CommandId, turn: &mut Turn<'_>) -> Result<Self, &'static str> {
         let history = history::initial_history(learned, preparing.votes());
         let time = turn.world.machine.last_time().map_err(|error| {
             turn.effects.push(Effect::Failed(error));
@@ -56,13 +53,14 @@ impl Leading {
             Pacing { window: turn.config.window, run_bytes: turn.config.run_bytes, resend: turn.config.resend };
         let mut leading = Self {
             ballot: preparing.ballot,
-            pipeline: Pipeline::new(pacing, learned, &turn.config.acceptors, turn.world.now.tick),
+            pipeline: Pipeline::new(pacing, learned, turn.acceptors(), turn.world.now.tick),
             state: LeaderState::new(time),
             rounds: Rounds::default(),
-            calls: Calls::after(last_call),
+            calls: Calls::default(),
             history_end: learned.number,
             announce: Vec::new(),
             unapplied: Unapplied::default(),
+            barrier: None,
         };
         for acceptor in preparing.promisers() {
             leading.pipeline.heard(acceptor, turn.world.now.tick);
@@ -71,6 +69,10 @@ impl Leading {
             let body = CommandBody::decode(&command.body).map_err(|_| "a command voted for earlier is not readable")?;
             leading.history_end = command.number();
             leading.lay(command, &body, Vec::new(), turn);
+            // What follows is for a ballot under the membership that this command makes.
+            if leading.barrier.is_some() {
+                break;
+            }
         }
         Ok(leading)
     }
@@ -86,19 +88,24 @@ impl Leading {
         self.state.execute(&body.request, outcome, &body.effects);
         let CommandBody { request, fingerprint, verdict, .. } = body.clone();
         let since = turn.world.now.tick;
+        assert!(self.barrier.is_none(), "ADR 0025: a command proposed after a change of membership in one ballot");
+        if membership::is_changed_by(&body.effects) {
+            self.barrier = Some(command.number());
+            self.calls.queue_all();
+        }
         self.pipeline.push(Proposed { command, request, fingerprint, verdict, waiters, since });
     }
 
     /// First acts: tell learners what is issued, take up what arrived meanwhile.
-    pub(super) fn begin(&mut self, arrived: Vec<Arrived>, turn: &mut Turn<'_>) {
+    pub(super) fn begin(&mut self, before: Before, turn: &mut Turn<'_>) {
+        self.calls = before.calls;
         let issued = self.pipeline.issued();
         turn.note(Note::Leads { ballot: self.ballot, history: self.pipeline.len(), issued: issued.number });
         if turn.config.learn_from == LearnFrom::Leader {
-            for learner in turn.config.learners.iter().filter(|learner| **learner != turn.config.me) {
-                turn.tell_learner(*learner, Success { ballot: self.ballot, issued, commands: Vec::new() });
-            }
+            turn.tell_other_learners(&Success { ballot: self.ballot, issued, commands: Vec::new() });
         }
-        for arrived in arrived {
+        self.take_queued(turn);
+        for arrived in before.arrived {
             match arrived {
                 Arrived::Call(from, call, entropy) => self.take_call(from, call, entropy, turn),
                 Arrived::Barrier(from, barrier) => self.on_barrier(from, &barrier, turn),
@@ -142,7 +149,7 @@ impl Leading {
 
     /// Step 5.
     pub(super) fn on_voted(&mut self, from: NodeId, voted: &Voted, turn: &mut Turn<'_>) {
-        if !self.rounds.returned(from, voted.round, &turn.config.acceptors) {
+        if !self.rounds.returned(from, voted.round, turn.acceptors()) {
             return turn.ignore(IgnoreReason::Malformed);
         }
         self.pipeline.heard(from, turn.world.now.tick);
@@ -150,7 +157,7 @@ impl Leading {
             match self.pipeline.voted(from, run, turn.world.now.tick) {
                 None => turn.ignore(IgnoreReason::UnknownCommand),
                 Some(true) => {
-                    let issued = self.pipeline.issue(&turn.config.acceptors);
+                    let issued = self.pipeline.issue(turn.acceptors());
                     self.answer_issued(issued, turn);
                 }
                 Some(false) => {}
@@ -192,8 +199,12 @@ impl Leading {
         self.take_queued(turn);
     }
 
+    /// Once a change of membership may be issued, this ballot's acceptors cannot say any more whether somebody else
+    /// leads: what shows it is held for the next ballot.
     pub(super) fn open_gate(&mut self, turn: &mut Turn<'_>) {
-        for gated in self.rounds.open(self.pipeline.issued().number) {
+        let before_barrier = self.barrier.and_then(CommandNumber::previous);
+        let issued = self.pipeline.issued().number;
+        for gated in self.rounds.open(before_barrier.map_or(issued, |before| before.min(issued))) {
             turn.reply(gated.gateway, gated.reply);
         }
     }
@@ -234,7 +245,8 @@ impl Leading {
             if !self.pipeline.has_promised(acceptor) {
                 turn.ask_acceptor(acceptor, ToAcceptor::NextBallot(NextBallot { ballot, first }));
             }
-            turn.ask_acceptor(acceptor, ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round }));
+            let membership = turn.config.membership.number();
+            turn.ask_acceptor(acceptor, ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round, membership }));
         }
     }
 
@@ -247,8 +259,9 @@ impl Leading {
         {
             let commands = self.pipeline.take_unsent();
             let round = self.rounds.begin();
-            for acceptor in turn.config.acceptors.nodes() {
-                let begin = BeginBallot { ballot: self.ballot, commands: commands.clone(), round };
+            let (ballot, membership) = (self.ballot, turn.config.membership.number());
+            for acceptor in turn.config.membership.majority().nodes() {
+                let begin = BeginBallot { ballot, commands: commands.clone(), round, membership };
                 turn.ask_acceptor(*acceptor, ToAcceptor::BeginBallot(begin));
             }
         }
@@ -262,10 +275,29 @@ impl Leading {
             return;
         }
         let issued = self.pipeline.issued();
-        for learner in turn.config.learners.iter().filter(|learner| **learner != turn.config.me) {
-            turn.tell_learner(*learner, Success { ballot: self.ballot, issued, commands: Vec::new() });
-        }
+        turn.tell_other_learners(&Success { ballot: self.ballot, issued, commands: Vec::new() });
         turn.tell_learner(turn.config.me, Success { ballot: self.ballot, issued, commands });
+    }
+
+    /// The change of membership that this ballot ends with is issued and applied here. What it still holds goes to the
+    /// next ballot: kept calls and questions of readers; a reply that its last round could not let go is asked for
+    /// again.
+    pub(super) fn change(mut self, turn: &mut Turn<'_>) -> Before {
+        assert!(self.pipeline.len() == 0, "ADR 0025: a change of membership is the last command of its ballot");
+        self.announce_issued(turn);
+        let mut arrived = Vec::new();
+        for gated in self.rounds.drain() {
+            match gated.reply {
+                ToGateway::BarrierPassed(passed) => {
+                    arrived.push(Arrived::Barrier(gated.gateway, ReadBarrier { id: passed.id }));
+                }
+                ToGateway::Executed(executed) => {
+                    let executed = Executed { outcome: Outcome::NotLeader, ..executed };
+                    turn.reply(gated.gateway, ToGateway::Executed(executed));
+                }
+            }
+        }
+        Before { arrived, calls: self.calls, leads_on: true }
     }
 
     /// The lead is over: whoever waits for a proposed command hears that only a later leader

@@ -10,6 +10,10 @@
 //!        MyNextBal (superseded), StepDown (no majority set), a foreign command
 //! ```
 //!
+//! A command that changes the membership is a barrier (ADR 0025): it is the last one of its ballot. When it is issued and
+//! applied here, the leader prepares another ballot of its own under the new membership, and keeps its calls; one that may
+//! not lead any more steps down. So the membership of a ballot that is led never changes, and is that of M(p).
+//!
 //! Phases own their data; [`Leader::handle`] takes one input and appends effects. `Persist` is
 //! a barrier: nothing after it leaves before what it wrote is durable. `last_tried` is the only
 //! thing a leader persists (B1, A7); its commands are made durable by the acceptors that vote
@@ -38,15 +42,16 @@ use protocol::message::{
     BallotInfo, BarrierPassed, Executed, MyNextBal, ReadBarrier, Stored, Success, ToAcceptor, ToGateway, ToLeader,
     ToLearner, Voted,
 };
-use protocol::{Ballot, Call, CommandId, Message, NodeId, Outcome, Vote};
+use protocol::{Ballot, Call, CommandId, MajoritySets, Membership, Message, NodeId, Outcome, Vote};
 use storage::LogRecord;
 
 pub use history::initial_history;
 pub use interface::{Config, Effect, IgnoreReason, Input, Load, Machine, Note, PoolJob, World};
 pub use leader_state::{LeaderView, Overlay};
 
+use kept::Calls;
 use leading::Leading;
-use preparing::{Arrived, Preparing};
+use preparing::{Arrived, Before, Preparing};
 use seen::Seen;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +88,17 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn ask_acceptor(&mut self, to: NodeId, message: ToAcceptor) {
         self.effects.push(Effect::Send { to, message: Message::Acceptor(message) });
+    }
+
+    /// The majority sets of the membership in force.
+    fn acceptors(&self) -> &MajoritySets {
+        self.config.membership.majority()
+    }
+
+    fn tell_other_learners(&mut self, success: &Success) {
+        for learner in self.config.membership.learners().filter(|learner| *learner != self.config.me) {
+            self.tell_learner(learner, success.clone());
+        }
     }
 
     fn tell_learner(&mut self, to: NodeId, success: Success) {
@@ -169,7 +185,7 @@ impl Leader {
             },
             Input::Connected(node) => match &mut self.phase {
                 Phase::Leading(leading) => leading.on_connected(node, &mut turn),
-                Phase::Preparing(preparing) if config.acceptors.nodes().contains(&node) && preparing.awaits(node) => {
+                Phase::Preparing(preparing) if config.membership.is_acceptor(node) && preparing.awaits(node) => {
                     turn.ask_acceptor(node, ToAcceptor::NextBallot(preparing.question()));
                 }
                 Phase::Idle | Phase::Preparing(_) => {}
@@ -191,14 +207,14 @@ impl Leader {
             ToLeader::ExecuteFunction(call) if self.seen.is_doubled(&call) => turn.ignore(IgnoreReason::Doubled),
             ToLeader::ExecuteFunction(call) => match &mut self.phase {
                 Phase::Leading(leading) => leading.on_call(from, call, turn),
-                Phase::Preparing(preparing) if preparing.arrived.len() < turn.config.kept_calls => {
+                Phase::Preparing(preparing) if preparing.kept() < turn.config.kept_calls => {
                     preparing.arrived.push(Arrived::Call(from, call, turn.world.entropy));
                 }
                 Phase::Idle | Phase::Preparing(_) => turn.refuse_call(from, &call),
             },
             ToLeader::ReadBarrier(barrier) => match &mut self.phase {
                 Phase::Leading(leading) => leading.on_barrier(from, &barrier, turn),
-                Phase::Preparing(preparing) if preparing.arrived.len() < turn.config.kept_calls => {
+                Phase::Preparing(preparing) if preparing.kept() < turn.config.kept_calls => {
                     preparing.arrived.push(Arrived::Barrier(from, barrier));
                 }
                 Phase::Idle | Phase::Preparing(_) => turn.refuse_barrier(from, &barrier),
@@ -208,31 +224,39 @@ impl Leader {
 
     /// Step 1: a ballot of this node's own, above all that it has heard of. `last_tried` first.
     fn on_campaign(&mut self, above: Ballot, turn: &mut Turn<'_>) {
-        if matches!(self.phase, Phase::Leading(_)) {
+        if matches!(self.phase, Phase::Leading(_)) || !turn.config.membership.may_lead(turn.config.me) {
             return turn.ignore(IgnoreReason::NothingToDo);
         }
+        let before = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Preparing(preparing) => preparing.give_up(),
+            Phase::Idle | Phase::Leading(_) => {
+                Before { arrived: Vec::new(), calls: Calls::after(self.last_call), leads_on: false }
+            }
+        };
+        self.prepare(above, before, turn);
+    }
+
+    /// Step 1, with what earlier attempts have kept.
+    fn prepare(&mut self, above: Ballot, before: Before, turn: &mut Turn<'_>) {
         let above = self.highest.max(self.last_tried).max(above);
         let Some(ballot) = above.next_of(turn.config.me) else {
+            self.end_before(before, turn);
             return turn.ignore(IgnoreReason::NothingToDo);
         };
         assert!(ballot > self.last_tried && ballot.node == turn.config.me, "B1: a ballot of one's own, never twice");
         (self.last_tried, self.highest) = (ballot, ballot);
         turn.effects.push(Effect::Persist(LogRecord::LastTried(ballot)));
         let now = turn.world.now.tick;
-        let mut preparing = Preparing::new(ballot, self.learned.number.next(), now, now + turn.config.resend);
-        if let Phase::Preparing(earlier) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            preparing.arrived = earlier.arrived;
-        }
-        for acceptor in turn.config.acceptors.nodes() {
-            turn.ask_acceptor(*acceptor, ToAcceptor::NextBallot(preparing.question()));
-        }
+        let first = self.learned.number.next();
+        let preparing = Preparing::new(ballot, first, now, now + turn.config.resend, before);
+        ask_for_promises(&preparing, turn);
         turn.note(Note::Campaigns(ballot));
         self.phase = Phase::Preparing(preparing);
     }
 
     /// Step 3, collecting.
     fn on_ballot_info(&mut self, from: NodeId, info: BallotInfo, turn: &mut Turn<'_>) {
-        if !turn.config.acceptors.nodes().contains(&from) {
+        if !turn.config.membership.is_acceptor(from) {
             return turn.ignore(IgnoreReason::NotAnAcceptor);
         }
         let preparing = match &mut self.phase {
@@ -262,17 +286,21 @@ impl Leader {
             // A higher ballot has issued commands, so a majority set has promised it by now.
             return self.become_idle("a higher ballot has issued commands", Some(self.learned.ballot), turn);
         }
-        let Some((issued, peer)) = preparing.majority(&turn.config.acceptors) else { return };
+        if self.learned.number < turn.config.membership.number() {
+            // M(p) is ahead. Below the change other acceptors have decided.
+            return;
+        }
+        let Some((issued, peer)) = preparing.majority(turn.acceptors()) else { return };
         if issued.number > self.learned.number {
             turn.effects.push(Effect::LearnFromPeer { peer, issued: issued.number });
             return;
         }
         let Phase::Preparing(preparing) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
-        match Leading::new(&preparing, self.learned, self.last_call, turn) {
+        match Leading::new(&preparing, self.learned, turn) {
             Ok(leading) => {
                 let mut leading = Box::new(leading);
                 turn.effects.push(Effect::Leads(Some(preparing.ballot)));
-                leading.begin(preparing.arrived, turn);
+                leading.begin(preparing.give_up(), turn);
                 self.phase = Phase::Leading(leading);
             }
             Err(reason) => {
@@ -284,7 +312,7 @@ impl Leader {
 
     /// Somebody promised a higher ballot to another node.
     fn on_my_next_bal(&mut self, from: NodeId, next: &MyNextBal, turn: &mut Turn<'_>) {
-        if !turn.config.acceptors.nodes().contains(&from) {
+        if !turn.config.membership.is_acceptor(from) {
             return turn.ignore(IgnoreReason::NotAnAcceptor);
         }
         self.highest = self.highest.max(next.ballot);
@@ -302,7 +330,7 @@ impl Leader {
     }
 
     fn on_voted(&mut self, from: NodeId, voted: &Voted, turn: &mut Turn<'_>) {
-        if !turn.config.acceptors.nodes().contains(&from) {
+        if !turn.config.membership.is_acceptor(from) {
             return turn.ignore(IgnoreReason::NotAnAcceptor);
         }
         match &mut self.phase {
@@ -323,14 +351,55 @@ impl Leader {
         }
         self.learned = issued;
         self.highest = self.highest.max(issued.ballot);
-        match &mut self.phase {
-            Phase::Idle => {}
-            Phase::Preparing(_) => self.lead_when_ready(turn),
-            Phase::Leading(leading) => {
-                if !leading.on_learned(issued, turn) {
-                    self.become_idle("another leader's command was issued", None, turn);
-                }
+        if let Phase::Leading(leading) = &mut self.phase
+            && !leading.on_learned(issued, turn)
+        {
+            self.become_idle("another leader's command was issued", None, turn);
+        }
+        match turn.config.membership.later_in(turn.world.machine) {
+            Ok(Some(later)) if self.leads().is_none() || later.number() <= issued.number => {
+                self.change_membership(later, turn);
             }
+            Ok(Some(_)) => {}
+            Ok(None) if matches!(self.phase, Phase::Preparing(_)) => self.lead_when_ready(turn),
+            Ok(None) => {}
+            Err(error) => turn.effects.push(Effect::Failed(error)),
+        }
+    }
+
+    /// A later membership is in force in M(p), which may be ahead of what this leader has heard.
+    fn change_membership(&mut self, later: Arc<Membership>, turn: &mut Turn<'_>) {
+        const REASON: &str = "it may not lead under the new membership";
+        // Still under the one before: whoever was told of every command hears of this one too.
+        let led = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Leading(leading) => {
+                assert_eq!(leading.barrier, Some(later.number()), "ADR 0025: a lead ends with its own change");
+                Some((leading.ballot(), leading.change(turn)))
+            }
+            phase => {
+                self.phase = phase;
+                None
+            }
+        };
+        let (number, nodes, acceptors) = (later.number(), later.nodes().len(), later.majority().nodes().len());
+        turn.note(Note::Membership { number, nodes, acceptors });
+        Arc::make_mut(&mut self.config).membership = later;
+        let config = Arc::clone(&self.config);
+        let turn = &mut Turn { config: &config, world: turn.world, effects: turn.effects };
+        let may_lead = config.membership.may_lead(config.me);
+        match (led, &mut self.phase) {
+            (Some((_, before)), _) if may_lead => self.prepare(Ballot::NONE, before, turn),
+            (Some((ballot, before)), _) => {
+                self.end_before(before, turn);
+                turn.note(Note::StepsDown { ballot, reason: REASON, superseded_by: None, unissued: 0 });
+            }
+            (None, Phase::Preparing(preparing)) if may_lead => {
+                preparing.retain(config.membership.majority());
+                ask_for_promises(preparing, turn);
+                self.lead_when_ready(turn);
+            }
+            (None, Phase::Preparing(_)) => self.become_idle(REASON, None, turn),
+            (None, Phase::Idle | Phase::Leading(_)) => {}
         }
     }
 
@@ -344,10 +413,7 @@ impl Leader {
                 }
                 if now >= preparing.resend_at {
                     preparing.resend_at = now + turn.config.resend;
-                    let waiting = turn.config.acceptors.nodes().iter().filter(|node| preparing.awaits(**node));
-                    for acceptor in waiting.copied().collect::<Vec<_>>() {
-                        turn.ask_acceptor(acceptor, ToAcceptor::NextBallot(preparing.question()));
-                    }
+                    ask_for_promises(preparing, turn);
                 }
                 self.lead_when_ready(turn);
             }
@@ -360,13 +426,9 @@ impl Leader {
         let (ballot, unissued) = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => return turn.ignore(IgnoreReason::NothingToDo),
             Phase::Preparing(preparing) => {
-                for arrived in preparing.arrived {
-                    match arrived {
-                        Arrived::Call(from, call, _) => turn.refuse_call(from, &call),
-                        Arrived::Barrier(from, barrier) => turn.refuse_barrier(from, &barrier),
-                    }
-                }
-                (preparing.ballot, 0)
+                let ballot = preparing.ballot;
+                self.end_before(preparing.give_up(), turn);
+                (ballot, 0)
             }
             Phase::Leading(leading) => {
                 let (ballot, unissued) = (leading.ballot(), leading.load().unissued);
@@ -376,5 +438,27 @@ impl Leader {
             }
         };
         turn.note(Note::StepsDown { ballot, reason, superseded_by, unissued });
+    }
+
+    /// Nobody waits here any more.
+    fn end_before(&mut self, before: Before, turn: &mut Turn<'_>) {
+        for arrived in before.arrived {
+            match arrived {
+                Arrived::Call(from, call, _) => turn.refuse_call(from, &call),
+                Arrived::Barrier(from, barrier) => turn.refuse_barrier(from, &barrier),
+            }
+        }
+        self.last_call = before.calls.end(turn);
+        if before.leads_on {
+            turn.effects.push(Effect::Leads(None));
+        }
+    }
+}
+
+/// Asks those for their promises who have not given them.
+fn ask_for_promises(preparing: &Preparing, turn: &mut Turn<'_>) {
+    let config = turn.config;
+    for acceptor in config.membership.majority().nodes().iter().filter(|node| preparing.awaits(**node)) {
+        turn.ask_acceptor(*acceptor, ToAcceptor::NextBallot(preparing.question()));
     }
 }

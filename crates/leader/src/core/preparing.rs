@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use protocol::message::{BallotInfo, NextBallot, ReadBarrier};
 use protocol::{Ballot, Call, CommandId, CommandNumber, MajoritySets, NodeId, Tick, Vote};
 
+use super::kept::Calls;
+
 /// What one acceptor promised, as far as its parts have arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Promise {
@@ -26,6 +28,14 @@ pub(crate) enum Arrived {
     Barrier(NodeId, ReadBarrier),
 }
 
+/// What there was before this ballot, for those who wait.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Before {
+    pub(crate) arrived: Vec<Arrived>,
+    pub(crate) calls: Calls,
+    pub(crate) leads_on: bool,
+}
+
 /// A ballot that is not led yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Preparing {
@@ -37,11 +47,31 @@ pub(crate) struct Preparing {
     promises: BTreeMap<NodeId, Promise>,
     /// Requests kept for when the ballot is led; bounded by the caller.
     pub(crate) arrived: Vec<Arrived>,
+    /// Calls of the lead that a change of membership ended: they are taken up first.
+    pub(crate) calls: Calls,
+    /// Others still believe that this node leads, because it did until the membership changed.
+    pub(crate) leads_on: bool,
 }
 
 impl Preparing {
-    pub(crate) fn new(ballot: Ballot, first: CommandNumber, now: Tick, resend_at: Tick) -> Self {
-        Self { ballot, first, since: now, resend_at, promises: BTreeMap::new(), arrived: Vec::new() }
+    pub(crate) fn new(ballot: Ballot, first: CommandNumber, now: Tick, resend_at: Tick, before: Before) -> Self {
+        let Before { arrived, calls, leads_on } = before;
+        Self { ballot, first, since: now, resend_at, promises: BTreeMap::new(), arrived, calls, leads_on }
+    }
+
+    /// What another attempt takes over.
+    pub(crate) fn give_up(self) -> Before {
+        Before { arrived: self.arrived, calls: self.calls, leads_on: self.leads_on }
+    }
+
+    /// How many requests and calls are kept.
+    pub(crate) fn kept(&self) -> usize {
+        self.arrived.len() + self.calls.len()
+    }
+
+    /// The membership has changed: who is no acceptor any more does not count.
+    pub(crate) fn retain(&mut self, acceptors: &MajoritySets) {
+        self.promises.retain(|node, _| acceptors.nodes().contains(node));
     }
 
     /// The question, as it is first sent and repeated.

@@ -5,22 +5,23 @@ mod calls;
 mod campaign;
 mod gate;
 mod issuing;
+mod membership;
 mod model;
-
 mod pool;
 mod proposing;
 mod room;
 mod state;
 mod waiting;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use functions::{ExecutionContext, Failure, Function, Placement, Refusal, Registry};
 use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot};
 use protocol::{
-    Command, CommandBody, CommandNumber, Effect as StateEffect, Fingerprint, Forget, Key, LearnFrom, MajoritySets, Now,
-    RequestId, Run, Tick, Timestamp, Verdict,
+    Command, CommandBody, CommandNumber, Effect as StateEffect, Fingerprint, Forget, Key, LearnFrom, Now, RequestId,
+    Run, Tick, Timestamp, Verdict,
 };
 use serde_json::{Value, json};
 use storage::StateStore;
@@ -56,8 +57,7 @@ fn request(key: &str) -> RequestId {
 fn config() -> Config {
     Config {
         me: NodeId(1),
-        acceptors: MajoritySets::simple((1..=3).map(NodeId)).expect("three nodes"),
-        learners: (1..=3).map(NodeId).collect(),
+        membership: Membership::of_equals(3),
         learn_from: LearnFrom::Leader,
         window: 100,
         pipeline_bytes: 1 << 20,
@@ -80,6 +80,8 @@ struct Bench {
     entropy: u64,
     /// On the disks.
     room: bool,
+    /// The nodes that node 1 hears, with what each has applied.
+    heard: BTreeMap<NodeId, CommandNumber>,
     /// The last command and round that were sent to acceptors in this lead.
     sent: (Option<CommandId>, u64),
     /// All calls that came, by key and body.
@@ -101,6 +103,7 @@ impl Bench {
             now: Now { tick: Tick(1_000_000), wall: Timestamp(5_000) },
             entropy: 7,
             room: true,
+            heard: (1..=3).map(|id| (NodeId(id), CommandNumber::NULL)).collect(),
             sent: (None, 0),
             asked: Vec::new(),
         }
@@ -116,6 +119,7 @@ impl Bench {
             machine: &StoredMachine(&self.machine),
             functions: &self.functions,
             room: self.room,
+            heard: &|| self.heard.clone(),
         };
         let mut effects = Vec::new();
         self.leader.handle(input, &world, &mut effects);
@@ -242,7 +246,12 @@ fn patient(seconds: u64, call: Call) -> Call {
 }
 
 fn voted(ballot: Ballot, last: Option<CommandId>, round: u64) -> ToLeader {
-    ToLeader::Voted(Voted { ballot, run: last.map(|last| Run { first: last.number, last }), round })
+    ToLeader::Voted(Voted {
+        ballot,
+        run: last.map(|last| Run { first: last.number, last }),
+        round,
+        membership: CommandNumber::NULL,
+    })
 }
 
 fn my_next_bal(ballot: Ballot, refused: Ballot) -> ToLeader {

@@ -96,8 +96,8 @@ impl Learner {
 
     /// Asks a peer for what is missing, if it is time.
     pub(super) fn ask_if_due(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        let Config { peers, window, timing, .. } = &self.config;
-        if let Some(peer) = self.catching_up.due(self.issued.number, *window, peers, *timing, now) {
+        let Config { window, timing, .. } = &self.config;
+        if let Some(peer) = self.catching_up.due(self.issued.number, *window, &self.peers, *timing, now) {
             self.ask(peer, effects);
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Durable {
     peers: BTreeMap<NodeId, CommandNumber>,
     /// The peers that are heard now.
     in_touch: BTreeSet<NodeId>,
+    /// What a majority of the learners of some membership had durable: it may be gone, so it never becomes less.
+    floor: CommandNumber,
     /// When it was last said what may be forgotten.
     said: Option<Tick>,
 }
@@ -41,6 +43,11 @@ impl Durable {
         self.in_touch.remove(&peer);
     }
 
+    /// The peer is no member any more: what it has durable does not count.
+    pub(super) fn left(&mut self, peer: NodeId) {
+        self.peers.remove(&peer);
+    }
+
     /// The highest number that this node and, with it, a majority of so many learners have durable.
     pub(super) fn majority(&self, learners: usize) -> CommandNumber {
         let mut all: Vec<CommandNumber> = self.peers.values().copied().chain([self.own]).collect();
@@ -56,7 +63,8 @@ impl Durable {
     /// What may be forgotten, when there is something and it is time to say so: the votes and, where space is short,
     /// the commands up to the first number, and what is merely old up to the second.
     pub(super) fn due(&mut self, learners: usize, pause: std::time::Duration, now: Tick) -> Option<[CommandNumber; 2]> {
-        let majority = self.majority(learners);
+        self.floor = self.floor.max(self.majority(learners));
+        let majority = self.floor;
         if majority == CommandNumber::NULL || self.said.is_some_and(|said| now.since(said) < pause) {
             return None;
         }

@@ -1,11 +1,12 @@
 //! What the learner is told and what it wants done: the closed lists that the actor and the
 //! simulator translate.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::message::ToLearner;
 use protocol::{
-    Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Position, SnapshotId,
+    Ballot, Command, CommandId, CommandNumber, LearnFrom, Membership, Message, NodeId, Position, SnapshotId,
     SnapshotPiece, Space,
 };
 use storage::{Installation, Staged, StateStore};
@@ -18,12 +19,11 @@ use super::digests::{DigestRefusal, Waiter};
 pub struct Config {
     /// This node.
     pub me: NodeId,
-    /// The other learners, ascending.
-    pub peers: Vec<NodeId>,
+    /// The membership in force, until [`Input::Membership`] says otherwise: who else learns, and whose votes issue a
+    /// command.
+    pub membership: Arc<Membership>,
     /// How learners come to know that a command is issued.
     pub learn_from: LearnFrom,
-    /// The families of acceptors whose votes issue a command.
-    pub majority: MajoritySets,
     /// Claim 5's number: how far past the last issued command a leader proposes. At least 1.
     pub window: u64,
     /// When to ask for what is missing.
@@ -110,6 +110,8 @@ pub enum Input {
         /// How long the number is waited for.
         patience: Duration,
     },
+    /// The state that was applied or installed has a later membership.
+    Membership(Arc<Membership>),
     /// How much room the disk has now.
     Space(Space),
     /// Time has passed.
@@ -207,6 +209,9 @@ pub enum IgnoreReason {
     OlderBallot,
     /// Votes, while the leader announces what is issued.
     NotCounting,
+    /// Votes in a ballot that is led under another membership than the one in force here. With a later one we are
+    /// behind, and will be told.
+    OtherMembership,
     /// No vote, or none beyond those known of this acceptor.
     NothingNew,
     /// Too far above the last issued command to be kept; a peer will be asked.
@@ -253,6 +258,7 @@ impl IgnoreReason {
             Self::AlreadyIssued => "already_issued",
             Self::OlderBallot => "older_ballot",
             Self::NotCounting => "not_counting",
+            Self::OtherMembership => "other_membership",
             Self::NothingNew => "nothing_new",
             Self::BeyondWindow => "beyond_window",
             Self::NotNext => "not_next",

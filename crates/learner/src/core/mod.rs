@@ -32,15 +32,20 @@
 //!   while the state is being replaced. A state that is not later than ours, or contradicts what is known to be
 //!   issued, is not taken (S-18).
 //!
+//! - The membership changes by a command like any other (ADR 0025); the node says so when it is applied
+//!   ([`Input::Membership`]). Own counts are of votes in ballots that are led under the membership in force here, and of
+//!   no others: the acceptors of those are not the ones that decide.
+//!
 //! # Caveats
 //!
 //! Everything known above the last issued command is forgotten in a restart; peers fill the
 //! gap. What is staged of a whole state is not.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use protocol::message::{CatchUp, FetchSnapshot, Snapshot, Success, ToLearner, Voted};
-use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId, Now, Space, Tick};
+use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Membership, Message, NodeId, Now, Space, Tick};
 
 mod ahead;
 mod answers;
@@ -75,6 +80,8 @@ use tally::{Tally, Uncounted};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Learner {
     config: Config,
+    /// The other learners, ascending.
+    peers: Vec<NodeId>,
     /// The last issued command.
     issued: CommandId,
     /// The highest ballot through which a declaration issued a command here.
@@ -96,14 +103,13 @@ impl Learner {
     /// A learner that begins, or begins again, with what its store holds.
     ///
     /// # Panics
-    /// When the window is 0, or `peers` contains this node: a mistake in the wiring.
+    /// When the window is 0: a mistake in the wiring.
     #[must_use]
-    pub fn new(mut config: Config, stored: impl Into<Stored>) -> Self {
+    pub fn new(config: Config, stored: impl Into<Stored>) -> Self {
         let Stored { applied, staged } = stored.into();
         assert!(config.window > 0, "claim 5: the window is at least 1");
-        assert!(!config.peers.contains(&config.me), "a learner is not its own peer");
-        config.peers.sort_unstable();
         Self {
+            peers: peers_of(&config),
             config,
             issued: applied,
             issued_through: Ballot::NONE,
@@ -124,6 +130,12 @@ impl Learner {
     #[must_use]
     pub fn issued(&self) -> CommandId {
         self.issued
+    }
+
+    /// The membership in force here.
+    #[must_use]
+    pub fn membership(&self) -> &Arc<Membership> {
+        &self.config.membership
     }
 
     /// Takes one input and says what to do.
@@ -160,6 +172,7 @@ impl Learner {
                 self.full = !self.full;
                 self.advance(effects);
             }
+            Input::Membership(membership) => self.on_membership(membership),
             Input::Tick => self.on_tick(now, effects),
         }
         Ok(())
@@ -209,7 +222,13 @@ impl Learner {
             LearnFrom::Leader => return Err(IgnoreReason::NotCounting),
             LearnFrom::Voters => {}
         }
-        if !self.config.majority.nodes().contains(&from) {
+        let ours = self.config.membership.number();
+        if voted.membership != ours {
+            // Whoever leads under it knows the command that made it to be issued.
+            self.catching_up.heard_of(voted.membership);
+            return Err(IgnoreReason::OtherMembership);
+        }
+        if !self.config.membership.is_acceptor(from) {
             return Err(IgnoreReason::Stranger);
         }
         let run = voted.run.ok_or(IgnoreReason::NothingNew)?;
@@ -222,7 +241,7 @@ impl Learner {
             Uncounted::NothingNew => IgnoreReason::NothingNew,
             Uncounted::Contradicts(ours) => IgnoreReason::Contradiction { from, theirs: last, ours },
         })?;
-        match self.tally.decided(&self.config.majority) {
+        match self.tally.decided(self.config.membership.majority()) {
             Some((ballot, id)) if id.number > self.issued.number => {
                 self.check_declaration(from, id)?;
                 self.declare(from, ballot, id, effects)
@@ -231,6 +250,20 @@ impl Learner {
                 Err(IgnoreReason::Contradiction { from, theirs: id, ours: self.issued })
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// From now on others learn, and others' votes count: those of ballots that are led under it.
+    fn on_membership(&mut self, membership: Arc<Membership>) {
+        if membership.number() <= self.config.membership.number() {
+            return;
+        }
+        self.config.membership = membership;
+        self.tally = Tally::default();
+        let before = std::mem::replace(&mut self.peers, peers_of(&self.config));
+        for gone in before.into_iter().filter(|peer| !self.peers.contains(peer)).collect::<Vec<_>>() {
+            self.on_peer_lost(gone);
+            self.durable.left(gone);
         }
     }
 
@@ -330,7 +363,7 @@ impl Learner {
         }
         effects
             .extend(self.serving.expired(self.config.timing.keep_open, now).into_iter().map(Effect::CloseCheckpoint));
-        let learners = self.config.peers.len() + 1;
+        let learners = self.peers.len() + 1;
         if let Some([durable, in_touch]) = self.durable.due(learners, self.config.timing.forget, now) {
             effects.push(Effect::Forget { durable, in_touch });
         }
@@ -418,8 +451,12 @@ impl Learner {
     }
 
     fn is_peer(&self, node: NodeId) -> bool {
-        self.config.peers.contains(&node)
+        self.peers.contains(&node)
     }
+}
+
+fn peers_of(config: &Config) -> Vec<NodeId> {
+    config.membership.learners().filter(|node| *node != config.me).collect()
 }
 
 fn push_apply(commands: Vec<Command>, effects: &mut Vec<Effect>) {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use protocol::Run;
 use protocol::message::Commands;
-use protocol::{MajoritySets, Run};
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn history(reigns: &[Reign]) -> History {
             let voters = if index < issued { 2 } else { 1 };
             for voter in (1..=ACCEPTORS).cycle().skip(skip).take(voters) {
                 let run = Some(Run { first: last.number, last });
-                let message = ToLearner::Voted(Voted { ballot, run, round: 1 });
+                let message = ToLearner::Voted(Voted { ballot, run, round: 1, membership: CommandNumber::NULL });
                 said.push(Input::Message { from: NodeId(voter), message });
             }
             if index < issued {
@@ -78,9 +78,8 @@ struct Node {
 }
 
 fn config(learn_from: LearnFrom) -> Config {
-    let majority = MajoritySets::simple((1..=ACCEPTORS).map(NodeId)).expect("three acceptors");
-    let peers = vec![NodeId(2), NodeId(3)];
-    Config { me: NodeId(1), peers, learn_from, majority, window: WINDOW, timing: Timing::default() }
+    let membership = Membership::of_equals(ACCEPTORS);
+    Config { me: NodeId(1), membership, learn_from, window: WINDOW, timing: Timing::default() }
 }
 
 impl Node {
@@ -202,6 +201,7 @@ proptest! {
                 | Input::Installed(_)
                 | Input::DigestAt { .. }
                 | Input::Space(_)
+                | Input::Membership(_)
                 | Input::Tick => true,
             };
             if uses {

@@ -149,8 +149,8 @@ impl Learner {
             return effects.push(Effect::Install);
         }
         let timing = self.config.timing;
-        let sources = self.catching_up.forgotten_by(self.issued.number, &self.config.peers);
-        if self.fetching.gives_up(&sources, self.config.peers.len(), timing, now) {
+        let sources = self.catching_up.forgotten_by(self.issued.number, &self.peers);
+        if self.fetching.gives_up(&sources, self.peers.len(), timing, now) {
             effects.push(Effect::DropStaged);
         }
         if let Some((peer, question)) = self.fetching.due(&sources, timing, now) {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use protocol::Run;
 use protocol::message::Commands;
-use protocol::{MajoritySets, Run};
 
 use super::*;
 
 mod durable;
 mod fetching;
+mod membership;
 mod serving;
 
 const ME: NodeId = NodeId(1);
@@ -18,13 +19,9 @@ fn ballot(round: u64, node: u64) -> Ballot {
     Ballot::new(round, NodeId(node))
 }
 
-fn majority() -> MajoritySets {
-    MajoritySets::simple((1..=3).map(NodeId)).expect("three nodes")
-}
-
 fn config(learn_from: LearnFrom) -> Config {
-    let peers = vec![NodeId(3), NodeId(2)];
-    Config { me: ME, peers, learn_from, majority: majority(), window: 4, timing: Timing::default() }
+    let membership = Membership::of_equals(3);
+    Config { me: ME, membership, learn_from, window: 4, timing: Timing::default() }
 }
 
 fn learner(learn_from: LearnFrom) -> Learner {
@@ -59,7 +56,10 @@ fn success(ballot: Ballot, issued: CommandId, commands: &[Command]) -> Input {
 
 fn voted(from: u64, ballot: Ballot, last: CommandId) -> Input {
     let run = Some(Run { first: CommandNumber(1), last });
-    Input::Message { from: NodeId(from), message: ToLearner::Voted(Voted { ballot, run, round: 1 }) }
+    Input::Message {
+        from: NodeId(from),
+        message: ToLearner::Voted(Voted { ballot, run, round: 1, membership: CommandNumber::NULL }),
+    }
 }
 
 fn proposed(ballot: Ballot, commands: &[Command]) -> Input {
@@ -333,7 +333,10 @@ fn malformed_messages_change_nothing() {
     let never_begun = CommandId::new(ballot(0, 2), CommandNumber(1));
     let run_from = |first: u64, last: CommandId| {
         let run = Some(Run { first: CommandNumber(first), last });
-        Input::Message { from: NodeId(2), message: ToLearner::Voted(Voted { ballot: b, run, round: 1 }) }
+        Input::Message {
+            from: NodeId(2),
+            message: ToLearner::Voted(Voted { ballot: b, run, round: 1, membership: CommandNumber::NULL }),
+        }
     };
     let malformed = [
         success(b, c[2].id, &gap),

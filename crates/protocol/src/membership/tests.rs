@@ -84,7 +84,8 @@ fn what_is_no_membership_is_refused_and_says_why() {
         assert_eq!(genesis.joined("x", address), Err(MembershipError::Address((*address).to_owned())));
     }
     assert_eq!(Membership::of_equals(64).joined("x", "x:1"), Err(MembershipError::Nodes(65)));
-    let quiet = genesis.nodes().iter().map(|(id, member)| (*id, Member { may_lead: false, ..member.clone() })).collect();
+    let quiet =
+        genesis.nodes().iter().map(|(id, member)| (*id, Member { may_lead: false, ..member.clone() })).collect();
     assert_eq!(Membership::genesis(quiet, Rule::Weights), Err(MembershipError::NobodyLeads));
     let many = (1..=SETS_MAX as u64 + 1).map(|id| set(&[1, id + 1])).collect();
     assert!(genesis.ruled(Rule::Sets(many)).is_err());

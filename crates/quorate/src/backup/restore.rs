@@ -15,7 +15,7 @@ use std::io::{self, BufReader, Read, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use protocol::{Ballot, ClusterId, CommandId, CommandNumber, NodeId, SnapshotId};
+use protocol::{Ballot, ClusterId, CommandId, CommandNumber, NodeId, SnapshotId, SnapshotRecord, membership};
 use serde_json::json;
 use storage::rocksdb::{Options, Stores};
 use storage::{Digest, Installation, LogRecord, LogStore as _, StateStore as _};
@@ -49,10 +49,10 @@ pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
     let total = open(&restore.file)?.metadata().map(|found| found.len()).unwrap_or(0);
     let refused = |why: BackupError| Failure::Failed(anyhow!("{}: {why}", restore.file.display()));
     let mut progress = Progress::new("verifying", total);
-    let manifest = verify(BufReader::new(open(&restore.file)?), &mut progress).map_err(refused)?;
+    let (manifest, kept) = verify(BufReader::new(open(&restore.file)?), &mut progress).map_err(refused)?;
     let id = snapshot_id(&manifest).map_err(refused)?;
     for config in &nodes {
-        make(config, &restore.file, id, &mut Progress::new("restoring", total))?;
+        make(config, &restore.file, id, kept, &mut Progress::new("restoring", total))?;
     }
     Ok(report(restore, &manifest, &nodes)?)
 }
@@ -73,22 +73,30 @@ fn open(file: &Path) -> anyhow::Result<File> {
     File::open(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-/// Reads a whole file and compares the digest of its records with the one in its manifest.
+/// Whether a record is part of a restored state. The membership is not: it names the nodes of the old cluster, and the
+/// new one begins with those of its configuration.
+fn is_kept(record: &SnapshotRecord) -> bool {
+    !matches!(record, SnapshotRecord::Entry { key, .. } if *key == membership::key())
+}
+
+/// Reads a whole file and compares the digest of its records with the one in its manifest; says also the digest of what
+/// is restored of them.
 ///
 /// # Errors
 /// [`BackupError`].
-pub(super) fn verify(file: impl Read, progress: &mut Progress) -> Result<Manifest, BackupError> {
+pub(super) fn verify(file: impl Read, progress: &mut Progress) -> Result<(Manifest, [u8; 32]), BackupError> {
     let (mut reader, manifest) = Reader::open(file)?;
-    let mut digest = Digest::default();
+    let (mut digest, mut kept) = (Digest::default(), Digest::default());
     while let Some(piece) = reader.piece()? {
         piece.records.iter().for_each(|record| digest.add(record));
+        piece.records.iter().filter(|record| is_kept(record)).for_each(|record| kept.add(record));
         progress.reached(reader.bytes());
     }
     progress.end();
     if super::hex(&digest.finish()) != manifest.digest {
         return Err(BackupError::OtherState);
     }
-    Ok(manifest)
+    Ok((manifest, kept.finish()))
 }
 
 fn snapshot_id(manifest: &Manifest) -> Result<SnapshotId, BackupError> {
@@ -124,8 +132,8 @@ fn check_empty(dir: &Path) -> Result<(), Failure> {
     )))
 }
 
-/// Makes the data directory of one node.
-fn make(config: &Config, file: &Path, id: SnapshotId, progress: &mut Progress) -> anyhow::Result<()> {
+/// Makes the data directory of one node, from a backup of the state `id` of which so much is kept.
+fn make(config: &Config, file: &Path, id: SnapshotId, kept: [u8; 32], progress: &mut Progress) -> anyhow::Result<()> {
     let dir = &config.node.data_dir;
     let doing = || format!("making the data directory {}", dir.display());
     fs::create_dir_all(dir).with_context(doing)?;
@@ -142,7 +150,7 @@ fn make(config: &Config, file: &Path, id: SnapshotId, progress: &mut Progress) -
     .with_context(doing)?;
     let identity = storage::Identity { cluster: cluster_of(config)?, ..config.identity() };
     let stores = storage::rocksdb::open(dir, &identity, &Options::default()).with_context(doing)?;
-    write(&stores, file, id, progress).with_context(doing)?;
+    write(&stores, file, SnapshotId { digest: kept, ..id }, progress).with_context(doing)?;
     drop(stores);
     fs::remove_file(dir.join(RESTORING)).with_context(doing)?;
     sync_with_parent(dir).with_context(doing)
@@ -151,7 +159,8 @@ fn make(config: &Config, file: &Path, id: SnapshotId, progress: &mut Progress) -
 fn write(stores: &Stores, file: &Path, id: SnapshotId, progress: &mut Progress) -> anyhow::Result<()> {
     let changed = "the file was changed while it was read";
     let (mut reader, _) = Reader::open(BufReader::new(open(file)?)).context(changed)?;
-    while let Some(piece) = reader.piece().context(changed)? {
+    while let Some(mut piece) = reader.piece().context(changed)? {
+        piece.records.retain(is_kept);
         stores.state.stage(id, &piece)?;
         progress.reached(reader.bytes());
     }

@@ -6,10 +6,11 @@
 //! refuse each other instead of forming majority sets that do not intersect.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use protocol::majority::MajorityError;
-use protocol::{ClusterId, MajoritySets, NodeId};
+use protocol::{ClusterId, MajoritySets, Membership, NodeId, membership};
 use toml::Value;
 
 use super::layers::{ConfigError, Settings, texts};
@@ -28,8 +29,8 @@ pub(crate) struct Cluster {
     pub(crate) me: NodeId,
     /// The majority sets; their nodes are the acceptors.
     pub(crate) majority: MajoritySets,
-    /// What each acceptor's vote weighs; 1 each where sets are listed.
-    pub(crate) weights: BTreeMap<NodeId, u64>,
+    /// The membership that the cluster begins with: all of the above. What its state says later counts more.
+    pub(crate) genesis: Arc<Membership>,
 }
 
 /// One node of the cluster.
@@ -45,7 +46,7 @@ impl Cluster {
     /// Reads and checks `[cluster]` for a node that listens for its peers on `peer`.
     pub(super) fn from_settings(settings: &Settings, node: &Node, peer: SocketAddr) -> Result<Self, ConfigError> {
         let name = settings.text("cluster.name")?;
-        if !is_name(&name) {
+        if !membership::is_name(&name) {
             return Err(settings.wrong("cluster.name"));
         }
         let mut list = settings.texts("cluster.members")?;
@@ -71,8 +72,8 @@ impl Cluster {
             };
             return Err(settings.refuse("node.roles", needs));
         }
-        let weights = majority.nodes().iter().map(|id| (*id, rule.weight(*id))).collect();
-        Ok(Self { id: cluster_id(&name, &members, &rule), name, members, me, majority, weights })
+        let genesis = rule.genesis(&members, &majority).map_err(|why| settings.refuse("cluster.members", &why))?;
+        Ok(Self { id: cluster_id(&name, &members, &rule), name, members, me, majority, genesis })
     }
 }
 
@@ -143,11 +144,18 @@ impl Rule {
         })
     }
 
-    fn weight(&self, node: NodeId) -> u64 {
-        match self {
-            Self::Weights(weights) => weights.get(&node).copied().unwrap_or(0),
-            Self::Sets(_) => 1,
-        }
+    fn genesis(&self, members: &BTreeMap<NodeId, Member>, majority: &MajoritySets) -> Result<Arc<Membership>, String> {
+        let member = |(id, member): (&NodeId, &Member)| {
+            let (name, address) = (member.name.clone(), member.address.clone());
+            // Who may lead is for each node to say by its roles.
+            (*id, protocol::Member { name, address, weight: majority.weight(*id), may_lead: true })
+        };
+        let rule = match self {
+            Self::Weights(_) => membership::Rule::Weights,
+            Self::Sets(sets) => membership::Rule::Sets(sets.clone()),
+        };
+        let genesis = Membership::genesis(members.iter().map(member).collect(), rule);
+        genesis.map(Arc::new).map_err(|error| error.to_string())
     }
 
     /// What the id of the cluster covers of the rule; nothing for a simple majority.
@@ -192,7 +200,7 @@ fn parse_members(list: &[String]) -> Result<BTreeMap<NodeId, Member>, String> {
     for entry in list {
         let parts = entry.split_once('=').map(|(name, address)| (name.trim(), address.trim()));
         let (name, address) = parts
-            .filter(|(name, address)| is_name(name) && is_host_and_port(address))
+            .filter(|(name, address)| membership::is_name(name) && membership::is_address(address))
             .ok_or_else(|| format!("{entry:?} is not name=host:port, such as \"a=10.0.0.1:7080\""))?;
         if by_name.insert(name, address).is_some() {
             return Err(format!("the name {name:?} is there twice; each member needs one of its own"));
@@ -205,23 +213,4 @@ fn parse_members(list: &[String]) -> Result<BTreeMap<NodeId, Member>, String> {
     Ok(members
         .map(|((name, address), id)| (NodeId(id), Member { name: name.to_owned(), address: address.to_owned() }))
         .collect())
-}
-
-/// Whether it may name a node or a cluster.
-pub(super) fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-}
-
-/// Whether it is `host:port` with a port above 0; an IPv6 address stands in brackets.
-pub(super) fn is_host_and_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let host_is_good = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            (1..=253).contains(&host.len())
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-        }
-    };
-    host_is_good && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }

@@ -27,7 +27,7 @@ pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cluster::{Cluster, Member};
+pub(crate) use cluster::Cluster;
 pub(crate) use layers::{ConfigError, Settings, Sources};
 
 /// Everything that a node is told; checked as a whole.
@@ -235,7 +235,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 impl Node {
     fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
         let name = settings.text("node.name")?;
-        if !cluster::is_name(&name) {
+        if !protocol::membership::is_name(&name) {
             return Err(settings.wrong("node.name"));
         }
         let data_dir = settings.text("node.data_dir")?;
@@ -286,7 +286,7 @@ impl Listen {
         let advertise = match settings.text("listen.advertise")? {
             text if text.is_empty() => http.to_string(),
             // What the other nodes would refuse in every heartbeat must not start.
-            text if cluster::is_host_and_port(&text) && text.len() <= Heartbeat::HTTP_BYTES_MAX => text,
+            text if protocol::membership::is_address(&text) && text.len() <= Heartbeat::HTTP_BYTES_MAX => text,
             _ => return Err(settings.wrong("listen.advertise")),
         };
         Ok(Self { http, peer, advertise })

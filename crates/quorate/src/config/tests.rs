@@ -288,7 +288,8 @@ fn disjoint_majority_sets_are_refused_by_name() {
 fn weights_and_roles_must_agree() {
     let config = load(&[THREE, "cluster.weights={a = 2, c = 0}"]);
     assert_eq!(config.cluster.majority.nodes(), &BTreeSet::from([NodeId(1), NodeId(2)]));
-    assert_eq!(config.cluster.weights.get(&NodeId(1)), Some(&2));
+    assert_eq!(config.cluster.majority.weight(NodeId(1)), 2);
+    assert_eq!(config.cluster.genesis.majority(), &config.cluster.majority);
     assert!(config.cluster.majority.is_majority(&BTreeSet::from([NodeId(1)])));
     let light = [THREE, "node.name=c", "cluster.weights={c = 0}"];
     assert!(refused(&light).contains("leave out \"acceptor\""));

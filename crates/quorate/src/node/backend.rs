@@ -1,6 +1,5 @@
 //! This node as its REST gateway sees it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +14,12 @@ use http_api::backend::{
     Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use learner::{DigestRefusal, NoDigest, Queries};
-use protocol::{Command, CommandNumber, NodeId, Outcome, StateError, StateView, Tick, Timestamp};
+use protocol::{Command, CommandNumber, Membership, NodeId, Outcome, StateError, StateView, Tick, Timestamp};
 use storage::StorageError;
 use tokio::sync::{Semaphore, watch};
 
 use super::Node;
+use super::router::Router;
 use super::status::Status;
 use crate::backup::Manifest;
 use crate::config::{Config, NodeRole};
@@ -31,6 +31,7 @@ pub(super) struct NodeBackend {
     queries: Queries,
     functions: Registry,
     status: Arc<Status>,
+    router: Arc<Router>,
     view: watch::Receiver<View>,
     /// Whether those who still wait are told that the node ends.
     ends: watch::Sender<bool>,
@@ -51,6 +52,7 @@ impl NodeBackend {
             queries: node.queries.clone(),
             functions: node.functions.clone(),
             status: Arc::clone(&node.status),
+            router: Arc::clone(&node.router),
             view: node.view.clone(),
             ends: watch::Sender::new(false),
             durable: Mutex::default(),
@@ -78,12 +80,17 @@ impl NodeBackend {
     }
 
     fn member(&self, id: NodeId) -> String {
-        self.config.cluster.members.get(&id).map(|member| member.name.clone()).unwrap_or_default()
+        self.router.membership().node(id).map(|member| member.name.clone()).unwrap_or_default()
     }
 
     fn own_view(&self) -> NodeView {
         let local = self.status.local();
-        let roles = NodeRole::ALL.iter().filter(|(role, _)| self.config.node.roles.contains(role));
+        let is_acceptor = self.router.membership().is_acceptor(self.config.cluster.me);
+        let plays = |role: &NodeRole| match role {
+            NodeRole::Acceptor => is_acceptor,
+            NodeRole::Learner | NodeRole::Leader | NodeRole::Gateway => self.config.node.roles.contains(role),
+        };
+        let roles = NodeRole::ALL.iter().filter(|(role, _)| plays(role));
         NodeView {
             id: self.config.cluster.me.0,
             name: self.config.node.name.clone(),
@@ -101,11 +108,12 @@ impl NodeBackend {
         }
     }
 
-    fn peer_view(&self, id: NodeId, peer_address: &str, view: &View) -> NodeView {
+    fn peer_view(&self, id: NodeId, membership: &Membership, view: &View) -> NodeView {
+        let member = membership.node(id).expect("one of its nodes");
         let seen = view.peers.get(&id);
         let last = seen.and_then(|peer| peer.last.clone()).unwrap_or_default();
         let plays = |role: NodeRole| match role {
-            NodeRole::Acceptor => self.config.cluster.majority.nodes().contains(&id),
+            NodeRole::Acceptor => membership.is_acceptor(id),
             NodeRole::Leader => last.can_lead,
             NodeRole::Learner | NodeRole::Gateway => true,
         };
@@ -113,9 +121,9 @@ impl NodeBackend {
         let roles = roles.map(|(_, word)| word.to_owned()).collect();
         NodeView {
             id: id.0,
-            name: self.member(id),
+            name: member.name.clone(),
             roles,
-            addresses: Addresses { peer: peer_address.to_owned(), http: last.http },
+            addresses: Addresses { peer: member.address.clone(), http: last.http },
             reachable: seen.is_some_and(|peer| peer.heard),
             ballot: last.ballot.to_string(),
             issued: last.issued.0,
@@ -139,6 +147,16 @@ impl NodeBackend {
             ok: standing < SYNC_WAIT_MAX,
             detail: format!("durable {} of applied {}", progress.durable, progress.applied),
         }
+    }
+
+    fn is_member(&self) -> Check {
+        let ok = self.router.membership().node(self.config.cluster.me).is_some();
+        let detail = if ok {
+            "this node is a member of the cluster"
+        } else {
+            "this node was removed from the cluster; stop it. To come back, it joins anew with an empty data directory"
+        };
+        Check { name: "member", ok, detail: detail.to_owned() }
     }
 
     fn caught_up(&self) -> Check {
@@ -242,29 +260,23 @@ impl Backend for NodeBackend {
     }
 
     fn cluster(&self) -> ClusterView {
-        let cluster = &self.config.cluster;
+        let (cluster, membership) = (&self.config.cluster, self.router.membership());
         let view = self.view.borrow().clone();
-        let nodes: BTreeMap<NodeId, NodeView> = cluster
-            .members
-            .iter()
-            .map(|(id, member)| {
-                let is_me = *id == cluster.me;
-                (*id, if is_me { self.own_view() } else { self.peer_view(*id, &member.address, &view) })
-            })
-            .collect();
+        let node_view = |id| if id == cluster.me { self.own_view() } else { self.peer_view(id, &membership, &view) };
         ClusterView {
             name: cluster.name.clone(),
-            nodes: nodes.into_values().collect(),
+            nodes: membership.learners().map(node_view).collect(),
             leader: self.status.leader().map(|ballot| LeaderView { id: ballot.node.0, name: self.member(ballot.node) }),
             membership: MembershipView {
-                number: 0,
-                acceptors: cluster
-                    .weights
+                number: membership.number().0,
+                acceptors: membership
+                    .majority()
+                    .nodes()
                     .iter()
-                    .map(|(id, weight)| AcceptorView { id: id.0, weight: *weight })
+                    .map(|id| AcceptorView { id: id.0, weight: membership.majority().weight(*id) })
                     .collect(),
             },
-            rule: cluster.majority.rule().to_owned(),
+            rule: membership.majority().rule().to_owned(),
         }
     }
 
@@ -284,6 +296,7 @@ impl Backend for NodeBackend {
                 self.caught_up(),
                 self.disk(),
                 self.status.room.check(),
+                self.is_member(),
             ],
         }
     }

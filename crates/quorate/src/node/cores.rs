@@ -1,6 +1,9 @@
 //! What each role is told, from the configuration of the node.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use protocol::Membership;
 
 use crate::config::{Config, NodeRole};
 
@@ -17,33 +20,31 @@ const ROUNDS_IN_FLIGHT: u64 = 2;
 const RESEND: Duration = Duration::from_millis(100);
 /// Promises come in a round trip; what is missing must be learnt first, in pieces.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
-pub(super) fn acceptor(config: &Config) -> acceptor::core::Config {
+
+pub(super) fn acceptor(config: &Config, membership: &Membership) -> acceptor::core::Config {
     acceptor::core::Config {
         me: config.cluster.me,
         window: usize::try_from(config.window).expect("the window fits into 17 bits"),
-        learners: config.cluster.members.keys().copied().collect(),
+        learners: membership.learners().collect(),
         learn_from: config.learn_from,
         part_bytes: PART_BYTES,
     }
 }
 
-pub(super) fn learner(config: &Config) -> learner::Config {
-    let me = config.cluster.me;
+pub(super) fn learner(config: &Config, membership: Arc<Membership>) -> learner::Config {
     learner::Config {
-        me,
-        peers: config.cluster.members.keys().copied().filter(|member| *member != me).collect(),
+        me: config.cluster.me,
+        membership,
         learn_from: config.learn_from,
-        majority: config.cluster.majority.clone(),
         window: config.window,
         timing: learner::Timing::default(),
     }
 }
 
-pub(super) fn leader(config: &Config) -> leader::core::Config {
+pub(super) fn leader(config: &Config, membership: Arc<Membership>) -> leader::core::Config {
     leader::core::Config {
         me: config.cluster.me,
-        acceptors: config.cluster.majority.clone(),
-        learners: config.cluster.members.keys().copied().collect(),
+        membership,
         learn_from: config.learn_from,
         window: config.window,
         pipeline_bytes: PIPELINE_BYTES,
@@ -59,12 +60,11 @@ pub(super) fn leader(config: &Config) -> leader::core::Config {
     }
 }
 
-pub(super) fn detector(config: &Config) -> failure_detector::core::Config {
+pub(super) fn detector(config: &Config, membership: Arc<Membership>) -> failure_detector::core::Config {
     failure_detector::core::Config {
         me: config.cluster.me,
         can_lead: config.node.roles.contains(&NodeRole::Leader),
-        members: config.cluster.members.keys().copied().collect(),
-        acceptors: config.cluster.majority.clone(),
+        membership,
         heartbeat: config.detector.heartbeat,
         timeout_min: config.detector.timeout_min,
         timeout_max: config.detector.timeout_max,

@@ -37,6 +37,7 @@ use http_api::{Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use protocol::Membership;
 use storage::rocksdb::Stores;
 use storage::{LogStore as _, StateStore as _};
 use tokio::sync::{mpsc, watch};
@@ -184,6 +185,16 @@ fn http_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 8))
 }
 
+/// The membership in force in the state of this node. A change is durable before anybody hears of it.
+fn membership(config: &Config, stores: &Stores) -> anyhow::Result<Arc<Membership>> {
+    let genesis = &config.cluster.genesis;
+    let membership = genesis.later_in(&*stores.state)?.unwrap_or_else(|| Arc::clone(genesis));
+    if stores.state.durable() < membership.number() {
+        stores.state.sync()?;
+    }
+    Ok(membership)
+}
+
 /// The parts of a running node that others reach.
 struct Node {
     config: Arc<Config>,
@@ -211,33 +222,35 @@ impl Node {
         let room = Arc::new(Room::new(config.storage.clone(), config.node.data_dir.clone()));
         let highest = image.last_tried.max(image.next_ballot);
         let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), room));
-        let router = Arc::new(Router::new(config.cluster.me, Arc::clone(&status)));
+        let membership = membership(&config, &stores)?;
+        let router = Arc::new(Router::new(config.cluster.me, Arc::clone(&status), Arc::clone(&membership)));
         let ports = Ports { router: Arc::clone(&router), status: Arc::clone(&status), failed };
         let (core_thread, detector_thread) = (Arbiter::new(), Arbiter::new());
         let functions = Registry::with_builtins();
+        let (seen, view) = watch::channel(failure_detector::core::View::default());
 
         let last_tried = image.last_tried;
-        if config.node.roles.contains(&NodeRole::Acceptor) {
-            let core = acceptor::core::Acceptor::new(cores::acceptor(&config), image, applied);
-            let actor = AcceptorActor::new(core, stores.log.clone(), ports.acceptor());
-            router.acceptor.set(AcceptorActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor)).ok();
-        }
-        let core = learner::Learner::new(cores::learner(&config), learner::Stored::of(&*stores.state));
+        // On every node: which of them are asked for votes is for the membership to say.
+        let core = acceptor::core::Acceptor::new(cores::acceptor(&config, &membership), image, applied);
+        let actor = AcceptorActor::new(core, stores.log.clone(), ports.acceptor());
+        router.acceptor.set(AcceptorActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor)).ok();
+        let core = cores::learner(&config, Arc::clone(&membership));
+        let core = learner::Learner::new(core, learner::Stored::of(&*stores.state));
         let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress);
         let learner = LearnerActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
         router.learner.set(learner.clone()).ok();
         if config.node.roles.contains(&NodeRole::Leader) {
-            let core = leader::core::Leader::new(cores::leader(&config), last_tried, applied);
+            let core = cores::leader(&config, Arc::clone(&membership));
+            let core = leader::core::Leader::new(core, last_tried, applied);
             let (log, state) = (stores.log.clone(), stores.state.clone());
-            let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader());
+            let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader(view.clone()));
             router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();
         }
         let core = Gateway::new(cores::gateway(&config), outside::chance());
         let actor = GatewayActor::new(core, ports.send("gateway"), Box::new(outside::now));
         let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| actor);
         router.gateway.set(gateway.clone()).ok();
-        let (seen, view) = watch::channel(failure_detector::core::View::default());
-        let core = failure_detector::core::FailureDetector::new(cores::detector(&config));
+        let core = failure_detector::core::FailureDetector::new(cores::detector(&config, membership));
         let actor = FailureDetectorActor::new(core, ports.detector(), seen);
         let detector = FailureDetectorActor::start_in_arbiter(&detector_thread.handle(), |_| actor);
         router.detector.set(detector).ok();
@@ -249,10 +262,6 @@ impl Node {
     /// Lets peers in and dials them.
     fn connect(&self, listener: TcpListener) -> anyhow::Result<transport::Handle> {
         let cluster = &self.config.cluster;
-        let peer = |member: &crate::config::Member| transport::Peer {
-            name: member.name.clone(),
-            address: member.address.clone(),
-        };
         let config = TransportConfig {
             me: cluster.me,
             name: self.config.node.name.clone(),
@@ -260,7 +269,7 @@ impl Node {
             cluster_name: cluster.name.clone(),
             learn_from: self.config.learn_from,
             window: self.config.window,
-            peers: cluster.members.iter().map(|(id, member)| (*id, peer(member))).collect(),
+            peers: router::peers(&self.router.membership()),
             limits: transport::Limits::default(),
         };
         let runtimes = Runtimes { heartbeat: self.detector_thread.handle(), data: self.core_thread.handle() };
@@ -269,6 +278,8 @@ impl Node {
         let on_event = Arc::new(move |event| events.on_event(event));
         let handle = Transport::start(config, listener, runtimes, on_message, on_event).context("peer listener")?;
         self.router.transport.set(handle.clone()).ok();
+        // In case it has changed meanwhile.
+        handle.set_peers(router::peers(&self.router.membership()));
         Ok(handle)
     }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use acceptor::actor::AcceptorPorts;
 use failure_detector::actor::DetectorPorts;
+use failure_detector::core::View;
 use leader::actor::LeaderPorts;
 use leader::core::Input;
 use learner::LearnerPorts;
 use protocol::{Ballot, Message, NodeId, Space};
 use rand::Rng as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::outside;
 use super::router::Router;
@@ -75,9 +76,11 @@ impl Ports {
     }
 
     pub(super) fn learner(&self) -> LearnerPorts {
-        let (router, acceptor) = (Arc::clone(&self.router), Arc::clone(&self.router));
+        let (router, acceptor, members) =
+            (Arc::clone(&self.router), Arc::clone(&self.router), Arc::clone(&self.router));
         LearnerPorts {
             send: self.send("learner"),
+            membership: Box::new(move |membership| members.change_membership(membership)),
             learned: Box::new(move |issued| router.learned(issued)),
             space: self.space(),
             forget: Box::new(move |durable| acceptor.forget_votes(durable)),
@@ -86,15 +89,24 @@ impl Ports {
         }
     }
 
-    pub(super) fn leader(&self) -> LeaderPorts {
+    /// `view` is what the failure detector knows.
+    pub(super) fn leader(&self, view: watch::Receiver<View>) -> LeaderPorts {
         let (router, learner) = (Arc::clone(&self.router), Arc::clone(&self.router));
-        let status = Arc::clone(&self.status);
+        let (status, own) = (Arc::clone(&self.status), Arc::clone(&self.status));
+        let me = self.router.me();
+        let heard = move || {
+            let view = view.borrow();
+            let peers = view.peers.iter().filter(|(_, peer)| peer.heard);
+            let peers = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, last.applied)));
+            peers.chain([(me, own.progress().applied)]).collect()
+        };
         let mut chance = rand::make_rng::<rand::rngs::SmallRng>();
         LeaderPorts {
             send: self.send("leader"),
             learn_from_peer: Box::new(move |peer, issued| learner.peer_issued(peer, issued)),
             leads: Box::new(move |ballot| router.leads(ballot)),
             room: Box::new(move || status.takes_calls()),
+            heard: Box::new(heard),
             failed: self.failed(),
             clock: Box::new(outside::now),
             entropy: Box::new(move || chance.next_u64()),

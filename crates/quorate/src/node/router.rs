@@ -1,5 +1,6 @@
 //! Where every message of a node passes: to a role of this node, or to a peer.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use acceptor::actor::AcceptorActor;
@@ -11,7 +12,8 @@ use http_api::actor::{FromLeader, LeaderIs};
 use leader::actor::LeaderActor;
 use learner::LearnerActor;
 use protocol::message::{ToAcceptor, ToLeader};
-use protocol::{Ballot, Command, CommandId, CommandNumber, Message, NodeId};
+use protocol::{Ballot, Command, CommandId, CommandNumber, Membership, Message, NodeId};
+use tokio::sync::watch;
 use transport::{Lane, PeerEvent};
 
 use super::status::Status;
@@ -21,6 +23,7 @@ use super::status::Status;
 pub(super) struct Router {
     me: NodeId,
     status: Arc<Status>,
+    membership: watch::Sender<Arc<Membership>>,
     /// Held while the gateway is told who leads: two roles know something of it, on two threads.
     telling: Mutex<()>,
     pub(super) transport: OnceLock<transport::Handle>,
@@ -32,10 +35,11 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) fn new(me: NodeId, status: Arc<Status>) -> Self {
+    pub(super) fn new(me: NodeId, status: Arc<Status>, membership: Arc<Membership>) -> Self {
         Self {
             me,
             status,
+            membership: watch::Sender::new(membership),
             telling: Mutex::new(()),
             transport: OnceLock::new(),
             acceptor: OnceLock::new(),
@@ -44,6 +48,28 @@ impl Router {
             gateway: OnceLock::new(),
             detector: OnceLock::new(),
         }
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The membership in force, as the learner of this node knows it.
+    pub(super) fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.membership.borrow())
+    }
+
+    /// The learner of this node has applied a change of the membership. It says so again and again, so that nothing is
+    /// missed in a full mailbox.
+    pub(super) fn change_membership(&self, membership: Arc<Membership>) {
+        let learners = acceptor::core::Input::Learners(membership.learners().collect());
+        tell(&self.acceptor, acceptor::actor::Deliver(learners), "acceptor");
+        let known = failure_detector::core::Input::Membership(Arc::clone(&membership));
+        tell(&self.detector, failure_detector::actor::Deliver(known), "failure_detector");
+        if let Some(transport) = self.transport.get() {
+            transport.set_peers(peers(&membership));
+        }
+        self.membership.send_replace(membership);
     }
 
     /// Sends a message to a node, this one included. Never blocks; it may get lost.
@@ -162,6 +188,13 @@ impl Router {
             _ = leader.send(leader::actor::Deliver(leader::core::Input::StepDown(reason))).await;
         }
     }
+}
+
+/// Whom a node of this membership talks to.
+pub(super) fn peers(membership: &Membership) -> BTreeMap<NodeId, transport::Peer> {
+    let peer =
+        |member: &protocol::Member| transport::Peer { name: member.name.clone(), address: member.address.clone() };
+    membership.nodes().iter().map(|(id, member)| (*id, peer(member))).collect()
 }
 
 /// Never waits: a full mailbox loses the message, which every protocol step allows, and counts.

@@ -25,12 +25,22 @@ fn next_ballot() -> Message {
 }
 
 fn begin(round: u64) -> Message {
-    Message::Acceptor(ToAcceptor::BeginBallot(BeginBallot { ballot: BALLOT, commands: vec![], round }))
+    Message::Acceptor(ToAcceptor::BeginBallot(BeginBallot {
+        ballot: BALLOT,
+        commands: vec![],
+        round,
+        membership: CommandNumber::NULL,
+    }))
 }
 
 fn voted(number: u64) -> Message {
     let run = Run { first: CommandNumber(number), last: CommandId::new(BALLOT, CommandNumber(number)) };
-    Message::Leader(ToLeader::Voted(Voted { ballot: BALLOT, run: Some(run), round: 1 }))
+    Message::Leader(ToLeader::Voted(Voted {
+        ballot: BALLOT,
+        run: Some(run),
+        round: 1,
+        membership: CommandNumber::NULL,
+    }))
 }
 
 fn sent(from: NodeId, to: NodeId, message: Message) -> Fact {

@@ -192,7 +192,16 @@ mod tests {
 
     fn voted(round: u64, commands: &[&Command]) -> Fact {
         let run = commands.last().map(|last| Run { first: commands[0].number(), last: last.id });
-        sent(2, 1, Message::Leader(ToLeader::Voted(Voted { ballot: ballot(round), run, round: 1 })))
+        sent(
+            2,
+            1,
+            Message::Leader(ToLeader::Voted(Voted {
+                ballot: ballot(round),
+                run,
+                round: 1,
+                membership: CommandNumber::NULL,
+            })),
+        )
     }
 
     fn up(round: u64, votes: &[(u64, &Command)]) -> Fact {

@@ -138,7 +138,7 @@ pub(super) fn next_ballot(from: u64, to: u64, round: u64, owner: u64) -> Fact {
 
 pub(super) fn begin_ballot(from: u64, to: u64, round: u64, commands: &[&Command]) -> Fact {
     let commands = commands.iter().copied().cloned().collect();
-    let message = BeginBallot { ballot: ballot(round), commands, round: 1 };
+    let message = BeginBallot { ballot: ballot(round), commands, round: 1, membership: CommandNumber::NULL };
     sent(from, to, Message::Acceptor(ToAcceptor::BeginBallot(message)))
 }
 

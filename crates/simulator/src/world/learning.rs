@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::sync::Arc;
 
 use learner::{Effect, Input, Progress};
 use protocol::message::{Commands, Snapshot, ToLearner};
@@ -136,9 +137,28 @@ impl World {
         }
         assert_eq!(applied, roles.learner.issued(), "what is issued is applied when the turn ends");
         roles.told = applied;
+        if !self.take_membership(id) {
+            return;
+        }
         self.learned(id);
         self.publish(id);
         self.serve_reads(id);
+    }
+
+    /// A later membership is durable here before anybody hears of it. False when that fails, and the node is down.
+    fn take_membership(&mut self, id: NodeId) -> bool {
+        let node = self.node(id);
+        let Some(roles) = &node.roles else { return false };
+        let later = roles.learner.membership().later_in(&node.state).expect("memory does not fail");
+        let Some(later) = later else { return true };
+        if node.state.sync().is_err() {
+            self.stop(id, Stop::Disk);
+            return false;
+        }
+        self.put_surely(id, Mail::Learner(Input::Membership(Arc::clone(&later))));
+        self.put_surely(id, Mail::Acceptor(acceptor::core::Input::Learners(later.learners().collect())));
+        self.detect(id, failure_detector::core::Input::Membership(later));
+        true
     }
 
     fn learned(&mut self, id: NodeId) {

@@ -188,7 +188,8 @@ impl World {
             let Some(roles) = &self.node(id).roles else { return false };
             let Some((records, voted)) = votes_with_gaps(&roles.acceptor, input) else { return true };
             if self.persist(id, records) {
-                let config = acceptor_config(id, &self.swarm);
+                let Some(roles) = &self.node(id).roles else { return false };
+                let config = acceptor_config(id, &self.swarm, roles.learner.membership());
                 rebuild(self.node_mut(id), config);
                 self.send(id, voted.ballot.node, Message::Leader(ToLeader::Voted(voted)));
             }
@@ -203,6 +204,12 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a node of this world");
         let Some(roles) = &mut node.roles else { return };
         let machine = StoredMachine(&node.state);
+        let (view, applied) = (roles.detector.view(), roles.progress.applied);
+        let heard = || {
+            let peers = view.peers.iter().filter(|(_, peer)| peer.heard);
+            let peers = peers.map(|(id, peer)| (*id, peer.last.as_ref().map_or(applied, |last| last.applied)));
+            peers.chain([(id, applied)]).collect()
+        };
         let mut effects = Vec::new();
         for input in inputs.into_iter().chain([Input::EndOfTurn]) {
             let entropy = self.chance.any();
@@ -212,6 +219,7 @@ impl World {
                 machine: &machine,
                 functions: &node.functions,
                 room: roles.takes_calls,
+                heard: &heard,
             };
             roles.leader.handle(input, &world, &mut effects);
         }

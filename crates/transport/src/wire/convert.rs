@@ -218,7 +218,7 @@ impl TryFrom<wire::MyNextBal> for message::MyNextBal {
 impl From<&message::BeginBallot> for wire::BeginBallot {
     fn from(begin: &message::BeginBallot) -> Self {
         let commands = begin.commands.iter().map(Into::into).collect();
-        Self { ballot: begin.ballot.into(), commands, round: begin.round }
+        Self { ballot: begin.ballot.into(), commands, round: begin.round, membership: begin.membership.0 }
     }
 }
 
@@ -226,13 +226,15 @@ impl TryFrom<wire::BeginBallot> for message::BeginBallot {
     type Error = WireError;
 
     fn try_from(begin: wire::BeginBallot) -> Result<Self, WireError> {
-        Ok(Self { ballot: begin.ballot.try_into()?, commands: all(begin.commands)?, round: begin.round })
+        let (ballot, membership) = (begin.ballot.try_into()?, CommandNumber(begin.membership));
+        Ok(Self { ballot, commands: all(begin.commands)?, round: begin.round, membership })
     }
 }
 
 impl From<&message::Voted> for wire::Voted {
     fn from(voted: &message::Voted) -> Self {
-        Self { ballot: voted.ballot.into(), run: voted.run.map(Into::into), round: voted.round }
+        let (ballot, run) = (voted.ballot.into(), voted.run.map(Into::into));
+        Self { ballot, run, round: voted.round, membership: voted.membership.0 }
     }
 }
 
@@ -241,7 +243,8 @@ impl TryFrom<wire::Voted> for message::Voted {
 
     fn try_from(voted: wire::Voted) -> Result<Self, WireError> {
         let run = voted.run.map(TryInto::try_into).transpose()?;
-        Ok(Self { ballot: voted.ballot.try_into()?, run, round: voted.round })
+        let membership = CommandNumber(voted.membership);
+        Ok(Self { ballot: voted.ballot.try_into()?, run, round: voted.round, membership })
     }
 }
 

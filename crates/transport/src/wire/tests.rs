@@ -85,7 +85,9 @@ fn run() -> BoxedStrategy<Run> {
 }
 
 fn voted() -> BoxedStrategy<Voted> {
-    (ballot(), option::of(run()), any::<u64>()).prop_map(|(ballot, run, round)| Voted { ballot, run, round }).boxed()
+    (ballot(), option::of(run()), any::<u64>(), any_number())
+        .prop_map(|(ballot, run, round, membership)| Voted { ballot, run, round, membership })
+        .boxed()
 }
 
 fn request() -> BoxedStrategy<RequestId> {
@@ -218,8 +220,9 @@ fn snapshot() -> BoxedStrategy<Snapshot> {
 fn message() -> BoxedStrategy<Message> {
     let to_acceptor = prop_oneof![
         (ballot(), any_number()).prop_map(|(ballot, first)| ToAcceptor::NextBallot(NextBallot { ballot, first })),
-        (ballot(), commands(), any::<u64>())
-            .prop_map(|(ballot, commands, round)| ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round })),
+        (ballot(), commands(), any::<u64>(), any_number()).prop_map(|(ballot, commands, round, membership)| {
+            ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round, membership })
+        }),
     ];
     let to_learner = prop_oneof![
         (ballot(), command_id(), commands()).prop_map(|(ballot, issued, commands)| ToLearner::Success(Success {
@@ -292,7 +295,7 @@ fn bodies_share_the_memory_of_the_frame() {
     let ballot = Ballot::new(1, NodeId(1));
     let id = CommandId::new(ballot, CommandNumber(1));
     let command = Command { id, precedent: CommandId::NULL, body: Bytes::from(vec![5; 100]) };
-    let begin = BeginBallot { ballot, commands: vec![command], round: 1 };
+    let begin = BeginBallot { ballot, commands: vec![command], round: 1, membership: CommandNumber(9) };
     let payload = encoded(&Message::Acceptor(ToAcceptor::BeginBallot(begin)));
     let frame = payload.as_ptr_range();
     let Ok(Message::Acceptor(ToAcceptor::BeginBallot(read))) = decode(payload) else { panic!("it is readable") };
@@ -307,10 +310,15 @@ fn values_that_no_node_sends_are_refused() {
     let id = |number, round, node| super::CommandId { number, round, node };
     let begin = |id, precedent| {
         let commands = vec![super::Command { id, precedent, body: Bytes::new() }];
-        Kind::BeginBallot(super::BeginBallot { ballot: good, commands, round: 1 })
+        Kind::BeginBallot(super::BeginBallot { ballot: good, commands, round: 1, membership: 0 })
     };
     let voted = |first, last| {
-        Kind::VotedToLeader(super::Voted { ballot: good, run: Some(super::Run { first, last }), round: 1 })
+        Kind::VotedToLeader(super::Voted {
+            ballot: good,
+            run: Some(super::Run { first, last }),
+            round: 1,
+            membership: 0,
+        })
     };
     let vote = |round| {
         let command = super::Command { id: id(1, 3, 1), precedent: id(0, 0, 0), body: Bytes::new() };

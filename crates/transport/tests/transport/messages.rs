@@ -125,7 +125,7 @@ fn snapshots() -> Vec<(String, Message)> {
 /// outcome.
 pub(crate) fn all() -> Vec<(String, Message)> {
     let run = Run { first: CommandNumber(11), last: command(12).id };
-    let voted = Voted { ballot: BALLOT, run: Some(run), round: 9 };
+    let voted = Voted { ballot: BALLOT, run: Some(run), round: 9, membership: CommandNumber::NULL };
     let votes = vec![Vote { ballot: BALLOT, command: command(11) }, Vote { ballot: BALLOT, command: command(12) }];
     let issued = command(10).id;
     let commands = vec![command(11), command(12)];
@@ -143,14 +143,17 @@ pub(crate) fn all() -> Vec<(String, Message)> {
     let gateway = |message| Message::Gateway(message);
     let info = BallotInfo { ballot: BALLOT, first: CommandNumber(9), issued, votes, part: 1, parts: 3 };
     let success = Success { ballot: BALLOT, issued: command(12).id, commands: commands.clone() };
-    let begin = BeginBallot { ballot: BALLOT, commands: commands.clone(), round: 4 };
+    let begin = BeginBallot { ballot: BALLOT, commands: commands.clone(), round: 4, membership: CommandNumber::NULL };
+    let begun = BeginBallot { membership: CommandNumber(10), ..begin.clone() };
     let passed = BarrierPassed { id: 77, at: Some(CommandNumber(12)) };
     let mut all = vec![
         ("next_ballot", acceptor(ToAcceptor::NextBallot(NextBallot { ballot: BALLOT, first: CommandNumber(11) }))),
         ("begin_ballot", acceptor(ToAcceptor::BeginBallot(begin))),
+        ("begin_ballot_membership", acceptor(ToAcceptor::BeginBallot(begun))),
         ("ballot_info", leader(ToLeader::BallotInfo(info))),
         ("my_next_bal", leader(ToLeader::MyNextBal(MyNextBal { ballot: BALLOT, refused: Ballot::new(3, NodeId(1)) }))),
         ("voted_to_leader", leader(ToLeader::Voted(voted.clone()))),
+        ("voted_membership", leader(ToLeader::Voted(Voted { membership: CommandNumber(10), ..voted.clone() }))),
         ("execute_function", leader(ToLeader::ExecuteFunction(call))),
         ("read_barrier", leader(ToLeader::ReadBarrier(ReadBarrier { id: 77 }))),
         ("success", learner(ToLearner::Success(success))),

@@ -13,7 +13,7 @@ use storage::memory::MemoryState;
 use storage::{LogRecord, StateStore};
 
 use super::super::cluster::Config;
-use super::{NEVER, NODES, NOW, Outcome, What, amount, last, majority};
+use super::{NEVER, NOW, Outcome, What, amount, last, membership};
 
 /// A leader, its part of the log, M(p), and what it has said so far in its ballot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -109,8 +109,14 @@ impl LeaderRole {
     fn turn(&mut self, input: leader::core::Input, functions: &Registry, outcome: &mut Outcome) {
         let state = MemoryState::new();
         state.apply(&self.machine).expect("memory does not fail");
-        let world =
-            leader::core::World { now: NOW, entropy: 0, machine: &StoredMachine(&state), functions, room: true };
+        let world = leader::core::World {
+            now: NOW,
+            entropy: 0,
+            machine: &StoredMachine(&state),
+            functions,
+            room: true,
+            heard: &BTreeMap::new,
+        };
         let mut effects = Vec::new();
         self.core.handle(input, &world, &mut effects);
         self.core.handle(leader::core::Input::EndOfTurn, &world, &mut effects);
@@ -158,6 +164,7 @@ impl LeaderRole {
         match note {
             Note::Campaigns(ballot) => self.active = Some(*ballot),
             Note::Leads { .. } => self.chain.extend(self.machine.iter().map(|command| command.id)),
+            Note::Membership { .. } => {}
             Note::StepsDown { .. } => self.active = None,
         }
     }
@@ -166,8 +173,7 @@ impl LeaderRole {
 fn leader_config(me: NodeId, config: &Config) -> leader::core::Config {
     leader::core::Config {
         me,
-        acceptors: majority(),
-        learners: NODES.to_vec(),
+        membership: membership(),
         learn_from: config.learn_from,
         window: config.numbers,
         pipeline_bytes: 1 << 20,

@@ -5,7 +5,7 @@ use protocol::message::ToLearner;
 use protocol::{Command, CommandBody, CommandId, Message, NodeId, RequestId, Verdict, Vote};
 
 use super::super::cluster::Config;
-use super::{LEADERS, NEVER, NODES, NOW, Outcome, Place, What, amount, last, majority};
+use super::{LEADERS, NEVER, NOW, Outcome, Place, What, amount, last, membership};
 
 /// A learner and what it has applied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -123,9 +123,8 @@ fn request_is_of(request: &RequestId, node: NodeId) -> bool {
 fn learner_config(me: NodeId, config: &Config) -> learner::Config {
     learner::Config {
         me,
-        peers: NODES.into_iter().filter(|node| *node != me).collect(),
+        membership: membership(),
         learn_from: config.learn_from,
-        majority: majority(),
         window: config.numbers,
         timing: learner::Timing { patience: NEVER, ask_again: NEVER, ..learner::Timing::default() },
     }

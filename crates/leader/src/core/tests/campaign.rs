@@ -213,7 +213,8 @@ fn figure_6_at_ballot_43() {
         'E' => vec![vote_for(foreign(29), &c2)],
         _ => Vec::new(),
     };
-    let propose_c2 = BeginBallot { ballot: ballot(43), commands: vec![c2.clone()], round: 1 };
+    let propose_c2 =
+        BeginBallot { ballot: ballot(43), commands: vec![c2.clone()], round: 1, membership: CommandNumber::NULL };
     let to_all = |begin: &BeginBallot| (1..=5).map(|node| (node, begin.clone())).collect::<Vec<_>>();
     for (devices, expected) in [
         ("BDE", to_all(&propose_c2)),
@@ -223,10 +224,7 @@ fn figure_6_at_ballot_43() {
         // Nobody told of c': nothing follows b', and c is not proposed for want of better.
         ("BCD", Vec::new()),
     ] {
-        let mut bench = Bench::with(|config| {
-            config.acceptors = MajoritySets::simple((1..=5).map(NodeId)).expect("five nodes");
-            config.learners = (1..=5).map(NodeId).collect();
-        });
+        let mut bench = Bench::with(|config| config.membership = Membership::of_equals(5));
         bench.learn(&[a.clone(), b2.clone()]);
         bench.feed(Input::Campaign { above: foreign(42) });
         let mut effects = Vec::new();

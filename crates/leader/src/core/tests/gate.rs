@@ -20,7 +20,7 @@ fn an_unchanged_result_waits_for_a_later_round() {
     assert_eq!(bench.call("k", "kv.delete", json!({"key": "none"})), []);
     assert_eq!(bench.vote(2, Some(id(ballot(1), 2)), 2).len(), 0);
     assert_eq!(bench.vote(3, Some(id(ballot(1), 2)), 2), [issued(2, "put-a-2", 2, "{}", false)]);
-    let round = BeginBallot { ballot: ballot(1), commands: Vec::new(), round: 3 };
+    let round = BeginBallot { ballot: ballot(1), commands: Vec::new(), round: 3, membership: CommandNumber::NULL };
     let expected = to_acceptors(&ToAcceptor::BeginBallot(round));
     assert_eq!(begun(&bench.end_turn()), begun(&expected), "an empty run asks whether the promise stands");
     assert_eq!(bench.vote(1, None, 3), []);

@@ -93,8 +93,9 @@ fn votes_of_an_earlier_ballot_do_not_count() {
 /// A1c: catches a tally that counts heads where the configuration weighs them.
 #[test]
 fn majority_sets_are_those_of_the_configuration() {
-    let weights = [(NodeId(1), 3), (NodeId(2), 1), (NodeId(3), 1)];
-    let mut bench = Bench::with(|config| config.acceptors = MajoritySets::weighted(weights).expect("weights"));
+    let mut bench = Bench::with(|config| {
+        config.membership = Arc::new(config.membership.weighing(NodeId(1), 3).expect("a node"));
+    });
     bench.campaign();
     bench.promise(2, CommandId::NULL, Vec::new());
     bench.promise(3, CommandId::NULL, Vec::new());

@@ -35,7 +35,7 @@ fn a_call_becomes_a_command() {
     };
     assert_eq!(bench.say(2, ToLeader::ExecuteFunction(call)), [], "gathered until the end of the turn");
     let command = Command { id: id(ballot(1), 1), precedent: CommandId::NULL, body: expected.encode() };
-    let begin = BeginBallot { ballot: ballot(1), commands: vec![command], round: 1 };
+    let begin = BeginBallot { ballot: ballot(1), commands: vec![command], round: 1, membership: CommandNumber::NULL };
     assert_eq!(bench.end_turn(), to_acceptors(&ToAcceptor::BeginBallot(begin)));
     assert_eq!(bench.end_turn(), [], "once");
 }
@@ -209,7 +209,15 @@ fn acceptors_that_promised_are_not_asked_again() {
     let mut bench = Bench::new();
     bench.lead();
     let begin = |to, commands, round| {
-        send(to, Message::Acceptor(ToAcceptor::BeginBallot(BeginBallot { ballot: ballot(1), commands, round })))
+        send(
+            to,
+            Message::Acceptor(ToAcceptor::BeginBallot(BeginBallot {
+                ballot: ballot(1),
+                commands,
+                round,
+                membership: CommandNumber::NULL,
+            })),
+        )
     };
     assert_eq!(bench.wait(Duration::from_millis(100)), [asked_from(1), begin(3, Vec::new(), 0)]);
     let run = proposed(&bench.put("a", 1));

@@ -16,8 +16,8 @@ fn forgets(durable: u64, in_touch: u64) -> Vec<Effect> {
 
 /// A learner in a cluster of so many, which has heard these durable numbers, its own first.
 fn among(learners: u64, said: &[u64]) -> Learner {
-    let peers = (2..=learners).map(NodeId).collect();
-    let mut learner = Learner::new(Config { peers, ..config(LearnFrom::Leader) }, CommandId::NULL);
+    let membership = Membership::of_equals(learners);
+    let mut learner = Learner::new(Config { membership, ..config(LearnFrom::Leader) }, CommandId::NULL);
     assert_eq!(learner.handle(own_durable(said[0]), at(0)), []);
     for (peer, durable) in (2..).zip(&said[1..]) {
         assert_eq!(learner.handle(peer_durable(peer, *durable), at(0)), []);

@@ -31,8 +31,8 @@ fn keeps_from(number: u64) -> Input {
 
 /// A learner in a cluster of five that has applied these.
 fn server(c: &[Command]) -> Learner {
-    let peers = (2..=5).map(NodeId).collect();
-    Learner::new(Config { peers, ..config(LearnFrom::Leader) }, c.last().expect("not empty").id)
+    let membership = Membership::of_equals(5);
+    Learner::new(Config { membership, ..config(LearnFrom::Leader) }, c.last().expect("not empty").id)
 }
 
 /// A14: catches a checkpoint made for each who asks, one that is not made, and an asker who is forgotten.

@@ -1,0 +1,260 @@
+//! Changes of the membership (DESIGN 10, ADR 0025): `join`, `set_acceptor`, `remove`, `set_rule`.
+//!
+//! They are functions like any other: executed by the leader, once for each request id. What they must know besides
+//! the state, which nodes are heard and how far each is, comes through the context like time and chance
+//! ([`Cluster`]); only what follows from it, the new membership, is replicated. With `dry_run` they say what they
+//! would do.
+//!
+//! A change is refused when the nodes that are heard would not contain a majority set after it, and while the one
+//! before is not in force at a majority set. That is for the sake of progress; agreement needs neither.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use protocol::membership::{MembershipError, Rule};
+use protocol::{CommandNumber, Membership, NodeId, StateError, membership};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::context::ExecutionContext;
+use crate::function::{Failure, Function, Refusal};
+use crate::typed::{TypedFunction, present, without_null_defaults};
+
+/// A node this many commands behind the leader has not caught up: about what a few seconds of load are. It would hold
+/// up what needs its vote until it has.
+const BEHIND_MAX: u64 = 4_096;
+
+/// The functions of this library.
+#[must_use]
+pub fn functions() -> Vec<Arc<dyn Function>> {
+    vec![
+        Arc::new(TypedFunction::new(
+            "cluster.join",
+            "Adds a node, which learns only; perhaps in the place of another.",
+            join,
+        )),
+        Arc::new(TypedFunction::new(
+            "cluster.set_acceptor",
+            "Makes a node that has caught up an acceptor, changes what its vote weighs, or makes it a learner.",
+            set_acceptor,
+        )),
+        Arc::new(TypedFunction::new("cluster.remove", "Removes a node from the cluster.", remove)),
+        Arc::new(TypedFunction::new("cluster.set_rule", "Says which sets of acceptors are majority sets.", set_rule)),
+    ]
+}
+
+/// A node, by id or by name.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum NodeArgument {
+    /// Its id.
+    Id(u64),
+    /// Its name.
+    Name(String),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = without_null_defaults)]
+struct Join {
+    /// The name of the node: letters, digits, `.`, `_`, `-`; no other node has it.
+    name: String,
+    /// Where the other nodes reach it, `host:port`.
+    address: String,
+    /// The node, by id or name, that it takes the place of: that one is removed.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "NodeArgument")]
+    replaces: Option<NodeArgument>,
+    /// Only say what would be done.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SetAcceptor {
+    /// The node, by id or name.
+    node: NodeArgument,
+    /// What its vote weighs; 0: it only learns.
+    #[serde(default = "one")]
+    weight: u64,
+    /// Only say what would be done.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Remove {
+    /// The node, by id or name.
+    node: NodeArgument,
+    /// Only say what would be done.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SetRule {
+    /// The majority sets, each a list of nodes by id or name; any two must share a node, and the nodes in them are the
+    /// acceptors. With an empty list the weights decide: more than half of all.
+    majority_sets: Vec<Vec<NodeArgument>>,
+    /// Only say what would be done.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Changed {
+    /// The node that this is about, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<u64>,
+    /// The membership afterwards.
+    membership: Value,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn join(context: &mut ExecutionContext<'_>, arguments: Join) -> Result<Changed, Failure> {
+    let now = in_force(context)?;
+    let left = match arguments.replaces {
+        Some(replaced) => now.without(find(&now, &replaced)?).map_err(refused)?,
+        None => now.clone(),
+    };
+    let (next, id) = left.joined(&arguments.name, &arguments.address).map_err(refused)?;
+    change(context, &now, &next, Some(id), arguments.dry_run)
+}
+
+fn set_acceptor(context: &mut ExecutionContext<'_>, arguments: SetAcceptor) -> Result<Changed, Failure> {
+    let now = in_force(context)?;
+    let node = find(&now, &arguments.node)?;
+    let next = now.weighing(node, arguments.weight).map_err(refused)?;
+    if next.is_acceptor(node) && !now.is_acceptor(node) {
+        check_caught_up(context, &now, node)?;
+    }
+    change(context, &now, &next, Some(node), arguments.dry_run)
+}
+
+fn remove(context: &mut ExecutionContext<'_>, arguments: Remove) -> Result<Changed, Failure> {
+    let now = in_force(context)?;
+    let node = find(&now, &arguments.node)?;
+    let next = now.without(node).map_err(refused)?;
+    change(context, &now, &next, Some(node), arguments.dry_run)
+}
+
+fn set_rule(context: &mut ExecutionContext<'_>, arguments: SetRule) -> Result<Changed, Failure> {
+    let now = in_force(context)?;
+    let of = |set: &Vec<NodeArgument>| set.iter().map(|node| find(&now, node)).collect::<Result<BTreeSet<_>, _>>();
+    let sets = arguments.majority_sets.iter().map(of).collect::<Result<BTreeSet<_>, _>>()?;
+    let rule = if sets.is_empty() { Rule::Weights } else { Rule::Sets(sets) };
+    let next = now.ruled(rule).map_err(refused)?;
+    for node in next.majority().nodes().iter().filter(|node| !now.is_acceptor(**node)) {
+        check_caught_up(context, &now, *node)?;
+    }
+    change(context, &now, &next, None, arguments.dry_run)
+}
+
+/// The membership that this command would follow.
+fn in_force(context: &mut ExecutionContext<'_>) -> Result<Membership, Failure> {
+    match context.get(&membership::key())? {
+        Some(entry) => Membership::read(&entry).map_err(|error| Failure::State(StateError(error.to_string()))),
+        None => Ok(context.cluster().membership.clone()),
+    }
+}
+
+fn find(membership: &Membership, node: &NodeArgument) -> Result<NodeId, Failure> {
+    let found = match node {
+        NodeArgument::Id(id) => Some(NodeId(*id)).filter(|id| membership.node(*id).is_some()),
+        NodeArgument::Name(name) => membership.named(name),
+    };
+    found.ok_or_else(|| {
+        let asked = match node {
+            NodeArgument::Id(id) => id.to_string(),
+            NodeArgument::Name(name) => format!("{name:?}"),
+        };
+        let names: Vec<&str> = membership.nodes().values().map(|member| member.name.as_str()).collect();
+        refusal("unknown_node", format!("there is no node {asked}; the nodes are {}", names.join(", ")), false)
+    })
+}
+
+/// A node that has not caught up would be a vote that is missing.
+fn check_caught_up(context: &ExecutionContext<'_>, membership: &Membership, node: NodeId) -> Result<(), Failure> {
+    let name = name_of(membership, node);
+    let heard = (context.cluster().applied)();
+    let newest = heard.values().copied().max().unwrap_or_default();
+    let Some(applied) = heard.get(&node) else {
+        let text = format!("node {name} is not heard; start it, and see that the leader's node can reach it");
+        return Err(refusal("not_caught_up", text, true));
+    };
+    if applied.0.saturating_add(BEHIND_MAX) < newest.0 {
+        let text = format!("node {name} has applied {applied} of {newest} commands; wait until it has caught up");
+        return Err(refusal("not_caught_up", text, true));
+    }
+    Ok(())
+}
+
+/// Writes the new membership, if it is another one and nothing is in its way.
+fn change(
+    context: &mut ExecutionContext<'_>,
+    now: &Membership,
+    next: &Membership,
+    node: Option<NodeId>,
+    dry_run: bool,
+) -> Result<Changed, Failure> {
+    let heard = (context.cluster().applied)();
+    let number = now.number();
+    let knows = |node: NodeId| heard.get(&node).is_some_and(|applied| *applied >= number);
+    if number > CommandNumber::NULL && !now.majority().holds(knows) {
+        let text = format!("the change before this one, command {number}, is not in force everywhere yet; ask again");
+        return Err(refusal("another_change", text, true));
+    }
+    if !next.majority().holds(|node| heard.contains_key(&node)) {
+        let absent = next.majority().nodes().iter().filter(|node| !heard.contains_key(node));
+        let absent: Vec<String> = absent.map(|node| name_of(next, *node)).collect();
+        let text = format!(
+            "the nodes that are heard would be no majority set any more; bring back {} first",
+            absent.join(", ")
+        );
+        return Err(refusal("would_lose_majority", text, true));
+    }
+    let is_other = (next.nodes(), next.rule()) != (now.nodes(), now.rule());
+    if is_other && !dry_run {
+        context.change_membership(next)?;
+    }
+    let membership = serde_json::from_slice(&next.to_value()).expect("it is JSON");
+    Ok(Changed { node: node.map(|node| node.0), membership })
+}
+
+fn name_of(membership: &Membership, node: NodeId) -> String {
+    membership.node(node).map_or_else(|| node.to_string(), |member| member.name.clone())
+}
+
+fn refused(error: MembershipError) -> Failure {
+    let code = match &error {
+        MembershipError::Name(_) | MembershipError::Address(_) | MembershipError::Sets(_) => {
+            return Failure::InvalidArguments(error.to_string());
+        }
+        MembershipError::Nodes(0) | MembershipError::NoAcceptor => "last_acceptor",
+        MembershipError::Nodes(_) => "too_many_nodes",
+        MembershipError::NameTaken(_) => "name_taken",
+        MembershipError::AddressTaken(_) => "address_taken",
+        MembershipError::Weights(_) => "weights_out_of_range",
+        MembershipError::Disjoint(..) => "two_disjoint_sets",
+        MembershipError::NotInSets(..) => "not_in_majority_sets",
+        MembershipError::NobodyLeads => "nobody_may_lead",
+        MembershipError::Unknown(_) => "unknown_node",
+        MembershipError::Id(..) | MembershipError::Reused(_) | MembershipError::NoIds => "no_ids",
+        MembershipError::Unreadable(_) => return Failure::State(StateError(error.to_string())),
+    };
+    refusal(code, error.to_string(), false)
+}
+
+fn refusal(code: &'static str, message: String, may_pass: bool) -> Failure {
+    Failure::Refused(Refusal { code, message, may_pass })
+}
+
+#[cfg(test)]
+mod tests;

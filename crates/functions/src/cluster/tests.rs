@@ -1,0 +1,180 @@
+use protocol::{CommandNumber, NodeId};
+use serde_json::json;
+
+use super::*;
+use crate::testing::{MapState, key};
+
+/// The membership that the state holds now.
+fn now(state: &MapState) -> Membership {
+    Membership::read(&state.entries[&key("quorate/membership")]).expect("a membership")
+}
+
+/// All nodes are heard, and have applied everything.
+fn all_are_up(state: &mut MapState) {
+    let nodes: Vec<NodeId> = now(state).learners().collect();
+    state.heard = nodes.into_iter().map(|node| (node, state.applied)).collect();
+}
+
+/// Calls, and then all are up.
+#[track_caller]
+fn change(state: &mut MapState, function: &str, arguments: &Value) {
+    state.call(function, &arguments.to_string()).expect("nothing is in the way");
+    all_are_up(state);
+}
+
+#[track_caller]
+fn refuses(state: &MapState, function: &str, arguments: &Value, code: &str, may_pass: bool) {
+    state.assert_refuses(function, &arguments.to_string(), code, may_pass);
+}
+
+fn with_learner() -> MapState {
+    let mut state = MapState::default();
+    change(&mut state, "cluster.join", &json!({"name": "d", "address": "d:7080"}));
+    state
+}
+
+/// A1c: the way of a node in and out. Catches a step that does something else than it says, by name or by id.
+#[test]
+fn a_node_joins_becomes_an_acceptor_and_leaves() {
+    let mut state = with_learner();
+    assert!(!now(&state).is_acceptor(NodeId(4)) && now(&state).number() == CommandNumber(1));
+    change(&mut state, "cluster.set_acceptor", &json!({"node": "d"}));
+    assert!(now(&state).is_acceptor(NodeId(4)));
+    change(&mut state, "cluster.set_acceptor", &json!({"node": 4, "weight": 3}));
+    assert_eq!(now(&state).node(NodeId(4)).map(|member| member.weight), Some(3));
+    change(&mut state, "cluster.set_acceptor", &json!({"node": 4, "weight": 0}));
+    assert!(!now(&state).is_acceptor(NodeId(4)) && now(&state).node(NodeId(4)).is_some());
+    change(&mut state, "cluster.remove", &json!({"node": 4}));
+    assert!(now(&state).node(NodeId(4)).is_none());
+    change(&mut state, "cluster.set_rule", &json!({"majority_sets": [["n1", 2], ["n1", "n3"]]}));
+    assert_eq!(now(&state).majority().rule(), "explicit");
+    change(&mut state, "cluster.set_rule", &json!({"majority_sets": []}));
+    assert_eq!((now(&state).majority().rule(), now(&state).number()), ("simple", CommandNumber(7)));
+}
+
+/// Catches a caller who is not told the id, or whose answer is not what the state holds afterwards.
+#[test]
+fn the_answer_is_the_new_membership() {
+    let mut state = MapState::default();
+    let answer = state.call("cluster.join", r#"{"name": "d", "address": "d:1"}"#).expect("a new node");
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    let stored: Value = serde_json::from_str(state.text("quorate/membership").expect("an entry")).expect("JSON");
+    assert_eq!(answer, json!({"node": 4, "membership": stored}));
+}
+
+/// Catches a wiped node that gets its old id back, a replaced one that stays, and a name that two nodes have.
+#[test]
+fn a_wiped_node_joins_as_another_one_in_its_own_place() {
+    let mut state = MapState::default();
+    state.heard.remove(&NodeId(3));
+    let again = json!({"name": "n3", "address": "n3:7080"});
+    refuses(&state, "cluster.join", &again, "name_taken", false);
+    change(&mut state, "cluster.join", &json!({"name": "n3", "address": "n3:7080", "replaces": "n3"}));
+    assert_eq!(now(&state).named("n3"), Some(NodeId(4)));
+    assert_eq!(now(&state).learners().collect::<Vec<_>>(), [1, 2, 4].map(NodeId));
+}
+
+/// S-16 to S-19: each refusal by its code, and whether it may pass. Catches a change that would leave a cluster that
+/// cannot go on, and an operator who is told the wrong reason.
+#[test]
+fn what_cannot_be_done_is_refused_with_its_reason() {
+    let mut state = with_learner();
+    for function in ["cluster.set_acceptor", "cluster.remove"] {
+        refuses(&state, function, &json!({"node": 9}), "unknown_node", false);
+        refuses(&state, function, &json!({"node": "x"}), "unknown_node", false);
+    }
+    refuses(&state, "cluster.set_rule", &json!({"majority_sets": [["x"]]}), "unknown_node", false);
+    refuses(&state, "cluster.join", &json!({"name": "e", "address": "d:7080"}), "address_taken", false);
+    refuses(&state, "cluster.set_rule", &json!({"majority_sets": [[1, 2], [3]]}), "two_disjoint_sets", false);
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 1, "weight": u64::MAX}), "weights_out_of_range", false);
+    state.assert_invalid("cluster.join", r#"{"name": "a b", "address": "d:1"}"#, "no name");
+    state.assert_invalid("cluster.join", r#"{"name": "e", "address": "nowhere"}"#, "host:port");
+
+    state.heard.insert(NodeId(1), CommandNumber(10_000));
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 4}), "not_caught_up", true);
+    refuses(&state, "cluster.set_rule", &json!({"majority_sets": [[1, 4], [1, 2]]}), "not_caught_up", true);
+    state.heard.remove(&NodeId(4));
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 4}), "not_caught_up", true);
+
+    all_are_up(&mut state);
+    change(&mut state, "cluster.set_rule", &json!({"majority_sets": [[1, 2], [2, 3]]}));
+    refuses(&state, "cluster.remove", &json!({"node": 2}), "not_in_majority_sets", false);
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 4}), "not_in_majority_sets", false);
+
+    let mut one = MapState { genesis: (*Membership::of_equals(1)).clone(), ..MapState::default() };
+    refuses(&one, "cluster.remove", &json!({"node": 1}), "last_acceptor", false);
+    refuses(&one, "cluster.set_acceptor", &json!({"node": 1, "weight": 0}), "last_acceptor", false);
+    one.genesis = (*Membership::of_equals(64)).clone();
+    one.heard = (1..=64).map(|id| (NodeId(id), CommandNumber(0))).collect();
+    refuses(&one, "cluster.join", &json!({"name": "e", "address": "e:1"}), "too_many_nodes", false);
+}
+
+/// S-17: catches a change that the nodes which are up could not carry out, or after which they were no majority set; and
+/// a dead acceptor that cannot be removed.
+#[test]
+fn a_change_that_would_lose_the_majority_is_refused() {
+    let mut state = with_learner();
+    state.heard.remove(&NodeId(3));
+    refuses(&state, "cluster.remove", &json!({"node": 2}), "would_lose_majority", true);
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 3, "weight": 5}), "would_lose_majority", true);
+    state.call("cluster.remove", r#"{"node": 3}"#).expect("two of two are left");
+    assert_eq!(now(&state).majority().nodes().len(), 2);
+}
+
+/// Catches a second change before the nodes that the first one counts on know of it.
+#[test]
+fn one_change_at_a_time() {
+    let mut state = with_learner();
+    state.call("cluster.set_acceptor", r#"{"node": 4}"#).expect("it is up");
+    state.heard.insert(NodeId(1), state.applied);
+    state.heard.insert(NodeId(4), state.applied);
+    let next = json!({"name": "e", "address": "e:1"});
+    refuses(&state, "cluster.join", &next, "another_change", true);
+    state.heard.insert(NodeId(2), state.applied);
+    state.call("cluster.join", &next.to_string()).expect("three of four know");
+}
+
+/// Catches a dry run that changes something or that is not refused what the change would be; and a command, with the new
+/// ballot that it costs, for a change to what is already so.
+#[test]
+fn a_dry_run_and_no_change_write_nothing() {
+    let state = with_learner();
+    for (function, arguments) in [
+        ("cluster.join", json!({"name": "e", "address": "e:1", "dry_run": true})),
+        ("cluster.set_acceptor", json!({"node": 4, "dry_run": true})),
+        ("cluster.remove", json!({"node": 4, "dry_run": true})),
+        ("cluster.set_rule", json!({"majority_sets": [[1]], "dry_run": true})),
+        ("cluster.set_acceptor", json!({"node": 1, "weight": 1})),
+        ("cluster.set_rule", json!({"majority_sets": []})),
+    ] {
+        let execution = state.execute(function, &arguments.to_string());
+        assert!(execution.result.is_ok() && execution.effects.is_empty(), "{function} {arguments}: {execution:?}");
+    }
+    refuses(&state, "cluster.remove", &json!({"node": 9, "dry_run": true}), "unknown_node", false);
+}
+
+/// Catches a state that this version cannot read and that it changes all the same: the node stops instead.
+#[test]
+fn a_membership_of_a_later_version_stops_the_node() {
+    let mut state = with_learner();
+    let entry = state.entries.get_mut(&key("quorate/membership")).expect("an entry");
+    entry.value = String::from_utf8_lossy(&entry.value).replace("\"format\": 1", "\"format\": 2").into();
+    let failed = state.execute("cluster.remove", r#"{"node": 4}"#).result;
+    assert!(matches!(failed, Err(Failure::State(_))), "{failed:?}");
+}
+
+/// S-09: catches other functions that write what belongs to the cluster.
+#[test]
+fn reserved_keys_are_for_the_cluster() {
+    let state = with_learner();
+    for (function, arguments) in [
+        ("kv.put", json!({"key": "quorate/membership", "value": 1})),
+        ("kv.put", json!({"key": "quorate/x", "value": 1})),
+        ("kv.delete", json!({"key": "quorate/membership"})),
+        ("kv.compare_and_set", json!({"key": "quorate/x", "expected": 0, "value": 1})),
+        ("kv.increment", json!({"key": "quorate/x"})),
+    ] {
+        refuses(&state, function, &arguments, "reserved_key", false);
+    }
+    assert!(state.execute("kv.put", r#"{"key": "quorate", "value": 1}"#).result.is_ok());
+}

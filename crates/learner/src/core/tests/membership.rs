@@ -1,0 +1,115 @@
+//! Changes of the membership (ADR 0025), as a learner sees them.
+
+use super::*;
+
+/// What a command with this number has left in the state: acceptors 1 to `count`.
+fn written(count: u64, number: u64) -> Arc<Membership> {
+    Arc::new((*Membership::of_equals(count)).clone().written_by(CommandNumber(number)))
+}
+
+fn changed(count: u64, number: u64) -> Input {
+    Input::Membership(written(count, number))
+}
+
+fn voted_under(membership: u64, from: u64, ballot: Ballot, last: CommandId) -> Input {
+    let run = Some(Run { first: CommandNumber(1), last });
+    let voted = Voted { ballot, run, round: 1, membership: CommandNumber(membership) };
+    Input::Message { from: NodeId(from), message: ToLearner::Voted(voted) }
+}
+
+fn bodies(ballot: Ballot, commands: &[Command]) -> Input {
+    Input::Proposed { ballot, commands: commands.to_vec() }
+}
+
+/// A1c, claim 3: catches votes of a ballot under one membership that are counted by the majority sets of another: under
+/// the old one before the change is applied here, or under the new one for what a lost ballot proposed.
+#[test]
+fn votes_count_under_their_own_membership() {
+    let c = chain(3);
+    let (old, new) = (ballot(1, 2), ballot(2, 2));
+    let mut learner = learner(LearnFrom::Voters);
+    learner.handle(bodies(old, &c), at(0));
+    // A leader under the membership that command 1 makes has begun above it.
+    for from in 1..=3 {
+        assert_eq!(
+            learner.handle(voted_under(1, from, new, c[1].id), at(0)),
+            ignored(IgnoreReason::OtherMembership),
+            "command 1 is not applied here"
+        );
+    }
+    learner.handle(voted_under(0, 1, old, c[0].id), at(0));
+    assert_eq!(learner.handle(voted_under(0, 2, old, c[0].id), at(0)), [Effect::Apply(vec![c[0].clone()])]);
+    assert_eq!(learner.handle(changed(5, 1), at(0)), []);
+    assert_eq!(learner.handle(voted_under(0, 3, old, c[2].id), at(0)), ignored(IgnoreReason::OtherMembership));
+    learner.handle(voted_under(1, 1, new, c[1].id), at(0));
+    assert_eq!(learner.handle(voted_under(1, 4, new, c[1].id), at(0)), [], "two of five");
+    assert_eq!(learner.handle(voted_under(1, 5, new, c[1].id), at(0)), [Effect::Apply(vec![c[1].clone()])]);
+    assert_eq!(learner.handle(voted_under(1, 6, new, c[2].id), at(0)), ignored(IgnoreReason::Stranger));
+}
+
+/// Catches a count begun under the old membership that is finished by votes under the new one.
+#[test]
+fn a_change_begins_the_count_anew() {
+    let c = chain(2);
+    let mut learner = learner(LearnFrom::Voters);
+    learner.handle(bodies(ballot(1, 2), &c), at(0));
+    learner.handle(voted_under(0, 1, ballot(1, 2), c[1].id), at(0));
+    learner.handle(success(ballot(1, 2), c[0].id, &[]), at(0));
+    learner.handle(changed(3, 1), at(0));
+    assert_eq!(learner.handle(voted_under(1, 2, ballot(1, 2), c[1].id), at(0)), []);
+    assert_eq!(learner.issued(), c[0].id);
+}
+
+/// Catches a learner that waits for votes it will never count, instead of asking for the change that they are under.
+#[test]
+fn who_hears_votes_of_a_later_membership_asks_for_it() {
+    let mut learner = learner(LearnFrom::Voters);
+    assert_eq!(learner.handle(voted_under(3, 2, ballot(1, 2), chain(4)[3].id), at(0)).len(), 1);
+    let asks = learner.handle(Input::Tick, at(60));
+    assert!(matches!(&asks[..], [Effect::Send { message: Message::Learner(ToLearner::CatchUp(_)), .. }]), "{asks:?}");
+}
+
+/// Catches a node that has joined and is not asked or answered, and one that has left and is.
+#[test]
+fn peers_come_and_go() {
+    let c = chain(2);
+    let mut learner = learner(LearnFrom::Leader);
+    learner.handle(success(ballot(1, 2), c[1].id, &c), at(0));
+    let asks = |from: u64| {
+        let message = ToLearner::CatchUp(CatchUp { first: CommandNumber(1) });
+        Input::Message { from: NodeId(from), message }
+    };
+    assert_eq!(learner.handle(asks(4), at(0)), ignored(IgnoreReason::Stranger));
+    learner.handle(changed(4, 1), at(0));
+    assert_eq!(learner.handle(asks(4), at(0)), [Effect::Serve { to: NodeId(4), first: CommandNumber(1) }]);
+    learner.handle(changed(2, 2), at(0));
+    assert_eq!(learner.handle(asks(4), at(0)), ignored(IgnoreReason::Stranger));
+    learner.handle(changed(4, 1), at(0));
+    assert_eq!(learner.membership().number(), CommandNumber(2), "an older one is no news");
+}
+
+/// Invariant 11: catches votes that may go although a majority of the learners of now lacks them, the word of a node
+/// that has left, and a floor that falls when others join.
+#[test]
+fn what_may_go_follows_the_learners_of_now_and_never_falls() {
+    let mut learner = learner(LearnFrom::Leader);
+    let durable = |peer: u64, number: u64| Input::PeerDurable { peer: NodeId(peer), durable: CommandNumber(number) };
+    let own = |number: u64| Input::Kept { durable: CommandNumber(number), kept_from: CommandNumber(1) };
+    let floor = |learner: &mut Learner, millis: u64| match &learner.handle(Input::Tick, at(millis))[..] {
+        [Effect::Forget { durable, .. }] => durable.0,
+        other => panic!("{other:?}"),
+    };
+    learner.handle(own(9), at(0));
+    learner.handle(durable(3, 7), at(0));
+    assert_eq!(floor(&mut learner, 0), 7);
+    learner.handle(changed(5, 8), at(0));
+    assert_eq!(floor(&mut learner, 1_000), 7, "two of five have it, and it is gone already");
+    learner.handle(own(20), at(1_000));
+    learner.handle(durable(3, 20), at(1_000));
+    assert_eq!(floor(&mut learner, 2_000), 7, "two of five");
+    learner.handle(durable(5, 12), at(2_000));
+    assert_eq!(floor(&mut learner, 3_000), 12);
+    learner.handle(changed(3, 13), at(3_000));
+    learner.handle(durable(3, 20), at(3_000));
+    assert_eq!(floor(&mut learner, 4_000), 20, "two of three");
+}
