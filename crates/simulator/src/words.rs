@@ -248,6 +248,7 @@ impl fmt::Display for Broken<'_> {
             | Fault::DiskFull(node)
             | Fault::DiskLow(node)
             | Fault::DiskOut(node)
+            | Fault::Suspicion(node)
             | Fault::DiskLost(node) => write!(f, "{name} {}", Device(*node)),
             Fault::ClockJump(node, millis) => write!(f, "{name} {} by {millis} ms", Device(*node)),
             Fault::ClockRate(node, rate) => write!(f, "{name} {} to {rate}/1000", Device(*node)),

@@ -213,7 +213,7 @@ pub enum IgnoreReason {
     LateExecution,
     /// Campaigning while leading, or stepping down while not.
     NothingToDo,
-    /// The only copy of a call, for the second time: the network doubled it.
+    /// A copy of a call, for the second time: the network doubled it.
     Doubled,
     /// A call that found no room for its command.
     DiskFull,
