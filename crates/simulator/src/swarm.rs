@@ -72,7 +72,7 @@ impl Trouble {
         (Self::Pause, 12),
         (Self::ClockJump, 6),
         (Self::ClockRate, 6),
-        (Self::BitRot, 16),
+        (Self::BitRot, 19),
         (Self::Misdirect, 4),
         (Self::WriteError, 4),
         (Self::SyncError, 4),
@@ -260,7 +260,7 @@ fn sometimes(chance: &mut Chance, rates: &[u32]) -> u32 {
 fn weather(chance: &mut Chance) -> Weather {
     let delay_max = Duration::from_micros(chance.pick(&[500, 2_000, 10_000, 40_000]));
     Weather {
-        loss: sometimes(chance, &[100, 1_800, 4_200, 6_200]),
+        loss: sometimes(chance, &[100, 2_000, 4_500, 6_600]),
         duplicate: sometimes(chance, &[50, 300, 1_000]),
         reorder: sometimes(chance, &[100, 3_500, 5_500]),
         spike: sometimes(chance, &[10, 100, 300]),
