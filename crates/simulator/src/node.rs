@@ -69,7 +69,7 @@ impl Status {
 
     pub(crate) fn local(&self, progress: Progress, space: Space) -> LocalStatus {
         let Progress { issued, applied, durable } = progress;
-        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space }
+        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space, barred: false }
     }
 }
 
@@ -204,7 +204,7 @@ impl Node {
         let durable = self.state.durable();
         self.roles = Some(Box::new(Roles {
             acceptor: Acceptor::new(acceptor_config(self.id, swarm), image, applied),
-            leader: Leader::new(leader_config(self.id, swarm), last_tried, applied),
+            leader: Leader::new(leader_config(self.id, swarm), last_tried, true, applied),
             learner: Learner::new(learner_config(self.id, swarm), Stored::of(&self.state)),
             gateway: Gateway::new(http_api::core::Settings::default(), first_barrier),
             detector: FailureDetector::new(detector_config(self.id, swarm)),
@@ -234,6 +234,7 @@ pub(crate) fn acceptor_config(me: NodeId, swarm: &Swarm) -> acceptor::core::Conf
         learners: swarm.nodes.clone(),
         learn_from: swarm.learn_from,
         part_bytes: swarm.part_bytes,
+        nonce: 0,
     }
 }
 

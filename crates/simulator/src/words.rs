@@ -82,6 +82,10 @@ impl fmt::Display for Said<'_> {
             Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
                 write!(f, "({}, round {}, {})", voted.ballot, voted.round, Votes(voted.run))
             }
+            Message::Acceptor(ToAcceptor::Rejoined(rejoined)) => {
+                write!(f, "({}, last {})", rejoined.ballot, rejoined.last)
+            }
+            Message::Leader(ToLeader::Rejoin(rejoin)) => write!(f, "({})", rejoin.ballot),
             Message::Leader(ToLeader::ExecuteFunction(call)) => {
                 let arguments = String::from_utf8_lossy(&call.arguments);
                 write!(f, "({} = {} {arguments})", call.request, call.function)

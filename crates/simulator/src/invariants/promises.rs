@@ -109,7 +109,7 @@ impl Promise {
                 self.tells(node, voted, disks)
             }
             Message::Acceptor(_)
-            | Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
+            | Message::Leader(ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
             | Message::Learner(
                 ToLearner::Success(_)
                 | ToLearner::CatchUp(_)
