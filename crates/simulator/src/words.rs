@@ -213,6 +213,7 @@ impl fmt::Display for Stops {
             Stop::Killed => "killed",
             Stop::Disk => "stops: disk failed",
             Stop::DiskLost => "disk lost",
+            Stop::Refused => "stops: another disk of it is known",
         })
     }
 }
@@ -252,7 +253,8 @@ impl fmt::Display for Broken<'_> {
             | Fault::DiskFull(node)
             | Fault::DiskLow(node)
             | Fault::DiskOut(node)
-            | Fault::DiskLost(node) => write!(f, "{name} {}", Device(*node)),
+            | Fault::DiskLost(node)
+            | Fault::StateLost(node) => write!(f, "{name} {}", Device(*node)),
             Fault::ClockJump(node, millis) => write!(f, "{name} {} by {millis} ms", Device(*node)),
             Fault::ClockRate(node, rate) => write!(f, "{name} {} to {rate}/1000", Device(*node)),
             Fault::LostUnsynced(node, down_to) => write!(f, "{name} {} down to {down_to}", Device(*node)),
