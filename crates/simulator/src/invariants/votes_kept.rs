@@ -74,14 +74,14 @@ mod tests {
         if let Fact::Started { log, .. } = &mut up {
             log.standing = Standing::Damaged;
         }
-        assert_eq!(with(&[up.clone()]), Ok(()), "2 is in every set that is left");
+        assert_eq!(with(std::slice::from_ref(&up)), Ok(()), "2 is in every set that is left");
         let speaks = standing(Standing::Sound);
         assert_fails(with(&[up.clone(), speaks.clone()]), "has lost the votes");
         assert_eq!(with(&[up, applied(1, command), synced(1, 1), speaks]), Ok(()));
         let forgets = written(1, LogRecord::Forget(command.number()));
         let lost = Fact::Fault(Fault::StateLost(NodeId(1)));
         assert_eq!(with(&[synced(1, 1), synced(2, 1), forgets, lost.clone()]), Ok(()));
-        assert_eq!(with(&[lost.clone()]), Ok(()), "its vote is there");
+        assert_eq!(with(std::slice::from_ref(&lost)), Ok(()), "its vote is there");
         assert_fails(with(&[started_at(1, 2, std::slice::from_ref(command)), lost]), "has lost the votes");
     }
 
