@@ -56,6 +56,8 @@ pub enum Fault {
     DiskLost(NodeId),
     /// A node campaigns although its failure detector has not said so.
     Suspicion(NodeId),
+    /// The state is gone; the log is there.
+    StateLost(NodeId),
 }
 
 /// The shape of a partition: which directed links stop.
@@ -81,7 +83,7 @@ pub enum Shape {
 
 impl Fault {
     /// The names of all kinds, in the order of [`Fault::kind`].
-    pub const KINDS: [&str; 23] = [
+    pub const KINDS: [&str; 24] = [
         "loss",
         "duplicate",
         "reorder",
@@ -105,6 +107,7 @@ impl Fault {
         "disk_low",
         "disk_out",
         "suspicion",
+        "state_lost",
     ];
 
     /// Which of [`Fault::KINDS`] it is.
@@ -134,6 +137,7 @@ impl Fault {
             Self::DiskLow(_) => 20,
             Self::DiskOut(_) => 21,
             Self::Suspicion(_) => 22,
+            Self::StateLost(_) => 23,
         }
     }
 }

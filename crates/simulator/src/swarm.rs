@@ -51,11 +51,13 @@ pub enum Trouble {
     DiskLost,
     /// A node takes a leader that works for lost, as a failure detector may, and campaigns.
     Suspicion,
+    /// The power goes, and the state with it.
+    StateLost,
 }
 
 impl Trouble {
     /// All of them, with how often each comes where it is on, beside the others.
-    const ALL: [(Self, u64); 24] = [
+    const ALL: [(Self, u64); 25] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
@@ -80,6 +82,7 @@ impl Trouble {
         (Self::NoRoom, 8),
         (Self::DiskLost, 2),
         (Self::Suspicion, 60),
+        (Self::StateLost, 3),
     ];
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{Ballot, NodeId, Now, RequestId};
+use storage::{LogRecord, Standing};
 
 use crate::fact::{Fact, Observer, Question};
 use crate::fault::{Fault, Shape};
@@ -48,6 +49,8 @@ pub struct Tally {
     pub issued: u64,
     /// Whole states that came from another node.
     pub installed: u64,
+    /// How often a node whose votes were damaged spoke again.
+    pub rejoined: u64,
     /// How often a node began to lead after another one, or after itself.
     pub leader_changes: u64,
     /// Questions of clients.
@@ -58,6 +61,8 @@ pub struct Tally {
     pub micros: u64,
     led: Option<Ballot>,
     keys: BTreeSet<RequestId>,
+    /// Nodes that are up and have not rejoined.
+    damaged: BTreeSet<NodeId>,
 }
 
 impl Tally {
@@ -71,6 +76,7 @@ impl Tally {
         self.facts += other.facts;
         self.issued += other.issued;
         self.installed += other.installed;
+        self.rejoined += other.rejoined;
         self.leader_changes += other.leader_changes;
         self.questions += other.questions;
         self.retries += other.retries;
@@ -83,6 +89,7 @@ impl Tally {
         let shapes = Shape::NAMES.into_iter().zip(self.shapes);
         let others = [
             ("snapshot_installed", self.installed),
+            ("rejoined", self.rejoined),
             ("leader_change", self.leader_changes),
             ("retry", self.retries),
             ("write_or_sync_error", self.of("write_error") + self.of("sync_error")),
@@ -133,6 +140,10 @@ impl Observer for Tally {
                 if let Fault::Partition { shape, .. } = fault {
                     self.shapes[shape.kind()] += 1;
                 }
+            }
+            Fact::Started { node, log, .. } if log.standing == Standing::Damaged => _ = self.damaged.insert(*node),
+            Fact::Written { node, records } if records.contains(&LogRecord::Standing(Standing::Sound)) => {
+                self.rejoined += u64::from(self.damaged.remove(node));
             }
             Fact::Applied { command, .. } => self.issued = self.issued.max(command.number().0),
             Fact::Installed { .. } => self.installed += 1,

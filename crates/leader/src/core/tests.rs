@@ -9,6 +9,7 @@ mod model;
 
 mod pool;
 mod proposing;
+mod rejoin;
 mod room;
 mod state;
 mod waiting;
@@ -95,7 +96,7 @@ impl Bench {
         let mut config = config();
         change(&mut config);
         Self {
-            leader: Leader::new(config, Ballot::NONE, CommandId::NULL),
+            leader: Leader::new(config, Ballot::NONE, true, CommandId::NULL),
             machine: MemoryState::new(),
             functions: registry(),
             now: Now { tick: Tick(1_000_000), wall: Timestamp(5_000) },

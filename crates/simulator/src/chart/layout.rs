@@ -474,7 +474,8 @@ impl Layout<'_> {
             | Fault::DiskLow(node)
             | Fault::DiskOut(node)
             | Fault::Suspicion(node)
-            | Fault::DiskLost(node) => self.mark(now, *node, Sign::Fault, &text, fact),
+            | Fault::DiskLost(node)
+            | Fault::StateLost(node) => self.mark(now, *node, Sign::Fault, &text, fact),
             // Not kept.
             Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::DelaySpike => {}
         }
