@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use tempfile::NamedTempFile;
 
-#[expect(dead_code, unused_imports, reason = "the targets load a configuration; a node also uses it")]
+#[expect(dead_code, reason = "the targets load a configuration; a node also uses it")]
 #[path = "../../../crates/quorate/src/config/mod.rs"]
 mod config;
 

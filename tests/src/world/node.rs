@@ -117,7 +117,7 @@ impl Node {
         self.life += 1;
         self.roles = Some(Roles {
             acceptor: Acceptor::new(acceptor_config(self.id, settings, &self.membership), image, applied),
-            leader: Leader::new(leader_config(self.id, settings, membership()), last_tried, applied),
+            leader: Leader::new(leader_config(self.id, settings, membership()), last_tried, true, applied),
             learner: Learner::new(learner_config(self.id, settings, membership()), applied),
         });
     }
@@ -193,6 +193,7 @@ fn acceptor_config(me: NodeId, settings: &Settings, membership: &Membership) -> 
         learn_from: settings.learn_from,
         // So small that a promise with a few votes comes in several parts.
         part_bytes: 1024,
+        nonce: 0,
     }
 }
 

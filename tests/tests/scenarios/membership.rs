@@ -56,7 +56,7 @@ fn answer_all(world: &mut World, candidates: &[NodeId], calls: &[(&str, &str, Va
         for (name, function, arguments) in calls {
             if open(world, name) {
                 let call = quorate_tests::world::call(name, function, arguments, Duration::ZERO);
-                world.send_call(leader, leader, protocol::Call { record: true, ..call });
+                world.send_call(leader, leader, protocol::Call { copy: 1, ..call });
             }
         }
         world.run(2);

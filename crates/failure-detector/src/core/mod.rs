@@ -83,6 +83,8 @@ pub struct LocalStatus {
     pub durable: CommandNumber,
     /// How much room its disk has.
     pub space: Space,
+    /// It may not lead now, whatever its configuration says: its leader would not campaign.
+    pub barred: bool,
 }
 
 /// What happens to a failure detector.
@@ -345,7 +347,7 @@ impl FailureDetector {
 
     /// Whether this node may lead, as far as it and the membership are concerned.
     fn can_lead(&self) -> bool {
-        self.config.can_lead && self.config.membership.may_lead(self.config.me)
+        self.config.can_lead && !self.local.barred && self.config.membership.may_lead(self.config.me)
     }
 
     fn on_closed(&mut self, id: NodeId, now: Tick, effects: &mut Vec<Effect>) {

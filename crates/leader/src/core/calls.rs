@@ -23,7 +23,7 @@ use protocol::{
 
 use super::Turn;
 use super::interface::{Effect, IgnoreReason, PoolJob};
-use super::kept::{Kept, Pending};
+use super::kept::{Calls, Kept, Pending};
 use super::leading::{HELD_REPLIES_MAX, Leading};
 use super::pipeline::Waiter;
 
@@ -57,6 +57,27 @@ impl Leading {
         self.retry_touched(turn);
     }
 
+    /// Takes up the calls that an earlier lead of this node has kept. Another leader may have executed a copy of one in
+    /// the meantime: then it is repeated.
+    pub(super) fn take_again(&mut self, mut earlier: Calls, turn: &mut Turn<'_>) {
+        self.calls = Calls::after(earlier.last_id());
+        while let Some(pending) = earlier.take_queued() {
+            let mut repeated = false;
+            for waiter in &pending.waiters {
+                repeated = self.is_repeated(waiter.gateway, &pending.call, turn);
+            }
+            if repeated {
+                continue;
+            }
+            if self.has_room(turn) {
+                self.execute(pending, 0, turn);
+                self.retry_touched(turn);
+            } else {
+                self.keep(pending, Kept::Queued, turn);
+            }
+        }
+    }
+
     /// Whether a call is tried now. Without room on the disks it need not wait for any here: it is
     /// refused.
     fn has_room(&self, turn: &Turn<'_>) -> bool {
@@ -85,7 +106,7 @@ impl Leading {
             if pending.call.fingerprint != call.fingerprint {
                 turn.reply_outcome(from, call, Outcome::RequestReused);
             } else {
-                pending.call.record |= call.record;
+                pending.call.copy = pending.call.copy.max(call.copy);
                 if !pending.waiters.iter().any(|other| other.gateway == from) {
                     pending.waiters.push(waiter);
                 }
@@ -180,7 +201,7 @@ impl Leading {
             (Ok(verdict), _) => verdict,
             (Err(failure), _) => return self.fail(&pending, failure, &execution.reads, turn),
         };
-        if matches!(verdict, Verdict::Changed(_)) || pending.call.record {
+        if matches!(verdict, Verdict::Changed(_)) || pending.call.is_recorded() {
             return self.propose(pending, verdict, execution.effects, now, turn);
         }
         let at = self.pipeline.last().number;

@@ -57,7 +57,6 @@ impl Calls {
     }
 
     /// The id that was given last.
-    #[cfg(test)]
     pub(super) fn last_id(&self) -> u64 {
         self.last_id
     }

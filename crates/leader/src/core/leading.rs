@@ -1,7 +1,8 @@
 //! A ballot that is led: proposing, counting votes, issuing, answering.
 
 use protocol::message::{
-    BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Stored, Success, ToAcceptor, ToGateway, Voted,
+    BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Rejoined, Stored, Success, ToAcceptor, ToGateway,
+    Voted,
 };
 use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome, membership,
@@ -98,13 +99,12 @@ impl Leading {
 
     /// First acts: tell learners what is issued, take up what arrived meanwhile.
     pub(super) fn begin(&mut self, before: Before, turn: &mut Turn<'_>) {
-        self.calls = before.calls;
         let issued = self.pipeline.issued();
         turn.note(Note::Leads { ballot: self.ballot, history: self.pipeline.len(), issued: issued.number });
         if turn.config.learn_from == LearnFrom::Leader {
             turn.tell_other_learners(&Success { ballot: self.ballot, issued, commands: Vec::new() });
         }
-        self.take_queued(turn);
+        self.take_again(before.calls, turn);
         for arrived in before.arrived {
             match arrived {
                 Arrived::Call(from, call, entropy) => self.take_call(from, call, entropy, turn),
@@ -232,6 +232,18 @@ impl Leading {
     /// An acceptor promised after this ballot had its majority set.
     pub(super) fn on_late_promise(&mut self, from: NodeId, turn: &Turn<'_>) {
         self.pipeline.heard(from, turn.world.now.tick);
+    }
+
+    /// Whatever the acceptor voted for in this ballot was proposed before it asked, and whatever it voted
+    /// for in a lower one and could be issued is in the initial history or issued: the pipeline holds
+    /// both, what the window keeps back too, and its last number never goes down. But a change of membership ends the
+    /// history, and what others voted for after it is not in the pipeline: then the next ballot answers.
+    pub(super) fn on_rejoin(&self, from: NodeId, nonce: u64, turn: &mut Turn<'_>) {
+        if self.barrier.is_some() {
+            return turn.ignore(IgnoreReason::OtherBallot);
+        }
+        let last = self.pipeline.last().number;
+        turn.ask_acceptor(from, ToAcceptor::Rejoined(Rejoined { ballot: self.ballot, nonce, last }));
     }
 
     /// Sends again what acceptors have not answered, oldest first. One that has not promised is

@@ -12,15 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{CommandNumber, NodeId, Tick};
 
-/// How far the state of each learner is durable, by its own word. None of these goes down.
+/// How far the state of each learner is durable, by its own last word: less than before when its state was lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Durable {
     own: CommandNumber,
     peers: BTreeMap<NodeId, CommandNumber>,
     /// The peers that are heard now.
     in_touch: BTreeSet<NodeId>,
-    /// What a majority of the learners of some membership had durable: it may be gone, so it never becomes less.
-    floor: CommandNumber,
     /// When it was last said what may be forgotten.
     said: Option<Tick>,
 }
@@ -33,12 +31,11 @@ impl Durable {
 
     /// The word of a peer.
     pub(super) fn peer(&mut self, peer: NodeId, durable: CommandNumber) {
-        let known = self.peers.entry(peer).or_default();
-        *known = durable.max(*known);
+        self.peers.insert(peer, durable);
         self.in_touch.insert(peer);
     }
 
-    /// The peer is not heard any more. What it made durable stays so.
+    /// The peer is not heard any more. What it made durable most likely stays so; nothing depends on it.
     pub(super) fn peer_lost(&mut self, peer: NodeId) {
         self.in_touch.remove(&peer);
     }
@@ -63,8 +60,7 @@ impl Durable {
     /// What may be forgotten, when there is something and it is time to say so: the votes and, where space is short,
     /// the commands up to the first number, and what is merely old up to the second.
     pub(super) fn due(&mut self, learners: usize, pause: std::time::Duration, now: Tick) -> Option<[CommandNumber; 2]> {
-        self.floor = self.floor.max(self.majority(learners));
-        let majority = self.floor;
+        let majority = self.majority(learners);
         if majority == CommandNumber::NULL || self.said.is_some_and(|said| now.since(said) < pause) {
             return None;
         }

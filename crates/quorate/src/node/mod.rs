@@ -231,7 +231,8 @@ impl Node {
 
         let last_tried = image.last_tried;
         // On every node: which of them are asked for votes is for the membership to say.
-        let core = acceptor::core::Acceptor::new(cores::acceptor(&config, &membership), image, applied);
+        let core = cores::acceptor(&config, &membership, outside::chance());
+        let core = acceptor::core::Acceptor::new(core, image, applied);
         let actor = AcceptorActor::new(core, stores.log.clone(), ports.acceptor());
         router.acceptor.set(AcceptorActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor)).ok();
         let core = cores::learner(&config, Arc::clone(&membership));
@@ -241,7 +242,7 @@ impl Node {
         router.learner.set(learner.clone()).ok();
         if config.node.roles.contains(&NodeRole::Leader) {
             let core = cores::leader(&config, Arc::clone(&membership));
-            let core = leader::core::Leader::new(core, last_tried, applied);
+            let core = leader::core::Leader::new(core, last_tried, true, applied);
             let (log, state) = (stores.log.clone(), stores.state.clone());
             let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader(view.clone()));
             router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();
