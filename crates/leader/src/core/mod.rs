@@ -57,7 +57,7 @@ use seen::Seen;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
-    Preparing(Preparing),
+    Preparing(Box<Preparing>),
     Leading(Box<Leading>),
 }
 
@@ -261,7 +261,7 @@ impl Leader {
         let preparing = Preparing::new(ballot, first, now, now + turn.config.resend, before);
         ask_for_promises(&preparing, turn);
         turn.note(Note::Campaigns(ballot));
-        self.phase = Phase::Preparing(preparing);
+        self.phase = Phase::Preparing(Box::new(preparing));
     }
 
     /// Step 3, collecting.
@@ -397,7 +397,7 @@ impl Leader {
                 assert_eq!(leading.barrier, Some(later.number()), "ADR 0025: a lead ends with its own change");
                 Some((leading.ballot(), leading.change(turn)))
             }
-            phase => {
+            phase @ (Phase::Idle | Phase::Preparing(_)) => {
                 self.phase = phase;
                 None
             }

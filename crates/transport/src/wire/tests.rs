@@ -319,12 +319,8 @@ fn values_that_no_node_sends_are_refused() {
         Kind::BeginBallot(super::BeginBallot { ballot: good, commands, round: 1, membership: 0 })
     };
     let voted = |first, last| {
-        Kind::VotedToLeader(super::Voted {
-            ballot: good,
-            run: Some(super::Run { first, last }),
-            round: 1,
-            membership: 0,
-        })
+        let run = Some(super::Run { first, last });
+        Kind::VotedToLeader(super::Voted { ballot: good, run, ..Default::default() })
     };
     let vote = |round| {
         let command = super::Command { id: id(1, 3, 1), precedent: id(0, 0, 0), body: Bytes::new() };
@@ -370,12 +366,7 @@ fn values_that_no_node_sends_are_refused() {
         call(b"ck", 15, 0),
         call(b"ck", 16, 1_000_000_000),
         Kind::BallotInfo(super::BallotInfo::default()),
-        Kind::Executed(super::Executed {
-            request: Bytes::from_static(b"ck"),
-            outcome: None,
-            stored: 0,
-            fingerprint: Bytes::new(),
-        }),
+        Kind::Executed(super::Executed { request: Bytes::from_static(b"ck"), ..Default::default() }),
         says_http(301),
         fetch(31, 0),
         fetch(32, Position::BYTES_MAX + 1),
