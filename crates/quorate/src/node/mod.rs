@@ -226,7 +226,9 @@ impl Node {
         let router = Arc::new(Router::new(config.cluster.me, Arc::clone(&status), Arc::clone(&membership)));
         let ports = Ports { router: Arc::clone(&router), status: Arc::clone(&status), failed };
         let (core_thread, detector_thread) = (Arbiter::new(), Arbiter::new());
-        let functions = Registry::with_builtins();
+        let mut functions = Registry::with_builtins();
+        // A node that has joined could not be started yet.
+        functions.remove("cluster.join");
         let (seen, view) = watch::channel(failure_detector::core::View::default());
 
         let last_tried = image.last_tried;

@@ -1,0 +1,68 @@
+//! Acceptors that come and go while clients call (ADR 0025).
+
+use quorate_tests::cluster::{Cluster, Load, eventually};
+use serde_json::{Value, json};
+
+/// Asks for a change until nothing is in its way, and waits until all living nodes go by it.
+async fn change(cluster: &Cluster, function: &str, arguments: &Value) {
+    let number = eventually("a change of the membership", async || {
+        let reply = cluster.call(0, function, arguments).await;
+        assert!([200, 422].contains(&reply.status), "{}", reply.text());
+        (reply.status == 200).then(|| reply.json()["command"].as_u64().expect("a command"))
+    })
+    .await;
+    for node in cluster.living() {
+        eventually("the membership at every node", async || {
+            let view = cluster.get(node, "/v1/cluster").await.json();
+            (view["membership"]["number"] == number).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn acceptors(cluster: &Cluster, node: usize) -> Vec<(u64, u64)> {
+    let view = cluster.get(node, "/v1/cluster").await.json();
+    let all = view["membership"]["acceptors"].as_array().expect("a list").clone();
+    let number = |acceptor: &Value, field: &str| acceptor[field].as_u64().expect("a number");
+    all.iter().map(|acceptor| (number(acceptor, "id"), number(acceptor, "weight"))).collect()
+}
+
+/// A1c, A11, S-16 to S-18: five acceptors, then three, then five again, one of them weighing more; then one is stopped and
+/// removed. Clients call all the time. Catches a failed call, a change that some node does not follow, a restart that
+/// forgets it, and a node that is let in again after it was removed.
+#[tokio::test]
+async fn acceptors_change_under_load() {
+    let mut cluster = Cluster::start("members", 5, &[]).await;
+    let load = Load::start(&cluster, "load", 4).await;
+    for (node, weight) in [("e", 0), ("d", 0), ("d", 1), ("e", 2)] {
+        change(&cluster, "cluster.set_acceptor", &json!({"node": node, "weight": weight})).await;
+        load.progress(50).await;
+    }
+    assert_eq!(acceptors(&cluster, 2).await, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 2)]);
+    cluster.terminate(4);
+    cluster.ended(4).await;
+    load.progress(50).await;
+    change(&cluster, "cluster.remove", &json!({"node": "e"})).await;
+    load.progress(50).await;
+    let killed = cluster.leader().await;
+    cluster.kill9(killed);
+    load.progress(50).await;
+    cluster.boot(killed);
+    cluster.wait_ready().await;
+    assert_eq!(acceptors(&cluster, killed).await, [(1, 1), (2, 1), (3, 1), (4, 1)], "after a restart");
+    let calls = load.finish().await.calls() as u64;
+    let history = cluster.assert_agreement().await;
+    let is_change = |command: &&Value| command["function"].as_str().is_some_and(|name| name.starts_with("cluster."));
+    let changes = history.commands().iter().filter(is_change).count() as u64;
+    assert_eq!(history.last(), calls + changes, "every command belongs to a call");
+    let gone = cluster.call(0, "cluster.set_acceptor", &json!({"node": "e"})).await;
+    gone.assert_problem(422, "unknown_node");
+    cluster
+        .call(0, "kv.put", &json!({"key": "quorate/membership", "value": 1}))
+        .await
+        .assert_problem(422, "reserved_key");
+    // It does not know, and nobody tells it: it is refused, leads nobody, and is not ready.
+    cluster.boot(4);
+    cluster.logged(4, &["not a member"]).await;
+    assert_eq!(cluster.get(4, "/readyz").await.status, 503);
+}
