@@ -41,6 +41,9 @@ struct Arguments {
     /// How many seeds at a time; by default one for each processor.
     #[arg(long)]
     threads: Option<usize>,
+    /// Print a line for each seed, with the hash of its trace, in the order of the seeds.
+    #[arg(long, requires = "seeds")]
+    each: bool,
     /// Run one seed and draw it into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -64,6 +67,11 @@ fn main() -> anyhow::Result<ExitCode> {
         let (report, log) = run::logged(arguments.seed, kind, lines, arguments.heartbeats);
         println!("{log}");
         return Ok(say(&report));
+    }
+    if arguments.each {
+        let last = arguments.seed.saturating_add(arguments.seeds.unwrap_or_default());
+        let codes = (arguments.seed..last).map(|seed| say(&run::seed(seed, kind)));
+        return Ok(codes.fold(ExitCode::SUCCESS, |all, code| if code == ExitCode::SUCCESS { all } else { code }));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let job = Job {
