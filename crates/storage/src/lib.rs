@@ -48,7 +48,7 @@ pub enum StorageError {
     Failed(String),
     /// A stored record cannot be read: damaged, or of a newer format.
     #[error(
-        "a stored record is not readable: {0}; this node must not vote with it. Restore the data directory, or leave this node off until the cluster can replace it"
+        "what is stored is damaged: {0}; this node stops, and speaks no more with it. Start it again: it sets aside what is damaged and learns it anew from the other nodes"
     )]
     Corrupt(String),
     /// The data directory belongs to another cluster or node, or another process holds it.
@@ -95,6 +95,8 @@ pub enum Standing {
     Fresh,
     /// The promise and `last_tried` are there, and some votes may be lost.
     Damaged,
+    /// A new disk in the place of one of this node that is lost: it never speaks for the node.
+    Replaced,
 }
 
 /// What the log holds.
@@ -104,7 +106,7 @@ pub struct LogImage {
     pub last_tried: Ballot,
     /// See [`LogRecord::NextBallot`].
     pub next_ballot: Ballot,
-    /// See [`LogRecord::Forget`]; the state of the node is never below it.
+    /// See [`LogRecord::Forget`]; the state of the node is not below it, unless it was lost.
     pub forgotten: CommandNumber,
     /// See [`LogRecord::Standing`].
     pub standing: Standing,
