@@ -521,14 +521,14 @@ impl World {
         use acceptor::core::Effect;
         let records = effects.iter().filter_map(|effect| match effect {
             Effect::Persist(record) => Some(record.clone()),
-            Effect::Proposed { .. } | Effect::Send { .. } | Effect::Ignored(_) => None,
+            Effect::Proposed { .. } | Effect::Send { .. } | Effect::Speaks | Effect::Ignored(_) => None,
         });
         if !self.persist(id, &records.collect::<Vec<_>>()) {
             return;
         }
         for effect in effects {
             match effect {
-                Effect::Persist(_) => {}
+                Effect::Persist(_) | Effect::Speaks => {}
                 Effect::Proposed { ballot, commands } => {
                     let proposed = learner::Input::Proposed { ballot, commands };
                     self.node_mut(id).inbox.push_back(Local::Learner(proposed));

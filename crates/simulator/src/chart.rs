@@ -207,6 +207,7 @@ fn is_drawn(fact: &Fact) -> bool {
             | Fault::Kill(_)
             | Fault::Restart(_)
             | Fault::DiskLost(_) => false,
+            Fault::StateLost(_) => true,
             Fault::Partition { .. }
             | Fault::Heal
             | Fault::Pause(_)

@@ -54,6 +54,8 @@ pub enum Fault {
     DiskOut(NodeId),
     /// The disk is gone.
     DiskLost(NodeId),
+    /// The state is gone; the log is there.
+    StateLost(NodeId),
 }
 
 /// The shape of a partition: which directed links stop.
@@ -79,7 +81,7 @@ pub enum Shape {
 
 impl Fault {
     /// The names of all kinds, in the order of [`Fault::kind`].
-    pub const KINDS: [&str; 22] = [
+    pub const KINDS: [&str; 23] = [
         "loss",
         "duplicate",
         "reorder",
@@ -102,6 +104,7 @@ impl Fault {
         "disk_lost",
         "disk_low",
         "disk_out",
+        "state_lost",
     ];
 
     /// Which of [`Fault::KINDS`] it is.
@@ -130,6 +133,7 @@ impl Fault {
             Self::DiskLost(_) => 19,
             Self::DiskLow(_) => 20,
             Self::DiskOut(_) => 21,
+            Self::StateLost(_) => 22,
         }
     }
 }

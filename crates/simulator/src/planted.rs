@@ -19,6 +19,8 @@ pub enum Planted {
     VotesWithGaps,
     /// S-11: what a turn of an acceptor has to say leaves before its records are durable.
     RepliesBeforeSync,
+    /// S-14: an acceptor whose votes are damaged speaks at once, as if those that are left were all it cast.
+    RejoinsAtOnce,
     /// DESIGN 8: an acceptor forgets votes when their commands are applied, wherever they are durable.
     ForgetsTooMuch,
 }

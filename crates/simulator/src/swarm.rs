@@ -49,11 +49,13 @@ pub enum Trouble {
     NoRoom,
     /// The disk is gone.
     DiskLost,
+    /// The power goes, and the state with it.
+    StateLost,
 }
 
 impl Trouble {
     /// All of them, with how often each comes where it is on, beside the others.
-    const ALL: [(Self, u64); 23] = [
+    const ALL: [(Self, u64); 24] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
@@ -77,6 +79,7 @@ impl Trouble {
         (Self::DiskFull, 4),
         (Self::NoRoom, 8),
         (Self::DiskLost, 1),
+        (Self::StateLost, 3),
     ];
 }
 

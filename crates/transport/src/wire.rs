@@ -7,7 +7,7 @@
 //! - A new field must have a meaning when it is absent: nodes of the version before do not
 //!   send it. A new kind of message, or a field that must not be ignored, needs a new
 //!   [`crate::handshake::VERSION`], unless it goes only to nodes that have shown that they know it
-//!   (`FetchSnapshot` to who has said what it keeps, `Snapshot` to who has asked).
+//!   (`FetchSnapshot` to who has said what it keeps, `Snapshot` and `Rejoined` to who has asked).
 //! - `tests/golden/v1` holds recorded frames of version 1. They are never recorded anew.
 //!
 //! Decoding judges what the types of `protocol` promise: ballots and ids that some node could
@@ -115,8 +115,10 @@ pub fn weight(message: &Message) -> usize {
             | protocol::Outcome::NotLeader
             | protocol::Outcome::LeadershipLost => 0,
         },
-        Message::Acceptor(ToAcceptor::NextBallot(_))
-        | Message::Leader(ToLeader::MyNextBal(_) | ToLeader::Voted(_) | ToLeader::ReadBarrier(_))
+        Message::Acceptor(ToAcceptor::NextBallot(_) | ToAcceptor::Rejoined(_))
+        | Message::Leader(
+            ToLeader::MyNextBal(_) | ToLeader::Voted(_) | ToLeader::Rejoin(_) | ToLeader::ReadBarrier(_),
+        )
         | Message::Learner(ToLearner::Voted(_) | ToLearner::CatchUp(_))
         | Message::Gateway(ToGateway::BarrierPassed(_)) => 0,
     };
@@ -156,7 +158,7 @@ fn count_items(mut payload: &[u8]) -> Result<(), WireError> {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Envelope {
-    #[prost(oneof = "Kind", tags = "1, 2, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 30, 40, 41")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25, 30, 40, 41")]
     kind: Option<Kind>,
 }
 
@@ -168,6 +170,8 @@ enum Kind {
     NextBallot(NextBallot),
     #[prost(message, tag = "2")]
     BeginBallot(BeginBallot),
+    #[prost(message, tag = "3")]
+    Rejoined(Rejoined),
     #[prost(message, tag = "10")]
     BallotInfo(BallotInfo),
     #[prost(message, tag = "11")]
@@ -178,6 +182,8 @@ enum Kind {
     ExecuteFunction(Call),
     #[prost(message, tag = "14")]
     ReadBarrier(ReadBarrier),
+    #[prost(message, tag = "15")]
+    Rejoin(Rejoin),
     #[prost(message, tag = "20")]
     Success(Success),
     #[prost(message, tag = "21")]
@@ -294,6 +300,24 @@ struct Voted {
     run: Option<Run>,
     #[prost(uint64, tag = "3")]
     round: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Rejoin {
+    #[prost(message, required, tag = "1")]
+    ballot: Ballot,
+    #[prost(fixed64, tag = "2")]
+    nonce: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Rejoined {
+    #[prost(message, required, tag = "1")]
+    ballot: Ballot,
+    #[prost(fixed64, tag = "2")]
+    nonce: u64,
+    #[prost(uint64, tag = "3")]
+    last: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -103,6 +103,7 @@ fn may_matter(
             let ballot = match message {
                 ToAcceptor::NextBallot(next) => next.ballot,
                 ToAcceptor::BeginBallot(begin) => begin.ballot,
+                ToAcceptor::Rejoined(rejoined) => rejoined.ballot,
             };
             let leader = tables.leader(state, ballot.node);
             let is_active = leader.active == Some(ballot);
@@ -136,7 +137,7 @@ fn may_matter(
                         && last > leader.issued()
                         && leader.counted.get(from).is_none_or(|counted| last > *counted)
                 }),
-                ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => true,
+                ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => true,
             }
         }
         Message::Learner(ToLearner::Success(success)) if success.issued == CommandId::NULL => false,
@@ -206,7 +207,10 @@ pub(crate) fn is_eager(tables: &Tables, state: &State, id: InputId) -> bool {
     match message {
         ToLeader::BallotInfo(info) => leads == Some(info.ballot),
         ToLeader::Voted(voted) => leads == Some(voted.ballot),
-        ToLeader::MyNextBal(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => false,
+        ToLeader::MyNextBal(_)
+        | ToLeader::Rejoin(_)
+        | ToLeader::ExecuteFunction(_)
+        | ToLeader::ReadBarrier(_) => false,
     }
 }
 

@@ -85,7 +85,7 @@ struct World {
 
 fn config() -> Config {
     let learners = vec![NodeId(1), NodeId(2)];
-    Config { me: NodeId(2), window: 3, learners, learn_from: LearnFrom::Voters, part_bytes: 200 }
+    Config { me: NodeId(2), window: 3, learners, learn_from: LearnFrom::Voters, part_bytes: 200, nonce: 7 }
 }
 
 impl World {
@@ -164,7 +164,7 @@ impl World {
                 }
                 Effect::Send { message, .. } => self.unsent.push(message),
                 Effect::Ignored(_) => assert_eq!(self.acceptor, before, "an ignored input changed something"),
-                Effect::Proposed { .. } => {}
+                Effect::Speaks | Effect::Proposed { .. } => {}
             }
         }
         if matches!(input, Input::Message { .. }) {

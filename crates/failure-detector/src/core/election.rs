@@ -155,7 +155,7 @@ impl FailureDetector {
 
     /// Rule 4: who may lead, in the order of their turns.
     fn candidates(&self) -> Vec<NodeId> {
-        let own = self.config.can_lead.then_some((self.config.me, self.local.issued, self.local.space));
+        let own = self.can_lead().then_some((self.config.me, self.local.issued, self.local.space));
         let others = self.words().filter(|(_, word)| word.can_lead).map(|(id, word)| (id, word.issued, word.space));
         let mut candidates: Vec<_> = others.chain(own).filter(|(id, ..)| self.is_connected(*id)).collect();
         let best = candidates.iter().map(|(_, issued, _)| *issued).max().unwrap_or_default();

@@ -87,6 +87,8 @@ pub enum Input {
         /// The highest ballot that its node has heard of.
         above: Ballot,
     },
+    /// This node never had another disk than this one: what it knows of its ballots is all there is.
+    Admitted,
     /// The failure detector, or an operator: this node should not lead.
     StepDown(&'static str),
     /// The learner of this node has issued and applied all up to here.
@@ -213,6 +215,8 @@ pub enum IgnoreReason {
     LateExecution,
     /// Campaigning while leading, or stepping down while not.
     NothingToDo,
+    /// Campaigning with a disk that may not be the first of this node.
+    NotAdmitted,
     /// The only copy of a call, for the second time: the network doubled it.
     Doubled,
     /// A call that found no room for its command.
@@ -230,6 +234,7 @@ impl IgnoreReason {
             Self::Malformed => "malformed",
             Self::LateExecution => "late_execution",
             Self::NothingToDo => "nothing_to_do",
+            Self::NotAdmitted => "not_admitted",
             Self::Doubled => "doubled",
             Self::DiskFull => "disk_full",
         }

@@ -95,7 +95,7 @@ impl Bench {
         let mut config = config();
         change(&mut config);
         Self {
-            leader: Leader::new(config, Ballot::NONE, CommandId::NULL),
+            leader: Leader::new(config, Ballot::NONE, true, CommandId::NULL),
             machine: MemoryState::new(),
             functions: registry(),
             now: Now { tick: Tick(1_000_000), wall: Timestamp(5_000) },

@@ -44,10 +44,12 @@ impl World {
 
     /// A majority set of nodes that can take part, and perhaps more of them.
     fn choose_core(&mut self) -> Vec<NodeId> {
-        let mut sound: Vec<NodeId> = self.nodes.values().filter(|node| node.is_sound()).map(|node| node.id).collect();
-        self.chance.shuffle(&mut sound);
+        let mut left: Vec<NodeId> = self.nodes.values().filter(|node| node.is_welcome()).map(|node| node.id).collect();
+        self.chance.shuffle(&mut left);
+        // Those that are silent do not count, and may be there.
+        left.sort_by_key(|id| !self.node(*id).is_sound());
         let mut core = BTreeSet::new();
-        for id in sound {
+        for id in left {
             if !self.swarm.majority.is_majority(&core) || self.chance.happens(3_000) {
                 core.insert(id);
             }

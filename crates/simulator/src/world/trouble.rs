@@ -2,7 +2,7 @@
 
 use protocol::{CommandNumber, NodeId, Space};
 use storage::StateStore as _;
-use storage::memory::{Fault as DiskFault, MemoryLog};
+use storage::memory::{Fault as DiskFault, MemoryLog, MemoryState};
 
 use super::World;
 use crate::fact::{Fact, Stop};
@@ -84,8 +84,10 @@ impl World {
                 }
             }
             Trouble::NoRoom => self.fill_disk(id),
+            Trouble::StateLost => self.lose_state(id),
             Trouble::DiskLost => {
-                if self.may_lose(id) && self.node(id).is_up() {
+                let node = self.node(id);
+                if self.may_lose(id) && node.is_up() && !node.lost {
                     self.tell(&Fact::Fault(Fault::DiskLost(id)));
                     self.stop(id, Stop::DiskLost);
                 }
@@ -157,6 +159,17 @@ impl World {
             self.node_mut(id).damaged = true;
             self.tell(&Fact::Fault(fault));
         }
+    }
+
+    /// The power goes, and the state of the node with it, if the node may be lost.
+    fn lose_state(&mut self, id: NodeId) {
+        if !self.may_lose(id) || !self.node(id).is_up() || !self.node(id).is_sound() {
+            return;
+        }
+        self.crash(id);
+        let node = self.node_mut(id);
+        (node.state, node.damaged) = (MemoryState::new(), true);
+        self.tell(&Fact::Fault(Fault::StateLost(id)));
     }
 
     /// Whether the others hold a majority set without it: only a minority is ever lost.

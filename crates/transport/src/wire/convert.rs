@@ -15,9 +15,11 @@ impl From<&Message> for wire::Kind {
         match message {
             Message::Acceptor(ToAcceptor::NextBallot(next)) => Self::NextBallot(next.into()),
             Message::Acceptor(ToAcceptor::BeginBallot(begin)) => Self::BeginBallot(begin.into()),
+            Message::Acceptor(ToAcceptor::Rejoined(rejoined)) => Self::Rejoined(rejoined.into()),
             Message::Leader(ToLeader::BallotInfo(info)) => Self::BallotInfo(info.into()),
             Message::Leader(ToLeader::MyNextBal(mine)) => Self::MyNextBal(mine.into()),
             Message::Leader(ToLeader::Voted(voted)) => Self::VotedToLeader(voted.into()),
+            Message::Leader(ToLeader::Rejoin(rejoin)) => Self::Rejoin(rejoin.into()),
             Message::Leader(ToLeader::ExecuteFunction(call)) => Self::ExecuteFunction(call.into()),
             Message::Leader(ToLeader::ReadBarrier(barrier)) => Self::ReadBarrier(wire::ReadBarrier { id: barrier.id }),
             Message::Learner(ToLearner::Success(success)) => Self::Success(success.into()),
@@ -42,9 +44,11 @@ impl TryFrom<wire::Kind> for Message {
         Ok(match kind {
             wire::Kind::NextBallot(next) => Self::Acceptor(ToAcceptor::NextBallot(next.try_into()?)),
             wire::Kind::BeginBallot(begin) => Self::Acceptor(ToAcceptor::BeginBallot(begin.try_into()?)),
+            wire::Kind::Rejoined(rejoined) => Self::Acceptor(ToAcceptor::Rejoined(rejoined.try_into()?)),
             wire::Kind::BallotInfo(info) => Self::Leader(ToLeader::BallotInfo(info.try_into()?)),
             wire::Kind::MyNextBal(mine) => Self::Leader(ToLeader::MyNextBal(mine.try_into()?)),
             wire::Kind::VotedToLeader(voted) => Self::Leader(ToLeader::Voted(voted.try_into()?)),
+            wire::Kind::Rejoin(rejoin) => Self::Leader(ToLeader::Rejoin(rejoin.try_into()?)),
             wire::Kind::ExecuteFunction(call) => Self::Leader(ToLeader::ExecuteFunction(call.try_into()?)),
             wire::Kind::ReadBarrier(barrier) => {
                 Self::Leader(ToLeader::ReadBarrier(message::ReadBarrier { id: barrier.id }))
@@ -242,6 +246,35 @@ impl TryFrom<wire::Voted> for message::Voted {
     fn try_from(voted: wire::Voted) -> Result<Self, WireError> {
         let run = voted.run.map(TryInto::try_into).transpose()?;
         Ok(Self { ballot: voted.ballot.try_into()?, run, round: voted.round })
+    }
+}
+
+impl From<&message::Rejoin> for wire::Rejoin {
+    fn from(rejoin: &message::Rejoin) -> Self {
+        Self { ballot: rejoin.ballot.into(), nonce: rejoin.nonce }
+    }
+}
+
+impl TryFrom<wire::Rejoin> for message::Rejoin {
+    type Error = WireError;
+
+    fn try_from(rejoin: wire::Rejoin) -> Result<Self, WireError> {
+        Ok(Self { ballot: rejoin.ballot.try_into()?, nonce: rejoin.nonce })
+    }
+}
+
+impl From<&message::Rejoined> for wire::Rejoined {
+    fn from(rejoined: &message::Rejoined) -> Self {
+        Self { ballot: rejoined.ballot.into(), nonce: rejoined.nonce, last: rejoined.last.0 }
+    }
+}
+
+impl TryFrom<wire::Rejoined> for message::Rejoined {
+    type Error = WireError;
+
+    fn try_from(rejoined: wire::Rejoined) -> Result<Self, WireError> {
+        let last = CommandNumber(rejoined.last);
+        Ok(Self { ballot: rejoined.ballot.try_into()?, nonce: rejoined.nonce, last })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::message::{
     BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, Heartbeat, MyNextBal,
-    NextBallot, ReadBarrier, Snapshot, Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
+    NextBallot, ReadBarrier, Rejoin, Rejoined, Snapshot, Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
 };
 use protocol::{
     Ballot, Call, Command, CommandId, CommandNumber, Entry, Fingerprint, Key, Message, NodeId, Outcome, Position,
@@ -150,6 +150,11 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         ("begin_ballot", acceptor(ToAcceptor::BeginBallot(begin))),
         ("ballot_info", leader(ToLeader::BallotInfo(info))),
         ("my_next_bal", leader(ToLeader::MyNextBal(MyNextBal { ballot: BALLOT, refused: Ballot::new(3, NodeId(1)) }))),
+        ("rejoin", leader(ToLeader::Rejoin(Rejoin { ballot: BALLOT, nonce: 0xfeed }))),
+        (
+            "rejoined",
+            acceptor(ToAcceptor::Rejoined(Rejoined { ballot: BALLOT, nonce: 0xfeed, last: CommandNumber(12) })),
+        ),
         ("voted_to_leader", leader(ToLeader::Voted(voted.clone()))),
         ("execute_function", leader(ToLeader::ExecuteFunction(call))),
         ("read_barrier", leader(ToLeader::ReadBarrier(ReadBarrier { id: 77 }))),

@@ -67,7 +67,7 @@ impl AcceptorRole {
                     self.told = self.told.max(promise_in(&message));
                     outcome.send(me, to, message);
                 }
-                Effect::Persist(_) | Effect::Ignored(_) => {}
+                Effect::Persist(_) | Effect::Speaks | Effect::Ignored(_) => {}
             }
         }
     }
@@ -89,7 +89,7 @@ fn promise_in(message: &Message) -> Ballot {
         Message::Leader(ToLeader::BallotInfo(BallotInfo { ballot, .. })) => *ballot,
         Message::Leader(ToLeader::MyNextBal(next)) => next.ballot,
         Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => voted.ballot,
-        Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
+        Message::Leader(ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
         | Message::Learner(_)
         | Message::Acceptor(_)
         | Message::FailureDetector(_)
@@ -104,5 +104,6 @@ fn acceptor_config(me: NodeId, config: &Config) -> acceptor::core::Config {
         learners: NODES.to_vec(),
         learn_from: config.learn_from,
         part_bytes: 1 << 20,
+        nonce: 0,
     }
 }
