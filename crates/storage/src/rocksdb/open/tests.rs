@@ -1,12 +1,12 @@
 use std::fs;
 use std::path::Path;
 
-use protocol::{Ballot, ClusterId, NodeId};
+use protocol::{Ballot, ClusterId, CommandNumber, NodeId};
 
 use super::*;
-use crate::LogRecord;
 use crate::conformance::{body, command, put, vote};
 use crate::rocksdb::mend::cut;
+use crate::{LogImage, LogRecord, LogStore as _, StateStore as _};
 
 const PROMISE: Ballot = Ballot { round: 9, node: NodeId(3) };
 const TRIED: Ballot = Ballot { round: 7, node: NodeId(1) };
