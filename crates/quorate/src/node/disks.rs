@@ -21,6 +21,8 @@ use transport::handshake::Refusal;
 pub(super) struct Disks {
     log: Arc<RocksLog>,
     known: Mutex<Known>,
+    /// Held while a disk is judged and noted: several connections of one node come at once.
+    judging: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -35,7 +37,7 @@ struct Known {
 
 impl Disks {
     pub(super) fn new(log: Arc<RocksLog>, silence: Option<Silence>) -> Self {
-        Self { log, known: Mutex::new(Known { silence, ..Known::default() }) }
+        Self { log, known: Mutex::new(Known { silence, ..Known::default() }), judging: Mutex::new(()) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -90,6 +92,7 @@ impl Disks {
             // It says nothing that its other disk could contradict. That one may come back.
             return Ok(false);
         }
+        let _one = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.log.mark().peers.remove(&node);
         let heard = self.known().heard.get(&node).copied().unwrap_or_default();
         let found = judge(node, known.as_ref(), heard, disk)?;
@@ -135,6 +138,10 @@ fn judge(node: NodeId, known: Option<&Noted>, heard: Position, disk: &Disk) -> R
         if found.starts == known.starts && found.run != known.run {
             return old(format!("its start number {} was another one", found.starts));
         }
+        if found.starts == known.starts {
+            // The same process. It may have said more on another connection while this one was made.
+            return Ok(Noted { promise: promise.max(known.promise), ..found });
+        }
         if promise < known.promise {
             return old(format!("promised ballot {promise}, and it has promised {}", known.promise));
         }
@@ -176,7 +183,9 @@ mod tests {
         let (known, heard) = (noted(3, 30, 5), position(5, 40));
         let taken = [
             ("the same start", disk(3, 30, 5, Some(40))),
-            ("it has gone on", disk(3, 30, 6, Some(0))),
+            ("the same start, and what was heard since it said this", disk(3, 30, 5, Some(7))),
+            ("the same start, and what it has promised since it said this", disk(3, 30, 4, Some(7))),
+            ("it has gone on", disk(4, 41, 6, Some(0))),
             ("the next start", disk(4, 41, 5, Some(40))),
             ("many starts later", disk(9, 90, 7, Some(41))),
             ("its log was damaged, which excuses votes", disk(4, 41, 5, None)),
@@ -184,6 +193,7 @@ mod tests {
         for (what, disk) in taken {
             let found = judge(node, Some(&known), heard, &disk).unwrap_or_else(|why| panic!("{what}: {why}"));
             assert_eq!((found.starts, found.run), (disk.starts, disk.run), "{what}");
+            assert!(found.promise >= known.promise, "{what}: what is noted never goes down");
         }
         let refused = [
             ("other_disk", Disk { id: Bytes::from_static(&[8; 16]), ..disk(9, 90, 9, Some(99)) }),
