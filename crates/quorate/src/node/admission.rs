@@ -23,7 +23,11 @@ pub(super) async fn watch(config: Arc<Config>, router: Arc<Router>, disks: Arc<D
         let Some(silence) = disks.silence() else { return };
         disks.all_noted_by().into_iter().for_each(|peer| router.noted(peer));
         if round % SAID_AGAIN == 0 {
-            tracing::warn!(reason = silence.name(), "the acceptor of this node is silent: {}", explain(&config, &disks, silence));
+            tracing::warn!(
+                reason = silence.name(),
+                "the acceptor of this node is silent: {}",
+                explain(&config, &disks, silence)
+            );
         }
         if silence == Silence::Replaced {
             return;
@@ -46,14 +50,20 @@ pub(super) fn explain(config: &Config, disks: &Disks, silence: Silence) -> Strin
                 missing.join(", ")
             )
         }
-        Silence::Replaced => "it has lost a disk and joined again: it learns and serves, and never votes or leads under \
+        Silence::Replaced => {
+            "it has lost a disk and joined again: it learns and serves, and never votes or leads under \
                               this name; as long as that is so, the cluster stands the loss of one node less"
-            .to_owned(),
-        Silence::Damaged => "its log was damaged, and votes may be lost; it votes again when it has learnt from a leader and a \
+                .to_owned()
+        }
+        Silence::Damaged => {
+            "its log was damaged, and votes may be lost; it votes again when it has learnt from a leader and a \
                              majority what they may have been for, by itself"
-            .to_owned(),
-        Silence::Behind => "its state was damaged or lost, and is learnt again from the other nodes; it votes again when it \
+                .to_owned()
+        }
+        Silence::Behind => {
+            "its state was damaged or lost, and is learnt again from the other nodes; it votes again when it \
                             has what it had, by itself"
-            .to_owned(),
+                .to_owned()
+        }
     }
 }

@@ -20,8 +20,8 @@ use storage::StorageError;
 use tokio::sync::{Semaphore, watch};
 
 use super::disks::Disks;
-use super::{Node, admission};
 use super::status::Status;
+use super::{Node, admission};
 use crate::backup::Manifest;
 use crate::config::{Config, NodeRole};
 

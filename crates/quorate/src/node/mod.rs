@@ -15,8 +15,8 @@
 //! connections close. When a store fails there is no order: the process ends with code 1, and
 //! what was acknowledged is safe with the majority set that voted for it.
 
-mod backend;
 mod admission;
+mod backend;
 mod cores;
 mod disks;
 mod outside;
@@ -300,7 +300,8 @@ impl Node {
                 refused.refused(why);
                 let name = named.cluster.members.get(peer).map_or("", |member| &member.name);
                 // Nobody listens only when the node is ending already.
-                _ = failed.send(format!("node `{name}` refuses this node for its disk, and this node stops for good: {why}"));
+                _ = failed
+                    .send(format!("node `{name}` refuses this node for its disk, and this node stops for good: {why}"));
             }
             events.on_event(event);
         });
