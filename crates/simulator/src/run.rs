@@ -251,7 +251,8 @@ impl fmt::Display for Kind {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { faults, shapes, issued, installed, leader_changes, questions, retries, micros, .. } = &self.tally;
+        let Tally { faults, shapes, issued, installed, rejoined, leader_changes, questions, retries, micros, .. } =
+            &self.tally;
         let took = self.took.as_millis().max(1);
         let per_second = u128::from(self.events) * 1_000 / took;
         writeln!(
@@ -263,8 +264,8 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "{issued} commands issued, {installed} snapshots installed, {leader_changes} leader changes, \
-             {questions} questions, {retries} retries"
+            "{issued} commands issued, {installed} snapshots installed, {rejoined} damaged nodes rejoined, \
+             {leader_changes} leader changes, {questions} questions, {retries} retries"
         )?;
         write!(f, "faults:")?;
         for (name, count) in Fault::KINDS.iter().zip(faults) {

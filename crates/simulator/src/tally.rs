@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use protocol::{Ballot, NodeId, Now, RequestId};
+use storage::{LogRecord, Standing};
 
 use crate::fact::{Fact, Observer, Question};
 use crate::fault::{Fault, Shape};
@@ -20,6 +21,8 @@ pub struct Tally {
     pub issued: u64,
     /// Whole states that came from another node.
     pub installed: u64,
+    /// How often a node whose votes were damaged spoke again.
+    pub rejoined: u64,
     /// How often a node began to lead after another one, or after itself.
     pub leader_changes: u64,
     /// Questions of clients.
@@ -30,6 +33,8 @@ pub struct Tally {
     pub micros: u64,
     led: Option<Ballot>,
     keys: BTreeSet<RequestId>,
+    /// Nodes that are up and have not rejoined.
+    damaged: BTreeSet<NodeId>,
 }
 
 impl Tally {
@@ -43,6 +48,7 @@ impl Tally {
         self.facts += other.facts;
         self.issued += other.issued;
         self.installed += other.installed;
+        self.rejoined += other.rejoined;
         self.leader_changes += other.leader_changes;
         self.questions += other.questions;
         self.retries += other.retries;
@@ -56,7 +62,7 @@ impl Tally {
         let none = |names: &[&'static str], counts: &[u64]| {
             names.iter().zip(counts).filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect::<Vec<_>>()
         };
-        let others = none(&["snapshot_installed"], &[self.installed]);
+        let others = none(&["snapshot_installed", "rejoined"], &[self.installed, self.rejoined]);
         [none(&Fault::KINDS, &self.faults), none(&Shape::NAMES, &self.shapes), others].concat()
     }
 
@@ -77,6 +83,10 @@ impl Observer for Tally {
                 if let Fault::Partition { shape, .. } = fault {
                     self.shapes[shape.kind()] += 1;
                 }
+            }
+            Fact::Started { node, log, .. } if log.standing == Standing::Damaged => _ = self.damaged.insert(*node),
+            Fact::Written { node, records } if records.contains(&LogRecord::Standing(Standing::Sound)) => {
+                self.rejoined += u64::from(self.damaged.remove(node));
             }
             Fact::Applied { command, .. } => self.issued = self.issued.max(command.number().0),
             Fact::Installed { .. } => self.installed += 1,

@@ -207,10 +207,7 @@ pub(crate) fn is_eager(tables: &Tables, state: &State, id: InputId) -> bool {
     match message {
         ToLeader::BallotInfo(info) => leads == Some(info.ballot),
         ToLeader::Voted(voted) => leads == Some(voted.ballot),
-        ToLeader::MyNextBal(_)
-        | ToLeader::Rejoin(_)
-        | ToLeader::ExecuteFunction(_)
-        | ToLeader::ReadBarrier(_) => false,
+        ToLeader::MyNextBal(_) | ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! A ballot that is led: proposing, counting votes, issuing, answering.
 
 use protocol::message::{
-    BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Rejoined, Stored, Success, ToAcceptor, ToGateway, Voted,
+    BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Rejoined, Stored, Success, ToAcceptor, ToGateway,
+    Voted,
 };
 use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome,

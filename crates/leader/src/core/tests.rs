@@ -9,6 +9,7 @@ mod model;
 
 mod pool;
 mod proposing;
+mod rejoin;
 mod room;
 mod state;
 mod waiting;

@@ -30,6 +30,8 @@ struct Disk {
     votes: BTreeMap<CommandNumber, (Ballot, CommandId)>,
     /// The last number in the durable state.
     durable: CommandNumber,
+    /// The same, before a state was lost: what others may have heard.
+    durable_once: CommandNumber,
     forgotten: CommandNumber,
     standing: Standing,
     /// Stored votes are damaged, or the disk is gone: what the next start finds, nobody knows.
@@ -40,6 +42,11 @@ impl Disk {
     /// Whether its node may promise and vote: otherwise no majority set is formed with it.
     fn speaks(&self) -> bool {
         !self.broken && self.standing == Standing::Sound && self.forgotten <= self.durable
+    }
+
+    fn lose_state(&mut self) {
+        let durable = std::mem::take(&mut self.durable);
+        self.durable_once = self.durable_once.max(durable);
     }
 
     /// Whether it holds the vote for a decided command, or has it in its durable state.
@@ -128,13 +135,15 @@ impl Disks {
         !self.acceptors.holds(|node| self.disks.get(&node).is_none_or(|disk| disk.speaks() && !disk.has(id)))
     }
 
-    /// Whether the states of this node and of a majority of all learners are durable up to here. All nodes learn; one
-    /// whose disk is gone may have had it.
+    /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
+    /// before they were lost: nobody hears of that at once. All nodes learn.
     #[must_use]
     pub fn is_durable(&self, node: NodeId, number: CommandNumber) -> bool {
         let learners: BTreeSet<NodeId> = self.acceptors.nodes().iter().chain(self.disks.keys()).copied().collect();
-        let has = |node: &NodeId| self.disks.get(node).is_some_and(|disk| disk.durable >= number);
-        has(&node) && learners.iter().filter(|node| has(node)).count() > learners.len() / 2
+        let had =
+            |node: &&NodeId| self.disks.get(node).is_some_and(|disk| disk.durable.max(disk.durable_once) >= number);
+        self.disks.get(&node).is_some_and(|disk| disk.durable >= number)
+            && learners.iter().filter(had).count() > learners.len() / 2
     }
 
     /// The numbers at which the last fact took a vote from a node or changed it to another command's.
@@ -154,10 +163,13 @@ impl Disks {
             | Fact::Fault(Fault::BitRot(node) | Fault::Misdirected(node) | Fault::DiskLost(node)) => {
                 let disk = self.disks.entry(*node).or_default();
                 disk.broken = true;
+                if !matches!(fact, Fact::Fault(Fault::BitRot(_) | Fault::Misdirected(_))) {
+                    disk.lose_state();
+                }
                 self.taken.extend(disk.votes.keys().copied());
             }
             Fact::Fault(Fault::StateLost(node)) => {
-                self.disks.entry(*node).or_default().durable = CommandNumber::NULL;
+                self.disks.entry(*node).or_default().lose_state();
                 self.taken.extend((1..=self.last_decided().0).map(CommandNumber));
             }
             Fact::Sent { .. }
@@ -208,7 +220,8 @@ impl Disks {
         let votes = log.votes.iter().map(|vote| (vote.command.number(), (vote.ballot, vote.command.id))).collect();
         let LogImage { last_tried, next_ballot, forgotten, standing, .. } = *log;
         let before = self.disks.remove(&node).unwrap_or_default();
-        let disk = Disk { last_tried, next_ballot, votes, durable, forgotten, standing, broken: false };
+        let durable_once = before.durable_once;
+        let disk = Disk { last_tried, next_ballot, votes, durable, durable_once, forgotten, standing, broken: false };
         for (number, (_, id)) in before.votes {
             if disk.votes.get(&number).is_none_or(|(_, now)| *now != id) {
                 self.taken.push(number);

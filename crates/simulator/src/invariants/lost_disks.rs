@@ -56,7 +56,9 @@ impl Invariant for LostDisks {
 fn speaks(message: &Message) -> bool {
     match message {
         Message::Acceptor(_)
-        | Message::Leader(ToLeader::BallotInfo(_) | ToLeader::MyNextBal(_) | ToLeader::Voted(_) | ToLeader::Rejoin(_))
+        | Message::Leader(
+            ToLeader::BallotInfo(_) | ToLeader::MyNextBal(_) | ToLeader::Voted(_) | ToLeader::Rejoin(_),
+        )
         | Message::Learner(ToLearner::Success(_) | ToLearner::Voted(_)) => true,
         Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
         | Message::Learner(

@@ -24,7 +24,8 @@ impl World {
     pub(super) fn start(&mut self, id: NodeId) {
         let (now, chance) = (self.schedule.now(), self.chance.any());
         let node = self.nodes.get_mut(&id).expect("a node of this world");
-        // Damage was found when the node went down.
+        // It may have been damaged while the node was down.
+        node.log.restart();
         let log = node.log.load(CommandNumber::NULL).expect("memory does not fail");
         node.start(&self.swarm, now, chance).expect("memory does not fail");
         let digest = node.state.image().digest().expect("memory is readable");

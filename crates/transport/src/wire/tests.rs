@@ -221,8 +221,11 @@ fn message() -> BoxedStrategy<Message> {
         (ballot(), any_number()).prop_map(|(ballot, first)| ToAcceptor::NextBallot(NextBallot { ballot, first })),
         (ballot(), commands(), any::<u64>())
             .prop_map(|(ballot, commands, round)| ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round })),
-        (ballot(), any::<u64>(), any_number())
-            .prop_map(|(ballot, nonce, last)| ToAcceptor::Rejoined(Rejoined { ballot, nonce, last })),
+        (ballot(), any::<u64>(), any_number()).prop_map(|(ballot, nonce, last)| ToAcceptor::Rejoined(Rejoined {
+            ballot,
+            nonce,
+            last
+        })),
     ];
     let to_learner = prop_oneof![
         (ballot(), command_id(), commands()).prop_map(|(ballot, issued, commands)| ToLearner::Success(Success {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::message::{
     BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, Heartbeat, MyNextBal,
-    NextBallot, ReadBarrier, Rejoin, Rejoined, Snapshot, Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
+    NextBallot, ReadBarrier, Rejoin, Rejoined, Snapshot, Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner,
+    Voted,
 };
 use protocol::{
     Ballot, Call, Command, CommandId, CommandNumber, Entry, Fingerprint, Key, Message, NodeId, Outcome, Position,

@@ -102,11 +102,10 @@ fn the_answer_of_the_highest_ballot_counts() {
     let mut node = damaged(ballot(3));
     node.handle(rejoined(ballot(3), NONCE, 9));
     assert_eq!(node.begin(rival(4), &[], 1), [asks(rival(4))]);
-    assert_eq!(node.handle(rejoined(rival(4), NONCE, 0)), [
-        Effect::Persist(LogRecord::NextBallot(rival(4))),
-        sound(),
-        Effect::Speaks
-    ]);
+    assert_eq!(
+        node.handle(rejoined(rival(4), NONCE, 0)),
+        [Effect::Persist(LogRecord::NextBallot(rival(4))), sound(), Effect::Speaks]
+    );
     assert_eq!(node.handle(rejoined(ballot(3), NONCE, 9)), [Effect::Ignored(IgnoreReason::NotAsked)]);
 }
 
@@ -195,12 +194,9 @@ fn a_replaced_disk_is_silent_for_ever() {
     let proposed = Effect::Proposed { ballot: ballot(1), commands: commands.clone() };
     assert_eq!(node.begin(ballot(1), &commands, 1), [proposed, silent()], "its learner learns as any other");
     node.handle(Input::Issued(commands[1].id));
-    for input in [
-        Input::Noted(LEADER),
-        Input::Noted(RIVAL),
-        rejoined(ballot(1), NONCE, 0),
-        Input::Forget(CommandNumber(2)),
-    ] {
+    for input in
+        [Input::Noted(LEADER), Input::Noted(RIVAL), rejoined(ballot(1), NONCE, 0), Input::Forget(CommandNumber(2))]
+    {
         assert!(!node.handle(input).contains(&Effect::Speaks));
     }
     assert_eq!(node.acceptor.silence(), Some(Silence::Replaced));
