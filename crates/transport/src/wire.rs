@@ -18,6 +18,7 @@
 //! The structs are private to the crate; `convert` is the only place that fills or reads them.
 
 mod convert;
+mod rejoin;
 mod snapshot;
 
 use bytes::{Bytes, BytesMut};
@@ -26,6 +27,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use protocol::message::{ToAcceptor, ToGateway, ToLeader, ToLearner};
 use protocol::{Message, Position};
 
+use rejoin::{Rejoin, Rejoined};
 use snapshot::{FetchSnapshot, Snapshot};
 
 /// The most fields that a message may hold, repeated ones counted each: commands, votes, nodes.
@@ -300,24 +302,6 @@ struct Voted {
     run: Option<Run>,
     #[prost(uint64, tag = "3")]
     round: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Rejoin {
-    #[prost(message, required, tag = "1")]
-    ballot: Ballot,
-    #[prost(fixed64, tag = "2")]
-    nonce: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Rejoined {
-    #[prost(message, required, tag = "1")]
-    ballot: Ballot,
-    #[prost(fixed64, tag = "2")]
-    nonce: u64,
-    #[prost(uint64, tag = "3")]
-    last: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -249,35 +249,6 @@ impl TryFrom<wire::Voted> for message::Voted {
     }
 }
 
-impl From<&message::Rejoin> for wire::Rejoin {
-    fn from(rejoin: &message::Rejoin) -> Self {
-        Self { ballot: rejoin.ballot.into(), nonce: rejoin.nonce }
-    }
-}
-
-impl TryFrom<wire::Rejoin> for message::Rejoin {
-    type Error = WireError;
-
-    fn try_from(rejoin: wire::Rejoin) -> Result<Self, WireError> {
-        Ok(Self { ballot: rejoin.ballot.try_into()?, nonce: rejoin.nonce })
-    }
-}
-
-impl From<&message::Rejoined> for wire::Rejoined {
-    fn from(rejoined: &message::Rejoined) -> Self {
-        Self { ballot: rejoined.ballot.into(), nonce: rejoined.nonce, last: rejoined.last.0 }
-    }
-}
-
-impl TryFrom<wire::Rejoined> for message::Rejoined {
-    type Error = WireError;
-
-    fn try_from(rejoined: wire::Rejoined) -> Result<Self, WireError> {
-        let last = CommandNumber(rejoined.last);
-        Ok(Self { ballot: rejoined.ballot.try_into()?, nonce: rejoined.nonce, last })
-    }
-}
-
 impl From<&message::Success> for wire::Success {
     fn from(success: &message::Success) -> Self {
         let commands = success.commands.iter().map(Into::into).collect();
