@@ -226,12 +226,16 @@ pub enum Refusal {
     UnknownLane(u32),
     /// The node had another disk.
     #[error(
-        "node {0} comes with another disk than the one that this node knows of it: what it promised and voted for is not on          it, and it must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it          joins again as one that learns and serves, and does not vote"
+        "node {0} comes with another disk than the one that this node knows of it: what it promised and voted for is not on \
+         it, and it must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it \
+         joins again as one that learns and serves, and does not vote"
     )]
     OtherDisk(NodeId),
     /// The disk is an old copy.
     #[error(
-        "node {node} comes with an old copy of its disk ({found}): what it promised and voted for since is not on it, and it          must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it joins again as          one that learns and serves, and does not vote"
+        "node {node} comes with an old copy of its disk ({found}): what it promised and voted for since is not on it, and it \
+         must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it joins again as \
+         one that learns and serves, and does not vote"
     )]
     OldDisk {
         /// The dialer.

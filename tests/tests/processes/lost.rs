@@ -171,7 +171,14 @@ async fn an_old_copy_of_a_disk_is_refused() {
     cluster.boot(node);
     cluster.wait_ready().await;
     says(&cluster, node, "[+]acceptor ok: promises and votes").await;
-    assert_eq!(call(&cluster, node, 10).await, 200);
+    let status = call(&cluster, node, 10).await;
+    if status != 200 {
+        for node in 0..3 {
+            println!("METRICS {node}\n{}", cluster.get(node, "/metrics").await.text());
+            println!("{}", cluster.get(node, "/v1/cluster").await.text());
+        }
+    }
+    assert_eq!(status, 200);
 }
 
 /// Catches a first start that does not say for whom it waits, goes on without that node, or does not go on with it.

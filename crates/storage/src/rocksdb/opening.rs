@@ -113,7 +113,8 @@ impl Opening<'_> {
     pub(crate) fn judge(&self, part: Part, why: &str) -> Result<(), StorageError> {
         if self.options.alone {
             return Err(StorageError::Refused(format!(
-                "{why}. This cluster has no other node to learn from what the data directory {} has lost: make a new one                  from a backup (`quorate restore`)",
+                "{why}. This cluster has no other node to learn from what the data directory {} has lost: make a new one \
+                 from a backup (`quorate restore`)",
                 self.dir.display()
             )));
         }
@@ -128,7 +129,9 @@ impl Opening<'_> {
 
     fn lost(&self, why: &str, mark: &str) -> StorageError {
         StorageError::Refused(format!(
-            "the data directory {} has lost what this node has promised and voted for: {why}, and {mark}. It must not              vote again under its name: run `quorate recover` with the configuration of this node, and it joins again as              one that learns and serves, and does not vote",
+            "the data directory {} has lost what this node has promised and voted for: {why}, and {mark}. It must not \
+             vote again under its name: run `quorate recover` with the configuration of this node, and it joins again as \
+             one that learns and serves, and does not vote",
             self.dir.display()
         ))
     }
@@ -184,7 +187,8 @@ impl Opening<'_> {
             (mark::Found::Whole(on_file), Some(in_log)) => {
                 if on_file.disk != in_log.disk {
                     return Err(Trouble::Error(StorageError::Refused(format!(
-                        "the data directory {} is put together from two: its file MARK is of disk {}, its database `log`                          of disk {}. Put back what belongs together, or run `quorate recover`",
+                        "the data directory {} is put together from two: its file MARK is of disk {}, its database `log` \
+                         of disk {}. Put back what belongs together, or run `quorate recover`",
                         self.dir.display(),
                         on_file.disk,
                         in_log.disk
