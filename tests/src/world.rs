@@ -653,7 +653,7 @@ pub fn request(name: &str) -> RequestId {
     RequestId::caller(name).expect("a name of visible characters")
 }
 
-/// A call, named by its request id, whose only copy this is ([`Call::record`]).
+/// A call, named by its request id, whose only copy this is ([`Call::copy`]).
 #[must_use]
 pub fn call(name: &str, function: &str, arguments: &serde_json::Value, patience: Duration) -> Call {
     let text = arguments.to_string();
@@ -668,6 +668,6 @@ pub fn call(name: &str, function: &str, arguments: &serde_json::Value, patience:
         function: function.to_owned(),
         arguments: Bytes::from(text),
         patience,
-        record: false,
+        copy: 0,
     }
 }

@@ -136,7 +136,7 @@ fn call(key: &str, function: &str, arguments: &'static str) -> ToLeader {
         function: function.to_owned(),
         arguments: arguments.into(),
         patience: Duration::ZERO,
-        record: false,
+        copy: 0,
     })
 }
 

@@ -221,7 +221,8 @@ fn is_drawn(fact: &Fact) -> bool {
             | Fault::SyncError(_)
             | Fault::DiskFull(_)
             | Fault::DiskLow(_)
-            | Fault::DiskOut(_) => true,
+            | Fault::DiskOut(_)
+            | Fault::Suspicion(_) => true,
         },
         Fact::Written { .. }
         | Fact::Synced { .. }

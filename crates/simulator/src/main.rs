@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use quorate_simulator::planted::Planted;
 use quorate_simulator::run::{self, Job, Kind, Report};
+use quorate_simulator::tally::GOALS_FAULTS;
 
 /// Runs whole clusters of the shipped cores in virtual time, under faults, one world for each
 /// seed. Ends with code 1 when an invariant is broken, or a kind of fault was never injected.
@@ -32,7 +33,7 @@ struct Arguments {
     #[arg(long)]
     minutes: Option<u64>,
     /// The longest time of faults in a seed, in virtual seconds.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = GOALS_FAULTS)]
     faults: u64,
     /// Plant a known mistake, to see it caught.
     #[arg(long, value_enum)]

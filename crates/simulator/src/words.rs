@@ -253,6 +253,7 @@ impl fmt::Display for Broken<'_> {
             | Fault::DiskFull(node)
             | Fault::DiskLow(node)
             | Fault::DiskOut(node)
+            | Fault::Suspicion(node)
             | Fault::DiskLost(node)
             | Fault::StateLost(node) => write!(f, "{name} {}", Device(*node)),
             Fault::ClockJump(node, millis) => write!(f, "{name} {} by {millis} ms", Device(*node)),

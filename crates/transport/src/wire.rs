@@ -390,8 +390,8 @@ struct Call {
     /// Below 10^9.
     #[prost(uint32, tag = "6")]
     patience_nanos: u32,
-    #[prost(bool, tag = "7")]
-    record: bool,
+    #[prost(uint32, tag = "7")]
+    copy: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -37,7 +37,7 @@ use acceptor::core::Acceptor;
 use protocol::message::{BeginBallot, ToAcceptor, ToLeader, ToLearner};
 use protocol::{Ballot, Command, CommandId, Message, NodeId};
 
-use super::cluster::{Config, State};
+use super::cluster::{Config, Plant, State};
 use super::roles::{Input, LEADERS, NODES, Place, What};
 use super::space::{InputId, Tables};
 
@@ -187,7 +187,9 @@ pub(crate) fn may_matter_now(tables: &Tables, state: &State, id: InputId, config
         {
             let acceptor = &tables.acceptor(state, to.node()).core;
             let voted = |id| acceptor.votes().any(|vote| vote.ballot == begin.ballot && vote.command.id == id);
-            let follows = |command: &Command| command.follows(acceptor.issued()) || voted(command.precedent);
+            // Without the gap-free rule nothing waits for its precedent.
+            let gaps = config.plant == Some(Plant::VotesWithGaps);
+            let follows = |command: &Command| gaps || command.follows(acceptor.issued()) || voted(command.precedent);
             begin.ballot == acceptor.next_ballot()
                 && begin.commands.first().is_some_and(|first| follows(first) && !voted(first.id))
         }

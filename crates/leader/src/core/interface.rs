@@ -217,7 +217,7 @@ pub enum IgnoreReason {
     NothingToDo,
     /// Campaigning with a disk that may not be the first of this node.
     NotAdmitted,
-    /// The only copy of a call, for the second time: the network doubled it.
+    /// A copy of a call, for the second time: the network doubled it.
     Doubled,
     /// A call that found no room for its command.
     DiskFull,

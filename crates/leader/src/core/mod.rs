@@ -71,7 +71,7 @@ pub struct Leader {
     learned: CommandId,
     /// The last id of a call in this node's leads: the pool may still run one of an earlier lead.
     last_call: u64,
-    /// Calls that came as their only copy.
+    /// Copies of calls that came.
     seen: Seen,
     phase: Phase,
 }

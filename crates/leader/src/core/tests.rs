@@ -234,7 +234,7 @@ fn call(key: &str, function: &str, arguments: Value) -> Call {
         function: function.to_owned(),
         arguments: arguments.into(),
         patience: Duration::ZERO,
-        record: false,
+        copy: 0,
     }
 }
 

@@ -473,6 +473,7 @@ impl Layout<'_> {
             | Fault::DiskFull(node)
             | Fault::DiskLow(node)
             | Fault::DiskOut(node)
+            | Fault::Suspicion(node)
             | Fault::DiskLost(node)
             | Fault::StateLost(node) => self.mark(now, *node, Sign::Fault, &text, fact),
             // Not kept.

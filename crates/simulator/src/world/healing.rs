@@ -14,6 +14,7 @@ use crate::fact::{Fact, Stop};
 use crate::fault::Shape;
 use crate::network::Link;
 use crate::schedule::Event;
+use crate::swarm::Swarm;
 
 /// After all is answered, so that those who are behind catch up.
 const AFTERWARDS: Duration = Duration::from_secs(3);
@@ -24,6 +25,9 @@ impl World {
         self.healed = true;
         self.network.calm();
         self.swarm.pace.refused = 0;
+        // Some bytes a piece cost no more than a long time; a whole state of thousands of records needs it all.
+        let calm = Swarm::calm(1);
+        (self.swarm.snapshot_bytes, self.swarm.piece_commands) = (calm.snapshot_bytes, calm.piece_commands);
         let core = self.choose_core();
         self.core.clone_from(&core);
         self.break_the_rest(&core);

@@ -123,7 +123,7 @@ impl World {
             Stop::PowerCut | Stop::DiskLost => false,
         };
         let log_too = all || self.chance.coin();
-        let batches = if self.chance.coin() { 0 } else { self.chance.index(KEPT_BATCHES) };
+        let batches = if self.chance.happens(7_500) { 0 } else { self.chance.index(KEPT_BATCHES) };
         let node = self.node(id);
         if log_too {
             node.log.restart();

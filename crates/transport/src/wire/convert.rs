@@ -342,7 +342,7 @@ impl From<&protocol::Call> for wire::Call {
             arguments: call.arguments.clone(),
             patience_seconds: call.patience.as_secs(),
             patience_nanos: call.patience.subsec_nanos(),
-            record: call.record,
+            copy: call.copy,
         }
     }
 }
@@ -359,7 +359,7 @@ impl TryFrom<wire::Call> for protocol::Call {
             function: call.function,
             arguments: call.arguments,
             patience: Duration::new(call.patience_seconds, call.patience_nanos),
-            record: call.record,
+            copy: call.copy,
         })
     }
 }

@@ -99,14 +99,14 @@ fn call() -> BoxedStrategy<Call> {
         Just(Duration::MAX),
         any::<u32>().prop_map(|nanos| Duration::new(3, nanos / 5))
     ];
-    (request(), any::<[u8; 16]>(), ".{0,20}", body(), patience, any::<bool>())
-        .prop_map(|(request, fingerprint, function, arguments, patience, record)| Call {
+    (request(), any::<[u8; 16]>(), ".{0,20}", body(), patience, any::<u32>())
+        .prop_map(|(request, fingerprint, function, arguments, patience, copy)| Call {
             request,
             fingerprint: Fingerprint(fingerprint),
             function,
             arguments,
             patience,
-            record,
+            copy,
         })
         .boxed()
 }

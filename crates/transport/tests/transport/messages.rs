@@ -67,7 +67,7 @@ fn recorded() -> Vec<(String, Message)> {
         function: "inventory.outbound".into(),
         arguments: Bytes::from_static(b"{\"quantity\":3}"),
         patience: Duration::from_millis(1_500),
-        record: true,
+        copy: 1,
     };
     let mut all = vec![("execute_function_recorded".to_owned(), Message::Leader(ToLeader::ExecuteFunction(call)))];
     let stored = [("now", Stored::Now), ("before", Stored::Before)];
@@ -136,7 +136,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         function: "inventory.outbound".into(),
         arguments: Bytes::from_static(b"{\"quantity\":3}"),
         patience: Duration::from_millis(1_500),
-        record: false,
+        copy: 0,
     };
     let acceptor = |message| Message::Acceptor(message);
     let leader = |message| Message::Leader(message);
