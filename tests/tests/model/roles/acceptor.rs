@@ -57,7 +57,7 @@ impl AcceptorRole {
         self.core.handle(input, &mut effects);
         let records = effects.iter().filter_map(|effect| match effect {
             Effect::Persist(record) => Some(record.clone()),
-            Effect::Proposed { .. } | Effect::Send { .. } | Effect::Ignored(_) => None,
+            Effect::Proposed { .. } | Effect::Send { .. } | Effect::Speaks | Effect::Ignored(_) => None,
         });
         self.write(&records.collect::<Vec<_>>());
         let again = self.restarted(self.core.issued(), config);
