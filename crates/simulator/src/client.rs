@@ -54,6 +54,8 @@ pub struct Settings {
     pub reads: u32,
     /// How many calls of each client must be issued after the faults.
     pub fresh: u32,
+    /// Of a thousand calls during the faults, how many are about the membership.
+    pub changes: u32,
 }
 
 /// What a client does.
@@ -307,7 +309,13 @@ impl Clients {
         } else {
             RequestId::Gateway(u128::from(number))
         };
-        let call = if healed { work::surely(chance, request) } else { work::call(chance, &state.known, request) };
+        let call = if healed {
+            work::surely(chance, request)
+        } else if self.settings.changes > 0 && chance.random_ratio(self.settings.changes.min(1000), 1000) {
+            work::change(chance, self.settings.nodes.len() as u64, request)
+        } else {
+            work::call(chance, &state.known, request)
+        };
         state.again = Some(Task { call: call.clone(), fresh: healed });
         Question::Call(call)
     }

@@ -38,9 +38,15 @@ struct Arguments {
     /// Plant a known mistake, to see it caught.
     #[arg(long, value_enum)]
     planted: Option<Planted>,
+    /// Of a thousand calls, how many are about the membership; then no disk is damaged or lost.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    changes: u32,
     /// How many seeds at a time; by default one for each processor.
     #[arg(long)]
     threads: Option<usize>,
+    /// Print a line for each seed, with the hash of its trace, in the order of the seeds.
+    #[arg(long, requires = "seeds")]
+    each: bool,
     /// Run one seed and draw it into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -54,7 +60,8 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let kind = Kind { longest: Duration::from_secs(arguments.faults), planted: arguments.planted };
+    let kind =
+        Kind { longest: Duration::from_secs(arguments.faults), planted: arguments.planted, changes: arguments.changes };
     if let Some(file) = &arguments.trace {
         let (report, svg) = run::drawn(arguments.seed, kind);
         std::fs::write(file, svg).with_context(|| format!("{} cannot be written", file.display()))?;
@@ -64,6 +71,11 @@ fn main() -> anyhow::Result<ExitCode> {
         let (report, log) = run::logged(arguments.seed, kind, lines, arguments.heartbeats);
         println!("{log}");
         return Ok(say(&report));
+    }
+    if arguments.each {
+        let last = arguments.seed.saturating_add(arguments.seeds.unwrap_or_default());
+        let codes = (arguments.seed..last).map(|seed| say(&run::seed(seed, kind)));
+        return Ok(codes.fold(ExitCode::SUCCESS, |all, code| if code == ExitCode::SUCCESS { all } else { code }));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let job = Job {

@@ -66,15 +66,17 @@ pub struct Kind {
     pub longest: Duration,
     /// A mistake that must be caught.
     pub planted: Option<Planted>,
+    /// Of a thousand calls, how many are about the membership.
+    pub changes: u32,
 }
 
 /// The world of a seed.
 fn world(seed: u64, kind: Kind, lines: usize) -> World {
     let mut chance = Chance::new(seed);
     let faults = faults(&mut chance, kind.longest);
-    let swarm = Swarm { planted: kind.planted, ..Swarm::draw(&mut chance, faults) };
+    let swarm = Swarm { planted: kind.planted, ..Swarm::draw(&mut chance, faults) }.changing(kind.changes);
     let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
-    let watchers = Watchers::new(Invariants::new(&swarm.majority, bound), lines);
+    let watchers = Watchers::new(Invariants::new(&swarm.genesis(), bound), lines);
     let mut world = World::new(swarm, chance.any(), watchers);
     world.trouble();
     world
@@ -246,6 +248,9 @@ impl fmt::Display for Report {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, " --faults {}", self.longest.as_secs())?;
+        if self.changes > 0 {
+            write!(f, " --changes {}", self.changes)?;
+        }
         let planted = self.planted.and_then(|planted| planted.to_possible_value());
         planted.map_or(Ok(()), |planted| write!(f, " --planted {}", planted.get_name()))
     }

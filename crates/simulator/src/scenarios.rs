@@ -149,7 +149,7 @@ impl Scenario {
         swarm.think = THINK;
         swarm.asked = self.asked.iter().copied().map(NodeId).collect();
         let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
-        let mut watchers = Watchers::new(Invariants::new(&swarm.majority, bound), 0);
+        let mut watchers = Watchers::new(Invariants::new(&swarm.genesis(), bound), 0);
         let stops = WHOLE + BEHIND;
         let progress = Rc::new(RefCell::new(Progress { since: Tick(0) + stops, ..Progress::default() }));
         watchers.add(Box::new(Rc::clone(&progress)));

@@ -161,6 +161,8 @@ pub struct Swarm {
     pub think: Duration,
     /// How long the faults last.
     pub faults: Duration,
+    /// Of a thousand calls, how many are about the membership.
+    pub changes: u32,
     /// A mistake that must be caught.
     pub planted: Option<Planted>,
 }
@@ -208,6 +210,7 @@ impl Swarm {
             clients: 4,
             think: millis(50),
             faults: Duration::ZERO,
+            changes: 0,
             planted: None,
         }
     }
@@ -251,6 +254,18 @@ impl Swarm {
 
 /// Mostly a simple majority; sometimes weights, of which one may be nothing.
 impl Swarm {
+    /// The same with changes of the membership: so many of a thousand calls. Then no disk is damaged or lost: which nodes
+    /// can be spared is not known beforehand.
+    #[must_use]
+    pub fn changing(self, changes: u32) -> Self {
+        if changes == 0 {
+            return self;
+        }
+        let damages = [Trouble::BitRot, Trouble::Misdirect, Trouble::DiskLost, Trouble::StateLost];
+        let troubles = self.troubles.into_iter().filter(|trouble| !damages.contains(&trouble.0)).collect();
+        Self { changes, troubles, ..self }
+    }
+
     /// The membership that nodes begin with.
     #[must_use]
     pub fn genesis(&self) -> Arc<Membership> {

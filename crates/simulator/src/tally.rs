@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use leader::core::Note;
 use protocol::{Ballot, NodeId, Now, RequestId};
 use storage::{LogRecord, Standing};
 
@@ -47,6 +48,8 @@ pub struct Tally {
     pub facts: u64,
     /// Commands issued: the highest number applied anywhere.
     pub issued: u64,
+    /// How often a leader took note of a change of the membership.
+    pub changes: u64,
     /// Whole states that came from another node.
     pub installed: u64,
     /// How often a node whose votes were damaged spoke again.
@@ -75,6 +78,7 @@ impl Tally {
         sum(&mut self.shapes, &other.shapes);
         self.facts += other.facts;
         self.issued += other.issued;
+        self.changes += other.changes;
         self.installed += other.installed;
         self.rejoined += other.rejoined;
         self.leader_changes += other.leader_changes;
@@ -147,6 +151,7 @@ impl Observer for Tally {
             }
             Fact::Applied { command, .. } => self.issued = self.issued.max(command.number().0),
             Fact::Installed { .. } => self.installed += 1,
+            Fact::Noted { note, .. } => self.changes += u64::from(matches!(note, Note::Membership { .. })),
             Fact::Leads { ballot: Some(ballot), .. } => {
                 self.leader_changes += u64::from(self.led.is_some());
                 self.led = Some(*ballot);
@@ -166,7 +171,6 @@ impl Observer for Tally {
             | Fact::Synced { .. }
             | Fact::Executed { .. }
             | Fact::Leads { ballot: None, .. }
-            | Fact::Noted { .. }
             | Fact::Ignored { .. }
             | Fact::Started { .. }
             | Fact::Stopped { .. }

@@ -94,6 +94,7 @@ impl World {
             keyed: u32::try_from(chance.between(200, 900)).expect("small"),
             reads: u32::try_from(chance.between(100, 500)).expect("small"),
             fresh: FRESH_CALLS,
+            changes: swarm.changes,
         };
         let mut world = Self {
             clients: Clients::new(settings, chance.any(), Tick(0)),

@@ -7,7 +7,7 @@ use quorate_simulator::planted::Planted;
 use quorate_simulator::run::{self, Job, Kind};
 
 /// Short, since the builds are for debugging.
-const KIND: Kind = Kind { longest: Duration::from_secs(8), planted: None };
+const KIND: Kind = Kind { longest: Duration::from_secs(8), planted: None, changes: 0 };
 
 /// RELIABILITY 5, class 1a: catches whatever makes a run depend on more than its seed (the order of
 /// a hash table, an address, a clock), and seeds that are all alike.
@@ -32,6 +32,19 @@ fn two_hundred_seeds() {
     println!("{summary}");
     assert_eq!(summary.complaint(), None);
     assert!(summary.tally.issued > summary.seeds * 5, "seeds in which hardly anything happens test nothing");
+}
+
+/// A1c, S-16 to S-19, ADR 0025: acceptors come, go and weigh otherwise all the time, under all faults but damaged disks.
+/// Catches whatever the invariants catch, with the majority sets in force at each number, and a cluster that does not
+/// find a leader again after a change.
+#[test]
+fn seeds_with_changes_of_the_membership() {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let kind = Kind { changes: 100, ..KIND };
+    let summary = run::all(&Job { first: 1, seeds: 100, until: None, kind, threads }, &|report| println!("{report}\n"));
+    println!("{summary}");
+    assert_eq!(summary.failed, Vec::new(), "a broken invariant");
+    assert!(summary.tally.changes > summary.seeds * 5, "hardly any change: {}", summary.tally.changes);
 }
 
 /// A simulator that never failed may be unable to. Catches invariants that do not see each of the

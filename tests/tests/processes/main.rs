@@ -11,6 +11,7 @@ mod disks;
 mod frozen;
 mod hostile;
 mod links;
+mod lost;
 mod membership;
 mod modes;
 mod peers;

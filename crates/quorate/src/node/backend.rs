@@ -18,9 +18,10 @@ use protocol::{Command, CommandNumber, Membership, NodeId, Outcome, StateError, 
 use storage::StorageError;
 use tokio::sync::{Semaphore, watch};
 
-use super::Node;
+use super::disks::Disks;
 use super::router::Router;
 use super::status::Status;
+use super::{Node, admission};
 use crate::backup::Manifest;
 use crate::config::{Config, NodeRole};
 
@@ -32,6 +33,7 @@ pub(super) struct NodeBackend {
     functions: Registry,
     status: Arc<Status>,
     router: Arc<Router>,
+    disks: Arc<Disks>,
     view: watch::Receiver<View>,
     /// Whether those who still wait are told that the node ends.
     ends: watch::Sender<bool>,
@@ -53,6 +55,7 @@ impl NodeBackend {
             functions: node.functions.clone(),
             status: Arc::clone(&node.status),
             router: Arc::clone(&node.router),
+            disks: Arc::clone(&node.disks),
             view: node.view.clone(),
             ends: watch::Sender::new(false),
             durable: Mutex::default(),
@@ -105,6 +108,7 @@ impl NodeBackend {
             applied: local.applied.0,
             durable: local.durable.0,
             space: local.space.name(),
+            silent: self.disks.silence().map(acceptor::core::Silence::name),
         }
     }
 
@@ -130,6 +134,7 @@ impl NodeBackend {
             applied: last.applied.0,
             durable: last.durable.0,
             space: last.space.name(),
+            silent: None,
         }
     }
 
@@ -157,6 +162,17 @@ impl NodeBackend {
             "this node was removed from the cluster; stop it. To come back, it joins anew with an empty data directory"
         };
         Check { name: "member", ok, detail: detail.to_owned() }
+    }
+
+    /// A silent acceptor keeps nobody from calling: others vote.
+    fn acceptor(&self) -> Check {
+        let detail = match self.disks.silence() {
+            Some(silence) => {
+                format!("silent ({}): {}", silence.name(), admission::explain(&self.config, &self.disks, silence))
+            }
+            None => "promises and votes".to_owned(),
+        };
+        Check { name: "acceptor", ok: true, detail }
     }
 
     fn caught_up(&self) -> Check {
@@ -295,6 +311,7 @@ impl Backend for NodeBackend {
                 },
                 self.caught_up(),
                 self.disk(),
+                self.acceptor(),
                 self.status.room.check(),
                 self.is_member(),
             ],

@@ -12,6 +12,7 @@ fn settings(clients: u64) -> Settings {
         wait_healed: Duration::from_secs(1),
         keyed: 600,
         reads: 300,
+        changes: 0,
         fresh: 2,
     }
 }

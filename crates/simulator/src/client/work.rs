@@ -79,6 +79,20 @@ pub(super) fn call(chance: &mut ChaCha8Rng, known: &Known, request: RequestId) -
     named(request, function, &arguments, Duration::from_millis(patience))
 }
 
+/// A call about the membership of so many nodes: who votes, with which weight, and by which rule.
+pub(super) fn change(chance: &mut ChaCha8Rng, nodes: u64, request: RequestId) -> Call {
+    let node = chance.random_range(1..=nodes);
+    let (function, arguments) = match chance.random_range(0..10) {
+        0..8 => ("cluster.set_acceptor", json!({"node": node, "weight": chance.random_range(0..3)})),
+        8 => {
+            let sets: Vec<Vec<u64>> = (0..2).map(|_| vec![node, chance.random_range(1..=nodes)]).collect();
+            ("cluster.set_rule", json!({"majority_sets": sets}))
+        }
+        _ => ("cluster.set_rule", json!({"majority_sets": []})),
+    };
+    named(request, function, &arguments, Duration::ZERO)
+}
+
 /// A call that nothing can refuse, and that changes something.
 pub(super) fn surely(chance: &mut ChaCha8Rng, request: RequestId) -> Call {
     let value: u64 = chance.random_range(1..50);

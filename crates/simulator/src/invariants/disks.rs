@@ -5,8 +5,11 @@
 //! called issued, and for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use protocol::{Ballot, Command, CommandId, CommandNumber, MajoritySets, NodeId, Vote};
+use protocol::{
+    Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Membership, NodeId, Vote, membership,
+};
 use storage::{LogImage, LogRecord, Standing};
 
 use crate::fact::{Fact, Stop};
@@ -65,7 +68,12 @@ struct Tally {
 /// See the module.
 #[derive(Debug)]
 pub struct Disks {
-    acceptors: MajoritySets,
+    /// In force above the last decided command.
+    membership: Arc<Membership>,
+    /// Under which the last decided command was decided. What it may depend on is held by its majority sets: those of a
+    /// change take over with the first command above it.
+    under: Arc<Membership>,
+    changes: u64,
     disks: BTreeMap<NodeId, Disk>,
     /// From number 1.
     decided: Vec<Decided>,
@@ -78,14 +86,22 @@ pub struct Disks {
 impl Disks {
     /// Empty disks.
     #[must_use]
-    pub fn new(acceptors: &MajoritySets) -> Self {
+    pub fn new(genesis: &Arc<Membership>) -> Self {
         Self {
-            acceptors: acceptors.clone(),
+            membership: Arc::clone(genesis),
+            under: Arc::clone(genesis),
+            changes: 0,
             disks: BTreeMap::new(),
             decided: Vec::new(),
             tallies: BTreeMap::new(),
             taken: Vec::new(),
         }
+    }
+
+    /// The membership in force above the last decided command, and how often it has changed.
+    #[must_use]
+    pub fn membership(&self) -> (&Arc<Membership>, u64) {
+        (&self.membership, self.changes)
     }
 
     /// The number of the last decided command; [`CommandNumber::NULL`] at first.
@@ -132,14 +148,14 @@ impl Disks {
     /// vote for this decided command, or has it in its durable state: then no later ballot can miss it.
     #[must_use]
     pub fn is_held(&self, id: CommandId) -> bool {
-        !self.acceptors.holds(|node| self.disks.get(&node).is_none_or(|disk| disk.speaks() && !disk.has(id)))
+        !self.under.majority().holds(|node| self.disks.get(&node).is_none_or(|disk| disk.speaks() && !disk.has(id)))
     }
 
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
     /// before they were lost: nobody hears of that at once. All nodes learn.
     #[must_use]
     pub fn is_durable(&self, node: NodeId, number: CommandNumber) -> bool {
-        let learners: BTreeSet<NodeId> = self.acceptors.nodes().iter().chain(self.disks.keys()).copied().collect();
+        let learners: BTreeSet<NodeId> = self.membership.learners().chain(self.disks.keys().copied()).collect();
         let had =
             |node: &&NodeId| self.disks.get(node).is_some_and(|disk| disk.durable.max(disk.durable_once) >= number);
         self.disks.get(&node).is_some_and(|disk| disk.durable >= number)
@@ -245,7 +261,25 @@ impl Disks {
         }
         while let Some(decided) = self.decides_next() {
             self.tallies.remove(&decided.command.number());
+            self.under = Arc::clone(&self.membership);
+            self.change(&decided.command);
             self.decided.push(decided);
+        }
+    }
+
+    /// A decided command may change the membership.
+    fn change(&mut self, command: &Command) {
+        let Ok(body) = CommandBody::decode(&command.body) else { return };
+        for effect in body.effects {
+            if let Effect::Put { key, value } = effect
+                && key == membership::key()
+            {
+                let entry = Entry { value, version: command.number() };
+                let next = Membership::read(&entry).expect("S-16: a change is to a membership");
+                assert_eq!(next.check_follows(&self.membership), Ok(()), "S-19: an id is given out twice");
+                self.membership = Arc::new(next);
+                self.changes += 1;
+            }
         }
     }
 
@@ -253,7 +287,8 @@ impl Disks {
     fn decides_next(&self) -> Option<Decided> {
         let last = self.decided.last().map_or(CommandId::NULL, |decided| decided.command.id);
         let tallies = self.tallies.get(&last.number.next())?;
-        let decides = |tally: &Tally| tally.command.follows(last) && self.acceptors.is_majority(&tally.voters);
+        let decides =
+            |tally: &Tally| tally.command.follows(last) && self.membership.majority().is_majority(&tally.voters);
         let (ballot, tally) = tallies.iter().find(|(_, tally)| decides(tally))?;
         Some(Decided { command: tally.command.clone(), ballot: *ballot })
     }

@@ -1,8 +1,9 @@
 //! What the facts have amounted to so far; see the module above.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use protocol::{Call, Fingerprint, MajoritySets, NodeId, Now, RequestId, Tick};
+use protocol::{Call, Fingerprint, Membership, NodeId, Now, RequestId, Tick};
 
 use super::{Chain, Disks, Violation, ensure};
 use crate::fact::{Fact, Question};
@@ -32,8 +33,8 @@ pub struct History {
 }
 
 impl History {
-    pub(super) fn new(acceptors: &MajoritySets) -> Self {
-        Self { chain: Chain::default(), disks: Disks::new(acceptors), calls: BTreeMap::new(), open: BTreeMap::new() }
+    pub(super) fn new(genesis: &Arc<Membership>) -> Self {
+        Self { chain: Chain::default(), disks: Disks::new(genesis), calls: BTreeMap::new(), open: BTreeMap::new() }
     }
 
     /// The call that a client made under this id, with this fingerprint.

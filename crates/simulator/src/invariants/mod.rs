@@ -59,9 +59,10 @@ mod stock;
 mod testing;
 mod votes_kept;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{CommandNumber, MajoritySets, Now, Outcome};
+use protocol::{CommandNumber, Membership, Now, Outcome};
 
 pub use chain::{Chain, Issued, StateAt};
 pub use disks::{Decided, Disks};
@@ -100,16 +101,16 @@ pub struct Invariants {
 }
 
 impl Invariants {
-    /// For a world whose acceptors have these majority sets, and in which every call of a connected core is
+    /// For a world that begins with this membership, and in which every call of a connected core is
     /// answered within `bound` once the faults are over, beyond the patience that the call itself has.
     #[must_use]
-    pub fn new(acceptors: &MajoritySets, bound: Duration) -> Self {
+    pub fn new(genesis: &Arc<Membership>, bound: Duration) -> Self {
         let all: Vec<Box<dyn Invariant>> = vec![
             Box::new(agreement::Agreement),
             Box::new(dependent_sequence::DependentSequence),
             Box::new(promises::Promises::default()),
             Box::new(ballots::Ballots::default()),
-            Box::new(majority_sets::MajoritySetsIntersect::new(acceptors)),
+            Box::new(majority_sets::MajoritySetsIntersect::default()),
             Box::new(anchored::Anchored::default()),
             Box::new(applied_prefix::AppliedPrefix::default()),
             Box::new(equal_states::EqualStates::default()),
@@ -127,7 +128,7 @@ impl Invariants {
             Box::new(stock::Stock::default()),
             Box::new(liveness::Liveness::new(bound)),
         ];
-        Self { history: History::new(acceptors), all, broken: None }
+        Self { history: History::new(genesis), all, broken: None }
     }
 
     /// The first violation, with the name of its invariant, if there is one.

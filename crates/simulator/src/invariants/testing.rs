@@ -1,11 +1,12 @@
 //! Facts made by hand, for the tests of the checkers: three nodes, node 1 owns all ballots.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::message::{BeginBallot, NextBallot, ToAcceptor};
 use protocol::{
-    Ballot, Call, Command, CommandBody, CommandId, CommandNumber, Effect, Fingerprint, Forget, Key, MajoritySets,
+    Ballot, Call, Command, CommandBody, CommandId, CommandNumber, Effect, Fingerprint, Forget, Key, Membership,
     Message, NodeId, Now, Outcome, RequestId, SnapshotId, Tick, Timestamp, Verdict, Vote,
 };
 use serde_json::Value;
@@ -42,8 +43,8 @@ pub(super) fn assert_fails(found: Result<(), Violation>, part: &str) {
 }
 
 /// The majority sets of nodes 1 to 3.
-pub(super) fn three() -> MajoritySets {
-    MajoritySets::simple((1..=3).map(NodeId)).expect("three nodes")
+pub(super) fn three() -> Arc<Membership> {
+    Membership::of_equals(3)
 }
 
 /// The ballot of node 1 in this round; none in round 0.

@@ -52,6 +52,10 @@ impl World {
         self.chance.shuffle(&mut left);
         // Those that are silent do not count, and may be there.
         left.sort_by_key(|id| !self.node(*id).is_sound());
+        if self.swarm.changes > 0 {
+            // Who is needed may change yet.
+            return left;
+        }
         let mut core = BTreeSet::new();
         for id in left {
             if !self.swarm.majority.is_majority(&core) || self.chance.happens(3_000) {

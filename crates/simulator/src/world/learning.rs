@@ -151,8 +151,7 @@ impl World {
         let Some(roles) = &node.roles else { return false };
         let later = roles.learner.membership().later_in(&node.state).expect("memory does not fail");
         let Some(later) = later else { return true };
-        if node.state.sync().is_err() {
-            self.stop(id, Stop::Disk);
+        if !self.make_durable(id) {
             return false;
         }
         self.put_surely(id, Mail::Learner(Input::Membership(Arc::clone(&later))));
@@ -183,20 +182,29 @@ impl World {
 
     pub(super) fn sync(&mut self, id: NodeId) {
         self.learned(id);
-        let node = self.node_mut(id);
+        let node = self.node(id);
         if node.state.durable() == node.state.applied().number {
             return;
         }
+        if self.make_durable(id) {
+            self.publish(id);
+            self.take_kept(id);
+        }
+    }
+
+    /// False when that fails, and the node is down.
+    fn make_durable(&mut self, id: NodeId) -> bool {
+        let node = self.node_mut(id);
         if node.state_fault == Some(DiskFault::Sync) {
             node.state.fail_next(DiskFault::Sync);
         }
         if node.state.sync().is_err() {
-            return self.disk_failed(id);
+            self.disk_failed(id);
+            return false;
         }
         let durable = node.state.durable();
         self.tell(&Fact::Synced { node: id, durable });
-        self.publish(id);
-        self.take_kept(id);
+        true
     }
 
     // --- what is done beside it ---
