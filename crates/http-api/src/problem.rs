@@ -81,6 +81,16 @@ impl Problem {
         }
     }
 
+    /// The code.
+    pub(crate) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The same under another status.
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     /// 400.
     pub(crate) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)

@@ -292,9 +292,8 @@ struct BeginBallot {
     commands: Vec<Command>,
     #[prost(uint64, tag = "3")]
     round: u64,
-    /// Absent before memberships changed: 0, the genesis membership.
     #[prost(uint64, tag = "4")]
-    membership: u64,
+    membership: u64, // Absent: 0, the genesis.
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -305,9 +304,8 @@ struct Voted {
     run: Option<Run>,
     #[prost(uint64, tag = "3")]
     round: u64,
-    /// Absent before memberships changed: 0, the genesis membership.
     #[prost(uint64, tag = "4")]
-    membership: u64,
+    membership: u64, // Absent: 0, the genesis.
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

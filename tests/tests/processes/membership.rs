@@ -1,6 +1,6 @@
 //! Acceptors that come and go while clients call (ADR 0025).
 
-use quorate_tests::cluster::{Cluster, Load, eventually};
+use quorate_tests::cluster::{Cluster, Load, eventually, send};
 use serde_json::{Value, json};
 
 /// Asks for a change until nothing is in its way, and waits until all living nodes go by it.
@@ -55,6 +55,14 @@ async fn acceptors_change_under_load() {
     let is_change = |command: &&Value| command["function"].as_str().is_some_and(|name| name.starts_with("cluster."));
     let changes = history.commands().iter().filter(is_change).count() as u64;
     assert_eq!(history.last(), calls + changes, "every command belongs to a call");
+    let url = |path: &str| cluster.url(0, path);
+    let tried = send(cluster.client().delete(url("/v1/cluster/acceptors/d?dry_run=true"))).await.expect("an answer");
+    assert_eq!((tried.status, &tried.json()["command"]), (200, &Value::Null), "{}", tried.text());
+    let lost = json!({"node": "d", "weight": 0});
+    let done = send(cluster.client().post(url("/v1/cluster/acceptors")).json(&lost)).await.expect("an answer");
+    assert_eq!(done.status, 200, "{}", done.text());
+    let unknown = send(cluster.client().delete(url("/v1/cluster/acceptors/9"))).await.expect("an answer");
+    unknown.assert_problem(404, "unknown_node");
     let gone = cluster.call(0, "cluster.set_acceptor", &json!({"node": "e"})).await;
     gone.assert_problem(422, "unknown_node");
     cluster

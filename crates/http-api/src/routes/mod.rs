@@ -12,6 +12,7 @@ use crate::api::Api;
 use crate::observe::{self, Requests};
 use crate::problem::Problem;
 
+pub(crate) mod acceptors;
 pub(crate) mod calls;
 pub(crate) mod cluster;
 pub(crate) mod commands;
@@ -24,7 +25,7 @@ pub(crate) mod state;
 mod tests;
 
 /// All patterns, with the methods of each.
-pub(crate) const ROUTES: [(&str, &str); 17] = [
+pub(crate) const ROUTES: [(&str, &str); 19] = [
     ("/v1/functions", "GET, HEAD"),
     ("/v1/functions/{name}", "POST"),
     ("/v1/calls", "POST"),
@@ -33,6 +34,8 @@ pub(crate) const ROUTES: [(&str, &str); 17] = [
     ("/v1/state/{key:.*}", "GET, HEAD, PUT, DELETE"),
     ("/v1/commands", "GET, HEAD"),
     ("/v1/cluster", "GET, HEAD"),
+    ("/v1/cluster/acceptors", "POST"),
+    ("/v1/cluster/acceptors/{id}", "DELETE"),
     ("/v1/digest", "GET, HEAD"),
     ("/v1/backup", "GET"),
     ("/livez", "GET, HEAD"),
@@ -72,6 +75,8 @@ pub(crate) fn app(
         )
         .service(resource("/v1/commands").route(get().to(commands::list)))
         .service(resource("/v1/cluster").route(get().to(cluster::view)))
+        .service(resource("/v1/cluster/acceptors").route(web::post().to(acceptors::set)))
+        .service(resource("/v1/cluster/acceptors/{id}").route(web::delete().to(acceptors::remove)))
         .service(resource("/v1/digest").route(get().to(cluster::digest)))
         .service(resource("/v1/backup").route(web::get().to(cluster::backup)))
         .service(resource("/livez").route(get().to(probes::livez)))

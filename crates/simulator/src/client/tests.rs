@@ -74,8 +74,10 @@ fn every_kind_of_question_is_asked() {
     let asked = asked(&acts);
     let functions: BTreeSet<&str> =
         asked.iter().filter_map(|ask| call_of(ask)).map(|call| call.function.as_str()).collect();
-    for name in crate::functions::all().iter().map(|function| function.name().to_owned()) {
-        assert!(functions.contains(name.as_str()), "{name} is never called");
+    let all = crate::functions::all();
+    // Those about the cluster have seeds of their own.
+    for name in all.iter().map(|function| function.name()).filter(|name| !name.starts_with("cluster.")) {
+        assert!(functions.contains(name), "{name} is never called");
     }
     let consistencies: BTreeSet<u8> = asked.iter().filter_map(|ask| consistency(ask)).collect();
     assert_eq!(consistencies.len(), 3);

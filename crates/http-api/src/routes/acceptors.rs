@@ -1,0 +1,96 @@
+//! Who votes: changes of the membership, by the functions `cluster.*`.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::calls::{Accepted, Executed};
+use crate::api::Api;
+use crate::call;
+use crate::json;
+use crate::problem::{Problem, ProblemDocument};
+use crate::request::{self, Query, Wishes};
+
+/// An acceptor.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used: the function reads the arguments")]
+pub(crate) struct Acceptor {
+    /// The node, by id or name.
+    node: Value,
+    /// What its vote weighs; 1 if absent, 0: it only learns.
+    weight: Option<u64>,
+}
+
+/// Makes a node an acceptor, or changes what its vote weighs. Replies when that is issued.
+#[utoipa::path(post, path = "/v1/cluster/acceptors", operation_id = "set_acceptor", tag = "cluster",
+    params(("dry_run" = Option<bool>, Query, description = "Only say what would be done"), super::openapi::CallHeaders),
+    request_body(content = Acceptor, content_type = "application/json"),
+    responses(
+        (status = 200, description = "It is so; `command` is null if it was", body = Executed),
+        (status = 202, description = "Taken in (`Prefer: respond-async`)", body = Accepted),
+        (status = 404, description = "No such node", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "Not now: the node has not caught up, the majority would be lost, another change is under way; or never", body = ProblemDocument, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn set(
+    request: HttpRequest,
+    payload: web::Payload,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, Problem> {
+    request::require_json(&request)?;
+    let dry_run = dry_run(&request)?;
+    let wishes = Wishes::of(&request, api.limits.wait_max)?;
+    let body = request::body(&request, payload, &api, api.limits.body_bytes).await?;
+    json::check(&body).map_err(|error| call::invalid_json(&error))?;
+    let mut arguments: Map<String, Value> = serde_json::from_slice(&body).map_err(|_| {
+        Problem::bad_request("invalid_arguments", "the body is an object with node, and perhaps weight")
+    })?;
+    if dry_run {
+        arguments.insert("dry_run".to_owned(), Value::Bool(true));
+    }
+    change(&api, arguments, wishes).await
+}
+
+/// Makes an acceptor a learner. Replies when that is issued.
+#[utoipa::path(delete, path = "/v1/cluster/acceptors/{id}", operation_id = "remove_acceptor", tag = "cluster",
+    params(("id" = String, Path, description = "The node, by id or name"),
+        ("dry_run" = Option<bool>, Query, description = "Only say what would be done"), super::openapi::CallHeaders),
+    responses(
+        (status = 200, description = "It is so; `command` is null if it was", body = Executed),
+        (status = 202, description = "Taken in (`Prefer: respond-async`)", body = Accepted),
+        (status = 404, description = "No such node", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "The majority would be lost, or another change is under way", body = ProblemDocument, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn remove(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
+    let dry_run = dry_run(&request)?;
+    let wishes = Wishes::of(&request, api.limits.wait_max)?;
+    let path = request::path_rest(&request)?;
+    let id = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let node = id.parse::<u64>().map_or(Value::String(id), Value::from);
+    let arguments = [("node", node), ("weight", Value::from(0)), ("dry_run", Value::Bool(dry_run))];
+    change(&api, arguments.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(), wishes).await
+}
+
+fn dry_run(request: &HttpRequest) -> Result<bool, Problem> {
+    match Query::of(request, &["dry_run"])?.text("dry_run") {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Problem::bad_request("invalid_query", "dry_run is `true` or `false`")),
+    }
+}
+
+async fn change(api: &Api, arguments: Map<String, Value>, wishes: Wishes) -> Result<HttpResponse, Problem> {
+    let arguments = Value::Object(arguments).to_string().into();
+    let reply = call::run(api, "cluster.set_acceptor".to_owned(), arguments, wishes).await;
+    // What the function refuses is about the cluster, not about the words of the request.
+    let conflicts = |problem: Problem| match (problem.status_code(), problem.code()) {
+        (StatusCode::UNPROCESSABLE_ENTITY, "unknown_node") => problem.with_status(StatusCode::NOT_FOUND),
+        (StatusCode::UNPROCESSABLE_ENTITY, code) if code != "idempotency_key_reused" => {
+            problem.with_status(StatusCode::CONFLICT)
+        }
+        _ => problem,
+    };
+    reply.map(call::Reply::respond).map_err(conflicts)
+}
