@@ -32,6 +32,8 @@
 //!   tail; ext4 and XFS with their defaults do not do so;
 //! - an unreadable place in the log with readable records after it (module `wal`; RocksDB alone
 //!   would drop what follows a damaged length in silence);
+//! - a log whose tables and log files do not fit together (module `seam`): a file MANIFEST that lost its end names the
+//!   tables of an earlier time, and RocksDB alone would open those in silence;
 //! - a log that holds fewer writes than the state has seen, such as one restored from a backup,
 //!   and a state that lies below what was once synced, or below the votes that were discarded for
 //!   it. Each database notes the progress of the other for this;
@@ -56,6 +58,7 @@ mod log;
 mod open;
 mod reader;
 mod record;
+mod seam;
 mod stage;
 mod state;
 mod wal;

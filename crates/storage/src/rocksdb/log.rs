@@ -54,6 +54,27 @@ impl RocksLog {
         self.marks().forgotten
     }
 
+    /// Notes a start, so that the first log file after it is never without a write ([`super::seam`]).
+    pub(crate) fn begin(&self) -> Result<(), StorageError> {
+        let _one = self.marks();
+        let count = self.writes() + 1;
+        let mut batch = WriteBatch::default();
+        batch.put(LogKey::Writes.to_bytes(), record::counter(count));
+        self.database.write_synced(batch)?;
+        self.writes.store(count, Ordering::Release);
+        Ok(())
+    }
+
+    /// Which write a batch is, by its bytes in a log file; none for those that are not counted. Every counted one
+    /// ends with its number.
+    pub(crate) fn write_in(batch: &[u8]) -> Option<u64> {
+        let (key, number) = (LogKey::Writes.to_bytes(), record::counter(0).len());
+        let (before, value) = batch.split_at_checked(batch.len().checked_sub(number)?)?;
+        // RocksDB's form of a put: a tag, then key and value, each after its length.
+        let put = [&[1, u8::try_from(key.len()).ok()?], &key[..], &[u8::try_from(number).ok()?]].concat();
+        before.ends_with(&put).then(|| record::read_counter(value).ok())?
+    }
+
     /// Notes that the state is durable up to `number`, if that is news.
     pub(crate) fn note_state_durable(&self, number: CommandNumber) -> Result<(), StorageError> {
         let mut marks = self.marks();
@@ -96,7 +117,7 @@ fn get(database: &Database, key: LogKey) -> Result<Option<Vec<u8>>, StorageError
     database.guard("reading", database.db().get(key.to_bytes()))
 }
 
-fn counter(database: &Database, key: LogKey) -> Result<u64, StorageError> {
+pub(crate) fn counter(database: &Database, key: LogKey) -> Result<u64, StorageError> {
     match get(database, key)? {
         Some(bytes) => database.readable(&format!("{key:?}"), record::read_counter(&bytes)),
         None => Ok(0),

@@ -6,7 +6,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel};
+use ::rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel,
+};
 use protocol::CommandNumber;
 
 use super::checkpoint::Checkpoints;
@@ -15,7 +17,7 @@ use super::keys::column;
 use super::log::RocksLog;
 use super::record::FORMAT;
 use super::state::RocksState;
-use super::wal;
+use super::{seam, wal};
 use crate::{Identity, LogImage, LogStore as _, StateStore as _, StorageError};
 
 const LOG: &str = "log";
@@ -66,6 +68,7 @@ pub fn open(dir: &Path, identity: &Identity, options: &Options) -> Result<Stores
     }
     wal::check(&dir.join(LOG))?;
     let cache = Cache::new_lru_cache(options.cache_bytes);
+    seam::check(&dir.join(LOG), options, &cache)?;
     let (log, state) = (open_log(dir, options, &cache)?, open_state(dir, options, &cache)?);
     let found = [RocksLog::identity_in(&log)?, RocksState::identity_in(&state)?];
     check_owner(dir, identity, &found)?;
@@ -76,6 +79,7 @@ pub fn open(dir: &Path, identity: &Identity, options: &Options) -> Result<Stores
     let [log_is_new, state_is_new] = found.map(|found| found.is_none());
     complete_identity(dir, identity, complete, (&log, log_is_new), (&state, state_is_new))?;
     state.check_against_log()?;
+    log.begin()?;
     // What a crash left with the operating system only is made durable before it counts.
     state.sync()?;
     // The names of new files, and the absence of the log files that are not needed any more.
@@ -195,8 +199,21 @@ fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// What lies in the log's tables alone: nothing is replayed, nothing is changed.
+pub(crate) fn open_tables_of_log(log: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
+    // "Best efforts" is the one way to open without the log files a database that keeps track of them; if it passes
+    // over a table that is damaged, then writes are missing, which is what is looked for.
+    let mut tables = common(options, "best_efforts_recovery=true")?;
+    tables.set_track_and_verify_wals_in_manifest(true);
+    // The text file `LOG` is that of the last run.
+    tables.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {}));
+    let column = family(tables.clone(), cache, DBCompressionType::None);
+    let columns = vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)];
+    Database::open_read_only(log, LOG, &tables, columns)
+}
+
 fn open_log(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
-    let mut log = common(options)?;
+    let mut log = common(options, "")?;
     // Synced by us before anything depends on it, and checked by `wal` before: a torn last batch
     // is dropped, anything else is an error.
     log.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
@@ -221,7 +238,7 @@ pub(crate) fn open_state_read_only(path: &Path, options: &Options, cache: &Cache
 }
 
 fn state_options(options: &Options) -> Result<::rocksdb::Options, StorageError> {
-    let mut state = common(options)?;
+    let mut state = common(options, "")?;
     // Not synced per batch, so a power cut may leave holes: what lies before the first hole is a
     // state that once was. That it is not below what was synced is checked against the log.
     state.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
@@ -235,11 +252,11 @@ fn state_columns(state: &::rocksdb::Options, cache: &Cache) -> Vec<ColumnFamilyD
     column::ALL.into_iter().map(column).collect()
 }
 
-fn common(options: &Options) -> Result<::rocksdb::Options, StorageError> {
+fn common(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageError> {
     // These have no setters of their own. After an error nothing is tried again, least of all a sync. And no
     // space is taken ahead of what is written: near the end of a disk it would be all that is left.
     let mut common = ::rocksdb::Options::default()
-        .get_options_from_string("max_bgerror_resume_count=0;allow_fallocate=false")
+        .get_options_from_string(format!("max_bgerror_resume_count=0;allow_fallocate=false;{more}"))
         .map_err(|error| translate("setting options", &error))?;
     common.create_if_missing(true);
     common.create_missing_column_families(true);
