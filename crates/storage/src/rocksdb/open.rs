@@ -51,6 +51,14 @@ pub struct Stores {
     pub state: Arc<RocksState>,
 }
 
+impl Stores {
+    /// Why one of the stores is shut, once it is: whatever met the error, a reader too, this node must end.
+    #[must_use]
+    pub fn failure(&self) -> Option<StorageError> {
+        self.log.check().and_then(|()| self.state.check()).err()
+    }
+}
+
 /// Opens the data directory of a node, or makes it.
 ///
 /// # Errors

@@ -71,6 +71,11 @@ impl RocksState {
         Ok(Self { database, log, checkpoints, staging: Mutex::default(), writer, live, known })
     }
 
+    /// Fails when the state is shut.
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        self.database.check()
+    }
+
     /// Compares with what the log has noted: neither may have lost what the other has seen.
     pub(crate) fn check_against_log(&self) -> Result<(), StorageError> {
         let corrupt = |why: String| Err(self.database.shut(StorageError::Corrupt(why)));
