@@ -101,7 +101,7 @@ fn run(job: Job) -> anyhow::Result<()> {
         }
         Job::Bench(arguments) => {
             setup::run()?;
-            bench::run(&arguments, &release_binary()?)
+            bench::run(&arguments, &arguments.binary()?)
         }
         Job::Simulate(arguments) => {
             setup::run()?;
