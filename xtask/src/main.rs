@@ -78,7 +78,11 @@ fn main() -> ExitCode {
 
 fn run(job: Job) -> anyhow::Result<()> {
     match job {
-        Job::Setup => setup::run(),
+        Job::Setup => {
+            setup::run()?;
+            setup::wanted();
+            Ok(())
+        }
         Job::Dev { arguments } => {
             setup::run()?;
             let error = Command::new(release_binary()?).arg("dev").args(arguments).exec();
@@ -86,6 +90,7 @@ fn run(job: Job) -> anyhow::Result<()> {
         }
         Job::Test { arguments } => {
             setup::run()?;
+            setup::wanted();
             lint()?;
             test(&arguments)?;
             // Whoever asked for some tests only gets these.
