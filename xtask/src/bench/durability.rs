@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(600);
 const WINDOW: f64 = 1024.0;
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_secs(5);
-const SETUP: [&str; 8] = ["--setup", "inventory:1000", "--calls", "1", "--clients", "1", "--warmup", "0"];
+const SETUP: [&str; 8] = ["--setup", "inventory:1000", "--seconds", "0.2", "--clients", "1", "--warmup", "0"];
 
 /// MB/s over loopback and into a file, microseconds of a small sync.
 fn floors(directory: &Path) -> anyhow::Result<Value> {
@@ -105,7 +105,8 @@ pub(super) fn away(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value
 /// A node that needs a whole state, and what calls notice of that.
 pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
     let floors = floors(&arguments.directory()?)?;
-    let mut cluster = Cluster::start(arguments, binary, &["history.commands=1000"])?;
+    // Fewer than are missed, more than are issued while the state is sent.
+    let mut cluster = Cluster::start(arguments, binary, &["history.commands=40000"])?;
     finished(cluster.bench(&cluster.all(), &SETUP)?)?;
     let (_, others) = cluster.leader()?;
     let away = others[0];
@@ -116,6 +117,7 @@ pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
     let put = format!(r#"{{"key": "document/$client/$int(1,{})", "value": "$text(65536)"}}"#, arguments.state * 4);
     let fill = ["kv.put", "--arguments", &put, "--clients", "16", "--calls", &calls, "--warmup", "0"];
     finished(cluster.bench(&here, &fill)?)?;
+    finished(cluster.bench(&here, &["--clients", "64", "--calls", "50000", "--warmup", "0"])?)?;
     let p99 = |result: &Value| result["latency_ms"]["p99"].as_f64().context("the result of the run names no p99");
     let calls = ["--clients", "16", "--seconds", "8"];
     crate::step("calls without a transfer");
@@ -123,16 +125,22 @@ pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
     crate::step("calls while a state is sent");
     let load = cluster.bench(&here, &["--clients", "16", "--seconds", "8", "--warmup", "0"])?;
     cluster.boot(away)?;
-    let installed =
-        |cluster: &Cluster<'_>| (cluster.metric(away, "quorate_snapshot_installed_total")? > 0.5).then_some(());
-    let ((), took) = cluster.until("an installed state", LONG, installed)?;
+    let begun = clock();
+    let received = |cluster: &Cluster<'_>| cluster.metric(away, "quorate_snapshot_received_bytes_total");
+    cluster.until("the first piece", LONG, |cluster| received(cluster).filter(|bytes| *bytes > 0.0))?;
+    let first = begun.elapsed();
+    let installed = |cluster: &Cluster<'_>| cluster.metric(away, "quorate_snapshot_installed_total");
+    let all = |cluster: &Cluster<'_>| installed(cluster).filter(|times| *times > 0.5).and_then(|_| received(cluster));
+    let (bytes, took) = cluster.until("an installed state", LONG, all)?;
     let with = p99(&finished(load)?)?;
-    let bytes = cluster.metric(away, "quorate_snapshot_received_bytes_total").unwrap_or_default();
+    let installed = installed(&cluster);
     let after = p99(&finished(cluster.bench(&here, &calls)?)?)?;
     Ok(json!({
         "floors": floors,
         "mb": round(bytes / 1e6),
-        "seconds_from_start_of_process": round(took.as_secs_f64()),
+        "seconds_until_first_piece": round(first.as_secs_f64()),
+        "seconds": round(took.as_secs_f64()),
+        "installed": installed,
         "mb_s": round(megabytes_a_second(bytes, took)),
         "p99_ms": {"before": round(without), "meanwhile": round(with), "after": round(after)},
     }))
