@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 mod backups;
+mod behind;
 mod copies;
 mod crashes;
 mod disks;
