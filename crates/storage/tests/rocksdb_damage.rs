@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use protocol::{Ballot, ClusterId, CommandNumber, NodeId};
-use quorate_storage::conformance::vote;
+use protocol::{Ballot, ClusterId, CommandNumber, NodeId, StateView as _};
+use quorate_storage::conformance::{body, command, put, vote};
 use quorate_storage::rocksdb::{Options, Stores, open};
-use quorate_storage::{Identity, LogImage, LogRecord, LogStore, StorageError};
+use quorate_storage::{Identity, LogImage, LogRecord, LogStore, StateStore as _, StorageError};
 use tempfile::TempDir;
 
 /// Small tables, so that there are several of them and the file MANIFEST has something to lose.
@@ -204,4 +204,83 @@ fn damage_after_several_lives_is_found() {
 fn damage_after_a_life_without_votes_is_found() {
     assert_nothing_is_silent(&[(20, End::Killed), (0, End::Killed)]);
     assert_nothing_is_silent(&[(20, End::Clean), (0, End::Clean)]);
+}
+
+/// A state in which every command puts a key of its own, after lives that each apply so many. Only commands up to
+/// `synced` are synced.
+fn state_after(lives: &[Life], synced: u64) -> (TempDir, u64) {
+    let mut dir = tempfile::tempdir().expect("a temporary directory");
+    let mut number = 0;
+    for (commands, end) in lives {
+        let stores = try_open(dir.path()).expect("the stores open");
+        for _ in 0..*commands {
+            number += 1;
+            stores.log.write(&[LogRecord::Vote(vote(1, number, ""))]).expect("written");
+            let effects = vec![put(&format!("k{number:03}"), "v".repeat(BODY))];
+            stores.state.apply(&[command(number, &body(number, effects))]).expect("applied");
+            if number <= synced {
+                stores.state.sync().expect("synced");
+            }
+        }
+        if let End::Killed = end {
+            let left = tempfile::tempdir().expect("a temporary directory");
+            copy(dir.path(), left.path());
+            dir = left;
+        }
+        drop(stores);
+    }
+    (dir, number)
+}
+
+/// What starts made of damage to each file of a state, by kind of file. An earlier state than the last is `Torn`, if it is
+/// one that was and is not below what was synced.
+fn counts_of_state(lives: &[Life], synced: u64) -> BTreeMap<(&'static str, Found), usize> {
+    let (made, number) = state_after(lives, synced);
+    let mut counts = BTreeMap::new();
+    let entries = fs::read_dir(made.path().join("state")).expect("a directory");
+    for file in entries.map(|entry| entry.expect("an entry").path()) {
+        let Some(kind) = kind(&file) else { continue };
+        let length = usize::try_from(fs::metadata(&file).expect("a file").len()).expect("small");
+        for damage in Damage::all(length, if kind == "MANIFEST" { 16 } else { 3 }) {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            copy(made.path(), dir.path());
+            damage.make(&dir.path().join("state").join(file.file_name().expect("a name")));
+            let read = try_open(dir.path()).and_then(|stores| {
+                let keys =
+                    stores.state.scan("k", None, 1_000).map_err(|error| StorageError::Corrupt(error.to_string()))?;
+                Ok((stores.state.applied().number.0, keys.len() as u64))
+            });
+            let found = match read {
+                Ok((applied, keys)) if applied == keys && applied == number => Found::All,
+                Ok((applied, keys)) if applied == keys && applied >= synced => Found::Torn,
+                Ok((applied, keys)) => {
+                    eprintln!("{lives:?} {kind} {damage:?} of {length}: at {applied}, {keys} keys");
+                    Found::Silent
+                }
+                Err(_) => Found::Refused,
+            };
+            *counts.entry((kind, found)).or_default() += 1;
+        }
+    }
+    eprintln!("{lives:?}, {synced} synced: {counts:?}");
+    counts
+}
+
+/// S-13, S-15: catches a state that is a mixture of an older and a newer one, or below what was synced, after damage to one
+/// of its files.
+#[test]
+fn damage_to_the_state_is_found() {
+    for lives in [&[(60, End::Killed)][..], &[(30, End::Killed), (6, End::Clean)]] {
+        let counts = counts_of_state(lives, 60);
+        assert!(!counts.keys().any(|(_, found)| [Found::Silent, Found::Torn].contains(found)), "{counts:?}");
+    }
+}
+
+/// S-14: the same where nothing was synced: a power cut may take the end of one log file and leave the next one. Catches a
+/// start that goes on behind the hole, and one that refuses what is honest.
+#[test]
+fn a_state_with_a_hole_ends_there() {
+    let counts = counts_of_state(&[(15, End::Killed)], 0);
+    assert!(!counts.keys().any(|(_, found)| *found == Found::Silent), "{counts:?}");
+    assert!(counts.contains_key(&("WAL", Found::Torn)), "{counts:?}");
 }

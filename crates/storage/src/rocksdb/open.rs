@@ -233,20 +233,22 @@ fn open_log(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, St
 }
 
 fn open_state(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
-    let state = state_options(options)?;
+    // A power cut may take the end of one log file and leave the next one: that is a hole, at which the state ends. RocksDB
+    // goes on behind it unless log files name what lies before them.
+    let state = state_options(options, "track_and_verify_wals=true")?;
     Database::open(&dir.join(STATE), STATE, &state, state_columns(&state, cache))
 }
 
 /// A checkpoint of a state.
 pub(crate) fn open_state_read_only(path: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
-    let mut state = state_options(options)?;
+    let mut state = state_options(options, "")?;
     // It is read from one end to the other; the files of several must not use up the descriptors.
     state.set_max_open_files(32);
     Database::open_read_only(path, "checkpoint", &state, state_columns(&state, cache))
 }
 
-fn state_options(options: &Options) -> Result<::rocksdb::Options, StorageError> {
-    let mut state = common(options, "")?;
+fn state_options(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageError> {
+    let mut state = common(options, more)?;
     // Not synced per batch, so a power cut may leave holes: what lies before the first hole is a
     // state that once was. That it is not below what was synced is checked against the log.
     state.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
