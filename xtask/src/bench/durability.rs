@@ -221,11 +221,10 @@ pub(super) fn memory(arguments: &Arguments, binary: &Path) -> anyhow::Result<Val
         .map(|samples| {
             // Tables in memory and caches fill first.
             let steady = &samples[samples.len() / 2..];
-            let mb = |at: usize| samples.get(at).map(|(_, mb)| round(*mb));
+            // One of each minute.
+            let minutes = samples.iter().step_by(12).map(|(_, mb)| mb.round()).collect::<Vec<_>>();
             json!({
-                "mb_first": mb(0),
-                "mb_half": mb(samples.len() / 2),
-                "mb_last": mb(samples.len() - 1),
+                "mb_each_minute": minutes,
                 "slope_mb_a_minute_second_half": round(slope(steady)),
                 "slope_mb_a_minute": round(slope(samples)),
             })
