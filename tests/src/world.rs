@@ -521,14 +521,14 @@ impl World {
         use acceptor::core::Effect;
         let records = effects.iter().filter_map(|effect| match effect {
             Effect::Persist(record) => Some(record.clone()),
-            Effect::Proposed { .. } | Effect::Send { .. } | Effect::Ignored(_) => None,
+            Effect::Proposed { .. } | Effect::Send { .. } | Effect::Speaks | Effect::Ignored(_) => None,
         });
         if !self.persist(id, &records.collect::<Vec<_>>()) {
             return;
         }
         for effect in effects {
             match effect {
-                Effect::Persist(_) => {}
+                Effect::Persist(_) | Effect::Speaks => {}
                 Effect::Proposed { ballot, commands } => {
                     let proposed = learner::Input::Proposed { ballot, commands };
                     self.node_mut(id).inbox.push_back(Local::Learner(proposed));
@@ -656,7 +656,7 @@ pub fn request(name: &str) -> RequestId {
     RequestId::caller(name).expect("a name of visible characters")
 }
 
-/// A call, named by its request id, whose only copy this is ([`Call::record`]).
+/// A call, named by its request id, whose only copy this is ([`Call::copy`]).
 #[must_use]
 pub fn call(name: &str, function: &str, arguments: &serde_json::Value, patience: Duration) -> Call {
     let text = arguments.to_string();
@@ -671,6 +671,6 @@ pub fn call(name: &str, function: &str, arguments: &serde_json::Value, patience:
         function: function.to_owned(),
         arguments: Bytes::from(text),
         patience,
-        record: false,
+        copy: 0,
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod coverage;
 mod fuzz;
 mod mutants;
 mod setup;
@@ -64,9 +65,18 @@ enum Job {
     Fuzz(fuzz::Arguments),
     /// Change the cores in small ways, one at a time, and list the changes that no test notices
     Mutants(mutants::Arguments),
+    /// Count which lines of the cores their own tests run, and fail when they are too few (needs llvm-tools)
+    Coverage {
+        /// Name the lines that never ran
+        #[arg(long)]
+        lines: bool,
+    },
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = coverage::compiler() {
+        return code;
+    }
     match run(Cli::parse().job) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -119,6 +129,10 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Mutants(arguments) => {
             setup::run()?;
             mutants::run(&arguments)
+        }
+        Job::Coverage { lines } => {
+            setup::run()?;
+            coverage::run(lines)
         }
     }
 }

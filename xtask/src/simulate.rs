@@ -5,7 +5,7 @@
 //! as it stands, so its `--help` has the whole list.
 
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
@@ -43,6 +43,7 @@ const FAULTS: &str = "8";
 /// What every change must pass: the same seeds each time, so that a change that breaks one is seen,
 /// and fresh ones, so that ever more of them have been run.
 pub(crate) fn prove() -> anyhow::Result<()> {
+    compare_builds()?;
     for (what, first) in [("the same as ever", 1), ("fresh", fresh())] {
         crate::step(&format!("simulated clusters: {SEEDS} seeds from {first} on, {what}"));
         let first = first.to_string();
@@ -54,6 +55,29 @@ pub(crate) fn prove() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Seeds that are run in both builds.
+const COMPARED: &str = "50";
+
+/// RELIABILITY 5, class 1a: the same seeds have the same traces in a debug and in a release build. Finds what depends
+/// on how it is compiled: an overflow, an address, a `debug_assert` with an effect.
+fn compare_builds() -> anyhow::Result<()> {
+    crate::step(&format!("simulated clusters: {COMPARED} seeds, as a debug and as a release build"));
+    let traces = |mut simulator: Command| -> anyhow::Result<String> {
+        let asked = simulator.args(["--each", "--seed", "1", "--seeds", COMPARED, "--faults", FAULTS]);
+        let done = asked.stderr(Stdio::inherit()).output().context("cargo run")?;
+        let traces = String::from_utf8_lossy(&done.stdout).into_owned();
+        if !done.status.success() {
+            bail!("a simulated cluster broke a rule:\n{traces}");
+        }
+        Ok(traces)
+    };
+    let (debug, release) = (traces(simulator_in(&[]))?, traces(simulator())?);
+    match debug.lines().zip(release.lines()).find(|(debug, release)| debug != release) {
+        None if debug.lines().count() == release.lines().count() => Ok(()),
+        found => bail!("one seed gives two traces, in a debug and in a release build: {found:?}"),
+    }
+}
+
 /// A seed that nobody has run, most likely: far above those that people choose.
 #[expect(clippy::disallowed_methods, reason = "a fresh seed is to differ each time; it is printed")]
 fn fresh() -> u64 {
@@ -63,8 +87,12 @@ fn fresh() -> u64 {
 
 /// The simulator, built when it is not.
 fn simulator() -> Command {
+    simulator_in(&["--release"])
+}
+
+fn simulator_in(profile: &[&str]) -> Command {
     let mut command = Command::new(crate::cargo_program());
-    command.args(["run", "--release", "--quiet", "--package", "quorate-simulator", "--manifest-path"]);
+    command.arg("run").args(profile).args(["--quiet", "--package", "quorate-simulator", "--manifest-path"]);
     command.arg(crate::workspace().join("Cargo.toml")).arg("--");
     command
 }

@@ -15,7 +15,7 @@ use actix::{Actor, AsyncContext, Context, Handler};
 use protocol::{Ballot, Command, CommandNumber, Message, NodeId, Space};
 use storage::{LogRecord, LogStore, StorageError};
 
-use crate::core::{Acceptor, Effect, IgnoreReason, Input};
+use crate::core::{Acceptor, Effect, IgnoreReason, Input, Silence};
 
 /// Messages that may wait while a sync is under way. At 1,024 a turn it holds four turns; a
 /// sender that finds it full drops the message, which the protocol allows, and counts it.
@@ -48,6 +48,8 @@ pub struct AcceptorPorts {
     pub proposed: Box<dyn Fn(Ballot, Vec<Command>) + Send>,
     /// How much room the disk has now.
     pub space: Box<dyn Fn() -> Space + Send>,
+    /// The acceptor was silent, and speaks from now on.
+    pub speaks: Box<dyn Fn() + Send>,
     /// The disk failed; the acceptor is deaf from now on. Called once.
     pub failed: Box<dyn Fn(StorageError) + Send>,
 }
@@ -70,6 +72,7 @@ struct Turn {
     inputs: usize,
     records: Vec<LogRecord>,
     sends: Vec<(NodeId, Message)>,
+    speaks: bool,
 }
 
 impl AcceptorActor {
@@ -83,6 +86,7 @@ impl AcceptorActor {
         let mut effects = Vec::new();
         let from = match &input {
             Input::Message { from, .. } => *from,
+            Input::Noted(peer) => *peer,
             Input::Issued(_) | Input::Forget(_) | Input::Space(_) => self.core.me(),
         };
         self.core.handle(Input::Space((self.ports.space)()), &mut effects);
@@ -94,6 +98,7 @@ impl AcceptorActor {
                 Effect::Persist(LogRecord::Forget(number)) => self.forget = Some(number),
                 Effect::Persist(record) => self.turn.records.push(record),
                 Effect::Send { to, message } => self.turn.sends.push((to, message)),
+                Effect::Speaks => self.turn.speaks = true,
                 Effect::Ignored(reason) => ignored(from, reason),
             }
         }
@@ -111,6 +116,12 @@ impl AcceptorActor {
             tracing::error!(%error, "the acceptor cannot write its votes and takes no further part");
             self.deaf = true;
             return (self.ports.failed)(error);
+        }
+        if turn.speaks {
+            metrics::counter!("quorate_acceptor_rejoined_total").increment(1);
+            show(self.core.silence());
+            tracing::info!("the acceptor of this node is not silent any more: it promises and votes again");
+            (self.ports.speaks)();
         }
         for (to, message) in turn.sends {
             (self.ports.send)(to, message);
@@ -140,6 +151,14 @@ impl AcceptorActor {
     }
 }
 
+/// The metric that says whether, and why, the acceptor is silent.
+fn show(silence: Option<Silence>) {
+    for reason in Silence::ALL {
+        let value = if silence == Some(reason) { 1.0 } else { 0.0 };
+        metrics::gauge!("quorate_acceptor_silent", "reason" => reason.name()).set(value);
+    }
+}
+
 fn ignored(from: NodeId, reason: IgnoreReason) {
     metrics::counter!("quorate_acceptor_ignored_total", "reason" => reason.name()).increment(1);
     if reason.is_alarming() {
@@ -153,6 +172,7 @@ impl Actor for AcceptorActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
         metrics::gauge!("quorate_acceptor_promise_round").set(self.core.next_ballot().round as f64);
+        show(self.core.silence());
     }
 }
 

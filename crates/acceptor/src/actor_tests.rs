@@ -43,7 +43,7 @@ impl LogStore for Disk {
 
 fn config() -> Config {
     let learners = vec![NodeId(1)];
-    Config { me: NodeId(1), window: 64, learners, learn_from: LearnFrom::Leader, part_bytes: 1 << 20 }
+    Config { me: NodeId(1), window: 64, learners, learn_from: LearnFrom::Leader, part_bytes: 1 << 20, nonce: 7 }
 }
 
 fn start(disk: &Arc<Disk>) -> actix::Addr<AcceptorActor> {
@@ -56,6 +56,7 @@ fn start(disk: &Arc<Disk>) -> actix::Addr<AcceptorActor> {
         send: Box::new(move |_, message| sent.lock().expect("no panic").push(Seen::Sent(message.name()))),
         proposed: Box::new(move |_, commands| proposed.lock().expect("no panic").push(Seen::Proposed(commands.len()))),
         space: Box::new(|| Space::Ample),
+        speaks: Box::new(|| ()),
         failed: Box::new(move |_| failed()),
     };
     let core = Acceptor::new(config(), LogImage::default(), CommandId::NULL);
@@ -146,6 +147,7 @@ async fn what_was_answered_survives_a_power_cut() {
         send: Box::new(move |_, message| out.lock().expect("no panic").push(message)),
         proposed: Box::new(|_, _| ()),
         space: Box::new(|| Space::Ample),
+        speaks: Box::new(|| ()),
         failed: Box::new(|error| panic!("{error}")),
     };
     let core = Acceptor::new(config(), LogImage::default(), CommandId::NULL);

@@ -263,7 +263,7 @@ mod tests {
             function: "f".into(),
             arguments: Bytes::from_static(b"{}"),
             patience: Duration::ZERO,
-            record: false,
+            copy: 0,
         }
     }
 

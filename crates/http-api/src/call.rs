@@ -63,7 +63,7 @@ pub(crate) fn new_call(api: &Api, function: String, arguments: Bytes, wishes: &W
     };
     let request = wishes.key.clone().unwrap_or_else(|| api.request_id());
     let patience = wishes.wait.map(patience).unwrap_or_default();
-    Ok(Call { request, fingerprint, function, arguments, patience, record: false })
+    Ok(Call { request, fingerprint, function, arguments, patience, copy: 0 })
 }
 
 /// How long the leader may wait for a refusal to pass, of all that the caller waits.

@@ -88,7 +88,7 @@ impl Bench {
             entropy: Box::new(|| 1),
         };
         let log = Arc::new(MemoryLog::new());
-        let core = Leader::new(config, Ballot::NONE, CommandId::NULL);
+        let core = Leader::new(config, Ballot::NONE, true, CommandId::NULL);
         let state = Arc::new(MemoryState::new());
         let actor = LeaderActor::new(core, Arc::clone(&log) as Arc<dyn LogStore>, state, functions, ports).start();
         Self { actor, log, sent, failures }
@@ -136,7 +136,7 @@ fn call(key: &str, function: &str, arguments: &'static str) -> ToLeader {
         function: function.to_owned(),
         arguments: arguments.into(),
         patience: Duration::ZERO,
-        record: false,
+        copy: 0,
     })
 }
 

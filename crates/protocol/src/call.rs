@@ -81,10 +81,18 @@ pub struct Call {
     /// How long the leader may keep the call when the function says "not now", from when the
     /// leader receives it; zero when the caller does not wait.
     pub patience: Duration,
-    /// Another copy of this call may be somewhere: it was sent before, or has a caller's key, which
-    /// any gateway may be given. Then what the function decides becomes a command even if it
-    /// changes nothing, so that no copy can come to anything else (ADR 0017).
-    pub record: bool,
+    /// Which copy of the call this is. 0: no other one can be anywhere. Its gateway counts on when it
+    /// sends the call again; under a caller's key, which any gateway may be given, all copies have 1.
+    pub copy: u32,
+}
+
+impl Call {
+    /// Whether another copy may be somewhere. Then what the function decides becomes a command even if
+    /// it changes nothing, so that no copy can come to anything else (ADR 0017).
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.copy > 0
+    }
 }
 
 /// The outcome of a call that became a command, as every replica stores it under the request id.

@@ -11,6 +11,10 @@
 //!      |              |------------------------>| vote, durable           |
 //!      |              |  Voted (4)              |   Voted (claim 3)       |
 //!      |              |<------------------------|------------------------>|
+//!      |              |  Rejoin (for a vote)    |                         |
+//!      |              |<------------------------| votes damaged: silent   |
+//!      |              |  Rejoined               |                         |
+//!      |              |------------------------>| learns, then speaks     |
 //!      |              |  Success (5, 6; claim 2)                          |
 //!      |              |-------------------------------------------------->| issue, apply
 //!      | Executed     |                                                   |
@@ -98,9 +102,11 @@ impl Message {
         match self {
             Self::Acceptor(ToAcceptor::NextBallot(_)) => "NextBallot",
             Self::Acceptor(ToAcceptor::BeginBallot(_)) => "BeginBallot",
+            Self::Acceptor(ToAcceptor::Rejoined(_)) => "Rejoined",
             Self::Leader(ToLeader::BallotInfo(_)) => "BallotInfo",
             Self::Leader(ToLeader::MyNextBal(_)) => "MyNextBal",
             Self::Leader(ToLeader::Voted(_)) | Self::Learner(ToLearner::Voted(_)) => "Voted",
+            Self::Leader(ToLeader::Rejoin(_)) => "Rejoin",
             Self::Leader(ToLeader::ExecuteFunction(_)) => "ExecuteFunction",
             Self::Leader(ToLeader::ReadBarrier(_)) => "ReadBarrier",
             Self::Learner(ToLearner::Success(_)) => "Success",
@@ -122,6 +128,8 @@ pub enum ToAcceptor {
     NextBallot(NextBallot),
     /// Steps 3' and 3".
     BeginBallot(BeginBallot),
+    /// The answer to [`Rejoin`].
+    Rejoined(Rejoined),
 }
 
 /// What leaders receive.
@@ -133,6 +141,8 @@ pub enum ToLeader {
     MyNextBal(MyNextBal),
     /// Step 4, from an acceptor.
     Voted(Voted),
+    /// Instead of a vote, from an acceptor whose votes are damaged.
+    Rejoin(Rejoin),
     /// From a gateway.
     ExecuteFunction(Call),
     /// From a gateway.
@@ -236,6 +246,28 @@ pub struct Voted {
     pub run: Option<Run>,
     /// The highest `round` of a `BeginBallot` of this ballot that the sender has received.
     pub round: u64,
+}
+
+/// Acceptor to leader, in the place of [`Voted`]: "some of my votes may be lost; how far do I have to
+/// learn before my word is good again?" The ballot is not below the sender's promise.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rejoin {
+    /// The ballot of the `BeginBallot` answered.
+    pub ballot: Ballot,
+    /// Drawn when the sender started: what was lost was lost before.
+    pub nonce: u64,
+}
+
+/// Leader to acceptor, the answer to [`Rejoin`]. The sender leads `ballot`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rejoined {
+    /// The `ballot` of the question.
+    pub ballot: Ballot,
+    /// The `nonce` of the question.
+    pub nonce: u64,
+    /// The number of the last command that the sender has proposed in this ballot, its initial
+    /// history included, or, when there is none, knows to be issued.
+    pub last: CommandNumber,
 }
 
 /// Steps 5 and 6, leader to learners: all commands up to `issued` are issued. A majority set's

@@ -207,6 +207,7 @@ fn is_drawn(fact: &Fact) -> bool {
             | Fault::Kill(_)
             | Fault::Restart(_)
             | Fault::DiskLost(_) => false,
+            Fault::StateLost(_) => true,
             Fault::Partition { .. }
             | Fault::Heal
             | Fault::Pause(_)
@@ -220,7 +221,8 @@ fn is_drawn(fact: &Fact) -> bool {
             | Fault::SyncError(_)
             | Fault::DiskFull(_)
             | Fault::DiskLow(_)
-            | Fault::DiskOut(_) => true,
+            | Fault::DiskOut(_)
+            | Fault::Suspicion(_) => true,
         },
         Fact::Written { .. }
         | Fact::Synced { .. }

@@ -159,10 +159,12 @@ pub enum Stop {
     PowerCut,
     /// `kill -9`: what was written is there.
     Killed,
-    /// Its disk failed or is damaged, and it stopped by itself, as it must.
+    /// Its disk failed, and it stopped by itself, as it must.
     Disk,
     /// Its disk is gone. It must never vote again under this identity.
     DiskLost,
+    /// A peer knows another disk of it, and it stopped by itself, as it must.
+    Refused,
 }
 
 /// What a client asks.

@@ -54,6 +54,10 @@ pub enum Fault {
     DiskOut(NodeId),
     /// The disk is gone.
     DiskLost(NodeId),
+    /// A node campaigns although its failure detector has not said so.
+    Suspicion(NodeId),
+    /// The state is gone; the log is there.
+    StateLost(NodeId),
 }
 
 /// The shape of a partition: which directed links stop.
@@ -79,7 +83,7 @@ pub enum Shape {
 
 impl Fault {
     /// The names of all kinds, in the order of [`Fault::kind`].
-    pub const KINDS: [&str; 22] = [
+    pub const KINDS: [&str; 24] = [
         "loss",
         "duplicate",
         "reorder",
@@ -102,6 +106,8 @@ impl Fault {
         "disk_lost",
         "disk_low",
         "disk_out",
+        "suspicion",
+        "state_lost",
     ];
 
     /// Which of [`Fault::KINDS`] it is.
@@ -130,6 +136,8 @@ impl Fault {
             Self::DiskLost(_) => 19,
             Self::DiskLow(_) => 20,
             Self::DiskOut(_) => 21,
+            Self::Suspicion(_) => 22,
+            Self::StateLost(_) => 23,
         }
     }
 }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use quorate_simulator::planted::Planted;
 use quorate_simulator::run::{self, Job, Kind, Report};
+use quorate_simulator::tally::GOALS_FAULTS;
 
 /// Runs whole clusters of the shipped cores in virtual time, under faults, one world for each
 /// seed. Ends with code 1 when an invariant is broken, or a kind of fault was never injected.
@@ -32,7 +33,7 @@ struct Arguments {
     #[arg(long)]
     minutes: Option<u64>,
     /// The longest time of faults in a seed, in virtual seconds.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = GOALS_FAULTS)]
     faults: u64,
     /// Plant a known mistake, to see it caught.
     #[arg(long, value_enum)]
@@ -40,6 +41,9 @@ struct Arguments {
     /// How many seeds at a time; by default one for each processor.
     #[arg(long)]
     threads: Option<usize>,
+    /// Print a line for each seed, with the hash of its trace, in the order of the seeds.
+    #[arg(long, requires = "seeds")]
+    each: bool,
     /// Run one seed and draw it into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -63,6 +67,11 @@ fn main() -> anyhow::Result<ExitCode> {
         let (report, log) = run::logged(arguments.seed, kind, lines, arguments.heartbeats);
         println!("{log}");
         return Ok(say(&report));
+    }
+    if arguments.each {
+        let last = arguments.seed.saturating_add(arguments.seeds.unwrap_or_default());
+        let codes = (arguments.seed..last).map(|seed| say(&run::seed(seed, kind)));
+        return Ok(codes.fold(ExitCode::SUCCESS, |all, code| if code == ExitCode::SUCCESS { all } else { code }));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let job = Job {

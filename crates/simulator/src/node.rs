@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use acceptor::core::Acceptor;
+use acceptor::core::{Acceptor, Silence};
 use failure_detector::core::{FailureDetector, LocalStatus};
 use functions::Registry;
 use http_api::Gateway;
@@ -15,7 +15,7 @@ use leader::core::Leader;
 use learner::{Learner, Progress, Stored, Timing};
 use protocol::{Ballot, CommandId, CommandNumber, Key, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
 use storage::memory::{Fault, MemoryLog, MemoryState};
-use storage::{Checkpoint, LogStore as _, StateStore as _, StorageError};
+use storage::{Checkpoint, LogRecord, LogStore as _, Standing, StateStore as _, StorageError};
 
 use crate::clocks::Clocks;
 use crate::functions::{Executions, registry};
@@ -67,9 +67,9 @@ impl Status {
         self.leads.max(self.seen.filter(|seen| seen.node != self.me)).map(|ballot| ballot.node)
     }
 
-    pub(crate) fn local(&self, progress: Progress, space: Space) -> LocalStatus {
+    pub(crate) fn local(&self, progress: Progress, space: Space, barred: bool) -> LocalStatus {
         let Progress { issued, applied, durable } = progress;
-        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space }
+        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space, barred }
     }
 }
 
@@ -152,16 +152,25 @@ pub(crate) struct Node {
     pub(crate) cut: Option<Cut>,
     /// How much room its disk has.
     pub(crate) space: Space,
-    /// A stored record is damaged, which the next opening will find.
+    /// It lacks something that it had: a stored vote is damaged, which the next opening will find, or it
+    /// is silent for having lost votes or its state.
     pub(crate) damaged: bool,
-    /// Its disk is lost or damaged: it never comes back.
+    /// Its disk was lost: it never speaks again.
+    pub(crate) lost: bool,
+    /// The others take it all the same, as a node that learns.
+    pub(crate) replaced: bool,
+    /// It never comes back.
     pub(crate) gone: bool,
+    /// Names its disk among those that it has had.
+    pub(crate) disk: u32,
+    /// The disks of the others that it was told of first. Durable.
+    pub(crate) noted: BTreeMap<NodeId, u32>,
 }
 
 impl Node {
     pub(crate) fn new(id: NodeId) -> Self {
         let executions = Executions::default();
-        Self {
+        let mut node = Self {
             id,
             log: MemoryLog::new(),
             state: MemoryState::new(),
@@ -177,8 +186,14 @@ impl Node {
             cut: None,
             space: Space::Ample,
             damaged: false,
+            lost: false,
+            replaced: false,
             gone: false,
-        }
+            disk: 0,
+            noted: BTreeMap::new(),
+        };
+        node.replace_disk(Standing::Fresh);
+        node
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -187,14 +202,28 @@ impl Node {
 
     /// Whether it can take part again, now or after a start.
     pub(crate) fn is_sound(&self) -> bool {
-        !self.gone && !self.damaged
+        !self.lost && !self.damaged
     }
 
-    /// Rebuilds the cores from the disk. `first_barrier` is chance.
+    /// Whether the others let it stay.
+    pub(crate) fn is_welcome(&self) -> bool {
+        !self.gone && (!self.lost || self.replaced)
+    }
+
+    /// Puts a new disk in the place of its own.
+    pub(crate) fn replace_disk(&mut self, standing: Standing) {
+        (self.log, self.state) = (MemoryLog::new(), MemoryState::new());
+        self.log.write(&[LogRecord::Standing(standing)]).expect("memory does not fail");
+        self.noted.clear();
+        self.replaced = standing == Standing::Replaced;
+        self.disk += 1;
+    }
+
+    /// Rebuilds the cores from the disk. `chance` is for the first read barrier and the acceptor's nonce.
     ///
     /// # Errors
-    /// A damaged log.
-    pub(crate) fn start(&mut self, swarm: &Swarm, world: Tick, first_barrier: u64) -> Result<(), StorageError> {
+    /// A log that cannot be read.
+    pub(crate) fn start(&mut self, swarm: &Swarm, world: Tick, chance: u64) -> Result<(), StorageError> {
         let applied = self.state.applied();
         let image = self.log.load(applied.number)?;
         let (last_tried, highest) = (image.last_tried, image.last_tried.max(image.next_ballot));
@@ -202,11 +231,17 @@ impl Node {
         self.life += 1;
         self.powered = true;
         let durable = self.state.durable();
+        let config = acceptor::core::Config { nonce: chance, ..acceptor_config(self.id, swarm) };
+        let acceptor = Acceptor::new(config, image, applied);
+        let silence = acceptor.silence();
+        // What was damaged may have been written anew in the meantime.
+        self.damaged = matches!(silence, Some(Silence::Damaged | Silence::Behind));
+        let admitted = silence.is_none_or(Silence::may_lead);
         self.roles = Some(Box::new(Roles {
-            acceptor: Acceptor::new(acceptor_config(self.id, swarm), image, applied),
-            leader: Leader::new(leader_config(self.id, swarm), last_tried, applied),
+            acceptor,
+            leader: Leader::new(leader_config(self.id, swarm), last_tried, admitted, applied),
             learner: Learner::new(learner_config(self.id, swarm), Stored::of(&self.state)),
-            gateway: Gateway::new(http_api::core::Settings::default(), first_barrier),
+            gateway: Gateway::new(http_api::core::Settings::default(), chance),
             detector: FailureDetector::new(detector_config(self.id, swarm)),
             to_acceptor: VecDeque::new(),
             to_leader: VecDeque::new(),
@@ -234,6 +269,7 @@ pub(crate) fn acceptor_config(me: NodeId, swarm: &Swarm) -> acceptor::core::Conf
         learners: swarm.nodes.clone(),
         learn_from: swarm.learn_from,
         part_bytes: swarm.part_bytes,
+        nonce: 0,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Mistakes that are planted on purpose, to see that they are caught: a simulator that has never
 //! failed may be unable to.
 //!
-//! They are made here, around the shipped cores, so that nothing of them is in what is shipped.
+//! They are made here, around the shipped cores, so that nothing of them is in what is shipped. The model
+//! check of `tests/` makes its own from here too.
 
 use acceptor::core::{Acceptor, Config};
 use clap::ValueEnum;
@@ -19,13 +20,16 @@ pub enum Planted {
     VotesWithGaps,
     /// S-11: what a turn of an acceptor has to say leaves before its records are durable.
     RepliesBeforeSync,
+    /// S-14: an acceptor whose votes are damaged speaks at once, as if those that are left were all it cast.
+    RejoinsAtOnce,
     /// DESIGN 8: an acceptor forgets votes when their commands are applied, wherever they are durable.
     ForgetsTooMuch,
 }
 
 /// S-01: the votes that the gap-free rule forbids, and what an acceptor without the rule says of
 /// them. None when the rule has nothing against the input.
-pub(crate) fn votes_with_gaps(acceptor: &Acceptor, input: &acceptor::core::Input) -> Option<(Vec<LogRecord>, Voted)> {
+#[must_use]
+pub fn votes_with_gaps(acceptor: &Acceptor, input: &acceptor::core::Input) -> Option<(Vec<LogRecord>, Voted)> {
     let acceptor::core::Input::Message { message: ToAcceptor::BeginBallot(begin), .. } = input else { return None };
     let BeginBallot { ballot, commands, round } = begin;
     let (first, last) = (commands.first()?, commands.last()?);

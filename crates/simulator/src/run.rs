@@ -17,7 +17,7 @@ use crate::fault::{Fault, Shape};
 use crate::invariants::Invariants;
 use crate::planted::Planted;
 use crate::swarm::Swarm;
-use crate::tally::Tally;
+use crate::tally::{GOALS_FAULTS, Tally};
 use crate::trace::Log;
 use crate::watchers::Watchers;
 use crate::world::{TIMEOUTS_TO_ANSWER, World};
@@ -151,6 +151,8 @@ pub struct Job {
 /// What came of many seeds.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
+    /// The longest time of faults in a seed.
+    pub longest: Duration,
     /// How many were run.
     pub seeds: u64,
     /// Their events.
@@ -173,7 +175,7 @@ pub fn all(job: &Job, failed: &(dyn Fn(&Report) + Sync)) -> Summary {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let enough = AtomicBool::new(false);
-    let summary = Mutex::new(Summary::default());
+    let summary = Mutex::new(Summary { longest: job.kind.longest, ..Summary::default() });
     let work = || {
         while !enough.load(Ordering::Relaxed) && job.until.is_none_or(|until| begun.elapsed() < until) {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -251,7 +253,8 @@ impl fmt::Display for Kind {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { faults, shapes, issued, installed, leader_changes, questions, retries, micros, .. } = &self.tally;
+        let Tally { faults, shapes, issued, installed, rejoined, leader_changes, questions, retries, micros, .. } =
+            &self.tally;
         let took = self.took.as_millis().max(1);
         let per_second = u128::from(self.events) * 1_000 / took;
         writeln!(
@@ -263,8 +266,8 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "{issued} commands issued, {installed} snapshots installed, {leader_changes} leader changes, \
-             {questions} questions, {retries} retries"
+            "{issued} commands issued, {installed} snapshots installed, {rejoined} damaged nodes rejoined, \
+             {leader_changes} leader changes, {questions} questions, {retries} retries"
         )?;
         write!(f, "faults:")?;
         for (name, count) in Fault::KINDS.iter().zip(faults) {
@@ -273,6 +276,11 @@ impl fmt::Display for Summary {
         write!(f, "\npartitions:")?;
         for (name, count) in Shape::NAMES.iter().zip(shapes) {
             write!(f, " {name} {count}")?;
+        }
+        if self.longest == Duration::from_secs(GOALS_FAULTS) {
+            let below = self.tally.below_goals(self.seeds);
+            let below = if below.is_empty() { "none".to_owned() } else { below.join(", ") };
+            write!(f, "\nfor 1,000 seeds, below the goal: {below}")?;
         }
         Ok(())
     }

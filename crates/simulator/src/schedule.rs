@@ -3,7 +3,7 @@
 //! Two events of one moment happen in the order in which they were scheduled, so a run depends on
 //! nothing but its seed.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
@@ -164,37 +164,16 @@ pub enum Timer {
     RepeatLeader,
 }
 
-struct Entry {
-    at: Tick,
-    sequence: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    /// The earliest is the greatest: it comes out of the heap first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
-    }
-}
+/// Where an event stands in order of time: its moment, when it was scheduled, its place in `waiting`.
+type Place = Reverse<(Tick, u64, usize)>;
 
 /// See the module.
 #[derive(Default)]
 pub struct Schedule {
-    events: BinaryHeap<Entry>,
+    order: BinaryHeap<Place>,
+    /// Events are large, and a heap moves what it holds about.
+    waiting: Vec<Option<Event>>,
+    free: Vec<usize>,
     sequence: u64,
     now: Tick,
 }
@@ -220,14 +199,20 @@ impl Schedule {
     /// Something happens at a moment; now, if that is past.
     pub fn at(&mut self, at: Tick, event: Event) {
         self.sequence += 1;
-        self.events.push(Entry { at: at.max(self.now), sequence: self.sequence, event });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.waiting.push(None);
+            self.waiting.len() - 1
+        });
+        self.waiting[place] = Some(event);
+        self.order.push(Reverse((at.max(self.now), self.sequence, place)));
     }
 
     /// What happens next; time moves on to it.
     pub fn pop(&mut self) -> Option<Event> {
-        let entry = self.events.pop()?;
-        self.now = entry.at;
-        Some(entry.event)
+        let Reverse((at, _, place)) = self.order.pop()?;
+        self.now = at;
+        self.free.push(place);
+        self.waiting[place].take()
     }
 }
 

@@ -49,11 +49,15 @@ pub enum Trouble {
     NoRoom,
     /// The disk is gone.
     DiskLost,
+    /// A node takes a leader that works for lost, as a failure detector may, and campaigns.
+    Suspicion,
+    /// The power goes, and the state with it.
+    StateLost,
 }
 
 impl Trouble {
     /// All of them, with how often each comes where it is on, beside the others.
-    const ALL: [(Self, u64); 23] = [
+    const ALL: [(Self, u64); 25] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
@@ -62,21 +66,23 @@ impl Trouble {
         (Self::Partition(Shape::Star), 4),
         (Self::Partition(Shape::Ring), 4),
         (Self::Partition(Shape::Flapping), 6),
-        (Self::Heal, 20),
-        (Self::Crash, 8),
+        (Self::Heal, 40),
+        (Self::Crash, 12),
         (Self::CrashAtWrite, 12),
-        (Self::Blackout, 2),
+        (Self::Blackout, 5),
         (Self::Kill, 8),
-        (Self::Pause, 8),
+        (Self::Pause, 12),
         (Self::ClockJump, 6),
         (Self::ClockRate, 6),
-        (Self::BitRot, 6),
-        (Self::Misdirect, 3),
+        (Self::BitRot, 19),
+        (Self::Misdirect, 4),
         (Self::WriteError, 4),
         (Self::SyncError, 4),
         (Self::DiskFull, 4),
         (Self::NoRoom, 8),
-        (Self::DiskLost, 1),
+        (Self::DiskLost, 2),
+        (Self::Suspicion, 60),
+        (Self::StateLost, 3),
     ];
 }
 
@@ -230,7 +236,7 @@ impl Swarm {
             cuts_break: chance.coin(),
             pace: pace(chance),
             troubles: troubles(chance),
-            trouble_pause: millis(chance.pick(&[200, 500, 1_000, 3_000])),
+            trouble_pause: millis(chance.pick(&[150, 300, 600, 2_000])),
             down: millis(chance.pick(&[100, 500, 2_000, 6_000])),
             flap: millis(chance.pick(&[50, 200, 600])),
             clients: chance.between(2, 10),
@@ -257,9 +263,9 @@ fn sometimes(chance: &mut Chance, rates: &[u32]) -> u32 {
 fn weather(chance: &mut Chance) -> Weather {
     let delay_max = Duration::from_micros(chance.pick(&[500, 2_000, 10_000, 40_000]));
     Weather {
-        loss: sometimes(chance, &[50, 1_000, 2_500, 4_000]),
+        loss: sometimes(chance, &[100, 2_000, 4_500, 6_600]),
         duplicate: sometimes(chance, &[50, 300, 1_000]),
-        reorder: sometimes(chance, &[100, 2_000, 4_000]),
+        reorder: sometimes(chance, &[100, 3_500, 5_500]),
         spike: sometimes(chance, &[10, 100, 300]),
         spike_max: Duration::from_millis(chance.pick(&[100, 500, 3_000])),
         ..Weather::fair(Duration::from_micros(100), delay_max)
@@ -270,9 +276,9 @@ fn weather(chance: &mut Chance) -> Weather {
 fn history(chance: &mut Chance) -> History {
     let calm = Swarm::calm(1).history;
     History {
-        retention: chance.pick(&[Duration::ZERO, Duration::from_secs(2), calm.retention]),
-        commands: chance.pick(&[1, 10, 100, calm.commands]),
-        bytes: chance.pick(&[1_000, calm.bytes, calm.bytes]),
+        retention: chance.pick(&[Duration::ZERO, Duration::from_secs(1), calm.retention]),
+        commands: chance.pick(&[1, 10, 30, calm.commands]),
+        bytes: chance.pick(&[1_000, calm.bytes]),
     }
 }
 

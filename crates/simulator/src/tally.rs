@@ -1,11 +1,40 @@
 //! Counts of what happened: so that nobody takes a run for a test of what never occurred in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{Ballot, NodeId, Now, RequestId};
+use storage::{LogRecord, Standing};
 
 use crate::fact::{Fact, Observer, Question};
 use crate::fault::{Fault, Shape};
+
+/// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
+const GOALS: [(&str, u64); 20] = [
+    ("loss", 1_000_000),
+    ("duplicate", 100_000),
+    ("reorder", 1_000_000),
+    ("delay_spike", 10_000),
+    ("partition", 5_000),
+    ("crash", 5_000),
+    ("restart", 5_000),
+    ("pause", 2_000),
+    ("clock_jump", 1_000),
+    ("clock_rate", 500),
+    ("lost_unsynced", 3_000),
+    ("torn_write", 1_000),
+    ("bit_rot", 1_000),
+    ("misdirected", 200),
+    ("write_or_sync_error", 1_000),
+    ("disk_full", 300),
+    ("disk_lost", 200),
+    ("snapshot_installed", 500),
+    ("leader_change", 10_000),
+    ("retry", 10_000),
+];
+/// The same for shapes: in percent of all partitions.
+const SHARES: [(&str, u64); 3] = [("one_way", 30), ("not_two_sided", 30), ("flapping", 10)];
+/// The time of faults for which the goals are meant, in virtual seconds: the usual one.
+pub const GOALS_FAULTS: u64 = 30;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +49,8 @@ pub struct Tally {
     pub issued: u64,
     /// Whole states that came from another node.
     pub installed: u64,
+    /// How often a node whose votes were damaged spoke again.
+    pub rejoined: u64,
     /// How often a node began to lead after another one, or after itself.
     pub leader_changes: u64,
     /// Questions of clients.
@@ -30,6 +61,8 @@ pub struct Tally {
     pub micros: u64,
     led: Option<Ballot>,
     keys: BTreeSet<RequestId>,
+    /// Nodes that are up and have not rejoined.
+    damaged: BTreeSet<NodeId>,
 }
 
 impl Tally {
@@ -43,21 +76,51 @@ impl Tally {
         self.facts += other.facts;
         self.issued += other.issued;
         self.installed += other.installed;
+        self.rejoined += other.rejoined;
         self.leader_changes += other.leader_changes;
         self.questions += other.questions;
         self.retries += other.retries;
         self.micros += other.micros;
     }
 
-    /// The names of the kinds of faults, of the shapes of partitions, and of what else a run must not lack, that never
-    /// were.
+    /// All that a run must not lack: the kinds of faults, the shapes of partitions, and what follows from them.
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        let kinds = Fault::KINDS.into_iter().zip(self.faults);
+        let shapes = Shape::NAMES.into_iter().zip(self.shapes);
+        let others = [
+            ("snapshot_installed", self.installed),
+            ("rejoined", self.rejoined),
+            ("leader_change", self.leader_changes),
+            ("retry", self.retries),
+            ("write_or_sync_error", self.of("write_error") + self.of("sync_error")),
+            ("not_two_sided", self.of("partition") - self.of("two_sided")),
+        ];
+        kinds.chain(shapes).chain(others).collect()
+    }
+
+    /// The count of a kind or shape.
+    fn of(&self, name: &str) -> u64 {
+        let mut all = Fault::KINDS.into_iter().zip(self.faults).chain(Shape::NAMES.into_iter().zip(self.shapes));
+        all.find(|(of, _)| *of == name).map_or(0, |(_, count)| count)
+    }
+
+    /// What a run must not lack, and what never was in this one.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        let none = |names: &[&'static str], counts: &[u64]| {
-            names.iter().zip(counts).filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect::<Vec<_>>()
+        self.counts().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+
+    /// What was rarer than its goal in a run of so many seeds, of the usual length of faults: each with its count for
+    /// 1,000 seeds, or its percentage, and the goal.
+    #[must_use]
+    pub fn below_goals(&self, seeds: u64) -> Vec<String> {
+        let counts: BTreeMap<_, _> = self.counts().into_iter().collect();
+        let rated = |goals: &[(&'static str, u64)], factor: u64, of: u64, unit: &str| -> Vec<String> {
+            let rates = goals.iter().map(|(name, goal)| (name, counts[name] * factor / of.max(1), goal));
+            let below = rates.filter(|(_, rate, goal)| rate < goal);
+            below.map(|(name, rate, goal)| format!("{name} {rate}{unit} of {goal}{unit}")).collect()
         };
-        let others = none(&["snapshot_installed"], &[self.installed]);
-        [none(&Fault::KINDS, &self.faults), none(&Shape::NAMES, &self.shapes), others].concat()
+        [rated(&GOALS, 1_000, seeds, ""), rated(&SHARES, 100, self.of("partition"), " %")].concat()
     }
 
     /// Who leads now, or led last.
@@ -77,6 +140,10 @@ impl Observer for Tally {
                 if let Fault::Partition { shape, .. } = fault {
                     self.shapes[shape.kind()] += 1;
                 }
+            }
+            Fact::Started { node, log, .. } if log.standing == Standing::Damaged => _ = self.damaged.insert(*node),
+            Fact::Written { node, records } if records.contains(&LogRecord::Standing(Standing::Sound)) => {
+                self.rejoined += u64::from(self.damaged.remove(node));
             }
             Fact::Applied { command, .. } => self.issued = self.issued.max(command.number().0),
             Fact::Installed { .. } => self.installed += 1,
@@ -106,5 +173,31 @@ impl Observer for Tally {
             | Fact::Told { .. }
             | Fact::Healed { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a goal that is compared with another count or not for its number of seeds, and a goal for something
+    /// that nobody counts, which would panic.
+    #[test]
+    fn what_is_below_its_goal_is_named() {
+        let names = |below: &[String]| -> Vec<String> {
+            below.iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
+        };
+        let all: Vec<&str> = GOALS.iter().chain(&SHARES).map(|(name, _)| *name).collect();
+        assert_eq!(names(&Tally::default().below_goals(1_000)), all, "nothing happened");
+        let mut tally = Tally { installed: 1_000, leader_changes: 20_000, retries: 20_000, ..Tally::default() };
+        for (name, count) in Fault::KINDS.iter().zip(&mut tally.faults) {
+            let goal = GOALS.iter().find(|(of, _)| of == name).map_or(500, |(_, goal)| *goal);
+            *count = 2 * goal;
+        }
+        tally.shapes = [4_000, 4_000, 500, 0, 0, 0, 0, 1_500];
+        assert_eq!(tally.below_goals(2_000), Vec::<String>::new());
+        assert_eq!(names(&tally.below_goals(2_001)).len(), GOALS.len(), "for one seed more all rates are too low");
+        tally.shapes = [7_001, 1_999, 0, 0, 0, 0, 0, 1_000];
+        assert_eq!(tally.below_goals(2_000), ["one_way 19 % of 30 %", "not_two_sided 29 % of 30 %"]);
     }
 }

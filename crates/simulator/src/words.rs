@@ -82,6 +82,10 @@ impl fmt::Display for Said<'_> {
             Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
                 write!(f, "({}, round {}, {})", voted.ballot, voted.round, Votes(voted.run))
             }
+            Message::Acceptor(ToAcceptor::Rejoined(rejoined)) => {
+                write!(f, "({}, last {})", rejoined.ballot, rejoined.last)
+            }
+            Message::Leader(ToLeader::Rejoin(rejoin)) => write!(f, "({})", rejoin.ballot),
             Message::Leader(ToLeader::ExecuteFunction(call)) => {
                 let arguments = String::from_utf8_lossy(&call.arguments);
                 write!(f, "({} = {} {arguments})", call.request, call.function)
@@ -209,6 +213,7 @@ impl fmt::Display for Stops {
             Stop::Killed => "killed",
             Stop::Disk => "stops: disk failed",
             Stop::DiskLost => "disk lost",
+            Stop::Refused => "stops: another disk of it is known",
         })
     }
 }
@@ -248,7 +253,9 @@ impl fmt::Display for Broken<'_> {
             | Fault::DiskFull(node)
             | Fault::DiskLow(node)
             | Fault::DiskOut(node)
-            | Fault::DiskLost(node) => write!(f, "{name} {}", Device(*node)),
+            | Fault::Suspicion(node)
+            | Fault::DiskLost(node)
+            | Fault::StateLost(node) => write!(f, "{name} {}", Device(*node)),
             Fault::ClockJump(node, millis) => write!(f, "{name} {} by {millis} ms", Device(*node)),
             Fault::ClockRate(node, rate) => write!(f, "{name} {} to {rate}/1000", Device(*node)),
             Fault::LostUnsynced(node, down_to) => write!(f, "{name} {} down to {down_to}", Device(*node)),

@@ -38,7 +38,8 @@ fn two_hundred_seeds() {
 /// known mistakes within 2,000 seeds, and leave them to a core that trips over itself.
 #[test]
 fn planted_mistakes_are_caught() {
-    for planted in [Planted::RepliesBeforeSync, Planted::VotesWithGaps, Planted::ForgetsTooMuch] {
+    let all = [Planted::RepliesBeforeSync, Planted::VotesWithGaps, Planted::RejoinsAtOnce, Planted::ForgetsTooMuch];
+    for planted in all {
         let caught = (1..=2_000).find_map(|seed| {
             let failure = run::seed(seed, Kind { planted: Some(planted), ..KIND }).failure?;
             Some((seed, failure.what))

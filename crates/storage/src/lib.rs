@@ -95,6 +95,8 @@ pub enum Standing {
     Fresh,
     /// The promise and `last_tried` are there, and some votes may be lost.
     Damaged,
+    /// A new disk in the place of one of this node that is lost: it never speaks for the node.
+    Replaced,
 }
 
 /// What the log holds.
@@ -104,7 +106,7 @@ pub struct LogImage {
     pub last_tried: Ballot,
     /// See [`LogRecord::NextBallot`].
     pub next_ballot: Ballot,
-    /// See [`LogRecord::Forget`]; the state of the node is never below it.
+    /// See [`LogRecord::Forget`]; the state of the node is not below it, unless it was lost.
     pub forgotten: CommandNumber,
     /// See [`LogRecord::Standing`].
     pub standing: Standing,

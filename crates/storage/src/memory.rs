@@ -14,8 +14,9 @@
 //! through a shared reference and outlives the node that uses it: it is the node's disk.
 //!
 //! [`Fault`]s make the next write or sync fail; the store is then latched shut, like the real
-//! one. [`MemoryLog::rot`] and [`MemoryLog::misdirect`] damage stored votes, which is found where
-//! the log is read. Everything is deterministic.
+//! one. [`MemoryLog::rot`] and [`MemoryLog::misdirect`] damage stored votes. The next opening finds it:
+//! the log has its exact promise and `last_tried` then, no votes, and is [`crate::Standing::Damaged`].
+//! Read without an opening, it is refused. Everything is deterministic.
 
 mod image;
 mod log;

@@ -4,7 +4,7 @@
 use protocol::{Ballot, CommandNumber, NodeId, Position, SnapshotId, StateView};
 use quorate_storage::conformance::{body, command, eventful, key, pieces, put, vote};
 use quorate_storage::memory::{Fault, MemoryLog, MemoryState};
-use quorate_storage::{Installation, LogRecord, LogStore, StateSnapshot, StateStore, StorageError};
+use quorate_storage::{Installation, LogImage, LogRecord, LogStore, Standing, StateSnapshot, StateStore, StorageError};
 
 fn commands(count: u64) -> Vec<protocol::Command> {
     (1..=count)
@@ -215,9 +215,10 @@ fn a_torn_write_is_all_or_nothing() {
     }
 }
 
-/// S-13: catches a damaged or misplaced vote that is read as if it were well, or taken for absent.
+/// S-13, S-14: catches a damaged or misplaced vote that is read as if it were well, or taken for absent; and an
+/// opening that does not say so, keeps some of the votes, or loses the promise, `last_tried`, or the mark itself.
 #[test]
-fn a_damaged_vote_is_found_where_the_log_is_read() {
+fn a_damaged_vote_is_found_where_the_log_is_read_and_named_where_it_is_opened() {
     let votes: Vec<LogRecord> = (1..=3).map(|number| LogRecord::Vote(vote(1, number, "a"))).collect();
     for misdirected in [false, true] {
         let damage = |log: &MemoryLog, number| {
@@ -225,13 +226,23 @@ fn a_damaged_vote_is_found_where_the_log_is_read() {
         };
         let log = MemoryLog::new();
         assert!(!damage(&log, 0), "there is nothing to damage");
+        log.write(&[LogRecord::LastTried(Ballot::new(7, NodeId(1))), LogRecord::NextBallot(Ballot::new(8, NodeId(1)))])
+            .expect("written");
         log.write(&votes).expect("written");
         assert!(!damage(&log, 4));
         assert!(damage(&log, 2));
         assert!(matches!(log.load(CommandNumber::NULL), Err(StorageError::Corrupt(_))));
         log.crash();
-        assert!(matches!(log.load(CommandNumber(3)), Err(StorageError::Corrupt(_))), "a start does not mend it");
+        let ballot = |round| Ballot::new(round, NodeId(1));
+        let (last_tried, next_ballot) = (ballot(7), ballot(8));
+        let image = LogImage { last_tried, next_ballot, standing: Standing::Damaged, ..LogImage::default() };
+        assert_eq!(log.load(CommandNumber::NULL), Ok(image.clone()));
+        log.restart();
+        assert_eq!(log.load(CommandNumber::NULL), Ok(image), "until it is said to be sound");
+        log.write(&[LogRecord::Standing(Standing::Sound)]).expect("written");
         log.write(&votes).expect("written anew");
-        assert_eq!(log.load(CommandNumber::NULL).expect("readable").votes.len(), 3);
+        log.restart();
+        let mended = log.load(CommandNumber::NULL).expect("readable");
+        assert_eq!((mended.votes.len(), mended.standing), (3, Standing::Sound));
     }
 }

@@ -143,7 +143,7 @@ mod tests {
             function: String::new(),
             arguments: Bytes::from(vec![0; bytes]),
             patience: std::time::Duration::ZERO,
-            record: false,
+            copy: 0,
         }))
     }
 

@@ -7,7 +7,7 @@
 //! - A new field must have a meaning when it is absent: nodes of the version before do not
 //!   send it. A new kind of message, or a field that must not be ignored, needs a new
 //!   [`crate::handshake::VERSION`], unless it goes only to nodes that have shown that they know it
-//!   (`FetchSnapshot` to who has said what it keeps, `Snapshot` to who has asked).
+//!   (`FetchSnapshot` to who has said what it keeps, `Snapshot` and `Rejoined` to who has asked).
 //! - `tests/golden/v1` holds recorded frames of version 1. They are never recorded anew.
 //!
 //! Decoding judges what the types of `protocol` promise: ballots and ids that some node could
@@ -18,6 +18,7 @@
 //! The structs are private to the crate; `convert` is the only place that fills or reads them.
 
 mod convert;
+mod rejoin;
 mod snapshot;
 
 use bytes::{Bytes, BytesMut};
@@ -26,6 +27,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use protocol::message::{ToAcceptor, ToGateway, ToLeader, ToLearner};
 use protocol::{Message, Position};
 
+use rejoin::{Rejoin, Rejoined};
 use snapshot::{FetchSnapshot, Snapshot};
 
 /// The most fields that a message may hold, repeated ones counted each: commands, votes, nodes.
@@ -115,8 +117,10 @@ pub fn weight(message: &Message) -> usize {
             | protocol::Outcome::NotLeader
             | protocol::Outcome::LeadershipLost => 0,
         },
-        Message::Acceptor(ToAcceptor::NextBallot(_))
-        | Message::Leader(ToLeader::MyNextBal(_) | ToLeader::Voted(_) | ToLeader::ReadBarrier(_))
+        Message::Acceptor(ToAcceptor::NextBallot(_) | ToAcceptor::Rejoined(_))
+        | Message::Leader(
+            ToLeader::MyNextBal(_) | ToLeader::Voted(_) | ToLeader::Rejoin(_) | ToLeader::ReadBarrier(_),
+        )
         | Message::Learner(ToLearner::Voted(_) | ToLearner::CatchUp(_))
         | Message::Gateway(ToGateway::BarrierPassed(_)) => 0,
     };
@@ -156,7 +160,7 @@ fn count_items(mut payload: &[u8]) -> Result<(), WireError> {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Envelope {
-    #[prost(oneof = "Kind", tags = "1, 2, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 30, 40, 41")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25, 30, 40, 41")]
     kind: Option<Kind>,
 }
 
@@ -168,6 +172,8 @@ enum Kind {
     NextBallot(NextBallot),
     #[prost(message, tag = "2")]
     BeginBallot(BeginBallot),
+    #[prost(message, tag = "3")]
+    Rejoined(Rejoined),
     #[prost(message, tag = "10")]
     BallotInfo(BallotInfo),
     #[prost(message, tag = "11")]
@@ -178,6 +184,8 @@ enum Kind {
     ExecuteFunction(Call),
     #[prost(message, tag = "14")]
     ReadBarrier(ReadBarrier),
+    #[prost(message, tag = "15")]
+    Rejoin(Rejoin),
     #[prost(message, tag = "20")]
     Success(Success),
     #[prost(message, tag = "21")]
@@ -382,8 +390,8 @@ struct Call {
     /// Below 10^9.
     #[prost(uint32, tag = "6")]
     patience_nanos: u32,
-    #[prost(bool, tag = "7")]
-    record: bool,
+    #[prost(uint32, tag = "7")]
+    copy: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -124,7 +124,8 @@ impl Checks {
                     told.extend((run.first.0..=run.last.number.0).map(|number| (CommandNumber(number), voted.ballot)));
                 }
             }
-            Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
+            Message::Acceptor(ToAcceptor::Rejoined(_))
+            | Message::Leader(ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
             | Message::Learner(_)
             | Message::FailureDetector(_)
             | Message::Gateway(_) => {}

@@ -192,7 +192,7 @@ fn commands_of(message: &Message) -> Vec<CommandNumber> {
         Message::Acceptor(ToAcceptor::BeginBallot(begin)) => {
             begin.commands.iter().map(protocol::Command::number).collect()
         }
-        Message::Acceptor(ToAcceptor::NextBallot(_))
+        Message::Acceptor(ToAcceptor::NextBallot(_) | ToAcceptor::Rejoined(_))
         | Message::Leader(_)
         | Message::Learner(_)
         | Message::FailureDetector(_)

@@ -108,7 +108,7 @@ impl Node {
         self.life += 1;
         self.roles = Some(Roles {
             acceptor: Acceptor::new(acceptor_config(self.id, settings, &ids), image, applied),
-            leader: Leader::new(leader_config(self.id, settings, &ids), last_tried, applied),
+            leader: Leader::new(leader_config(self.id, settings, &ids), last_tried, true, applied),
             learner: Learner::new(learner_config(self.id, settings, &ids), applied),
         });
     }
@@ -161,6 +161,7 @@ fn acceptor_config(me: NodeId, settings: &Settings, ids: &[NodeId]) -> acceptor:
         learn_from: settings.learn_from,
         // So small that a promise with a few votes comes in several parts.
         part_bytes: 1024,
+        nonce: 0,
     }
 }
 

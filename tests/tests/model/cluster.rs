@@ -55,6 +55,8 @@ pub(crate) struct Config {
 pub(crate) enum Plant {
     /// An acceptor starts with the ballot of its last vote for its promise.
     ForgottenPromise,
+    /// S-01: an acceptor votes without the gap-free rule.
+    VotesWithGaps,
 }
 
 /// What happens.

@@ -15,8 +15,9 @@
 //! and three ballots. `cargo xtask model` runs the largest, which is ignored here: minutes, and
 //! some GiB.
 //!
-//! That such a search does find what is wrong is shown by a planted mistake, and by the patent's
-//! literal rules (`literal`): it finds S-01 by itself, and nothing once the one rule is added.
+//! That such a search does find what is wrong is shown by planted mistakes, one of them S-01 on the shipped
+//! acceptor, and by the patent's literal rules (`literal`): it finds S-01 by itself, and nothing once the one
+//! rule is added.
 
 mod cluster;
 mod literal;
@@ -132,6 +133,17 @@ fn a_forgotten_promise_is_found() {
     println!("{story}");
     assert!(story.contains("loses power"), "{story}");
     assert!(checker.discovery("promises never go down").is_some());
+}
+
+/// S-01: catches a search that would not notice when the shipped acceptor lost its gap-free rule: two
+/// ballots of the shipped leaders then issue different commands at one number.
+#[test]
+fn votes_with_gaps_are_found() {
+    let config = Config { crashes: 0, plant: Some(Plant::VotesWithGaps), ..reduced() };
+    let broken = HasDiscoveries::AllOf(["agreement"].into());
+    let checker = Cluster::new(config).checker().threads(THREADS).finish_when(broken).spawn_bfs().join();
+    let path = checker.discovery("agreement").expect("two commands are issued at one number").into_actions();
+    println!("{} states\n{}", checker.unique_state_count(), told(checker.model(), path));
 }
 
 /// S-01: catches a search that could not have found the flaw of the literal patent, which it

@@ -37,7 +37,7 @@ use acceptor::core::Acceptor;
 use protocol::message::{BeginBallot, ToAcceptor, ToLeader, ToLearner};
 use protocol::{Ballot, Command, CommandId, Message, NodeId};
 
-use super::cluster::{Config, State};
+use super::cluster::{Config, Plant, State};
 use super::roles::{Input, LEADERS, NODES, Place, What};
 use super::space::{InputId, Tables};
 
@@ -103,6 +103,7 @@ fn may_matter(
             let ballot = match message {
                 ToAcceptor::NextBallot(next) => next.ballot,
                 ToAcceptor::BeginBallot(begin) => begin.ballot,
+                ToAcceptor::Rejoined(rejoined) => rejoined.ballot,
             };
             let leader = tables.leader(state, ballot.node);
             let is_active = leader.active == Some(ballot);
@@ -136,7 +137,7 @@ fn may_matter(
                         && last > leader.issued()
                         && leader.counted.get(from).is_none_or(|counted| last > *counted)
                 }),
-                ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => true,
+                ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => true,
             }
         }
         Message::Learner(ToLearner::Success(success)) if success.issued == CommandId::NULL => false,
@@ -186,7 +187,9 @@ pub(crate) fn may_matter_now(tables: &Tables, state: &State, id: InputId, config
         {
             let acceptor = &tables.acceptor(state, to.node()).core;
             let voted = |id| acceptor.votes().any(|vote| vote.ballot == begin.ballot && vote.command.id == id);
-            let follows = |command: &Command| command.follows(acceptor.issued()) || voted(command.precedent);
+            // Without the gap-free rule nothing waits for its precedent.
+            let gaps = config.plant == Some(Plant::VotesWithGaps);
+            let follows = |command: &Command| gaps || command.follows(acceptor.issued()) || voted(command.precedent);
             begin.ballot == acceptor.next_ballot()
                 && begin.commands.first().is_some_and(|first| follows(first) && !voted(first.id))
         }
@@ -206,7 +209,7 @@ pub(crate) fn is_eager(tables: &Tables, state: &State, id: InputId) -> bool {
     match message {
         ToLeader::BallotInfo(info) => leads == Some(info.ballot),
         ToLeader::Voted(voted) => leads == Some(voted.ballot),
-        ToLeader::MyNextBal(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => false,
+        ToLeader::MyNextBal(_) | ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => false,
     }
 }
 

@@ -158,7 +158,7 @@ fn a_repetition_after_a_power_cut_of_all_nodes_gets_the_stored_outcome() {
 fn a_refused_call_is_not_issued_by_a_later_leader() {
     let mut world = World::three();
     lead(&mut world, P);
-    let copy = || Call { record: true, ..call("out", "inventory.outbound", &goods("A", 5), Duration::ZERO) };
+    let copy = || Call { copy: 1, ..call("out", "inventory.outbound", &goods("A", 5), Duration::ZERO) };
     world.call(P, P, "in", "inventory.inbound", &goods("A", 5));
     world.send_call(P, P, copy());
     world.settle_if(|envelope| !envelope.crosses(P));

@@ -33,7 +33,7 @@ struct Asked {
 impl Asked {
     /// A copy of the call: others may be anywhere.
     fn call(&self, patience: Duration) -> Call {
-        Call { record: true, ..call(&self.name, self.function, &self.arguments, patience) }
+        Call { copy: 1, ..call(&self.name, self.function, &self.arguments, patience) }
     }
 }
 

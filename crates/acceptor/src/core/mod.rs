@@ -14,6 +14,8 @@
 //! So a vote for `m` stands for all numbers below, and a tally of an old ballot cannot come
 //! true after one of its votes has been overwritten.
 //!
+//! An acceptor whose disk has lost something is *silent* (see [`Silence`]) until that can do no harm.
+//!
 //! An older ballot's votes *above* a new vote are kept until they are voted on again: their
 //! commands may still be anchored (the patent's FIG. 6), and only the next leader can tell.
 //!
@@ -27,6 +29,7 @@
 #[cfg(test)]
 mod properties;
 mod reason;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +40,8 @@ use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, No
 use storage::{LogImage, LogRecord};
 
 pub use reason::IgnoreReason;
+pub use silence::Silence;
+use silence::Silent;
 
 /// What an acceptor is told once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +58,8 @@ pub struct Config {
     /// The weight ([`storage::weight`]) of votes from which a `BallotInfo` is sent in several
     /// parts; a single vote may exceed it. 1 MiB is usual: far below the limit of a frame.
     pub part_bytes: usize,
+    /// Drawn once for each start, so that no answer to an earlier one is taken for an answer to this.
+    pub nonce: u64,
 }
 
 /// What happens to an acceptor.
@@ -70,6 +77,8 @@ pub enum Input {
     /// The commands up to this number are in durable states of a majority of learners, this node's
     /// among them: votes for them may go.
     Forget(CommandNumber),
+    /// This member has durably noted the disk of this node, and knows of no other one.
+    Noted(NodeId),
     /// How much room the disk has now.
     Space(Space),
 }
@@ -94,6 +103,8 @@ pub enum Effect {
         /// The message.
         message: Message,
     },
+    /// The acceptor was silent and speaks from now on; what let it is durable by now.
+    Speaks,
     /// The input changed nothing.
     Ignored(IgnoreReason),
 }
@@ -116,29 +127,31 @@ pub struct Acceptor {
     round: u64,
     /// The disk has no room for votes: none is cast. Promises are small, and rounds are free: they go on.
     full: bool,
+    /// None while its word is good.
+    silent: Option<Silent>,
 }
 
 impl Acceptor {
     /// The acceptor that left `image` behind, on a node that knows commands up to `issued` to
     /// be issued.
     ///
+    /// It is silent ([`Acceptor::silence`]) if its log is not sound, or if votes are forgotten whose
+    /// commands this node has no longer.
+    ///
     /// # Panics
-    /// When a stored vote lies above the stored promise, or votes are forgotten whose commands this
-    /// node does not have: a broken log or state of our own.
+    /// When a stored vote lies above the stored promise: a broken log of our own.
     #[must_use]
     pub fn new(config: Config, image: LogImage, issued: CommandId) -> Self {
-        let LogImage { next_ballot, forgotten, .. } = image;
-        assert!(
-            forgotten <= issued.number,
-            "invariant 11: votes up to {forgotten} are forgotten, and the state of this node ends at {issued}"
-        );
+        let LogImage { next_ballot, forgotten, standing, .. } = image;
+        let silent = Silent::at_start(&config, standing, forgotten, issued.number);
         let above = image.votes.into_iter().filter(|vote| vote.command.number() > issued.number);
         let votes: BTreeMap<_, _> = above.map(|vote| (vote.command.number(), vote)).collect();
         assert!(
             votes.values().all(|vote| vote.ballot <= next_ballot),
             "invariant 3: a stored vote lies above the stored promise {next_ballot}"
         );
-        Self { config, next_ballot, issued, forgotten, votes, waiting: BTreeMap::new(), round: 0, full: false }
+        let waiting = BTreeMap::new();
+        Self { config, next_ballot, issued, forgotten, votes, waiting, round: 0, full: false, silent }
     }
 
     /// The node.
@@ -173,8 +186,12 @@ impl Acceptor {
             Input::Message { from, message: ToAcceptor::BeginBallot(message) } => {
                 self.on_begin_ballot(from, message, effects);
             }
+            Input::Message { from, message: ToAcceptor::Rejoined(message) } => {
+                self.on_rejoined(from, message, effects);
+            }
             Input::Issued(id) => self.on_issued(id, effects),
             Input::Forget(number) => self.on_forget(number, effects),
+            Input::Noted(peer) => self.on_noted(peer, effects),
             Input::Space(space) => {
                 self.full = space == Space::Out;
                 if self.full {
@@ -191,6 +208,9 @@ impl Acceptor {
         }
         if message.ballot < self.next_ballot {
             return self.refuse(from, message.ballot, effects);
+        }
+        if self.silent.is_some() {
+            return effects.push(Effect::Ignored(IgnoreReason::Silent));
         }
         if message.ballot > self.next_ballot {
             self.next_ballot = message.ballot;
@@ -230,6 +250,13 @@ impl Acceptor {
         }
         if ballot < self.next_ballot {
             return self.refuse(from, ballot, effects);
+        }
+        if self.silent.is_some() {
+            commands.retain(|command| command.number() > self.issued.number);
+            if !commands.is_empty() {
+                effects.push(Effect::Proposed { ballot, commands });
+            }
+            return self.ask_to_rejoin(ballot, effects);
         }
         if ballot > self.next_ballot {
             return effects.push(Effect::Ignored(IgnoreReason::NotPromised));
@@ -295,6 +322,7 @@ impl Acceptor {
             self.forgotten = number;
             effects.push(Effect::Persist(LogRecord::Forget(number)));
         }
+        self.on_durable(number, effects);
     }
 
     /// Casts all votes that the gap-free rule allows. True when there was one.
@@ -390,10 +418,12 @@ impl Acceptor {
 
     /// The one way out. Asserts what each message claims of this acceptor.
     fn send(&self, to: NodeId, message: Message, effects: &mut Vec<Effect>) {
+        let silence = self.silence();
         match &message {
             Message::Leader(ToLeader::BallotInfo(info)) => {
                 assert_eq!(info.ballot, self.next_ballot, "step 2: a promise is told that is not kept");
                 assert_eq!(to, info.ballot.node, "step 2: a promise is for the owner of the ballot");
+                assert_eq!(silence, None, "a silent acceptor promises nothing");
                 assert!(
                     info.votes.iter().all(|vote| vote.ballot <= info.ballot),
                     "invariant 3: a vote lies above the promise"
@@ -405,10 +435,15 @@ impl Acceptor {
             }
             Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
                 assert_eq!(voted.ballot, self.next_ballot, "step 4: votes are told of the promised ballot only");
+                assert_eq!(silence, None, "a silent acceptor does not vote");
                 assert!(
                     voted.run.is_none_or(|run| self.has_voted_for(run.last)),
                     "step 4: a vote is told that was not cast"
                 );
+            }
+            Message::Leader(ToLeader::Rejoin(rejoin)) => {
+                assert_eq!(silence, Some(Silence::Damaged), "only lost votes are asked about");
+                assert!(rejoin.ballot >= self.next_ballot, "lost votes are of ballots up to the one asked about");
             }
             Message::Acceptor(_)
             | Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))

@@ -1,9 +1,11 @@
-//! Random interleavings, with crashes that lose what was not synced.
+//! Random interleavings, with crashes that lose what was not synced, and disks that lose votes or the state.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use protocol::message::Rejoined;
+use storage::Standing;
 
 use super::*;
 
@@ -40,6 +42,12 @@ enum Step {
     Crash {
         behind: u64,
     },
+    /// The same, and all votes are lost.
+    Damage,
+    /// The same, and the state is lost.
+    StateLost,
+    /// One of the last answers of leaders arrives, perhaps one to an earlier start.
+    Rejoined(prop::sample::Index),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -47,13 +55,15 @@ fn step() -> impl Strategy<Value = Step> {
     let other = prop::option::weighted(0.2, ballot());
     let begin = (other, 1..5u64, 0..4u64, prop::bool::weighted(0.15), 0..5u64);
     prop_oneof![
-        1 => (ballot(), 0..4u64).prop_map(|(ballot, ahead)| Step::Next { ballot, ahead }),
-        10 => begin.prop_map(|(other, ahead, length, forked, round)| Step::Begin { other, ahead, length, forked, round }),
-        1 => (1..3u64).prop_map(|ahead| Step::Issued { ahead }),
-        1 => (0..3u64).prop_map(|behind| Step::Forget { behind }),
-        1 => prop::bool::weighted(0.8).prop_map(Step::Room),
-        3 => Just(Step::Flush),
-        1 => (0..3u64).prop_map(|behind| Step::Crash { behind }),
+        4 => (ballot(), 0..4u64).prop_map(|(ballot, ahead)| Step::Next { ballot, ahead }),
+        40 => begin.prop_map(|(other, ahead, length, forked, round)| Step::Begin { other, ahead, length, forked, round }),
+        8 => (1..4u64).prop_map(|ahead| Step::Issued { ahead }),
+        8 => (0..3u64).prop_map(|behind| Step::Forget { behind }),
+        3 => prop::bool::weighted(0.8).prop_map(Step::Room),
+        14 => Just(Step::Flush),
+        3 => (0..3u64).prop_map(|behind| Step::Crash { behind }),
+        1 => prop::bool::weighted(0.3).prop_map(|state| if state { Step::StateLost } else { Step::Damage }),
+        8 => any::<prop::sample::Index>().prop_map(Step::Rejoined),
     ]
 }
 
@@ -81,17 +91,26 @@ struct World {
     told: BTreeMap<(Ballot, CommandNumber), CommandId>,
     promised: Ballot,
     votes: usize,
+    /// Counts the starts: the nonce of each.
+    life: u64,
+    /// The last number proposed in each ballot.
+    proposed: BTreeMap<Ballot, CommandNumber>,
+    /// What leaders have answered, each when it was asked.
+    answers: Vec<Rejoined>,
+    /// Votes that were durable, and are lost.
+    lost: Vec<(Ballot, CommandNumber)>,
+    rejoined: usize,
 }
 
-fn config() -> Config {
+fn config(nonce: u64) -> Config {
     let learners = vec![NodeId(1), NodeId(2)];
-    Config { me: NodeId(2), window: 3, learners, learn_from: LearnFrom::Voters, part_bytes: 200 }
+    Config { me: NodeId(2), window: 3, learners, learn_from: LearnFrom::Voters, part_bytes: 200, nonce }
 }
 
 impl World {
     fn new() -> Self {
         Self {
-            acceptor: Acceptor::new(config(), LogImage::default(), CommandId::NULL),
+            acceptor: Acceptor::new(config(0), LogImage::default(), CommandId::NULL),
             durable: LogImage::default(),
             issued: vec![CommandId::NULL],
             state: 0,
@@ -100,6 +119,11 @@ impl World {
             told: BTreeMap::new(),
             promised: Ballot::NONE,
             votes: 0,
+            life: 0,
+            proposed: BTreeMap::new(),
+            answers: vec![],
+            lost: vec![],
+            rejoined: 0,
         }
     }
 
@@ -113,6 +137,9 @@ impl World {
             Step::Begin { other, ahead, length, forked, round } => {
                 let ballot = other.unwrap_or(self.acceptor.next_ballot());
                 let first = self.acceptor.issued().number.0 + ahead;
+                let last = CommandNumber((first + length).saturating_sub(1));
+                let proposed = self.proposed.entry(ballot).or_default();
+                *proposed = last.max(*proposed);
                 let commands = (first..first + length).map(|number| command(number, ballot, forked)).collect();
                 let message = ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round });
                 self.handle(Input::Message { from: ballot.node, message });
@@ -131,15 +158,62 @@ impl World {
             }
             Step::Room(room) => self.handle(Input::Space(if room { Space::Low } else { Space::Out })),
             Step::Flush => self.flush(),
-            Step::Crash { behind } => {
-                self.unsynced.clear();
-                self.unsent.clear();
-                let kept =
-                    self.issued.len().saturating_sub(usize::try_from(behind).expect("small")).max(self.state + 1);
-                self.issued.truncate(kept);
-                let issued = *self.issued.last().expect("the null command");
-                self.acceptor = Acceptor::new(config(), self.durable.clone(), issued);
+            Step::Crash { behind } => self.start(usize::try_from(behind).expect("small")),
+            Step::Damage => {
+                let LogImage { last_tried, next_ballot, .. } = self.durable;
+                let standing = Standing::Damaged;
+                let damaged = LogImage { last_tried, next_ballot, standing, ..LogImage::default() };
+                let before = std::mem::replace(&mut self.durable, damaged);
+                self.lost.extend(before.votes.iter().map(|vote| (vote.ballot, vote.command.number())));
+                self.start(0);
             }
+            Step::StateLost => {
+                self.state = 0;
+                self.start(self.issued.len());
+            }
+            Step::Rejoined(index) if self.answers.is_empty() => _ = index,
+            Step::Rejoined(index) => {
+                let message = index.get(&self.answers).clone();
+                let from = message.ballot.node;
+                self.handle(Input::Message { from, message: ToAcceptor::Rejoined(message) });
+            }
+        }
+    }
+
+    /// What was not synced is lost, and of what was issued, `behind` numbers above the durable ones.
+    fn start(&mut self, behind: usize) {
+        self.unsynced.clear();
+        self.unsent.clear();
+        let kept = self.issued.len().saturating_sub(behind).max(self.state + 1);
+        self.issued.truncate(kept);
+        let issued = *self.issued.last().expect("the null command");
+        self.life += 1;
+        self.acceptor = Acceptor::new(config(self.life), self.durable.clone(), issued);
+    }
+
+    /// A leader that leads the ballot says how far it has proposed by now.
+    fn asks(&mut self, ballot: Ballot, nonce: u64) {
+        let last = self.proposed.get(&ballot).copied().unwrap_or_default();
+        let answer = Rejoined { ballot, nonce, last };
+        if !self.answers.contains(&answer) {
+            self.answers.push(answer);
+        }
+        if self.answers.len() > 4 {
+            self.answers.remove(0);
+        }
+    }
+
+    /// What must be so when it speaks again: whatever it may have voted for in the ballot that it takes
+    /// part in is durably learnt. (Votes in lower ballots are the leader's to know of.)
+    fn speaks(&mut self) {
+        self.rejoined += 1;
+        let promise = self.acceptor.next_ballot();
+        for (ballot, number) in &self.lost {
+            assert!(
+                *ballot < promise || number.0 <= self.state as u64,
+                "it speaks in {promise}, has lost its vote at {number} there, and has {} durable",
+                self.state
+            );
         }
     }
 
@@ -148,14 +222,17 @@ impl World {
         let mut effects = Vec::new();
         self.acceptor.handle(input.clone(), &mut effects);
         assert!(self.acceptor.next_ballot() >= before.next_ballot(), "the promise goes down");
-        assert!(self.acceptor.waiting.len() <= config().window, "more than a window waits");
+        assert!(self.acceptor.waiting.len() <= config(0).window, "more than a window waits");
         assert!(self.acceptor.forgotten >= before.forgotten, "what is forgotten comes back");
-        assert!(self.acceptor.forgotten <= self.acceptor.issued().number, "a vote is forgotten that is still needed");
+        let is_silent = self.acceptor.silence().is_some();
+        let has_forgotten = self.acceptor.forgotten <= self.acceptor.issued().number;
+        assert!(has_forgotten || is_silent, "a vote is forgotten that is still needed");
         let mut voted: BTreeSet<CommandId> = BTreeSet::new();
         for effect in effects {
             match effect {
                 Effect::Persist(record) => {
                     if let LogRecord::Vote(vote) = &record {
+                        assert!(before.silence().is_none(), "a vote of a silent acceptor");
                         self.judge(&before, vote, &voted);
                         voted.insert(vote.command.id);
                         self.votes += 1;
@@ -164,6 +241,7 @@ impl World {
                 }
                 Effect::Send { message, .. } => self.unsent.push(message),
                 Effect::Ignored(_) => assert_eq!(self.acceptor, before, "an ignored input changed something"),
+                Effect::Speaks => self.speaks(),
                 Effect::Proposed { .. } => {}
             }
         }
@@ -213,6 +291,9 @@ impl World {
             {
                 self.hear(voted);
                 voted.ballot
+            } else if let Message::Leader(ToLeader::Rejoin(rejoin)) = &message {
+                self.asks(rejoin.ballot, rejoin.nonce);
+                continue;
             } else {
                 panic!("an acceptor does not send {}", message.name());
             };
@@ -241,9 +322,11 @@ proptest! {
     /// Invariant 3, rule 5, A6, A7, A12, S-11: catches, over random messages, crashes and
     /// losses of what was not synced, a promise that goes down, a vote outside the promised
     /// ballot, with a gap or without room, two commands at one number of a ballot, and anything told that a
-    /// crash could take back.
+    /// crash could take back. S-13, S-14: with damage at any moment, silence that ends at once, or before what
+    /// may be lost is durable, or by an answer to an earlier start; and a later loss of the state that is not
+    /// noticed.
     #[test]
-    fn no_interleaving_breaks_a_promise_or_a_vote(steps in prop::collection::vec(step(), 1..80)) {
+    fn no_interleaving_breaks_a_promise_or_a_vote(steps in prop::collection::vec(step(), 1..120)) {
         let mut world = World::new();
         for step in &steps {
             world.take(step);
@@ -251,17 +334,19 @@ proptest! {
     }
 }
 
-/// Catches a property above that holds because nothing happens: random steps do cast votes.
+/// Catches a property above that holds because nothing happens: random steps do cast votes, and end silences.
 #[test]
-fn random_steps_do_cast_votes() {
+fn random_steps_do_cast_votes_and_end_silences() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut votes = 0;
+    let (mut votes, mut rejoined) = (0, 0);
     for _ in 0..64 {
-        let steps = prop::collection::vec(step(), 80).new_tree(&mut runner).expect("steps").current();
+        let steps = prop::collection::vec(step(), 120).new_tree(&mut runner).expect("steps").current();
         let mut world = World::new();
         steps.iter().for_each(|step| world.take(step));
         votes += world.votes;
+        rejoined += world.rejoined;
     }
-    assert!(votes > 500, "only {votes} votes in 64 runs");
+    assert!(votes > 200, "only {votes} votes in 64 runs");
+    assert!(rejoined > 10, "only {rejoined} ends of silence in 64 runs");
 }

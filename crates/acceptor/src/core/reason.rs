@@ -19,6 +19,10 @@ pub enum IgnoreReason {
     TwoCommandsAtOneNumber,
     /// The command does not chain with those known of this same ballot.
     BrokenChain,
+    /// This acceptor is silent.
+    Silent,
+    /// An answer to a question that this acceptor did not ask since it started, or does not ask any more.
+    NotAsked,
 }
 
 impl IgnoreReason {
@@ -32,6 +36,8 @@ impl IgnoreReason {
             Self::NotAfterIssued => "not_after_issued",
             Self::TwoCommandsAtOneNumber => "two_commands_at_one_number",
             Self::BrokenChain => "broken_chain",
+            Self::Silent => "silent",
+            Self::NotAsked => "not_asked",
         }
     }
 
@@ -41,7 +47,7 @@ impl IgnoreReason {
     pub fn is_alarming(self) -> bool {
         match self {
             Self::NotTheOwner | Self::NotARun | Self::TwoCommandsAtOneNumber | Self::BrokenChain => true,
-            Self::NotPromised | Self::NotAfterIssued => false,
+            Self::NotPromised | Self::NotAfterIssued | Self::Silent | Self::NotAsked => false,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Exact effects, rule by rule, with reboots in the middle.
 
+mod silence;
+
 use bytes::Bytes;
 
 use super::*;
@@ -14,6 +16,7 @@ fn config() -> Config {
         learners: vec![NodeId(1), NodeId(2), NodeId(3)],
         learn_from: LearnFrom::Leader,
         part_bytes: 1 << 20,
+        nonce: 7,
     }
 }
 
@@ -44,7 +47,7 @@ impl Node {
                 }
                 Effect::Persist(LogRecord::Standing(standing)) => self.log.standing = *standing,
                 Effect::Persist(LogRecord::LastTried(_)) => panic!("lastTried is the leader's"),
-                Effect::Proposed { .. } | Effect::Send { .. } | Effect::Ignored(_) => {}
+                Effect::Proposed { .. } | Effect::Send { .. } | Effect::Speaks | Effect::Ignored(_) => {}
             }
         }
         effects
@@ -475,14 +478,6 @@ fn votes_are_forgotten_up_to_what_is_issued_here() {
     assert_eq!(node.handle(Input::Forget(CommandNumber(2))), [], "known since before the reboot");
     assert_eq!(node.handle(Input::Forget(CommandNumber(9))), [forget(3)]);
     assert_eq!(node.log.votes, [vote(ballot(1), &commands[3])]);
-}
-
-/// S-13, invariant 11: catches a node that votes although its state lacks commands whose votes are gone.
-#[test]
-#[should_panic(expected = "votes up to 3 are forgotten")]
-fn a_state_below_the_forgotten_votes_stops_the_node() {
-    let image = LogImage { forgotten: CommandNumber(3), ..LogImage::default() };
-    let _ = Acceptor::new(config(), image, id(ballot(1), 2));
 }
 
 /// Invariant 3: catches a log that forgot a promise being taken for a good one (S-15).

@@ -78,14 +78,15 @@ impl FailureDetector {
 
     /// Rule 4.
     pub(super) fn judge_candidates(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        let rank = self.candidates().iter().position(|candidate| *candidate == self.config.me);
-        self.candidate = rank.and(self.candidate.or(Some(now)));
+        let is_candidate = self.config.can_lead && self.is_connected(self.config.me);
+        self.candidate = is_candidate.then(|| self.candidate.unwrap_or(now));
         let (turn, backoff_max) = (self.config.timeout_min, self.config.timeout_max.max(self.config.timeout_min));
         if self.leader.is_some() || self.local.leads.is_some() {
             let lasts = |election: &mut Election| now.since(*election.led_since.get_or_insert(now)) >= backoff_max;
             self.election.take_if(lasts);
             return;
         }
+        let rank = self.candidates().iter().position(|candidate| *candidate == self.config.me);
         let highest = self.highest_ballot();
         let (spread, settle) =
             (self.spread(), if self.is_alone() { Duration::ZERO } else { self.config.heartbeat * 2 });
@@ -155,7 +156,7 @@ impl FailureDetector {
 
     /// Rule 4: who may lead, in the order of their turns.
     fn candidates(&self) -> Vec<NodeId> {
-        let own = self.config.can_lead.then_some((self.config.me, self.local.issued, self.local.space));
+        let own = self.can_lead().then_some((self.config.me, self.local.issued, self.local.space));
         let others = self.words().filter(|(_, word)| word.can_lead).map(|(id, word)| (id, word.issued, word.space));
         let mut candidates: Vec<_> = others.chain(own).filter(|(id, ..)| self.is_connected(*id)).collect();
         let best = candidates.iter().map(|(_, issued, _)| *issued).max().unwrap_or_default();

@@ -82,6 +82,8 @@ pub struct LocalStatus {
     pub durable: CommandNumber,
     /// How much room its disk has.
     pub space: Space,
+    /// It may not lead now, whatever its configuration says: its leader would not campaign.
+    pub barred: bool,
 }
 
 /// What happens to a failure detector.
@@ -370,13 +372,17 @@ impl FailureDetector {
         }
     }
 
+    fn can_lead(&self) -> bool {
+        self.config.can_lead && !self.local.barred
+    }
+
     fn heartbeat(&self) -> Heartbeat {
         let mut hears: Vec<NodeId> = self.peers.keys().copied().filter(|peer| self.hears(*peer)).collect();
         hears.push(self.config.me);
         hears.sort_unstable();
         Heartbeat {
             hears,
-            can_lead: self.config.can_lead,
+            can_lead: self.can_lead(),
             leads: self.local.leads,
             follows: self.working_leader(),
             ballot: self.highest_ballot(),

@@ -378,13 +378,21 @@ fn what_a_peer_has_durable_is_told_once_and_when_it_is_back() {
     assert_eq!(told(bench.hear(9, &durable(7))), [], "a stranger");
 }
 
-/// Catches a campaign of a node that may not lead, or that hears no majority.
+/// Catches a campaign of a node that may not lead, by its configuration or now, or that hears no majority.
 #[test]
 fn who_cannot_lead_does_not_campaign() {
     let mut bench = followers(LEADER);
     bench.detector.config.can_lead = false;
     bench.peers = BTreeMap::from([(3, says(&[1, 3], None, None))]);
     assert!(!bench.run(5_000).iter().any(|(_, effect)| matches!(effect, Effect::Campaign { .. })));
+
+    let mut bench = followers(LEADER);
+    bench.local.barred = true;
+    bench.peers = BTreeMap::from([(3, says(&[1, 3], None, None))]);
+    let seen = bench.run(5_000);
+    assert!(!seen.iter().any(|(_, effect)| matches!(effect, Effect::Campaign { .. })));
+    let tells = |effect: &Effect| matches!(effect, Effect::Send { heartbeat, .. } if heartbeat.can_lead);
+    assert!(!seen.iter().any(|(_, effect)| tells(effect)), "the others count on it");
 
     let mut bench = followers(LEADER);
     bench.peers = BTreeMap::from([(3, says(&[3], None, None))]);

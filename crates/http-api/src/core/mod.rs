@@ -13,7 +13,7 @@
 //! What a caller is told is exact (S-22): *not executed* only when no copy of the call can still
 //! run anywhere, *unknown* otherwise. Of copies that another gateway sent under the same key this
 //! one knows nothing; so a call with a caller's key, and any call from its second copy on, asks that
-//! its outcome be recorded ([`Call::record`]), which settles it for all copies (ADR 0017). An
+//! its outcome be recorded ([`Call::is_recorded`]), which settles it for all copies (ADR 0017). An
 //! answer that is not recorded, while another copy may run, is not believed: the call is sent on.
 //!
 //! Whoever repeats a call is told that its outcome is a replay; who calls first is not, even when
@@ -212,7 +212,7 @@ impl Gateway {
         let request = call.request.clone();
         let flight = Flight {
             patient_until: now + call.patience,
-            call: Call { record: is_keyed(&call), ..call },
+            call: Call { copy: u32::from(is_keyed(&call)), ..call },
             first: ticket,
             applied,
             callers: BTreeMap::from([(ticket, deadline)]),
@@ -419,8 +419,9 @@ fn send(settings: &Settings, leader: Option<NodeId>, flight: &mut Flight, now: T
     flight.again = Some(now + patience + flight.pause);
     flight.pause = settings.resend_max.min(flight.pause * 2);
     let call = Call { patience, ..flight.call.clone() };
-    // All later copies may not be the only one: one that was declined could have been doubled.
-    flight.call.record = true;
+    if !is_keyed(&flight.call) {
+        flight.call.copy = flight.call.copy.saturating_add(1);
+    }
     effects.push(Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) });
 }
 

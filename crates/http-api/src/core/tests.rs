@@ -24,7 +24,7 @@ fn call(key: &str) -> Call {
         function: "f".into(),
         arguments: Bytes::from_static(b"{}"),
         patience: Duration::ZERO,
-        record: false,
+        copy: 0,
     }
 }
 
@@ -100,13 +100,13 @@ impl World {
 
 /// The first copy of a call.
 fn sent(to: NodeId, call: Call) -> Effect {
-    let call = Call { record: is_keyed(&call), ..call };
+    let call = Call { copy: u32::from(is_keyed(&call)), ..call };
     Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) }
 }
 
-/// A copy that may not be the only one.
-fn sent_again(to: NodeId, call: Call) -> Effect {
-    let call = Call { record: true, ..call };
+/// A later copy of a call without a key.
+fn sent_again(to: NodeId, call: Call, copy: u32) -> Effect {
+    let call = Call { copy, ..call };
     Effect::Send { to, message: Message::Leader(ToLeader::ExecuteFunction(call)) }
 }
 
@@ -359,13 +359,13 @@ fn a_refusal_is_settled_when_it_is_recorded_or_no_other_copy_may_run() {
     assert_eq!(refuses(&mut world, Stored::No), [told(1, refusal(), true)]);
     world.submit(2, unkeyed());
     world.hears(A, unkeyed().request, Outcome::NotLeader, Stored::No);
-    assert_eq!(world.tick_at(ms(25)), [sent_again(A, unkeyed())], "the first copy was declined");
+    assert_eq!(world.tick_at(ms(25)), [sent_again(A, unkeyed(), 1)], "the first copy was declined");
     assert_eq!(refuses(&mut world, Stored::No), [told(2, refusal(), true)]);
 
     world.submit(3, unkeyed());
-    assert_eq!(world.tick_at(ms(325)), [sent_again(A, unkeyed())]);
+    assert_eq!(world.tick_at(ms(325)), [sent_again(A, unkeyed(), 1)]);
     assert_eq!(refuses(&mut world, Stored::No), [], "one copy's word; the other may come to something else");
-    assert_eq!(world.tick_at(ms(350)), [sent_again(A, unkeyed())]);
+    assert_eq!(world.tick_at(ms(350)), [sent_again(A, unkeyed(), 2)]);
     assert_eq!(refuses(&mut world, Stored::Now), [told(3, refusal(), true)]);
 
     world.submit(4, call("k"));

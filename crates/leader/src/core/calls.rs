@@ -81,7 +81,7 @@ impl Leading {
             if pending.call.fingerprint != call.fingerprint {
                 turn.reply_outcome(from, call, Outcome::RequestReused);
             } else {
-                pending.call.record |= call.record;
+                pending.call.copy = pending.call.copy.max(call.copy);
                 if !pending.waiters.iter().any(|other| other.gateway == from) {
                     pending.waiters.push(waiter);
                 }
@@ -173,7 +173,7 @@ impl Leading {
             (Ok(verdict), _) => verdict,
             (Err(failure), _) => return self.fail(&pending, failure, &execution.reads, turn),
         };
-        if matches!(verdict, Verdict::Changed(_)) || pending.call.record {
+        if matches!(verdict, Verdict::Changed(_)) || pending.call.is_recorded() {
             return self.propose(pending, verdict, execution.effects, now, turn);
         }
         let at = self.pipeline.last().number;

@@ -87,6 +87,8 @@ pub enum Input {
         /// The highest ballot that its node has heard of.
         above: Ballot,
     },
+    /// This node never had another disk than this one: what it knows of its ballots is all there is.
+    Admitted,
     /// The failure detector, or an operator: this node should not lead.
     StepDown(&'static str),
     /// The learner of this node has issued and applied all up to here.
@@ -213,7 +215,9 @@ pub enum IgnoreReason {
     LateExecution,
     /// Campaigning while leading, or stepping down while not.
     NothingToDo,
-    /// The only copy of a call, for the second time: the network doubled it.
+    /// Campaigning with a disk that may not be the first of this node.
+    NotAdmitted,
+    /// A copy of a call, for the second time: the network doubled it.
     Doubled,
     /// A call that found no room for its command.
     DiskFull,
@@ -230,6 +234,7 @@ impl IgnoreReason {
             Self::Malformed => "malformed",
             Self::LateExecution => "late_execution",
             Self::NothingToDo => "nothing_to_do",
+            Self::NotAdmitted => "not_admitted",
             Self::Doubled => "doubled",
             Self::DiskFull => "disk_full",
         }

@@ -1,7 +1,8 @@
 //! A ballot that is led: proposing, counting votes, issuing, answering.
 
 use protocol::message::{
-    BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Stored, Success, ToAcceptor, ToGateway, Voted,
+    BarrierPassed, BeginBallot, Executed, NextBallot, ReadBarrier, Rejoined, Stored, Success, ToAcceptor, ToGateway,
+    Voted,
 };
 use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome,
@@ -221,6 +222,14 @@ impl Leading {
     /// An acceptor promised after this ballot had its majority set.
     pub(super) fn on_late_promise(&mut self, from: NodeId, turn: &Turn<'_>) {
         self.pipeline.heard(from, turn.world.now.tick);
+    }
+
+    /// Whatever the acceptor voted for in this ballot was proposed before it asked, and whatever it voted
+    /// for in a lower one and could be issued is in the initial history or issued: the pipeline holds
+    /// both, what the window keeps back too, and its last number never goes down.
+    pub(super) fn on_rejoin(&self, from: NodeId, nonce: u64, turn: &mut Turn<'_>) {
+        let last = self.pipeline.last().number;
+        turn.ask_acceptor(from, ToAcceptor::Rejoined(Rejoined { ballot: self.ballot, nonce, last }));
     }
 
     /// Sends again what acceptors have not answered, oldest first. One that has not promised is

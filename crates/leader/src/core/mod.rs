@@ -35,8 +35,8 @@ mod unapplied;
 use std::sync::Arc;
 
 use protocol::message::{
-    BallotInfo, BarrierPassed, Executed, MyNextBal, ReadBarrier, Stored, Success, ToAcceptor, ToGateway, ToLeader,
-    ToLearner, Voted,
+    BallotInfo, BarrierPassed, Executed, MyNextBal, ReadBarrier, Rejoin, Stored, Success, ToAcceptor, ToGateway,
+    ToLeader, ToLearner, Voted,
 };
 use protocol::{Ballot, Call, CommandId, Message, NodeId, Outcome, Vote};
 use storage::LogRecord;
@@ -62,13 +62,16 @@ pub struct Leader {
     config: Arc<Config>,
     /// The last ballot that this node began: durable before it is sent.
     last_tried: Ballot,
+    /// Whether it is sure of `last_tried`: with another disk this node may have begun ballots that this
+    /// one does not know of.
+    admitted: bool,
     /// The highest ballot heard of.
     highest: Ballot,
     /// What the learner of this node has issued and applied.
     learned: CommandId,
     /// The last id of a call in this node's leads: the pool may still run one of an earlier lead.
     last_call: u64,
-    /// Calls that came as their only copy.
+    /// Copies of calls that came.
     seen: Seen,
     phase: Phase,
 }
@@ -120,14 +123,16 @@ impl Turn<'_> {
 }
 
 impl Leader {
-    /// A leader that leads nothing. `last_tried` is what its log says; `learned` what the
-    /// learner of its node has applied.
+    /// A leader that leads nothing. `last_tried` is what its log says, `admitted` whether that is all
+    /// that this node ever tried (else it does not campaign before [`Input::Admitted`]); `learned` is
+    /// what the learner of its node has applied.
     #[must_use]
-    pub fn new(config: Config, last_tried: Ballot, learned: CommandId) -> Self {
+    pub fn new(config: Config, last_tried: Ballot, admitted: bool, learned: CommandId) -> Self {
         let highest = last_tried.max(learned.ballot);
         Self {
             config: Arc::new(config),
             last_tried,
+            admitted,
             highest,
             learned,
             last_call: 0,
@@ -161,6 +166,7 @@ impl Leader {
         match input {
             Input::Message { from, message } => self.on_message(from, message, &mut turn),
             Input::Campaign { above } => self.on_campaign(above, &mut turn),
+            Input::Admitted => self.admitted = true,
             Input::StepDown(reason) => self.become_idle(reason, None, &mut turn),
             Input::Learned(issued) => self.on_learned(issued, &mut turn),
             Input::PoolDone { job, execution } => match &mut self.phase {
@@ -188,6 +194,7 @@ impl Leader {
             ToLeader::BallotInfo(info) => self.on_ballot_info(from, info, turn),
             ToLeader::MyNextBal(next) => self.on_my_next_bal(from, &next, turn),
             ToLeader::Voted(voted) => self.on_voted(from, &voted, turn),
+            ToLeader::Rejoin(rejoin) => self.on_rejoin(from, &rejoin, turn),
             ToLeader::ExecuteFunction(call) if self.seen.is_doubled(&call) => turn.ignore(IgnoreReason::Doubled),
             ToLeader::ExecuteFunction(call) => match &mut self.phase {
                 Phase::Leading(leading) => leading.on_call(from, call, turn),
@@ -210,6 +217,9 @@ impl Leader {
     fn on_campaign(&mut self, above: Ballot, turn: &mut Turn<'_>) {
         if matches!(self.phase, Phase::Leading(_)) {
             return turn.ignore(IgnoreReason::NothingToDo);
+        }
+        if !self.admitted {
+            return turn.ignore(IgnoreReason::NotAdmitted);
         }
         let above = self.highest.max(self.last_tried).max(above);
         let Some(ballot) = above.next_of(turn.config.me) else {
@@ -308,6 +318,17 @@ impl Leader {
         match &mut self.phase {
             // Only votes of the ballot led now count (S-01).
             Phase::Leading(leading) if leading.ballot() == voted.ballot => leading.on_voted(from, voted, turn),
+            Phase::Idle | Phase::Preparing(_) | Phase::Leading(_) => turn.ignore(IgnoreReason::OtherBallot),
+        }
+    }
+
+    /// An acceptor may have lost votes, and asks how far it must learn.
+    fn on_rejoin(&mut self, from: NodeId, rejoin: &Rejoin, turn: &mut Turn<'_>) {
+        if !turn.config.acceptors.nodes().contains(&from) {
+            return turn.ignore(IgnoreReason::NotAnAcceptor);
+        }
+        match &self.phase {
+            Phase::Leading(leading) if leading.ballot() == rejoin.ballot => leading.on_rejoin(from, rejoin.nonce, turn),
             Phase::Idle | Phase::Preparing(_) | Phase::Leading(_) => turn.ignore(IgnoreReason::OtherBallot),
         }
     }

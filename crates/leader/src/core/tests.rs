@@ -9,6 +9,7 @@ mod model;
 
 mod pool;
 mod proposing;
+mod rejoin;
 mod room;
 mod state;
 mod waiting;
@@ -95,7 +96,7 @@ impl Bench {
         let mut config = config();
         change(&mut config);
         Self {
-            leader: Leader::new(config, Ballot::NONE, CommandId::NULL),
+            leader: Leader::new(config, Ballot::NONE, true, CommandId::NULL),
             machine: MemoryState::new(),
             functions: registry(),
             now: Now { tick: Tick(1_000_000), wall: Timestamp(5_000) },
@@ -233,7 +234,7 @@ fn call(key: &str, function: &str, arguments: Value) -> Call {
         function: function.to_owned(),
         arguments: arguments.into(),
         patience: Duration::ZERO,
-        record: false,
+        copy: 0,
     }
 }
 

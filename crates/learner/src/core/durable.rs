@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{CommandNumber, NodeId, Tick};
 
-/// How far the state of each learner is durable, by its own word. None of these goes down.
+/// How far the state of each learner is durable, by its own last word: less than before when its state was lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Durable {
     own: CommandNumber,
@@ -31,12 +31,11 @@ impl Durable {
 
     /// The word of a peer.
     pub(super) fn peer(&mut self, peer: NodeId, durable: CommandNumber) {
-        let known = self.peers.entry(peer).or_default();
-        *known = durable.max(*known);
+        self.peers.insert(peer, durable);
         self.in_touch.insert(peer);
     }
 
-    /// The peer is not heard any more. What it made durable stays so.
+    /// The peer is not heard any more. What it made durable most likely stays so; nothing depends on it.
     pub(super) fn peer_lost(&mut self, peer: NodeId) {
         self.in_touch.remove(&peer);
     }

@@ -17,13 +17,14 @@ const ROUNDS_IN_FLIGHT: u64 = 2;
 const RESEND: Duration = Duration::from_millis(100);
 /// Promises come in a round trip; what is missing must be learnt first, in pieces.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
-pub(super) fn acceptor(config: &Config) -> acceptor::core::Config {
+pub(super) fn acceptor(config: &Config, nonce: u64) -> acceptor::core::Config {
     acceptor::core::Config {
         me: config.cluster.me,
         window: usize::try_from(config.window).expect("the window fits into 17 bits"),
         learners: config.cluster.members.keys().copied().collect(),
         learn_from: config.learn_from,
         part_bytes: PART_BYTES,
+        nonce,
     }
 }
 

@@ -235,7 +235,7 @@ impl Node {
 
         let last_tried = image.last_tried;
         if config.node.roles.contains(&NodeRole::Acceptor) {
-            let core = acceptor::core::Acceptor::new(cores::acceptor(&config), image, applied);
+            let core = acceptor::core::Acceptor::new(cores::acceptor(&config, outside::chance()), image, applied);
             let actor = AcceptorActor::new(core, stores.log.clone(), ports.acceptor());
             router.acceptor.set(AcceptorActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor)).ok();
         }
@@ -244,7 +244,7 @@ impl Node {
         let learner = LearnerActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
         router.learner.set(learner.clone()).ok();
         if config.node.roles.contains(&NodeRole::Leader) {
-            let core = leader::core::Leader::new(cores::leader(&config), last_tried, applied);
+            let core = leader::core::Leader::new(cores::leader(&config), last_tried, true, applied);
             let (log, state) = (stores.log.clone(), stores.state.clone());
             let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader());
             router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();

@@ -65,10 +65,11 @@ impl Ports {
     }
 
     pub(super) fn acceptor(&self) -> AcceptorPorts {
-        let router = Arc::clone(&self.router);
+        let (router, leader) = (Arc::clone(&self.router), Arc::clone(&self.router));
         AcceptorPorts {
             send: self.send("acceptor"),
             proposed: Box::new(move |ballot, commands| router.proposed(ballot, commands)),
+            speaks: Box::new(move || leader.tell_leader(leader::core::Input::Admitted)),
             space: self.space(),
             failed: self.failed(),
         }

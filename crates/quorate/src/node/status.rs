@@ -84,6 +84,7 @@ impl Status {
             applied: progress.applied,
             durable: progress.durable,
             space: self.room.space(),
+            barred: false,
         }
     }
 

@@ -35,6 +35,10 @@ pub(super) fn label(message: &Message) -> String {
             Some(run) => format!("{name} {}: {}", voted.ballot, range(run.first.0, run.last.number.0)),
             None => format!("{name} {}: round {}", voted.ballot, voted.round),
         },
+        Message::Acceptor(ToAcceptor::Rejoined(rejoined)) => {
+            format!("{name} {} last {}", rejoined.ballot, rejoined.last)
+        }
+        Message::Leader(ToLeader::Rejoin(rejoin)) => format!("{name} {}", rejoin.ballot),
         Message::Leader(ToLeader::ExecuteFunction(call)) => {
             format!("{name} {} = {}", named(&call.request), asked(&call.function, &call.arguments))
         }
@@ -67,6 +71,8 @@ pub(super) fn ballot(message: &Message) -> Option<Ballot> {
         Message::Acceptor(ToAcceptor::NextBallot(next)) => Some(next.ballot),
         Message::Acceptor(ToAcceptor::BeginBallot(begin)) => Some(begin.ballot),
         Message::Leader(ToLeader::BallotInfo(info)) => Some(info.ballot),
+        Message::Acceptor(ToAcceptor::Rejoined(rejoined)) => Some(rejoined.ballot),
+        Message::Leader(ToLeader::Rejoin(rejoin)) => Some(rejoin.ballot),
         Message::Leader(ToLeader::MyNextBal(next)) => Some(next.ballot),
         Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => Some(voted.ballot),
         Message::Learner(ToLearner::Success(success)) => Some(success.ballot),

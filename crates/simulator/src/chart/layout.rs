@@ -473,7 +473,9 @@ impl Layout<'_> {
             | Fault::DiskFull(node)
             | Fault::DiskLow(node)
             | Fault::DiskOut(node)
-            | Fault::DiskLost(node) => self.mark(now, *node, Sign::Fault, &text, fact),
+            | Fault::Suspicion(node)
+            | Fault::DiskLost(node)
+            | Fault::StateLost(node) => self.mark(now, *node, Sign::Fault, &text, fact),
             // Not kept.
             Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::DelaySpike => {}
         }

@@ -203,8 +203,7 @@ fn clients_stand_at_the_side_and_texts_are_escaped() {
     let request = RequestId::caller("<a&b>\"").expect("visible characters");
     let (fingerprint, patience) = (Fingerprint::default(), std::time::Duration::ZERO);
     let arguments = Bytes::from_static(b"{\"key\":\"<script>\\u0007\"}");
-    let call =
-        Call { request: request.clone(), fingerprint, function: "kv.put".into(), arguments, patience, record: false };
+    let call = Call { request: request.clone(), fingerprint, function: "kv.put".into(), arguments, patience, copy: 0 };
     let outcome = Outcome::UnknownFunction;
     let mut chart = Chart::new([P, Q, R], Settings { title: "a < b".into(), ..Settings::default() });
     chart.observe(at(0), &Fact::Asked { client: 4, ticket: 1, via: Q, question: Question::Call(call) });

@@ -123,5 +123,5 @@ fn named(request: RequestId, function: &str, arguments: &Value, patience: Durati
     digest.update(function.as_bytes()).update(&[0]).update(&arguments);
     let mut fingerprint = Fingerprint::default();
     digest.finalize_xof().fill(&mut fingerprint.0);
-    Call { request, fingerprint, function: function.to_owned(), arguments, patience, record: false }
+    Call { request, fingerprint, function: function.to_owned(), arguments, patience, copy: 0 }
 }

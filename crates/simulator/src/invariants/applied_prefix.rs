@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use protocol::{CommandNumber, NodeId, Now};
 
 use super::{History, Invariant, Violation, ensure};
-use crate::fact::Fact;
+use crate::fact::{Fact, Stop};
+use crate::fault::Fault;
 
 #[derive(Default)]
 struct Progress {
@@ -61,6 +62,10 @@ impl Invariant for AppliedPrefix {
                     format!("node {node} starts at {applied}, which is not what was issued there")
                 })?;
                 *progress = Progress { applied: applied.number, synced: progress.synced };
+            }
+            // It begins anew.
+            Fact::Fault(Fault::StateLost(node)) | Fact::Stopped { node, why: Stop::DiskLost } => {
+                self.nodes.remove(node);
             }
             Fact::Sent { .. }
             | Fact::Delivered { .. }

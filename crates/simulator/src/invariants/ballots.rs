@@ -8,7 +8,7 @@ use protocol::{Ballot, Message, NodeId, Now};
 use storage::LogRecord;
 
 use super::{History, Invariant, Violation, ensure};
-use crate::fact::Fact;
+use crate::fact::{Fact, Stop};
 
 /// See the module.
 #[derive(Default)]
@@ -34,6 +34,11 @@ impl Invariant for Ballots {
                     format!("node {node} had tried {tried}, and after its start only {}", log.last_tried)
                 })?;
                 *tried = log.last_tried;
+                Ok(())
+            }
+            // Another disk, with which it begins none: `lost_disks` looks at that.
+            Fact::Stopped { node, why: Stop::DiskLost } => {
+                self.last_tried.remove(node);
                 Ok(())
             }
             Fact::Written { node, records } => records.iter().try_for_each(|record| self.written(*node, record)),

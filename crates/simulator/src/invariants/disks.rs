@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{Ballot, Command, CommandId, CommandNumber, MajoritySets, NodeId, Vote};
-use storage::{LogImage, LogRecord};
+use storage::{LogImage, LogRecord, Standing};
 
 use crate::fact::{Fact, Stop};
 use crate::fault::Fault;
@@ -30,11 +30,25 @@ struct Disk {
     votes: BTreeMap<CommandNumber, (Ballot, CommandId)>,
     /// The last number in the durable state.
     durable: CommandNumber,
-    /// Nobody will ever read it again.
-    gone: bool,
+    /// The same, before a state was lost: what others may have heard.
+    durable_once: CommandNumber,
+    forgotten: CommandNumber,
+    standing: Standing,
+    /// Stored votes are damaged, or the disk is gone: what the next start finds, nobody knows.
+    broken: bool,
 }
 
 impl Disk {
+    /// Whether its node may promise and vote: otherwise no majority set is formed with it.
+    fn speaks(&self) -> bool {
+        !self.broken && self.standing == Standing::Sound && self.forgotten <= self.durable
+    }
+
+    fn lose_state(&mut self) {
+        let durable = std::mem::take(&mut self.durable);
+        self.durable_once = self.durable_once.max(durable);
+    }
+
     /// Whether it holds the vote for a decided command, or has it in its durable state.
     fn has(&self, id: CommandId) -> bool {
         self.durable >= id.number || self.votes.get(&id.number).is_some_and(|(_, vote)| *vote == id)
@@ -114,32 +128,28 @@ impl Disks {
         votes.map(|(number, (ballot, id))| (*number, *ballot, *id))
     }
 
-    /// Whether no majority set can be formed, of nodes whose disks are not gone, in which nobody holds the
+    /// Whether no majority set can be formed, of nodes that are not silent, in which nobody holds the
     /// vote for this decided command, or has it in its durable state: then no later ballot can miss it.
     #[must_use]
     pub fn is_held(&self, id: CommandId) -> bool {
-        !self.acceptors.holds(|node| self.disks.get(&node).is_none_or(|disk| !disk.gone && !disk.has(id)))
+        !self.acceptors.holds(|node| self.disks.get(&node).is_none_or(|disk| disk.speaks() && !disk.has(id)))
     }
 
-    /// Whether the states of this node and of a majority of all learners are durable up to here. All nodes learn; one
-    /// whose disk is gone may have had it.
+    /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
+    /// before they were lost: nobody hears of that at once. All nodes learn.
     #[must_use]
     pub fn is_durable(&self, node: NodeId, number: CommandNumber) -> bool {
         let learners: BTreeSet<NodeId> = self.acceptors.nodes().iter().chain(self.disks.keys()).copied().collect();
-        let has = |node: &NodeId| self.disks.get(node).is_some_and(|disk| disk.durable >= number);
-        has(&node) && learners.iter().filter(|node| has(node)).count() > learners.len() / 2
+        let had =
+            |node: &&NodeId| self.disks.get(node).is_some_and(|disk| disk.durable.max(disk.durable_once) >= number);
+        self.disks.get(&node).is_some_and(|disk| disk.durable >= number)
+            && learners.iter().filter(had).count() > learners.len() / 2
     }
 
     /// The numbers at which the last fact took a vote from a node or changed it to another command's.
     #[must_use]
     pub fn taken(&self) -> &[CommandNumber] {
         &self.taken
-    }
-
-    /// Whether the disk of a node is gone for good.
-    #[must_use]
-    pub fn is_gone(&self, node: NodeId) -> bool {
-        self.disks.get(&node).is_some_and(|disk| disk.gone)
     }
 
     pub(super) fn learn(&mut self, fact: &Fact) {
@@ -149,12 +159,18 @@ impl Disks {
             Fact::Started { node, log, applied, .. } => self.started(*node, log, applied.number),
             Fact::Synced { node, durable } => self.disks.entry(*node).or_default().durable = *durable,
             Fact::Installed { node, id } => self.disks.entry(*node).or_default().durable = id.at.number,
-            // A damaged disk is found out at the next start, which it prevents.
             Fact::Stopped { node, why: Stop::DiskLost }
             | Fact::Fault(Fault::BitRot(node) | Fault::Misdirected(node) | Fault::DiskLost(node)) => {
                 let disk = self.disks.entry(*node).or_default();
-                disk.gone = true;
+                disk.broken = true;
+                if !matches!(fact, Fact::Fault(Fault::BitRot(_) | Fault::Misdirected(_))) {
+                    disk.lose_state();
+                }
                 self.taken.extend(disk.votes.keys().copied());
+            }
+            Fact::Fault(Fault::StateLost(node)) => {
+                self.disks.entry(*node).or_default().lose_state();
+                self.taken.extend((1..=self.last_decided().0).map(CommandNumber));
             }
             Fact::Sent { .. }
             | Fact::Delivered { .. }
@@ -178,8 +194,13 @@ impl Disks {
             LogRecord::Forget(number) => {
                 let kept = disk.votes.split_off(&number.next());
                 self.taken.extend(std::mem::replace(&mut disk.votes, kept).into_keys());
+                disk.forgotten = disk.forgotten.max(*number);
             }
-            LogRecord::Standing(_) => {}
+            LogRecord::Standing(standing) => {
+                disk.standing = *standing;
+                // It may be in a majority set again.
+                self.taken.extend((1..=self.decided.len() as u64).map(CommandNumber));
+            }
             LogRecord::LastTried(ballot) => disk.last_tried = *ballot,
             LogRecord::NextBallot(ballot) => disk.next_ballot = *ballot,
             LogRecord::Vote(vote) => {
@@ -197,9 +218,10 @@ impl Disks {
     /// nobody had heard. Opening makes durable what is there of the state.
     fn started(&mut self, node: NodeId, log: &LogImage, durable: CommandNumber) {
         let votes = log.votes.iter().map(|vote| (vote.command.number(), (vote.ballot, vote.command.id))).collect();
-        let LogImage { last_tried, next_ballot, .. } = *log;
+        let LogImage { last_tried, next_ballot, forgotten, standing, .. } = *log;
         let before = self.disks.remove(&node).unwrap_or_default();
-        let disk = Disk { last_tried, next_ballot, votes, durable, gone: false };
+        let durable_once = before.durable_once;
+        let disk = Disk { last_tried, next_ballot, votes, durable, durable_once, forgotten, standing, broken: false };
         for (number, (_, id)) in before.votes {
             if disk.votes.get(&number).is_none_or(|(_, now)| *now != id) {
                 self.taken.push(number);

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use protocol::message::{BallotInfo, ToLeader, ToLearner, Voted};
 use protocol::{Ballot, CommandId, CommandNumber, Message, NodeId, Now};
-use storage::{LogImage, LogRecord};
+use storage::{LogImage, LogRecord, Standing};
 
 use super::{Disks, History, Invariant, Violation, ensure};
-use crate::fact::Fact;
+use crate::fact::{Fact, Stop};
+use crate::fault::Fault;
 
 /// See the module.
 #[derive(Default)]
@@ -26,6 +27,8 @@ struct Promise {
     told: BTreeMap<CommandNumber, Ballot>,
     /// The highest of the numbers told in the ballot that it voted in last.
     told_last: (Ballot, CommandNumber),
+    /// Stored votes were damaged, so that it may have lost some, if its log says so.
+    damaged: bool,
 }
 
 impl Invariant for Promises {
@@ -45,6 +48,15 @@ impl Invariant for Promises {
             Fact::Sent { from, message, .. } => {
                 let promise = self.nodes.entry(*from).or_default();
                 promise.sends(*from, message, &history.disks).map_err(|violation| (from, violation))
+            }
+            Fact::Fault(Fault::BitRot(node) | Fault::Misdirected(node)) => {
+                self.nodes.entry(*node).or_default().damaged = true;
+                Ok(())
+            }
+            // Another disk, with which it says nothing: `lost_disks` looks at that.
+            Fact::Stopped { node, why: Stop::DiskLost } => {
+                self.nodes.remove(node);
+                Ok(())
             }
             Fact::Delivered { .. }
             | Fact::Lost { .. }
@@ -68,7 +80,11 @@ impl Invariant for Promises {
 impl Promise {
     fn written(&mut self, record: &LogRecord) -> Result<(), Violation> {
         match record {
-            LogRecord::LastTried(_) | LogRecord::Forget(_) | LogRecord::Standing(_) => Ok(()),
+            LogRecord::LastTried(_) | LogRecord::Forget(_) => Ok(()),
+            LogRecord::Standing(_) => {
+                self.damaged = false;
+                Ok(())
+            }
             LogRecord::NextBallot(ballot) => {
                 let earlier = std::mem::replace(&mut self.durable, *ballot);
                 ensure(*ballot >= earlier, || format!("promises {ballot} after {earlier}"))
@@ -85,6 +101,10 @@ impl Promise {
             format!("had promised {promised}, and after its start {}", log.next_ballot)
         })?;
         self.durable = log.next_ballot;
+        if log.standing == Standing::Damaged {
+            ensure(self.damaged, || "says that its votes are damaged, and they are not".to_owned())?;
+            (self.told, self.told_last) = (BTreeMap::new(), Default::default());
+        }
         let mut stored = log.votes.iter().peekable();
         for (number, ballot) in self.told.range(log.forgotten.next()..) {
             while stored.next_if(|vote| vote.command.number() < *number).is_some() {}
@@ -109,7 +129,7 @@ impl Promise {
                 self.tells(node, voted, disks)
             }
             Message::Acceptor(_)
-            | Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
+            | Message::Leader(ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
             | Message::Learner(
                 ToLearner::Success(_)
                 | ToLearner::CatchUp(_)

@@ -70,7 +70,7 @@ pub(super) fn call(request: &str, function: &str, arguments: &Value) -> Call {
     let digest = blake3::hash(&[function.as_bytes(), &arguments].concat());
     fingerprint.0.copy_from_slice(&digest.as_bytes()[..16]);
     let request = RequestId::caller(request).expect("a short name");
-    Call { request, fingerprint, function: function.to_owned(), arguments, patience: Duration::ZERO, record: true }
+    Call { request, fingerprint, function: function.to_owned(), arguments, patience: Duration::ZERO, copy: 1 }
 }
 
 /// What a call has become.

@@ -1,10 +1,10 @@
 //! Every decided command stays in the durable votes of a majority set, or in the durable states of a majority of
 //! learners (DESIGN 14.11, RELIABILITY 3.3).
 //!
-//! Two things are looked at. Whoever forgets votes has their commands in its own durable state, and so has a majority
-//! of all learners. And whenever votes are gone, forgotten or lost: disks that are lost or damaged for good are counted
-//! as gone, and no majority set of the other nodes exists in which nobody has the vote or the command in its durable
-//! state, so that no later ballot can miss the command.
+//! Two things are looked at. Whoever forgets votes has their commands in its own durable state, and a majority of all
+//! learners has or had. And whenever votes are gone, forgotten or lost, or a silent node speaks again: of the nodes that
+//! are not silent, no majority set exists in which nobody has the vote or the command in its durable state, so that no
+//! later ballot can miss the command.
 
 use protocol::Now;
 use storage::LogRecord;
@@ -41,9 +41,11 @@ impl Invariant for VotesKept {
 #[cfg(test)]
 mod tests {
     use protocol::{Ballot, NodeId};
+    use storage::Standing;
 
     use super::super::testing::*;
     use super::*;
+    use crate::fault::Fault;
 
     /// A6, S-15: catches a decided command whose votes are lost in a restart, or overwritten by another command's;
     /// a lost disk takes a vote, and the others keep it.
@@ -58,6 +60,29 @@ mod tests {
         let mut other = command.clone();
         other.id.ballot = Ballot::new(2, NodeId(1));
         assert_fails(with(&[votes(1, 2, &[&other]), votes(2, 2, &[&other])]), "has lost the votes");
+    }
+
+    /// S-14: catches a damaged node that speaks again before it has, durably, what its lost votes decided; while it
+    /// is silent it is in no majority set, and a lost state behind what was forgotten silences as well.
+    #[test]
+    fn a_silent_node_counts_when_it_speaks() {
+        let command = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
+        let all = [votes(1, 1, &[command]), votes(2, 1, &[command])];
+        let with = |facts: &[Fact]| run(VotesKept, &[&all, facts].concat());
+        let standing = |standing| written(1, LogRecord::Standing(standing));
+        let mut up = started(1, 2, &[]);
+        if let Fact::Started { log, .. } = &mut up {
+            log.standing = Standing::Damaged;
+        }
+        assert_eq!(with(std::slice::from_ref(&up)), Ok(()), "2 is in every set that is left");
+        let speaks = standing(Standing::Sound);
+        assert_fails(with(&[up.clone(), speaks.clone()]), "has lost the votes");
+        assert_eq!(with(&[up, applied(1, command), synced(1, 1), speaks]), Ok(()));
+        let forgets = written(1, LogRecord::Forget(command.number()));
+        let lost = Fact::Fault(Fault::StateLost(NodeId(1)));
+        assert_eq!(with(&[synced(1, 1), synced(2, 1), forgets, lost.clone()]), Ok(()));
+        assert_eq!(with(std::slice::from_ref(&lost)), Ok(()), "its vote is there");
+        assert_fails(with(&[started_at(1, 2, std::slice::from_ref(command)), lost]), "has lost the votes");
     }
 
     /// DESIGN 8: catches votes that are forgotten when fewer than a majority, or others than who forgets them, have

@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
+use acceptor::core::Silence;
 use failure_detector::core::Input;
 use protocol::NodeId;
 
 use super::World;
+use crate::fact::Stop;
 use crate::network::{Link, some_of};
-use crate::node::Mail;
+use crate::node::{Mail, Node};
 use crate::schedule::Event;
 
 /// The first pause before dialing again, and the longest.
@@ -78,6 +80,21 @@ impl World {
         self.detect(id, Input::Closed(peer));
     }
 
+    /// The handshake: a peer notes durably the first disk of a node that it is told of, and refuses another
+    /// one, unless that is known to have taken the place of a lost one. False when it is refused.
+    fn shows_its_disk(&mut self, id: NodeId, peer: NodeId) -> bool {
+        let Node { disk, roles: Some(roles), .. } = self.node(id) else { return true };
+        if roles.acceptor.silence() == Some(Silence::Replaced) {
+            return true;
+        }
+        let disk = *disk;
+        if *self.node_mut(peer).noted.entry(id).or_insert(disk) != disk {
+            return false;
+        }
+        self.put_surely(id, Mail::Acceptor(acceptor::core::Input::Noted(peer)));
+        true
+    }
+
     /// A node tries to connect to a peer.
     pub(super) fn dial(&mut self, id: NodeId, peer: NodeId, pause: Duration) {
         let answers = self.network.connects(id, peer) && self.node(peer).powered;
@@ -85,6 +102,9 @@ impl World {
         if answers && other.is_up() && other.held.is_none() {
             let Some(roles) = &mut self.node_mut(id).roles else { return };
             roles.dialing.remove(&peer);
+            if !self.shows_its_disk(id, peer) {
+                return self.stop(id, Stop::Refused);
+            }
             return self.put(id, Mail::Leader(leader::core::Input::Connected(peer)));
         }
         if answers && !other.is_up() {

@@ -14,6 +14,7 @@ use crate::fact::{Fact, Stop};
 use crate::fault::Shape;
 use crate::network::Link;
 use crate::schedule::Event;
+use crate::swarm::Swarm;
 
 /// After all is answered, so that those who are behind catch up.
 const AFTERWARDS: Duration = Duration::from_secs(3);
@@ -24,6 +25,9 @@ impl World {
         self.healed = true;
         self.network.calm();
         self.swarm.pace.refused = 0;
+        // Some bytes a piece cost no more than a long time; a whole state of thousands of records needs it all.
+        let calm = Swarm::calm(1);
+        (self.swarm.snapshot_bytes, self.swarm.piece_commands) = (calm.snapshot_bytes, calm.piece_commands);
         let core = self.choose_core();
         self.core.clone_from(&core);
         self.break_the_rest(&core);
@@ -44,10 +48,12 @@ impl World {
 
     /// A majority set of nodes that can take part, and perhaps more of them.
     fn choose_core(&mut self) -> Vec<NodeId> {
-        let mut sound: Vec<NodeId> = self.nodes.values().filter(|node| node.is_sound()).map(|node| node.id).collect();
-        self.chance.shuffle(&mut sound);
+        let mut left: Vec<NodeId> = self.nodes.values().filter(|node| node.is_welcome()).map(|node| node.id).collect();
+        self.chance.shuffle(&mut left);
+        // Those that are silent do not count, and may be there.
+        left.sort_by_key(|id| !self.node(*id).is_sound());
         let mut core = BTreeSet::new();
-        for id in sound {
+        for id in left {
             if !self.swarm.majority.is_majority(&core) || self.chance.happens(3_000) {
                 core.insert(id);
             }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use protocol::{CommandNumber, NodeId};
-use storage::{LogStore as _, StateSnapshot as _, StateStore as _};
+use storage::{LogRecord, LogStore as _, Standing, StateSnapshot as _, StateStore as _};
 
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::fault::Fault;
 use crate::network::some_of;
+use crate::node::acceptor_config;
+use crate::planted::{Planted, rebuild};
 use crate::schedule::{Event, Timer};
 
 /// Batches of the state that a disk may have written by itself, at most, when it did not write
@@ -18,20 +20,14 @@ const KEPT_BATCHES: usize = 8;
 const DOWN_MIN: Duration = Duration::from_millis(1);
 
 impl World {
-    /// A node starts with what its disk holds. One whose log is damaged does not, and never will.
+    /// A node starts with what its disk holds.
     pub(super) fn start(&mut self, id: NodeId) {
         let (now, chance) = (self.schedule.now(), self.chance.any());
         let node = self.nodes.get_mut(&id).expect("a node of this world");
-        let Ok(log) = node.log.load(CommandNumber::NULL) else {
-            node.gone = true;
-            return;
-        };
-        if node.start(&self.swarm, now, chance).is_err() {
-            node.gone = true;
-            return;
-        }
-        // What was damaged has been written anew in the meantime.
-        node.damaged = false;
+        // It may have been damaged while the node was down.
+        node.log.restart();
+        let log = node.log.load(CommandNumber::NULL).expect("memory does not fail");
+        node.start(&self.swarm, now, chance).expect("memory does not fail");
         let digest = node.state.image().digest().expect("memory is readable");
         let fact = Fact::Started { node: id, life: node.life, log, applied: node.state.applied(), digest };
         self.tell(&fact);
@@ -42,6 +38,18 @@ impl World {
         }
         self.take_kept(id);
         self.connect(id);
+        self.rejoin_at_once(id);
+    }
+
+    /// Where that mistake is planted.
+    fn rejoin_at_once(&mut self, id: NodeId) {
+        if self.swarm.planted != Some(Planted::RejoinsAtOnce) || !self.node(id).damaged {
+            return;
+        }
+        if self.persist(id, vec![LogRecord::Standing(Standing::Sound)]) {
+            let config = acceptor_config(id, &self.swarm);
+            rebuild(self.node_mut(id), config);
+        }
     }
 
     /// A node that was down comes back, if it can.
@@ -72,18 +80,24 @@ impl World {
         self.stop(id, Stop::Disk);
     }
 
-    /// A node goes down, and comes back after a while unless its disk is lost.
+    /// A node goes down, and comes back after a while unless it was refused.
     pub(super) fn stop(&mut self, id: NodeId, why: Stop) {
         let node = self.node_mut(id);
         if node.roles.take().is_none() {
             return;
         }
-        node.powered = matches!(why, Stop::Killed | Stop::Disk);
-        node.gone |= why == Stop::DiskLost;
+        node.powered = matches!(why, Stop::Killed | Stop::Disk | Stop::Refused);
+        node.lost |= why == Stop::DiskLost;
+        node.gone |= why == Stop::Refused;
         (node.cut, node.log_fault, node.state_fault) = (None, None, None);
         let held = node.held.take().unwrap_or_default();
         self.tell(&Fact::Stopped { node: id, why });
         self.leave_on_disk(id, why);
+        if why == Stop::DiskLost {
+            // Its operator says that it is another disk, or does not know.
+            let standing = if self.chance.coin() { Standing::Replaced } else { Standing::Fresh };
+            self.node_mut(id).replace_disk(standing);
+        }
         for event in held {
             if let Event::Arrive { from, to, message } = event {
                 self.lose(from, to, message);
@@ -104,12 +118,12 @@ impl World {
         // A process that dies leaves all that it wrote. Of what was not synced, a power cut leaves
         // what the disk had written by itself; so does a failing disk.
         let all = match why {
-            Stop::Killed => true,
+            Stop::Killed | Stop::Refused => true,
             Stop::Disk => self.chance.coin(),
             Stop::PowerCut | Stop::DiskLost => false,
         };
         let log_too = all || self.chance.coin();
-        let batches = if self.chance.coin() { 0 } else { self.chance.index(KEPT_BATCHES) };
+        let batches = if self.chance.happens(7_500) { 0 } else { self.chance.index(KEPT_BATCHES) };
         let node = self.node(id);
         if log_too {
             node.log.restart();

@@ -2,13 +2,13 @@
 
 use protocol::{CommandNumber, NodeId, Space};
 use storage::StateStore as _;
-use storage::memory::{Fault as DiskFault, MemoryLog};
+use storage::memory::{Fault as DiskFault, MemoryLog, MemoryState};
 
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::fault::{Fault, Shape};
 use crate::network::{cut, some_of};
-use crate::node::Cut;
+use crate::node::{Cut, Mail};
 use crate::schedule::Event;
 use crate::swarm::Trouble;
 
@@ -36,7 +36,7 @@ impl World {
     }
 
     fn make(&mut self, trouble: Trouble) {
-        let id = self.chance.pick(&self.swarm.nodes);
+        let id = self.victim();
         match trouble {
             Trouble::Partition(shape) => self.partition(shape),
             Trouble::Heal => {
@@ -84,12 +84,33 @@ impl World {
                 }
             }
             Trouble::NoRoom => self.fill_disk(id),
+            Trouble::StateLost => self.lose_state(id),
             Trouble::DiskLost => {
-                if self.may_lose(id) && self.node(id).is_up() {
+                let node = self.node(id);
+                if self.may_lose(id) && node.is_up() && !node.lost {
                     self.tell(&Fact::Fault(Fault::DiskLost(id)));
                     self.stop(id, Stop::DiskLost);
                 }
             }
+            Trouble::Suspicion => self.suspect(),
+        }
+    }
+
+    /// Any node; every other time the one that leads, which has the most to lose.
+    fn victim(&mut self) -> NodeId {
+        let any = self.chance.pick(&self.swarm.nodes);
+        let leader = self.watchers.tally.led().filter(|_| self.chance.coin());
+        leader.unwrap_or(any)
+    }
+
+    /// A node campaigns for no reason. A failure detector may be wrong; progress depends on it, and nothing else.
+    fn suspect(&mut self) {
+        let id = self.chance.pick(&self.swarm.nodes);
+        let Some(roles) = &self.node(id).roles else { return };
+        let above = roles.status.highest();
+        if roles.leader.leads().is_none() {
+            self.tell(&Fact::Fault(Fault::Suspicion(id)));
+            self.put(id, Mail::Leader(leader::core::Input::Campaign { above }));
         }
     }
 
@@ -147,9 +168,10 @@ impl World {
         self.schedule.after(full, Event::Room(id));
     }
 
-    /// Something that is stored is damaged, if the node may be lost: the next start will find it.
+    /// Something that is stored is damaged, if the node may be lost: the next start will find it. Rot rarely comes
+    /// alone.
     fn damage(&mut self, id: NodeId, fault: Fault, how: fn(&MemoryLog, CommandNumber) -> bool) {
-        if !self.may_lose(id) || !self.node(id).is_sound() {
+        if !self.may_lose(id) || self.node(id).gone {
             return;
         }
         let number = CommandNumber(self.chance.between(0, self.node(id).state.applied().number.0));
@@ -157,6 +179,17 @@ impl World {
             self.node_mut(id).damaged = true;
             self.tell(&Fact::Fault(fault));
         }
+    }
+
+    /// The power goes, and the state of the node with it, if the node may be lost.
+    fn lose_state(&mut self, id: NodeId) {
+        if !self.may_lose(id) || !self.node(id).is_up() || !self.node(id).is_sound() {
+            return;
+        }
+        self.crash(id);
+        let node = self.node_mut(id);
+        (node.state, node.damaged) = (MemoryState::new(), true);
+        self.tell(&Fact::Fault(Fault::StateLost(id)));
     }
 
     /// Whether the others hold a majority set without it: only a minority is ever lost.

@@ -156,7 +156,7 @@ impl World {
         for input in [space].into_iter().chain(inputs) {
             roles.acceptor.handle(input, &mut effects);
         }
-        let (mut records, mut sends) = (Vec::new(), Vec::new());
+        let (mut records, mut sends, mut speaks) = (Vec::new(), Vec::new(), false);
         for effect in effects {
             match effect {
                 // Leaves before the barrier: it claims nothing.
@@ -165,12 +165,17 @@ impl World {
                 }
                 Effect::Persist(record) => records.push(record),
                 Effect::Send { to, message } => sends.push((to, message)),
+                Effect::Speaks => speaks = true,
                 Effect::Ignored(reason) => self.ignored(id, "acceptor", reason.name()),
             }
         }
         let too_early = self.swarm.planted == Some(Planted::RepliesBeforeSync);
         if !too_early && !self.persist(id, mem::take(&mut records)) {
             return;
+        }
+        if speaks {
+            self.node_mut(id).damaged = false;
+            self.put_surely(id, Mail::Leader(leader::core::Input::Admitted));
         }
         for (to, message) in sends {
             self.send(id, to, message);
@@ -337,7 +342,8 @@ impl World {
         match timer {
             Timer::Detector => {
                 let Node { roles: Some(roles), space, .. } = self.node(id) else { return };
-                let local = roles.status.local(roles.progress, *space);
+                let barred = roles.acceptor.silence().is_some_and(|silence| !silence.may_lead());
+                let local = roles.status.local(roles.progress, *space, barred);
                 self.detect(id, failure_detector::core::Input::Tick(local));
             }
             Timer::Leader => {
@@ -381,7 +387,7 @@ impl World {
     // --- what goes out ---
 
     /// The barrier. False when the node went down at it, and nothing that follows happens.
-    fn persist(&mut self, id: NodeId, records: Vec<LogRecord>) -> bool {
+    pub(super) fn persist(&mut self, id: NodeId, records: Vec<LogRecord>) -> bool {
         if records.is_empty() {
             return self.node(id).is_up();
         }

@@ -51,6 +51,15 @@ impl LogDisk {
         }
     }
 
+    /// What opening does with damaged votes: none of the votes can be told from those that are missing, so
+    /// all are set aside. The promise and `last_tried` are kept a second time, and are exact.
+    fn mend(&mut self) {
+        if self.check().is_err() {
+            let Self { last_tried, next_ballot, .. } = *self;
+            *self = Self { last_tried, next_ballot, standing: Standing::Damaged, ..Self::default() };
+        }
+    }
+
     /// What opening does with what was not synced: a batch that is whole is there, a torn one
     /// never was. Nothing depends on either, because no write of it has returned.
     fn open(&mut self) {
@@ -139,18 +148,20 @@ impl MemoryLog {
         true
     }
 
-    /// A power cut, and a start after it: what was not synced is gone.
+    /// A power cut, and a start after it: what was not synced is gone. Damaged votes are found.
     pub fn crash(&self) {
         let mut inner = self.lock();
         inner.disk.unsynced.clear();
+        inner.disk.mend();
         (inner.fault, inner.failed) = (None, None);
     }
 
     /// A killed process, and a start after it: what was written but not synced is there, if it was
-    /// written as a whole.
+    /// written as a whole. Damaged votes are found.
     pub fn restart(&self) {
         let mut inner = self.lock();
         inner.disk.open();
+        inner.disk.mend();
         (inner.fault, inner.failed) = (None, None);
     }
 

@@ -82,6 +82,7 @@ pub(crate) fn standing(standing: Standing) -> Vec<u8> {
         Standing::Sound => 0,
         Standing::Fresh => 1,
         Standing::Damaged => 2,
+        Standing::Replaced => 3,
     };
     Writer::new().rest(&[tag]).0
 }
@@ -92,6 +93,7 @@ pub(crate) fn read_standing(bytes: &[u8]) -> Result<Standing, String> {
         [0] => Standing::Sound,
         [1] => Standing::Fresh,
         [2] => Standing::Damaged,
+        [3] => Standing::Replaced,
         [tag] => return Err(format!("tag {tag}")),
     };
     reader.end()?;

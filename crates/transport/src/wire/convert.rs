@@ -15,9 +15,11 @@ impl From<&Message> for wire::Kind {
         match message {
             Message::Acceptor(ToAcceptor::NextBallot(next)) => Self::NextBallot(next.into()),
             Message::Acceptor(ToAcceptor::BeginBallot(begin)) => Self::BeginBallot(begin.into()),
+            Message::Acceptor(ToAcceptor::Rejoined(rejoined)) => Self::Rejoined(rejoined.into()),
             Message::Leader(ToLeader::BallotInfo(info)) => Self::BallotInfo(info.into()),
             Message::Leader(ToLeader::MyNextBal(mine)) => Self::MyNextBal(mine.into()),
             Message::Leader(ToLeader::Voted(voted)) => Self::VotedToLeader(voted.into()),
+            Message::Leader(ToLeader::Rejoin(rejoin)) => Self::Rejoin(rejoin.into()),
             Message::Leader(ToLeader::ExecuteFunction(call)) => Self::ExecuteFunction(call.into()),
             Message::Leader(ToLeader::ReadBarrier(barrier)) => Self::ReadBarrier(wire::ReadBarrier { id: barrier.id }),
             Message::Learner(ToLearner::Success(success)) => Self::Success(success.into()),
@@ -42,9 +44,11 @@ impl TryFrom<wire::Kind> for Message {
         Ok(match kind {
             wire::Kind::NextBallot(next) => Self::Acceptor(ToAcceptor::NextBallot(next.try_into()?)),
             wire::Kind::BeginBallot(begin) => Self::Acceptor(ToAcceptor::BeginBallot(begin.try_into()?)),
+            wire::Kind::Rejoined(rejoined) => Self::Acceptor(ToAcceptor::Rejoined(rejoined.try_into()?)),
             wire::Kind::BallotInfo(info) => Self::Leader(ToLeader::BallotInfo(info.try_into()?)),
             wire::Kind::MyNextBal(mine) => Self::Leader(ToLeader::MyNextBal(mine.try_into()?)),
             wire::Kind::VotedToLeader(voted) => Self::Leader(ToLeader::Voted(voted.try_into()?)),
+            wire::Kind::Rejoin(rejoin) => Self::Leader(ToLeader::Rejoin(rejoin.try_into()?)),
             wire::Kind::ExecuteFunction(call) => Self::Leader(ToLeader::ExecuteFunction(call.try_into()?)),
             wire::Kind::ReadBarrier(barrier) => {
                 Self::Leader(ToLeader::ReadBarrier(message::ReadBarrier { id: barrier.id }))
@@ -338,7 +342,7 @@ impl From<&protocol::Call> for wire::Call {
             arguments: call.arguments.clone(),
             patience_seconds: call.patience.as_secs(),
             patience_nanos: call.patience.subsec_nanos(),
-            record: call.record,
+            copy: call.copy,
         }
     }
 }
@@ -355,7 +359,7 @@ impl TryFrom<wire::Call> for protocol::Call {
             function: call.function,
             arguments: call.arguments,
             patience: Duration::new(call.patience_seconds, call.patience_nanos),
-            record: call.record,
+            copy: call.copy,
         })
     }
 }

@@ -6,7 +6,7 @@ use proptest::option;
 use proptest::prelude::*;
 use protocol::message::{
     BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, Heartbeat, MyNextBal,
-    NextBallot, ReadBarrier, Snapshot, Stored, Success, Voted,
+    NextBallot, ReadBarrier, Rejoin, Rejoined, Snapshot, Stored, Success, Voted,
 };
 use protocol::{
     Ballot, Call, Command, CommandId, CommandNumber, Entry, Fingerprint, Key, NodeId, Outcome, RequestId, Run,
@@ -99,14 +99,14 @@ fn call() -> BoxedStrategy<Call> {
         Just(Duration::MAX),
         any::<u32>().prop_map(|nanos| Duration::new(3, nanos / 5))
     ];
-    (request(), any::<[u8; 16]>(), ".{0,20}", body(), patience, any::<bool>())
-        .prop_map(|(request, fingerprint, function, arguments, patience, record)| Call {
+    (request(), any::<[u8; 16]>(), ".{0,20}", body(), patience, any::<u32>())
+        .prop_map(|(request, fingerprint, function, arguments, patience, copy)| Call {
             request,
             fingerprint: Fingerprint(fingerprint),
             function,
             arguments,
             patience,
-            record,
+            copy,
         })
         .boxed()
 }
@@ -170,6 +170,7 @@ fn to_leader() -> BoxedStrategy<ToLeader> {
         info.prop_map(ToLeader::BallotInfo),
         (ballot(), ballot()).prop_map(|(ballot, refused)| ToLeader::MyNextBal(MyNextBal { ballot, refused })),
         voted().prop_map(ToLeader::Voted),
+        (ballot(), any::<u64>()).prop_map(|(ballot, nonce)| ToLeader::Rejoin(Rejoin { ballot, nonce })),
         call().prop_map(ToLeader::ExecuteFunction),
         any::<u64>().prop_map(|id| ToLeader::ReadBarrier(ReadBarrier { id })),
     ]
@@ -220,6 +221,11 @@ fn message() -> BoxedStrategy<Message> {
         (ballot(), any_number()).prop_map(|(ballot, first)| ToAcceptor::NextBallot(NextBallot { ballot, first })),
         (ballot(), commands(), any::<u64>())
             .prop_map(|(ballot, commands, round)| ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round })),
+        (ballot(), any::<u64>(), any_number()).prop_map(|(ballot, nonce, last)| ToAcceptor::Rejoined(Rejoined {
+            ballot,
+            nonce,
+            last
+        })),
     ];
     let to_learner = prop_oneof![
         (ballot(), command_id(), commands()).prop_map(|(ballot, issued, commands)| ToLearner::Success(Success {

@@ -104,7 +104,7 @@ fn large_call() -> Message {
         function: "kv.put".into(),
         arguments: Bytes::from(vec![7; 1 << 20]),
         patience: Duration::ZERO,
-        record: false,
+        copy: 0,
     }))
 }
 

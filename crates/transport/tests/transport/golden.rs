@@ -58,5 +58,5 @@ fn every_recorded_frame_and_every_kind_has_a_test() {
     let tested: BTreeSet<String> = messages::all().iter().map(|(name, _)| format!("{name}.hex")).collect();
     assert_eq!(files, tested);
     let kinds: BTreeSet<&str> = messages::all().iter().map(|(_, message)| message.name()).collect();
-    assert_eq!(kinds.len(), 15, "{kinds:?}");
+    assert_eq!(kinds.len(), 17, "{kinds:?}");
 }

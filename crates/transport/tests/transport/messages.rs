@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::message::{
     BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, Heartbeat, MyNextBal,
-    NextBallot, ReadBarrier, Snapshot, Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted,
+    NextBallot, ReadBarrier, Rejoin, Rejoined, Snapshot, Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner,
+    Voted,
 };
 use protocol::{
     Ballot, Call, Command, CommandId, CommandNumber, Entry, Fingerprint, Key, Message, NodeId, Outcome, Position,
@@ -66,7 +67,7 @@ fn recorded() -> Vec<(String, Message)> {
         function: "inventory.outbound".into(),
         arguments: Bytes::from_static(b"{\"quantity\":3}"),
         patience: Duration::from_millis(1_500),
-        record: true,
+        copy: 1,
     };
     let mut all = vec![("execute_function_recorded".to_owned(), Message::Leader(ToLeader::ExecuteFunction(call)))];
     let stored = [("now", Stored::Now), ("before", Stored::Before)];
@@ -135,7 +136,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         function: "inventory.outbound".into(),
         arguments: Bytes::from_static(b"{\"quantity\":3}"),
         patience: Duration::from_millis(1_500),
-        record: false,
+        copy: 0,
     };
     let acceptor = |message| Message::Acceptor(message);
     let leader = |message| Message::Leader(message);
@@ -150,6 +151,11 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         ("begin_ballot", acceptor(ToAcceptor::BeginBallot(begin))),
         ("ballot_info", leader(ToLeader::BallotInfo(info))),
         ("my_next_bal", leader(ToLeader::MyNextBal(MyNextBal { ballot: BALLOT, refused: Ballot::new(3, NodeId(1)) }))),
+        ("rejoin", leader(ToLeader::Rejoin(Rejoin { ballot: BALLOT, nonce: 0xfeed }))),
+        (
+            "rejoined",
+            acceptor(ToAcceptor::Rejoined(Rejoined { ballot: BALLOT, nonce: 0xfeed, last: CommandNumber(12) })),
+        ),
         ("voted_to_leader", leader(ToLeader::Voted(voted.clone()))),
         ("execute_function", leader(ToLeader::ExecuteFunction(call))),
         ("read_barrier", leader(ToLeader::ReadBarrier(ReadBarrier { id: 77 }))),

@@ -3,8 +3,9 @@
 use acceptor::core::{Acceptor, Effect};
 use protocol::message::{BallotInfo, ToLeader, ToLearner};
 use protocol::{Ballot, CommandId, CommandNumber, Message, NodeId};
+use simulator::planted::votes_with_gaps;
 use storage::memory::{LogDisk, MemoryLog};
-use storage::{LogImage, LogStore};
+use storage::{LogImage, LogRecord, LogStore};
 
 use super::super::cluster::{Config, Plant};
 use super::{NODES, Outcome, Place, What, last};
@@ -45,16 +46,20 @@ impl AcceptorRole {
                 panic!("not for an acceptor: {what:?}")
             }
         };
+        if config.plant == Some(Plant::VotesWithGaps)
+            && let Some((records, voted)) = votes_with_gaps(&self.core, &input)
+        {
+            self.write(&records);
+            self.core = self.restarted(self.core.issued(), config);
+            return outcome.send(self.core.me(), voted.ballot.node, Message::Leader(ToLeader::Voted(voted)));
+        }
         let mut effects = Vec::new();
         self.core.handle(input, &mut effects);
-        let log = MemoryLog::from_disk(self.disk.clone());
-        for effect in &effects {
-            if let Effect::Persist(record) = effect {
-                log.write(std::slice::from_ref(record)).expect("memory does not fail");
-            }
-        }
-        let image = log.load(CommandNumber::NULL).expect("memory does not fail");
-        (self.disk, self.stored) = (log.disk(), image.votes.iter().map(|vote| vote.command.id).collect());
+        let records = effects.iter().filter_map(|effect| match effect {
+            Effect::Persist(record) => Some(record.clone()),
+            Effect::Proposed { .. } | Effect::Send { .. } | Effect::Speaks | Effect::Ignored(_) => None,
+        });
+        self.write(&records.collect::<Vec<_>>());
         let again = self.restarted(self.core.issued(), config);
         self.is_durable = again.next_ballot() == self.core.next_ballot() && again.votes().eq(self.core.votes());
         let me = self.core.me();
@@ -67,9 +72,16 @@ impl AcceptorRole {
                     self.told = self.told.max(promise_in(&message));
                     outcome.send(me, to, message);
                 }
-                Effect::Persist(_) | Effect::Ignored(_) => {}
+                Effect::Persist(_) | Effect::Speaks | Effect::Ignored(_) => {}
             }
         }
+    }
+
+    fn write(&mut self, records: &[LogRecord]) {
+        let log = MemoryLog::from_disk(self.disk.clone());
+        log.write(records).expect("memory does not fail");
+        let image = log.load(CommandNumber::NULL).expect("memory does not fail");
+        (self.disk, self.stored) = (log.disk(), image.votes.iter().map(|vote| vote.command.id).collect());
     }
 
     /// The core that starts from what is on the disk.
@@ -89,7 +101,7 @@ fn promise_in(message: &Message) -> Ballot {
         Message::Leader(ToLeader::BallotInfo(BallotInfo { ballot, .. })) => *ballot,
         Message::Leader(ToLeader::MyNextBal(next)) => next.ballot,
         Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => voted.ballot,
-        Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
+        Message::Leader(ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
         | Message::Learner(_)
         | Message::Acceptor(_)
         | Message::FailureDetector(_)
@@ -104,5 +116,6 @@ fn acceptor_config(me: NodeId, config: &Config) -> acceptor::core::Config {
         learners: NODES.to_vec(),
         learn_from: config.learn_from,
         part_bytes: 1 << 20,
+        nonce: 0,
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct LeaderRole {
 
 impl LeaderRole {
     pub(super) fn new(me: NodeId, config: &Config, last_tried: Ballot, machine: Vec<Command>) -> Self {
-        let core = Leader::new(leader_config(me, config), last_tried, last(&machine));
+        let core = Leader::new(leader_config(me, config), last_tried, true, last(&machine));
         let (promised, counted) = (Vec::new(), BTreeMap::new());
         Self { me, core, last_tried, machine, active: None, chain: Vec::new(), promised, counted }
     }

@@ -208,7 +208,7 @@ impl FakeBackend {
                 let (request, fingerprint) = (call.request.clone(), call.fingerprint);
                 let stored = match outcome {
                     Some(Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. })
-                        if call.record =>
+                        if call.is_recorded() =>
                     {
                         if node.calls.iter().any(|earlier| earlier.request == request) {
                             Stored::Before

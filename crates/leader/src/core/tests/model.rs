@@ -46,6 +46,7 @@ impl Voter {
                 let (ballot, first, issued) = (*ballot, *first, self.issued);
                 Some(ToLeader::BallotInfo(BallotInfo { ballot, first, issued, votes, part: 0, parts: 1 }))
             }
+            ToAcceptor::Rejoined(_) => panic!("no acceptor of the model asks to rejoin"),
             ToAcceptor::BeginBallot(begin) if begin.ballot < self.promise => {
                 Some(my_next_bal(self.promise, begin.ballot))
             }
@@ -320,6 +321,7 @@ impl World {
                 let top = begin.commands.last().map_or(0, |last| last.number().0);
                 assert!(top <= self.issued.len() as u64 + WINDOW, "A5: {top} lies beyond the window");
             }
+            ToAcceptor::Rejoined(_) => panic!("nobody asked to rejoin"),
         }
     }
 
@@ -368,7 +370,7 @@ impl World {
         let node = self.node(node);
         node.log.crash();
         let config = node.bench.leader.config.as_ref().clone();
-        node.bench.leader = Leader::new(config, node.last_tried(), node.bench.machine.applied());
+        node.bench.leader = Leader::new(config, node.last_tried(), true, node.bench.machine.applied());
     }
 
     fn take(&mut self, step: Step) {

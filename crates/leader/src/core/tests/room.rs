@@ -17,7 +17,7 @@ fn a_call_without_room_is_refused_before_it_is_proposed() {
     bench.room = false;
     let put = |key: &str| call(key, "kv.put", json!({"key": "a", "value": 2}));
     assert_eq!(bench.say(2, ToLeader::ExecuteFunction(put("k"))), refused(2, "k"));
-    let recorded = Call { record: true, ..put("l") };
+    let recorded = Call { copy: 1, ..put("l") };
     assert_eq!(bench.say(2, ToLeader::ExecuteFunction(recorded)), refused(2, "l"), "not even to record it");
     assert_eq!(bench.overlay_value("a"), Some(Bytes::from_static(b"1")));
     assert_eq!(proposed(&bench.end_turn()), []);

@@ -153,7 +153,7 @@ fn a_woken_call_without_room_is_tried_when_its_patience_ends() {
 fn a_refusal_is_recorded_for_all_copies_of_the_call() {
     let mut bench = Bench::new();
     bench.lead();
-    let copy = || Call { record: true, patience: Duration::ZERO, ..outbound("l", 5) };
+    let copy = || Call { copy: 1, patience: Duration::ZERO, ..outbound("l", 5) };
     assert_eq!(bench.say(2, execute(copy())), []);
     let run = proposed(&bench.end_turn());
     let message = "A has 0, and 5 are wanted".to_owned();
@@ -177,13 +177,13 @@ fn a_copy_that_joins_a_waiting_call_makes_its_refusal_recorded() {
     let mut bench = Bench::new();
     bench.lead();
     bench.say(2, execute(outbound("l", 5)));
-    bench.say(3, execute(Call { record: true, ..outbound("l", 5) }));
+    bench.say(3, execute(Call { copy: 1, ..outbound("l", 5) }));
     bench.wait(Duration::from_secs(10));
     bench.end_turn();
     let expected = [stored(2, "l", refused(1, 0, 5), Stored::Now), stored(3, "l", refused(1, 0, 5), Stored::Before)];
     assert_eq!(replies(bench.ack_all()), expected);
     let absent = call("d", "kv.delete", json!({"key": "absent"}));
-    bench.say(2, execute(Call { record: true, ..absent }));
+    bench.say(2, execute(Call { copy: 1, ..absent }));
     bench.end_turn();
     let unchanged = Outcome::Unchanged { at: number(2), result: Bytes::from_static(br#"{"deleted":false}"#) };
     assert_eq!(replies(bench.ack_all()), [stored(2, "d", unchanged, Stored::Now)]);

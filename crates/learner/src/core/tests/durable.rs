@@ -50,19 +50,20 @@ fn votes_may_go_that_a_majority_and_this_node_have_durable() {
     }
 }
 
-/// DESIGN 8: catches what was durable becoming less so by a late word or a lost peer, a floor that is told at every
-/// tick, and the word of a stranger.
+/// DESIGN 8: catches what was durable becoming less so here or by a peer that is not heard, a peer's old word that counts
+/// on after it has lost its state, a floor that is told at every tick, and the word of a stranger.
 #[test]
-fn what_may_go_never_becomes_less_and_is_said_once_a_second() {
+fn what_may_go_is_what_was_said_last_and_is_said_once_a_second() {
     let mut learner = among(3, &[9, 7, 5]);
     assert_eq!(learner.handle(Input::Tick, at(0)), forgets(7, 5));
-    learner.handle(peer_durable(2, 3), at(1));
     learner.handle(own_durable(4), at(1));
     assert_eq!(learner.handle(peer_durable(9, 9), at(1)), ignored(IgnoreReason::Stranger));
     assert_eq!(learner.handle(Input::Tick, at(999)), []);
     assert_eq!(learner.handle(Input::Tick, at(1_000)), forgets(7, 5));
     learner.handle(Input::PeerLost(NodeId(2)), at(1_001));
     assert_eq!(learner.handle(Input::Tick, at(2_000)), forgets(7, 5), "what 2 has durable it has on its disk");
+    learner.handle(peer_durable(2, 0), at(2_001));
+    assert_eq!(learner.handle(Input::Tick, at(3_000)), forgets(5, 0), "2 begins anew: its commands are kept for it");
 }
 
 /// Catches merely old commands that are kept for a peer that is not in touch, or taken from one that is: it would need a

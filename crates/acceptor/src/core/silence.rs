@@ -1,0 +1,185 @@
+//! Silence: an acceptor whose log does not hold all that it ever said says nothing more, until that
+//! can do no harm.
+//!
+//! A silent acceptor promises nothing and votes for nothing; it hands bodies to the learner of its
+//! node as ever, and still refuses ballots below its promise, which is exact. Four things make it
+//! silent:
+//!
+//! - [`Silence::Damaged`]: votes may be lost, all of ballots up to the promise P. To the
+//!   `BeginBallot` of a ballot `b >= P` it answers `Rejoin`, and the leader of b says which command
+//!   it proposed *last*. Whatever was lost and was issued, or still can be, lies at or below that
+//!   number: if cast in b, it was proposed before this node started, and the nonce is of this start;
+//!   if cast in a lower ballot, it is known to one of those who promised b, so it is in the history
+//!   of b. When the state of this node is durable up to there, its word is good again.
+//! - [`Silence::Behind`]: the state was lost, and votes up to `forgotten` are gone from the log
+//!   because it had them. Until it has them again, no answer may say "no vote there".
+//! - [`Silence::Fresh`]: a new disk. This node may have had another one, and have spoken with it.
+//!   More than half of the other members must have noted this disk and know of no other: two such
+//!   sets meet, so a second disk of one node is found out by somebody.
+//! - [`Silence::Replaced`]: it had another one, which is lost. It is silent for ever.
+//!
+//! *Durable* is what the learner's `Forget` says: a majority of learners, this one among them, has
+//! it on disk. So a node that speaks again has, of every command that its lost votes may have
+//! issued, the vote's worth on its own disk, and power cuts take nothing of it.
+
+use std::collections::BTreeSet;
+
+use protocol::message::{Rejoin, Rejoined, ToLeader};
+use protocol::{Ballot, CommandNumber, Message, NodeId};
+use storage::{LogRecord, Standing};
+
+use super::{Acceptor, Config, Effect, IgnoreReason};
+
+/// Why an acceptor is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Silence {
+    /// A new disk that too few members have noted.
+    Fresh,
+    /// A disk in the place of one that was lost: for ever.
+    Replaced,
+    /// Votes may be lost, and the state does not reach what replaces them.
+    Damaged,
+    /// The state was lost, and does not reach again what it had.
+    Behind,
+}
+
+impl Silence {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Fresh, Self::Replaced, Self::Damaged, Self::Behind];
+
+    /// The name in metrics and in the REST interface.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Replaced => "replaced",
+            Self::Damaged => "damaged",
+            Self::Behind => "behind",
+        }
+    }
+
+    /// Whether the node may lead meanwhile: whether it knows which ballots it has begun (B1).
+    #[must_use]
+    pub fn may_lead(self) -> bool {
+        match self {
+            Self::Damaged | Self::Behind => true,
+            Self::Fresh | Self::Replaced => false,
+        }
+    }
+}
+
+/// What a silent acceptor waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Silent {
+    pub(super) reason: Silence,
+    /// The members that have noted this disk.
+    noted: BTreeSet<NodeId>,
+    /// The answer of the highest ballot.
+    rejoined: Option<Rejoined>,
+    /// The state of this node is known to be durable up to here.
+    durable: CommandNumber,
+}
+
+impl Silent {
+    /// Whether an acceptor that starts with such a log, and a state that ends at `issued`, is silent.
+    pub(super) fn at_start(
+        config: &Config,
+        standing: Standing,
+        forgotten: CommandNumber,
+        issued: CommandNumber,
+    ) -> Option<Self> {
+        let reason = match standing {
+            // Nobody else is there to know of another disk.
+            Standing::Fresh if config.learners.len() > 1 => Silence::Fresh,
+            Standing::Replaced => Silence::Replaced,
+            Standing::Damaged => Silence::Damaged,
+            Standing::Fresh | Standing::Sound if forgotten > issued => Silence::Behind,
+            Standing::Fresh | Standing::Sound => return None,
+        };
+        Some(Self { reason, noted: BTreeSet::new(), rejoined: None, durable: CommandNumber::NULL })
+    }
+
+    fn is_over(&self, config: &Config, forgotten: CommandNumber) -> bool {
+        match self.reason {
+            Silence::Fresh => {
+                let others = config.learners.iter().filter(|node| **node != config.me).count();
+                self.noted.len() > others / 2
+            }
+            Silence::Replaced => false,
+            Silence::Damaged => {
+                self.rejoined.as_ref().is_some_and(|rejoined| rejoined.last.max(forgotten) <= self.durable)
+            }
+            Silence::Behind => forgotten <= self.durable,
+        }
+    }
+}
+
+impl Acceptor {
+    /// Why this acceptor is silent; `None` when it speaks.
+    #[must_use]
+    pub fn silence(&self) -> Option<Silence> {
+        self.silent.as_ref().map(|silent| silent.reason)
+    }
+
+    /// Instead of a vote in `ballot`, which is not below the promise.
+    pub(super) fn ask_to_rejoin(&self, ballot: Ballot, effects: &mut Vec<Effect>) {
+        let asks = self.silent.as_ref().is_some_and(|silent| {
+            let known = silent.rejoined.as_ref().map_or(Ballot::NONE, |rejoined| rejoined.ballot);
+            silent.reason == Silence::Damaged && ballot > known
+        });
+        if !asks {
+            return effects.push(Effect::Ignored(IgnoreReason::Silent));
+        }
+        let rejoin = Rejoin { ballot, nonce: self.config.nonce };
+        self.send(ballot.node, Message::Leader(ToLeader::Rejoin(rejoin)), effects);
+    }
+
+    /// The leader of a ballot says how far it has proposed. Each such answer is enough; the one of the
+    /// highest ballot counts, because the commands of an earlier one may never be issued.
+    pub(super) fn on_rejoined(&mut self, from: NodeId, message: Rejoined, effects: &mut Vec<Effect>) {
+        let (nonce, promise) = (self.config.nonce, self.next_ballot);
+        let Some(silent) = self.silent.as_mut().filter(|silent| silent.reason == Silence::Damaged) else {
+            return effects.push(Effect::Ignored(IgnoreReason::NotAsked));
+        };
+        let known = silent.rejoined.as_ref().map_or(Ballot::NONE, |rejoined| rejoined.ballot);
+        let is_asked = message.nonce == nonce && message.ballot >= promise && message.ballot > known;
+        if message.ballot.node != from || !is_asked {
+            return effects.push(Effect::Ignored(IgnoreReason::NotAsked));
+        }
+        silent.rejoined = Some(message);
+        self.speak_when_it_may(effects);
+    }
+
+    /// `peer` has durably noted the disk of this node, and knows of no other one.
+    pub(super) fn on_noted(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
+        let is_other = peer != self.config.me && self.config.learners.contains(&peer);
+        if let Some(silent) = self.silent.as_mut().filter(|silent| silent.reason == Silence::Fresh && is_other) {
+            silent.noted.insert(peer);
+            self.speak_when_it_may(effects);
+        }
+    }
+
+    /// The state of this node is durable up to there.
+    pub(super) fn on_durable(&mut self, number: CommandNumber, effects: &mut Vec<Effect>) {
+        if let Some(silent) = &mut self.silent {
+            silent.durable = silent.durable.max(number);
+            self.speak_when_it_may(effects);
+        }
+    }
+
+    fn speak_when_it_may(&mut self, effects: &mut Vec<Effect>) {
+        let (config, forgotten) = (&self.config, self.forgotten);
+        let Some(silent) = self.silent.take_if(|silent| silent.is_over(config, forgotten)) else { return };
+        if let Some(Rejoined { ballot, last, .. }) = silent.rejoined {
+            assert!(last <= self.forgotten, "a later loss of the state must make this node silent up to {last} again");
+            if ballot > self.next_ballot {
+                self.next_ballot = ballot;
+                effects.push(Effect::Persist(LogRecord::NextBallot(ballot)));
+            }
+        }
+        if silent.reason != Silence::Behind {
+            effects.push(Effect::Persist(LogRecord::Standing(Standing::Sound)));
+        }
+        effects.push(Effect::Speaks);
+    }
+}

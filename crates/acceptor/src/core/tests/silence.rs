@@ -1,0 +1,203 @@
+//! Silence, case by case: who is silent, what it says all the same, and what ends it.
+
+use protocol::message::{Rejoin, Rejoined};
+use storage::Standing;
+
+use super::*;
+
+const NONCE: u64 = 7;
+
+/// A node whose log was damaged when its promise was `promise`.
+fn damaged(promise: Ballot) -> Node {
+    let log = LogImage { next_ballot: promise, standing: Standing::Damaged, ..LogImage::default() };
+    Node { acceptor: Acceptor::new(config(), log.clone(), CommandId::NULL), log }
+}
+
+fn with_standing(standing: Standing) -> Node {
+    let log = LogImage { standing, ..LogImage::default() };
+    Node { acceptor: Acceptor::new(config(), log.clone(), CommandId::NULL), log }
+}
+
+fn rejoined(ballot: Ballot, nonce: u64, last: u64) -> Input {
+    let message = ToAcceptor::Rejoined(Rejoined { ballot, nonce, last: CommandNumber(last) });
+    Input::Message { from: ballot.node, message }
+}
+
+fn asks(ballot: Ballot) -> Effect {
+    Effect::Send { to: ballot.node, message: Message::Leader(ToLeader::Rejoin(Rejoin { ballot, nonce: NONCE })) }
+}
+
+fn silent() -> Effect {
+    Effect::Ignored(IgnoreReason::Silent)
+}
+
+fn sound() -> Effect {
+    Effect::Persist(LogRecord::Standing(Standing::Sound))
+}
+
+fn forget(number: u64) -> Effect {
+    Effect::Persist(LogRecord::Forget(CommandNumber(number)))
+}
+
+/// S-13, S-14: catches a damaged acceptor that promises, votes, keeps the bodies from its learner, or
+/// speaks before its state is *durable* up to the last command that the leader proposed; one that does
+/// not keep what it needs for a later loss of its state; and one that is silent again after a reboot.
+#[test]
+fn damage_silences_until_the_state_is_durable_up_to_the_last_proposed_command() {
+    let mut node = damaged(ballot(3));
+    let commands = chain(ballot(4), CommandId::NULL, 4);
+    assert_eq!(node.acceptor.silence(), Some(Silence::Damaged));
+    assert_eq!(node.next_ballot(ballot(4), 1), [silent()]);
+    let proposed = Effect::Proposed { ballot: ballot(4), commands: commands[..2].to_vec() };
+    assert_eq!(node.begin(ballot(4), &commands[..2], 1), [proposed.clone(), asks(ballot(4))]);
+    assert_eq!(node.begin(ballot(4), &commands[..2], 1), [proposed, asks(ballot(4))], "the question may be lost");
+    assert_eq!(node.handle(rejoined(ballot(4), NONCE, 3)), []);
+    assert_eq!(node.begin(ballot(4), &[], 2), [silent()], "nothing is left to ask of this leader");
+    assert_eq!(node.handle(Input::Issued(commands[3].id)), [], "what is issued may still be lost with the power");
+    assert_eq!(node.handle(Input::Forget(CommandNumber(2))), [forget(2)]);
+    assert_eq!(node.acceptor.silence(), Some(Silence::Damaged));
+    let raised = Effect::Persist(LogRecord::NextBallot(ballot(4)));
+    assert_eq!(node.handle(Input::Forget(CommandNumber(3))), [forget(3), raised, sound(), Effect::Speaks]);
+    node.reboot(commands[3].id);
+    assert_eq!(node.acceptor.silence(), None);
+    let next = command(ballot(4), 5, commands[3].id);
+    let effects = node.begin(ballot(4), std::slice::from_ref(&next), 3);
+    assert_eq!(effects.last(), Some(&voted(ballot(4), Some((5, next.id)), 3)));
+}
+
+/// Catches answers being taken that prove nothing: to an earlier start (votes may have been lost since),
+/// of a ballot below the promise (votes of the promised ballot are not covered), from a node that does
+/// not own the ballot, or unasked.
+#[test]
+fn only_the_answer_to_its_own_question_counts() {
+    let mut node = damaged(rival(3));
+    let before = node.acceptor.clone();
+    let stolen = Rejoined { ballot: ballot(4), nonce: NONCE, last: CommandNumber::NULL };
+    let cases = [
+        rejoined(ballot(4), NONCE + 1, 0),
+        rejoined(ballot(3), NONCE, 0),
+        Input::Message { from: RIVAL, message: ToAcceptor::Rejoined(stolen) },
+    ];
+    for input in cases {
+        assert_eq!(node.handle(input.clone()), [Effect::Ignored(IgnoreReason::NotAsked)], "{input:?}");
+        assert_eq!(node.acceptor, before, "{input:?}");
+    }
+    let mut sound = fresh();
+    assert_eq!(sound.handle(rejoined(ballot(4), NONCE, 0)), [Effect::Ignored(IgnoreReason::NotAsked)]);
+}
+
+/// Catches a promise that is forgotten together with the votes: it is exact, and lower ballots hear so.
+/// Without that they could go on for as long as they liked beside an acceptor that cannot rejoin them.
+#[test]
+fn a_silent_acceptor_still_refuses_ballots_below_its_promise() {
+    let mut node = damaged(rival(3));
+    assert_eq!(node.next_ballot(ballot(3), 1), [refused(rival(3), ballot(3))]);
+    assert_eq!(node.begin(ballot(3), &[], 1), [refused(rival(3), ballot(3))]);
+}
+
+/// Liveness: catches an acceptor that waits for ever for the commands of a leader that died with them.
+/// The answer of a later leader, which proposed fewer, is as good; that of an earlier one is late.
+#[test]
+fn the_answer_of_the_highest_ballot_counts() {
+    let mut node = damaged(ballot(3));
+    node.handle(rejoined(ballot(3), NONCE, 9));
+    assert_eq!(node.begin(rival(4), &[], 1), [asks(rival(4))]);
+    assert_eq!(
+        node.handle(rejoined(rival(4), NONCE, 0)),
+        [Effect::Persist(LogRecord::NextBallot(rival(4))), sound(), Effect::Speaks]
+    );
+    assert_eq!(node.handle(rejoined(ballot(3), NONCE, 9)), [Effect::Ignored(IgnoreReason::NotAsked)]);
+}
+
+/// Catches a promise that goes down, or is written again, when the rejoined ballot is the promised one.
+#[test]
+fn rejoining_the_promised_ballot_leaves_the_promise() {
+    let mut node = damaged(ballot(3));
+    assert_eq!(node.handle(rejoined(ballot(3), NONCE, 0)), [sound(), Effect::Speaks]);
+    assert_eq!(node.acceptor.next_ballot(), ballot(3));
+}
+
+/// Invariant 11: catches a node that answers for numbers whose votes it forgot because its state had them,
+/// after the state was lost; and one that stays silent when the state has them again. Its votes above are
+/// as they were.
+#[test]
+fn a_state_below_the_forgotten_votes_silences_until_it_is_back() {
+    let above = vote(ballot(1), &command(ballot(1), 4, id(ballot(1), 3)));
+    let log = LogImage {
+        next_ballot: ballot(1),
+        forgotten: CommandNumber(3),
+        votes: vec![above.clone()],
+        ..LogImage::default()
+    };
+    let mut node = Node { acceptor: Acceptor::new(config(), log.clone(), CommandId::NULL), log };
+    assert_eq!(node.acceptor.silence(), Some(Silence::Behind));
+    assert_eq!(node.next_ballot(rival(2), 1), [silent()]);
+    assert_eq!(node.begin(ballot(1), &[], 1), [silent()], "no vote is lost: nothing to ask");
+    node.handle(Input::Issued(id(ballot(1), 3)));
+    assert_eq!(node.handle(Input::Forget(CommandNumber(2))), []);
+    assert_eq!(node.handle(Input::Forget(CommandNumber(3))), [Effect::Speaks], "nothing is to be written");
+    let expected = info(rival(2), 4, id(ballot(1), 3), vec![above]);
+    assert_eq!(node.next_ballot(rival(2), 4).last(), Some(&expected));
+}
+
+/// Catches a damaged log together with a lost state that speaks when one of the two is mended.
+#[test]
+fn damage_and_a_lost_state_both_end_before_it_speaks() {
+    let mut log = damaged(ballot(1)).log;
+    log.forgotten = CommandNumber(3);
+    let mut node = Node { acceptor: Acceptor::new(config(), log.clone(), CommandId::NULL), log };
+    node.handle(rejoined(ballot(1), NONCE, 2));
+    node.handle(Input::Issued(id(ballot(1), 5)));
+    assert_eq!(node.handle(Input::Forget(CommandNumber(2))), []);
+    assert_eq!(node.acceptor.silence(), Some(Silence::Damaged));
+    assert_eq!(node.handle(Input::Forget(CommandNumber(4))), [forget(4), sound(), Effect::Speaks]);
+}
+
+/// S-16: catches a new disk that speaks before more than half of the others have noted it (the one before
+/// it may have promised anything), that counts itself, one peer twice or a stranger, and one that begins
+/// anew after a reboot.
+#[test]
+fn a_fresh_disk_speaks_when_more_than_half_of_the_others_have_noted_it() {
+    let mut node = with_standing(Standing::Fresh);
+    assert_eq!(node.acceptor.silence(), Some(Silence::Fresh));
+    assert_eq!(node.next_ballot(ballot(1), 1), [silent()]);
+    assert_eq!(node.begin(ballot(1), &[], 1), [silent()], "there is no promise to go by: nothing to ask");
+    for peer in [NodeId(2), NodeId(9), LEADER, LEADER] {
+        assert_eq!(node.handle(Input::Noted(peer)), [], "{peer}");
+    }
+    assert_eq!(node.handle(Input::Noted(RIVAL)), [sound(), Effect::Speaks]);
+    assert_eq!(node.handle(Input::Noted(RIVAL)), [], "told at each connection");
+    node.reboot(CommandId::NULL);
+    assert_eq!(node.acceptor.silence(), None);
+}
+
+/// Catches a cluster of one node that waits for others, and one of two that does not.
+#[test]
+fn one_node_has_nobody_to_wait_for() {
+    let of = |learners: &[NodeId]| {
+        let image = LogImage { standing: Standing::Fresh, ..LogImage::default() };
+        Acceptor::new(Config { learners: learners.to_vec(), ..config() }, image, CommandId::NULL)
+    };
+    assert_eq!(of(&[NodeId(2)]).silence(), None);
+    let mut two = of(&[LEADER, NodeId(2)]);
+    let mut effects = Vec::new();
+    two.handle(Input::Noted(LEADER), &mut effects);
+    assert_eq!(effects, [sound(), Effect::Speaks]);
+}
+
+/// S-16: catches a disk that took the place of a lost one and speaks for the node, whoever notes it and
+/// however much it learns.
+#[test]
+fn a_replaced_disk_is_silent_for_ever() {
+    let mut node = with_standing(Standing::Replaced);
+    let commands = chain(ballot(1), CommandId::NULL, 2);
+    let proposed = Effect::Proposed { ballot: ballot(1), commands: commands.clone() };
+    assert_eq!(node.begin(ballot(1), &commands, 1), [proposed, silent()], "its learner learns as any other");
+    node.handle(Input::Issued(commands[1].id));
+    for input in
+        [Input::Noted(LEADER), Input::Noted(RIVAL), rejoined(ballot(1), NONCE, 0), Input::Forget(CommandNumber(2))]
+    {
+        assert!(!node.handle(input).contains(&Effect::Speaks));
+    }
+    assert_eq!(node.acceptor.silence(), Some(Silence::Replaced));
+}
