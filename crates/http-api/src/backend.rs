@@ -184,6 +184,10 @@ pub struct NodeView {
     /// The room on its disk: `ample`, `low` (it takes no calls as a leader) or `out` (it does not vote).
     #[schema(example = "ample")]
     pub space: &'static str,
+    /// Why its acceptor is silent: `fresh`, `replaced`, `damaged` or `behind`; null where it speaks, and for nodes other
+    /// than the one that answers.
+    #[schema(required)]
+    pub silent: Option<&'static str>,
 }
 
 /// Where a node listens; empty where the answering node does not know.

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Make the data of a new cluster from a backup, or only check the file
     Restore(Restore),
+    /// Let a node that has lost its disk join its cluster again, as one that learns and serves
+    Recover(Recover),
 }
 
 impl Command {
@@ -57,6 +59,7 @@ impl Command {
             Self::Bench(bench) => bench.output,
             Self::Backup(Backup { connection, .. }) => connection.output,
             Self::Restore(restore) => restore.output,
+            Self::Recover(recover) => recover.output,
         }
     }
 }
@@ -153,6 +156,29 @@ pub(crate) struct Restore {
     /// With --dev: how many nodes
     #[arg(long, default_value_t = 3, requires = "dev", value_parser = clap::value_parser!(u16).range(1..=26))]
     pub(crate) nodes: u16,
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// `quorate recover`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "For a node whose disk is lost, or was replaced by an old copy, or whose log and MARK are both damaged: what it\npromised and voted for is gone, so that it must not vote again under its name. This asks nobody. It moves what is in\nthe data directory into `before-recovery-N` beside it and makes a new one; then `quorate serve` joins the cluster as a\nnode that learns, and serves reads and calls, and never votes or leads. The cluster stands the loss of one node less.\n\nA damaged disk of which the node itself says that it heals needs none of this. If the old disk comes back whole, put\nit back instead.\n\nExamples:\n  quorate recover --config a.toml --dry-run\n      say what there is, and what would be done\n  quorate recover --config a.toml\n      then: quorate serve --config a.toml\n  quorate recover --config a.toml --force\n      give up the votes of a node whose data directory can be used\n\nExit codes: 0 done; 1 the disk failed, or another process uses the directory; 2 wrong usage or configuration, or the\ndata directory can be used and --force is not given."
+)]
+pub(crate) struct Recover {
+    /// The configuration of the node
+    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key of the configuration; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// Give up a data directory that can be used, and with it the votes of this node, for good
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Say what there is and what would be done; change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

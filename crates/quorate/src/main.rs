@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench::run(bench),
         Command::Backup(backup) => backup::fetch(backup),
         Command::Restore(restore) => backup::restore(restore),
+        Command::Recover(recover) => commands::recover::run(recover),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

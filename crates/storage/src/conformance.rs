@@ -13,7 +13,7 @@ use protocol::{
     StateView, StoredOutcome, Timestamp, Verdict, Vote,
 };
 
-use crate::{FORGET_MAX, LogImage, LogRecord, LogStore, StateStore};
+use crate::{FORGET_MAX, LogImage, LogRecord, LogStore, Standing, StateStore};
 
 pub use history::{
     all_commands_may_be_forgotten, commands_are_forgotten_by_number_weight_and_time,
@@ -131,7 +131,9 @@ fn digest(state: &dyn StateStore) -> [u8; 32] {
 /// empty log.
 pub fn the_log_keeps_promises_and_votes(disk: Disk<'_>) {
     let opened = disk();
-    assert_eq!(opened.log.load(CommandNumber::NULL), Ok(LogImage::default()), "a new log is not empty");
+    let image = opened.log.load(CommandNumber::NULL).expect("readable");
+    assert_eq!(image, LogImage { standing: image.standing, ..LogImage::default() }, "a new log is not empty");
+    opened.log.write(&[LogRecord::Standing(Standing::Sound)]).expect("the log is written");
     let (tried, promised) = (Ballot::new(3, NodeId(2)), Ballot::new(4, NodeId(1)));
     let votes = [vote(4, 1, "a"), vote(4, 2, "b")];
     let mut records = vec![LogRecord::LastTried(tried), LogRecord::NextBallot(promised)];

@@ -48,7 +48,7 @@ pub enum StorageError {
     Failed(String),
     /// A stored record cannot be read: damaged, or of a newer format.
     #[error(
-        "a stored record is not readable: {0}; this node must not vote with it. Restore the data directory, or leave this node off until the cluster can replace it"
+        "what is stored is damaged: {0}; this node stops, and speaks no more with it. Start it again: it sets aside what is damaged and learns it anew from the other nodes"
     )]
     Corrupt(String),
     /// The data directory belongs to another cluster or node, or another process holds it.

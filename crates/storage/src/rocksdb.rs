@@ -7,7 +7,8 @@
 //! - `state`: the state machine, stored outcomes, issued commands; written without a sync,
 //!   synced now and then ([`RocksState`]);
 //!
-//! and a small file `IDENTITY` for people, written last when the directory is made. While a copy of
+//! the file `MARK`, the little that must never be lost; and a small file `IDENTITY` for people, written last when the
+//! directory is made. While a copy of
 //! the state is sent there is also `checkpoints`; a start removes what a crash left there.
 //!
 //! # Copies
@@ -21,29 +22,32 @@
 //! and RocksDB's own attempts to recover are turned off (S-12). Errors of its background work
 //! are looked for after each write.
 //!
-//! # What a start can tell, and what it cannot (S-15, A6)
+//! # What a start can tell, and what it does (S-15, A6, ADR 0023)
 //!
 //! A power cut may tear the last batch of the log, which was never acknowledged: it is
-//! dropped. Everything before it was acknowledged and must be there. A start therefore refuses
-//! ([`StorageError::Corrupt`](crate::StorageError::Corrupt)):
+//! dropped. Everything before it was acknowledged and must be there. The log is *damaged* when
 //!
-//! - a record of the log that is whole but fails its checksum, wherever it lies. On a file
+//! - a record of it is whole but fails its checksum, wherever it lies. On a file
 //!   system that records a file's new length before its content, that may be an honest torn
 //!   tail; ext4 and XFS with their defaults do not do so;
-//! - an unreadable place in the log with readable records after it (module `wal`; RocksDB alone
+//! - an unreadable place has readable records after it (module `wal`; RocksDB alone
 //!   would drop what follows a damaged length in silence);
-//! - a log whose tables and log files do not fit together (module `seam`): a file MANIFEST that lost its end names the
+//! - its tables and log files do not fit together (module `seam`): a file MANIFEST that lost its end names the
 //!   tables of an earlier time, and RocksDB alone would open those in silence;
-//! - a log that holds fewer writes than the state has seen, such as one restored from a backup,
-//!   and a state that lies below what was once synced, or below the votes that were discarded for
-//!   it. Each database notes the progress of the other for this;
-//! - a database that is missing where the other is not.
+//! - it holds less than the file `MARK` or the state has seen of it, such as one restored from a backup,
+//!   or one whose list of files is damaged;
+//! - it is missing, or RocksDB cannot open it.
+//!
+//! The state is damaged when RocksDB cannot open it or read a block of it, when it is missing, or when it lies below
+//! what was once synced. What is damaged is set aside (module `mend`), and a new database begins in its place: the log
+//! with the promise and `last_tried` of the *mark* (module `mark`), which is kept twice, and with
+//! [`Standing::Damaged`](crate::Standing::Damaged), so that its acceptor is silent until it has learnt enough; the state
+//! empty. With log and mark gone the node is refused for ever ([`StorageError::Refused`](crate::StorageError::Refused)).
 //!
 //! It cannot tell a torn tail from acknowledged batches that were cut off the end of the log
-//! later, if the state has seen nothing of those batches. A disk loses data in that way only
+//! later, if neither the mark nor the state has seen anything of those batches. A disk loses data in that way only
 //! when it lies about a sync: use none that does. Nor can it tell a whole directory that was
-//! restored from a backup: never do that with a node that has voted since; leave the node
-//! off until the cluster can replace it, which this version cannot.
+//! restored from a backup: the other nodes do, from what they have noted of it.
 
 mod batch;
 mod checkpoint;
@@ -55,14 +59,20 @@ mod golden;
 mod history;
 mod keys;
 mod log;
+mod mark;
+mod mend;
 mod open;
+mod opening;
 mod reader;
 mod record;
+mod recover;
 mod seam;
 mod stage;
 mod state;
 mod wal;
 
-pub use log::RocksLog;
+pub use log::{Position, RocksLog};
+pub use mark::{DiskId, Mark, Noted};
 pub use open::{Options, Stores, open};
+pub use recover::{Condition, condition, replace};
 pub use state::RocksState;

@@ -11,7 +11,7 @@ use protocol::{Ballot, ClusterId, CommandNumber, NodeId, SnapshotRecord, StoredO
 use quorate_storage::conformance::{eventful, pieces, vote};
 use quorate_storage::memory::MemoryState;
 use quorate_storage::rocksdb::{Options, Stores, open};
-use quorate_storage::{Identity, LogRecord, LogStore as _, Retention, StateStore};
+use quorate_storage::{Identity, LogRecord, LogStore as _, Retention, Standing, StateStore};
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/directory-2");
 /// What it shows.
@@ -94,6 +94,10 @@ fn a_recorded_directory_shows_what_it_did() {
     let model = MemoryState::new();
     model.apply(&eventful(40)).expect("applied");
     assert_eq!(stores.state.digest(), model.digest());
+    // It had no mark: it is made from what is there, and the node need not be admitted.
+    let mark = stores.log.mark();
+    assert_eq!((mark.standing, mark.starts, mark.next_ballot), (Standing::Sound, 1, Ballot::new(3, NodeId(2))));
+    assert!(dir.path().join("MARK").exists());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use protocol::{Ballot, ClusterId, CommandNumber, NodeId, StateView as _};
 use quorate_storage::conformance::{body, command, put, vote};
 use quorate_storage::rocksdb::{Options, Stores, open};
-use quorate_storage::{Identity, LogImage, LogRecord, LogStore, StateStore as _, StorageError};
+use quorate_storage::{Identity, LogImage, LogRecord, LogStore, Standing, StateStore as _, StorageError};
 use tempfile::TempDir;
 
 /// Small tables, so that there are several of them and the file MANIFEST has something to lose.
@@ -18,7 +18,8 @@ const BODY: usize = 6 << 10;
 fn try_open(dir: &Path) -> Result<Stores, StorageError> {
     let identity =
         Identity { cluster: ClusterId([1; 16]), cluster_name: "shop".into(), node: NodeId(1), node_name: "n1".into() };
-    open(dir, &identity, &Options { write_buffer_bytes: BUFFER, ..Options::default() })
+    let standing_of_new = Standing::Sound;
+    open(dir, &identity, &Options { write_buffer_bytes: BUFFER, standing_of_new, ..Options::default() })
 }
 
 /// How a life of a node ends.
@@ -127,6 +128,7 @@ impl Damage {
 enum Found {
     /// All is there.
     All,
+    /// The damage was found: the start refused, or set what is damaged aside, so that the acceptor is silent.
     Refused,
     /// The end of the last log file is missing, and so is what stood there: nobody can tell that from a write that
     /// was torn before it was acknowledged (module `rocksdb`).
@@ -146,7 +148,11 @@ fn found(made: &Made, file: &Path, damage: Damage) -> Found {
     let newest = files(made).into_iter().rfind(|(kind, _)| *kind == "WAL").expect("a log file").1;
     let cut = matches!(damage, Damage::Cut(_)) && newest == file;
     let votes = &made.acknowledged.votes;
-    if image == made.acknowledged {
+    if image.standing == Standing::Damaged {
+        let acknowledged = &made.acknowledged;
+        assert_eq!((image.next_ballot, image.last_tried), (acknowledged.next_ballot, acknowledged.last_tried));
+        Found::Refused
+    } else if image == made.acknowledged {
         Found::All
     } else if cut && votes.starts_with(&image.votes) {
         Found::Torn
@@ -251,6 +257,7 @@ fn counts_of_state(lives: &[Life], synced: u64) -> BTreeMap<(&'static str, Found
                 Ok((stores.state.applied().number.0, keys.len() as u64))
             });
             let found = match read {
+                Ok(_) if set_aside(dir.path()) => Found::Refused,
                 Ok((applied, keys)) if applied == keys && applied == number => Found::All,
                 Ok((applied, keys)) if applied == keys && applied >= synced => Found::Torn,
                 Ok((applied, keys)) => {
@@ -264,6 +271,11 @@ fn counts_of_state(lives: &[Life], synced: u64) -> BTreeMap<(&'static str, Found
     }
     eprintln!("{lives:?}, {synced} synced: {counts:?}");
     counts
+}
+
+fn set_aside(dir: &Path) -> bool {
+    let mut entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+    entries.any(|name| name.to_string_lossy().starts_with("state.damaged"))
 }
 
 /// S-13, S-15: catches a state that is a mixture of an older and a newer one, or below what was synced, after damage to one

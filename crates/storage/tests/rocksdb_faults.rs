@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::{Ballot, ClusterId, CommandNumber, NodeId, StateView};
 use quorate_storage::conformance::{body, command, key, put, vote};
-use quorate_storage::rocksdb::{Options, Stores, open};
-use quorate_storage::{Identity, LogRecord, LogStore, StateStore, StorageError};
+use quorate_storage::rocksdb::{DiskId, Noted, Options, Stores, open};
+use quorate_storage::{Identity, LogRecord, LogStore, Standing, StateStore, StorageError};
 
 fn identity() -> Identity {
     Identity { cluster: ClusterId([1; 16]), cluster_name: "shop".into(), node: NodeId(1), node_name: "n1".into() }
@@ -112,40 +112,158 @@ fn a_held_directory_is_refused() {
     drop(opened(dir.path()));
 }
 
-/// S-15, S-13: catches a node that votes after it lost its log, or goes on after it lost its
-/// state: a lost database must not be taken for a new one.
+/// A directory that has promised, voted and applied something.
+fn used(dir: &Path) {
+    let stores = opened(dir);
+    stores.log.write(&[LogRecord::LastTried(TRIED), LogRecord::NextBallot(PROMISE)]).expect("written");
+    vote_for(&stores, 1..=3);
+    stores.state.apply(&[command(1, &body(1, vec![put("k", "v")]))]).expect("applied");
+    stores.state.sync().expect("synced");
+    stores.log.write(&[LogRecord::Standing(Standing::Sound)]).expect("written");
+}
+
+const TRIED: Ballot = Ballot { round: 7, node: NodeId(1) };
+const PROMISE: Ballot = Ballot { round: 9, node: NodeId(3) };
+
+/// That the log lost votes and says so, and nothing else.
+fn assert_damaged(stores: &Stores) {
+    let image = stores.log.load(CommandNumber::NULL).expect("readable");
+    assert_eq!((image.last_tried, image.next_ballot), (TRIED, PROMISE), "the mark has them");
+    assert_eq!((image.standing, image.votes), (Standing::Damaged, Vec::new()));
+    assert_eq!(stores.log.mark().votes_lost, PROMISE);
+}
+
+fn assert_state_is_new(stores: &Stores) {
+    assert_eq!((stores.state.applied().number.0, stores.state.durable().0), (0, 0));
+    assert_eq!(stores.state.get(&key("k")), Ok(None));
+}
+
+/// S-15, S-13: catches a node that votes after it lost its log as if it had not, forgets its promise, goes on with a
+/// state that is gone, or takes a lost database for a new one.
 #[test]
-fn a_lost_database_is_refused() {
-    for lost in ["log", "state"] {
+fn a_lost_database_begins_anew_and_says_so() {
+    for lost in [&["log"][..], &["state"], &["log", "state"]] {
         for with_identity_file in [true, false] {
             let dir = tempfile::tempdir().expect("a temporary directory");
-            let stores = opened(dir.path());
-            vote_for(&stores, 1..=1);
-            stores.state.apply(&[command(1, &body(1, vec![put("k", "v")]))]).expect("applied");
-            drop(stores);
-            fs::remove_dir_all(dir.path().join(lost)).expect("removed");
+            used(dir.path());
+            lost.iter().for_each(|lost| fs::remove_dir_all(dir.path().join(lost)).expect("removed"));
             if !with_identity_file {
                 fs::remove_file(dir.path().join("IDENTITY")).expect("removed");
             }
-            // Twice: the first refusal must not make the second one go away.
+            // Twice: the second start must not take the damage for mended.
             for _ in 0..2 {
-                let text = refused(dir.path(), &identity());
-                assert!(text.contains(&format!("has lost its database `{lost}`")), "{text}");
-                assert!(text.contains("leave this node off until the cluster can replace it"), "{text}");
+                let stores = opened(dir.path());
+                if lost.contains(&"log") {
+                    assert_damaged(&stores);
+                } else {
+                    assert_eq!(votes(&stores), [1, 2, 3]);
+                    assert_eq!(stores.log.load(CommandNumber::NULL).expect("readable").standing, Standing::Sound);
+                }
+                if lost.contains(&"state") {
+                    assert_state_is_new(&stores);
+                } else {
+                    assert_eq!(stores.state.applied().number.0, 1);
+                }
             }
         }
     }
 }
 
-/// S-15: catches a log file that was removed whole.
+/// S-13: catches a node without log and mark that begins as if it had never voted, however often it is started.
 #[test]
-fn a_lost_log_file_is_refused() {
+fn a_node_without_log_and_mark_is_refused() {
+    for mark in [None, Some(&b"0123456789"[..]), Some(&b""[..])] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        used(dir.path());
+        fs::remove_dir_all(dir.path().join("log")).expect("removed");
+        match mark {
+            Some(bytes) => fs::write(dir.path().join("MARK"), bytes).expect("written"),
+            None => fs::remove_file(dir.path().join("MARK")).expect("removed"),
+        }
+        for _ in 0..3 {
+            let text = refused(dir.path(), &identity());
+            assert!(text.contains("has lost what this node has promised and voted for"), "{text}");
+            assert!(text.contains("run `quorate recover`"), "{text}");
+        }
+    }
+}
+
+/// Catches a node that needs the file of its mark although the log has all of it, or reads a damaged one.
+#[test]
+fn a_lost_mark_is_made_again_from_the_log() {
+    for mark in [None, Some(&b"0123456789"[..])] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        used(dir.path());
+        let before = opened(dir.path()).log.mark();
+        match mark {
+            Some(bytes) => fs::write(dir.path().join("MARK"), bytes).expect("written"),
+            None => fs::remove_file(dir.path().join("MARK")).expect("removed"),
+        }
+        for starts in 1..=2 {
+            let stores = opened(dir.path());
+            assert_eq!(votes(&stores), [1, 2, 3]);
+            let mark = stores.log.mark();
+            assert_eq!((mark.disk, mark.starts), (before.disk, before.starts + starts));
+            assert_eq!((mark.next_ballot, mark.standing), (PROMISE, Standing::Sound));
+            assert!(dir.path().join("MARK").exists());
+        }
+    }
+}
+
+/// Catches a node that is its whole cluster and gives away what nobody else has.
+#[test]
+fn a_node_that_is_alone_does_not_begin_anew() {
+    for lost in ["log", "state"] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        used(dir.path());
+        fs::remove_dir_all(dir.path().join(lost)).expect("removed");
+        for _ in 0..2 {
+            let opened = open(dir.path(), &identity(), &Options { alone: true, ..Options::default() });
+            let text = opened.err().expect("it opened").to_string();
+            assert!(text.contains("quorate restore"), "{text}");
+        }
+    }
+}
+
+/// Catches a mark that forgets what it was told, tells two starts of copies apart by nothing, or lets a disk be used
+/// that the others have refused.
+#[test]
+fn a_mark_keeps_peers_and_refusals() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    vote_for(&opened(dir.path()), 1..=1);
-    // The identity is in a table by now, only the votes are in the file.
-    vote_for(&opened(dir.path()), 2..=3);
+    let peer = Noted { disk: DiskId([4; 16]), starts: 3, run: 5, promise: PROMISE };
+    let first = {
+        let log = opened(dir.path()).log;
+        log.note_peer(NodeId(2), peer.clone()).expect("noted");
+        log.mark()
+    };
+    assert_eq!((first.starts, first.standing), (1, Standing::Fresh));
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    self::copy(dir.path(), copy.path());
+    let second = opened(dir.path()).log.mark();
+    let other = opened(copy.path()).log.mark();
+    assert_eq!((second.disk, second.starts, second.peers.get(&NodeId(2))), (first.disk, 2, Some(&peer)));
+    assert_eq!((other.disk, other.starts), (second.disk, second.starts));
+    assert_ne!(other.run, second.run);
+    opened(dir.path()).log.note_refused("it is an old one").expect("noted");
+    for lost in ["nothing", "log", "MARK"] {
+        let _ = fs::remove_dir_all(dir.path().join(lost));
+        let _ = fs::remove_file(dir.path().join(lost));
+        if lost == "MARK" {
+            break;
+        }
+        let text = refused(dir.path(), &identity());
+        assert!(text.contains("refused the data directory") && text.contains("it is an old one"), "{text}");
+    }
+}
+
+/// S-15: catches a log file that was removed whole and is not missed.
+#[test]
+fn a_lost_log_file_is_missed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    used(dir.path());
+    drop(opened(dir.path()));
     fs::remove_file(newest_log_file(dir.path())).expect("removed");
-    assert!(refused(dir.path(), &identity()).contains("has lost its database `log`"));
+    assert_damaged(&opened(dir.path()));
 }
 
 /// Catches a first start that was cut short, wherever, and can never be finished.
@@ -258,46 +376,43 @@ fn zeroes_after_the_last_batch_are_dropped() {
 }
 
 /// S-15: catches acknowledged votes that disappear in silence: whichever byte of a log file is
-/// damaged (lengths and types included), the start refuses, or all votes are there.
+/// damaged (lengths and types included), the log begins anew and says so.
 #[test]
-fn a_damaged_byte_in_the_log_is_refused() {
+fn a_damaged_byte_in_the_log_is_found() {
     let template = tempfile::tempdir().expect("a temporary directory");
-    vote_for(&opened(template.path()), 1..=3);
+    used(template.path());
     let length = usize::try_from(fs::metadata(newest_log_file(template.path())).expect("a file").len()).expect("small");
     let third = length / 3;
-    // All bytes of the second record and its neighbours' ends, one value each.
-    for at in third - 8..2 * third {
+    // Bytes of all kinds, in the middle of the file, one value each.
+    for at in (third - 8..2 * third).step_by(5) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         copy(template.path(), dir.path());
         let file = newest_log_file(dir.path());
         let mut bytes = fs::read(&file).expect("readable");
         bytes[at] ^= 0x55;
         fs::write(&file, bytes).expect("written");
-        match try_open(dir.path()) {
-            Err(StorageError::Corrupt(text)) => assert!(text.contains("acknowledged writes follow"), "{text}"),
-            Err(other) => panic!("byte {at}: {other}"),
-            Ok(stores) => panic!("byte {at}: votes {:?} are left", votes(&stores)),
-        }
+        assert_damaged(&opened(dir.path()));
     }
 }
 
 /// S-15: catches rot in the last batch that is taken for a torn tail although the batch is whole.
 #[test]
-fn a_damaged_last_batch_is_refused() {
+fn a_damaged_last_batch_is_found() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    vote_for(&opened(dir.path()), 1..=3);
+    used(dir.path());
     let file = newest_log_file(dir.path());
     let mut bytes = fs::read(&file).expect("readable");
     *bytes.last_mut().expect("not empty") ^= 1;
     fs::write(&file, bytes).expect("written");
-    assert!(matches!(try_open(dir.path()), Err(StorageError::Corrupt(_))), "it opened or failed otherwise");
+    assert_damaged(&opened(dir.path()));
 }
 
 /// S-15: catches damage in a table file being taken for absence.
 #[test]
-fn a_damaged_table_is_refused() {
+fn a_damaged_table_is_found() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    vote_for(&opened(dir.path()), 1..=50);
+    used(dir.path());
+    vote_for(&opened(dir.path()), 4..=50);
     // A start writes what the log files held into a table.
     drop(opened(dir.path()));
     let tables =
@@ -312,35 +427,70 @@ fn a_damaged_table_is_refused() {
         damaged += 1;
     }
     assert!(damaged > 0, "there is a table");
-    let read = try_open(dir.path()).and_then(|stores| stores.log.load(CommandNumber::NULL).map(|_| ()));
-    assert!(matches!(read, Err(StorageError::Corrupt(_))), "{read:?}");
+    assert_damaged(&opened(dir.path()));
+    let aside = fs::read_dir(dir.path()).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+    assert_eq!(aside.filter(|name| name.to_string_lossy().starts_with("log.damaged-")).count(), 1, "it is kept");
+}
+
+/// S-15: catches damage that a running node meets and the next start does not know of: a read fails, the store is shut,
+/// and the next start begins the state anew, once.
+#[test]
+fn damage_that_a_running_node_meets_is_mended_by_the_next_start() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    used(dir.path());
+    // A start writes what the files of the state's log held into tables.
+    drop(opened(dir.path()));
+    let stores = opened(dir.path());
+    let tables =
+        fs::read_dir(dir.path().join("state")).expect("a directory").map(|entry| entry.expect("an entry").path());
+    for table in tables.filter(|path| path.extension().is_some_and(|end| end == "sst")) {
+        let mut bytes = fs::read(&table).expect("readable");
+        bytes[..40].iter_mut().for_each(|byte| *byte ^= 0x40);
+        fs::write(&table, bytes).expect("written");
+    }
+    let mut failed = stores.state.get(&key("k")).is_err();
+    failed |= stores.state.commands(CommandNumber(1), 9, 999).is_err();
+    assert!(failed, "nothing of it was in a cache");
+    assert!(dir.path().join("DAMAGED-state").exists());
+    drop(stores);
+    for _ in 0..2 {
+        let stores = opened(dir.path());
+        assert_state_is_new(&stores);
+        assert_eq!(votes(&stores), [1, 2, 3], "the log is whole");
+        assert!(!dir.path().join("DAMAGED-state").exists());
+    }
 }
 
 /// S-15, A6: catches a log that lost acknowledged batches at its end, or was restored from an
-/// older copy, where the state has seen what is missing.
+/// older copy, where the mark or the state has seen what is missing.
 #[test]
-fn a_log_older_than_the_state_is_refused() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let old = tempfile::tempdir().expect("a temporary directory");
-    let stores = opened(dir.path());
-    vote_for(&stores, 1..=2);
-    drop(stores);
-    copy(&dir.path().join("log"), &old.path().join("log"));
-    let stores = opened(dir.path());
-    vote_for(&stores, 3..=3);
-    stores.state.apply(&[command(1, &body(1, vec![put("k", "v")]))]).expect("applied");
-    drop(stores);
-    fs::remove_dir_all(dir.path().join("log")).expect("removed");
-    copy(&old.path().join("log"), &dir.path().join("log"));
-    let text = try_open(dir.path()).err().expect("it opened").to_string();
-    // One start and two votes; then another start and a third vote.
-    assert!(text.contains("the log holds 3 writes, but the state has seen 5"), "{text}");
+fn an_older_log_is_found_out() {
+    for by_the_mark in [true, false] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let old = tempfile::tempdir().expect("a temporary directory");
+        used(dir.path());
+        let stores = opened(dir.path());
+        vote_for(&stores, 4..=4);
+        if !by_the_mark {
+            copy(&dir.path().join("log"), &old.path().join("log"));
+        }
+        vote_for(&stores, 5..=5);
+        stores.state.apply(&[command(2, &body(2, vec![put("k", "w")]))]).expect("applied");
+        drop(stores);
+        if by_the_mark {
+            copy(&dir.path().join("log"), &old.path().join("log"));
+            drop(opened(dir.path()));
+            drop(opened(dir.path()));
+        }
+        fs::remove_dir_all(dir.path().join("log")).expect("removed");
+        copy(&old.path().join("log"), &dir.path().join("log"));
+        assert_damaged(&opened(dir.path()));
+    }
 }
 
-/// A6: catches a state that fell below what was synced, and so below what votes may have been
-/// discarded for.
+/// A6: catches a state that fell below what was synced, and goes on as if it had not.
 #[test]
-fn a_state_below_what_was_synced_is_refused() {
+fn a_state_below_what_was_synced_begins_anew() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let old = tempfile::tempdir().expect("a temporary directory");
     let commands = [command(1, &body(1, vec![put("k", "1")])), command(2, &body(2, vec![put("k", "2")]))];
@@ -354,21 +504,9 @@ fn a_state_below_what_was_synced_is_refused() {
     drop(stores);
     fs::remove_dir_all(dir.path().join("state")).expect("removed");
     copy(&old.path().join("state"), &dir.path().join("state"));
-    let text = try_open(dir.path()).err().expect("it opened").to_string();
-    assert!(text.contains("the state ends at command 1, but it was synced up to command 2"), "{text}");
-}
-
-/// S-13, S-18, invariant 11: catches a node that goes on although its state lacks commands whose votes it has discarded.
-#[test]
-fn a_state_below_the_discarded_votes_is_refused() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let stores = opened(dir.path());
-    vote_for(&stores, 1..=3);
-    stores.state.apply(&[command(1, &body(1, vec![put("k", "1")]))]).expect("applied");
-    stores.log.write(&[LogRecord::Forget(CommandNumber(2))]).expect("written");
-    drop(stores);
-    let text = try_open(dir.path()).err().expect("it opened").to_string();
-    assert!(text.contains("the state ends at command 1, but votes up to command 2 were discarded for it"), "{text}");
+    for _ in 0..2 {
+        assert_state_is_new(&opened(dir.path()));
+    }
 }
 
 /// A6, S-14: catches a state that a power cut leaves unusable, or torn inside a batch. The log
@@ -456,4 +594,97 @@ fn the_first_failed_write_latches_the_state_shut() {
     assert_eq!(stores.state.snapshot().err(), Some(reason));
     assert!(stores.state.get(&key("k")).is_err());
     assert_eq!(stores.state.durable().0, 0, "nothing became durable");
+}
+
+/// What a start made of a damaged directory.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Opened {
+    Whole,
+    /// Votes are lost, or the state, or both, and the stores say so.
+    Damaged,
+    Refused,
+}
+
+/// That nothing is lost in silence: votes only where the log is damaged, the promise never, the state only whole.
+fn judge(dir: &Path, what: &str) -> Opened {
+    let stores = match try_open(dir) {
+        Ok(stores) => stores,
+        Err(StorageError::Refused(text) | StorageError::Failed(text) | StorageError::Corrupt(text)) => {
+            assert!(!text.is_empty(), "{what}");
+            return Opened::Refused;
+        }
+    };
+    let image = stores.log.load(CommandNumber::NULL).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!((image.last_tried, image.next_ballot), (TRIED, PROMISE), "{what}");
+    let numbers: Vec<u64> = image.votes.iter().map(|vote| vote.command.number().0).collect();
+    let applied = stores.state.applied().number.0;
+    assert!(applied == 0 || applied >= 40, "{what}: the state is at {applied}, and was synced at 40");
+    match image.standing {
+        Standing::Sound => {
+            assert_eq!(numbers, (1..=60).collect::<Vec<_>>(), "{what}: votes are lost in silence");
+            if applied == 0 { Opened::Damaged } else { Opened::Whole }
+        }
+        Standing::Damaged => Opened::Damaged,
+        Standing::Fresh | Standing::Replaced => panic!("{what}: it is not a new one"),
+    }
+}
+
+/// S-15, ALICE: catches any file of any kind whose damage, a flipped byte or a cut, loses votes, the promise or the
+/// state in silence. Each file of a directory is damaged at several places.
+#[test]
+fn whatever_file_is_damaged_nothing_is_lost_in_silence() {
+    let template = tempfile::tempdir().expect("a temporary directory");
+    let stores = opened(template.path());
+    stores.log.write(&[LogRecord::LastTried(TRIED), LogRecord::NextBallot(PROMISE)]).expect("written");
+    stores.log.write(&[LogRecord::Standing(Standing::Sound)]).expect("written");
+    vote_for(&stores, 1..=30);
+    (1..=20).for_each(|n| stores.state.apply(&[command(n, &body(n, vec![put("k", "v")]))]).expect("applied"));
+    drop(stores);
+    let stores = opened(template.path());
+    vote_for(&stores, 31..=60);
+    (21..=40).for_each(|n| stores.state.apply(&[command(n, &body(n, vec![put("k", "v")]))]).expect("applied"));
+    stores.state.sync().expect("synced");
+    // The log of a state is not synced with each command: what follows may be lost, and so may its end be damaged.
+    (41..=50).for_each(|n| stores.state.apply(&[command(n, &body(n, vec![put("k", "v")]))]).expect("applied"));
+    drop(stores);
+
+    let mut files = Vec::new();
+    list(template.path(), &mut files);
+    files.sort();
+    let mut outcomes = std::collections::BTreeMap::new();
+    let mut silent = Vec::new();
+    for file in &files {
+        let name = file.strip_prefix(template.path()).expect("below it");
+        let length = usize::try_from(fs::metadata(file).expect("a file").len()).expect("small");
+        if ["LOCK", "LOG"].iter().any(|own| name.file_name().is_some_and(|name| name == *own)) || length == 0 {
+            continue;
+        }
+        let places = [0, length / 5, length / 2, length * 4 / 5, length - 1];
+        for (place, cut) in places.into_iter().flat_map(|place| [(place, true), (place, false)]) {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            copy(template.path(), dir.path());
+            let mut bytes = fs::read(file).expect("readable");
+            if cut {
+                bytes.truncate(place)
+            } else {
+                bytes[place] ^= 0x55
+            }
+            fs::write(dir.path().join(name), bytes).expect("written");
+            let what = format!("{} {} at {place} of {length}", name.display(), if cut { "cut" } else { "flipped" });
+            match std::panic::catch_unwind(|| judge(dir.path(), &what)) {
+                Ok(outcome) => *outcomes.entry(outcome).or_insert(0) += 1,
+                Err(_) => silent.push(what),
+            }
+        }
+    }
+    println!("{outcomes:?} of {} files", files.len());
+    assert!(silent.is_empty(), "{silent:#?}");
+    assert!(outcomes[&Opened::Damaged] > 20 && outcomes.contains_key(&Opened::Whole), "{outcomes:?}");
+}
+
+fn list(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { list(&path, files) } else { files.push(path) }
+    }
 }

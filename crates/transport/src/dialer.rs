@@ -91,6 +91,10 @@ impl Dialer {
                         | DialError::Refused(_)
                         | DialError::Version(_)
                         | DialError::WrongNode { .. } => backoff.after_refusal(chance),
+                        DialError::DiskRefused(why) => {
+                            (self.shared.on_event)(PeerEvent::DiskRefused { peer: self.peer, why });
+                            backoff.after_refusal(chance)
+                        }
                     }
                 }
             };
@@ -109,10 +113,15 @@ impl Dialer {
                 return End::Failed(error);
             }
         };
-        let hello = self.shared.identity.hello(self.peer, self.lane);
+        let hello = self.shared.identity.hello(self.peer, self.lane, (self.shared.disks.say)());
         let shaken = timeout(HANDSHAKE_DEADLINE, handshake::dial(&mut stream, &hello)).await;
         match shaken.unwrap_or(Err(DialError::Silent)) {
-            Ok(()) => End::Lost { lived: self.serve(stream).await },
+            Ok(noted) => {
+                if noted {
+                    (self.shared.on_event)(PeerEvent::Noted { peer: self.peer });
+                }
+                End::Lost { lived: self.serve(stream).await }
+            }
             Err(error) => End::NotWelcome(error),
         }
     }

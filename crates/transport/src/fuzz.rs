@@ -99,11 +99,13 @@ pub fn handshake(bytes: &[u8]) {
         if let Ok(hello) = &hello {
             judged(&me, hello);
         }
-        let ours = me.hello(NodeId(2), Lane::Protocol);
+        let ours = me.hello(NodeId(2), Lane::Protocol, None);
         let answered = at_once(handshake::dial(&mut join(stream, sink()), &ours));
-        if let Ok(()) = answered {
+        if let Ok(noted) = answered {
             let answer = at_once(handshake::read::<Answer, _>(&mut &*stream)).expect("it was read before");
-            assert!(matches!(answer.verdict, Some(Verdict::Welcome(welcome)) if welcome.node == 2));
+            assert!(
+                matches!(answer.verdict, Some(Verdict::Welcome(welcome)) if welcome.node == 2 && welcome.noted == noted)
+            );
         }
     }
     assert_eq!(fits, bytes.len() <= HANDSHAKE_BYTES_MAX);
@@ -123,9 +125,9 @@ fn judged(me: &Identity, hello: &Hello) {
     let answer = match me.judge(hello, |node| (node == NodeId(2)).then_some("b")) {
         Ok((node, _)) => {
             assert_eq!((node, &hello.node_name[..]), (NodeId(2), "b"), "a stranger got in");
-            me.welcome()
+            me.welcome(true)
         }
-        Err(refusal) => Answer { verdict: Some(Verdict::Refused(refusal.to_string())) },
+        Err(refusal) => refusal.answer(),
     };
     at_once(handshake::write(&mut join(empty(), sink()), &answer)).expect("an answer fits into its frame");
 }

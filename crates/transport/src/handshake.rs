@@ -20,6 +20,9 @@
 //! would wait for messages that nobody sends, so they refuse each other; with different windows
 //! they only work less well, so they say so. A node that does not say its settings is taken.
 //!
+//! And it carries the *disk* of the dialer (module `disk`): the listener's node judges whether that is the disk that it
+//! knows of the dialer, and notes it durably before it says `Welcome`. A node that does not say its disk is taken.
+//!
 //! A refusal is a sentence for the operators of both nodes. It proves nothing about who sent
 //! it: without TLS, this keeps mistakes out, not attackers. DESIGN 11.
 
@@ -30,6 +33,7 @@ use bytes::{Bytes, BytesMut};
 use protocol::{ClusterId, LearnFrom, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::disk::Disk;
 use crate::frame::{self, HEADER_BYTES, Header};
 use crate::lane::Lane;
 
@@ -83,6 +87,9 @@ pub struct Hello {
     /// The dialer's window, in commands; nothing from a version that does not say it.
     #[prost(uint64, optional, tag = "10")]
     pub window: Option<u64>,
+    /// The dialer's disk; nothing from a version that does not say it.
+    #[prost(message, optional, tag = "11")]
+    pub disk: Option<Disk>,
 }
 
 /// What the listener answers.
@@ -91,6 +98,9 @@ pub struct Answer {
     /// One of the two.
     #[prost(oneof = "Verdict", tags = "1, 2")]
     pub verdict: Option<Verdict>,
+    /// Refused for its disk: the dialer must not go on with it.
+    #[prost(bool, tag = "3")]
+    pub disk_refused: bool,
 }
 
 /// Whether the dialer is welcome.
@@ -116,6 +126,9 @@ pub struct Welcome {
     /// Its name.
     #[prost(string, tag = "3")]
     pub node_name: String,
+    /// It has durably noted the dialer's disk for the dialer, and knows no other one.
+    #[prost(bool, tag = "4")]
+    pub noted: bool,
 }
 
 /// Who this node is, as it says in handshakes.
@@ -211,6 +224,28 @@ pub enum Refusal {
     /// A lane that this version does not have.
     #[error("the peer asks for a lane with number {0}, which this version does not have")]
     UnknownLane(u32),
+    /// The node had another disk.
+    #[error(
+        "node {0} comes with another disk than the one that this node knows of it: what it promised and voted for is not on \
+         it, and it must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it \
+         joins again as one that learns and serves, and does not vote"
+    )]
+    OtherDisk(NodeId),
+    /// The disk is an old copy.
+    #[error(
+        "node {node} comes with an old copy of its disk ({found}): what it promised and voted for since is not on it, and it \
+         must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it joins again as \
+         one that learns and serves, and does not vote"
+    )]
+    OldDisk {
+        /// The dialer.
+        node: NodeId,
+        /// By what that was seen.
+        found: String,
+    },
+    /// The disk of the listener does not take the note.
+    #[error("this node cannot note the disk of node {0}, since its own storage failed")]
+    NotNoted(NodeId),
 }
 
 impl Refusal {
@@ -230,7 +265,22 @@ impl Refusal {
             Self::WrongNode { .. } => "wrong_node",
             Self::OtherLearnFrom { .. } => "other_learn_from",
             Self::UnknownLane(_) => "unknown_lane",
+            Self::OtherDisk(_) => "other_disk",
+            Self::OldDisk { .. } => "old_disk",
+            Self::NotNoted(_) => "not_noted",
         }
+    }
+
+    /// Whether the dialer is refused for its disk, for good.
+    #[must_use]
+    pub fn is_for_its_disk(&self) -> bool {
+        matches!(self, Self::OtherDisk(_) | Self::OldDisk { .. })
+    }
+
+    /// What the dialer is told.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        Answer { verdict: Some(Verdict::Refused(self.to_string())), disk_refused: self.is_for_its_disk() }
     }
 }
 
@@ -254,6 +304,9 @@ pub enum DialError {
     /// The listener's sentence.
     #[error("the peer refused the connection: {0:?}")]
     Refused(String),
+    /// The listener's sentence: this node must not go on with its disk.
+    #[error("the peer refused the disk of this node: {0:?}")]
+    DiskRefused(String),
     /// Welcome, but by a node of another version.
     #[error("the peer speaks protocol version {0}, this node speaks version {VERSION}")]
     Version(u32),
@@ -275,7 +328,7 @@ impl DialError {
             Self::Broken(_) => "broken",
             Self::Silent => "silent",
             Self::NotAPeer => "not_a_peer",
-            Self::Refused(_) => "refused_by_peer",
+            Self::Refused(_) | Self::DiskRefused(_) => "refused_by_peer",
             Self::Version(_) => "version",
             Self::WrongNode { .. } => "wrong_node",
         }
@@ -285,7 +338,7 @@ impl DialError {
 impl Identity {
     /// What this node says when it dials `expects`.
     #[must_use]
-    pub fn hello(&self, expects: NodeId, lane: Lane) -> Hello {
+    pub fn hello(&self, expects: NodeId, lane: Lane, disk: Option<Disk>) -> Hello {
         Hello {
             magic: Bytes::from_static(MAGIC),
             version: VERSION,
@@ -297,14 +350,15 @@ impl Identity {
             lane: lane.number(),
             learn_from: Some(self.learn_from.name().to_owned()),
             window: Some(self.window),
+            disk,
         }
     }
 
-    /// What this node says to a dialer that it takes.
+    /// What this node says to a dialer that it takes, and whose disk it has noted or not.
     #[must_use]
-    pub fn welcome(&self) -> Answer {
-        let welcome = Welcome { version: VERSION, node: self.me.0, node_name: self.name.clone() };
-        Answer { verdict: Some(Verdict::Welcome(welcome)) }
+    pub fn welcome(&self, noted: bool) -> Answer {
+        let welcome = Welcome { version: VERSION, node: self.me.0, node_name: self.name.clone(), noted };
+        Answer { verdict: Some(Verdict::Welcome(welcome)), disk_refused: false }
     }
 
     /// Judges a dialer. `name_of` knows the other members.
@@ -352,11 +406,12 @@ impl Identity {
     }
 }
 
-/// The dialer's side. Cancelled by the caller after [`HANDSHAKE_DEADLINE`].
+/// The dialer's side. Cancelled by the caller after [`HANDSHAKE_DEADLINE`]. Says whether the listener has noted the
+/// dialer's disk.
 ///
 /// # Errors
 /// [`DialError`] unless the node that was expected says welcome.
-pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hello) -> Result<(), DialError> {
+pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hello) -> Result<bool, DialError> {
     write(stream, hello).await?;
     let answer = read::<Answer, _>(stream).await.map_err(|error| match error {
         ReadError::Io(error) => DialError::Broken(error),
@@ -367,7 +422,8 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hel
         Some(Verdict::Welcome(welcome)) if welcome.node != hello.expects => {
             Err(DialError::WrongNode { node: NodeId(welcome.node), name: welcome.node_name })
         }
-        Some(Verdict::Welcome(_)) => Ok(()),
+        Some(Verdict::Welcome(welcome)) => Ok(welcome.noted),
+        Some(Verdict::Refused(text)) if answer.disk_refused => Err(DialError::DiskRefused(text)),
         Some(Verdict::Refused(text)) => Err(DialError::Refused(text)),
         None => Err(DialError::NotAPeer),
     }

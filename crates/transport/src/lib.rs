@@ -19,6 +19,7 @@
 
 mod backoff;
 mod dialer;
+mod disk;
 pub mod frame;
 pub mod fuzz;
 pub mod handshake;
@@ -31,6 +32,7 @@ mod socket;
 mod transport;
 pub mod wire;
 
+pub use disk::{Disk, Disks, Judge, Say};
 pub use lane::Lane;
 pub use queue::QueueLimit;
 pub use transport::{Handle, Limits, OnEvent, OnMessage, Peer, PeerEvent, Runtimes, Transport, TransportConfig};

@@ -5,12 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
-use crate::handshake::{self, Answer, HANDSHAKE_DEADLINE, Hello, ReadError, Refusal, Verdict};
+use crate::disk::Disk;
+use crate::handshake::{self, HANDSHAKE_DEADLINE, Hello, ReadError, Refusal};
 use crate::transport::Shared;
 use crate::{reader, socket};
 
@@ -82,13 +84,17 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
     };
     let name_of = |node| shared.peers.get(&node).map(|peer| peer.name.as_str());
     let judged = hello.and_then(|hello| {
-        let judged = shared.identity.judge(&hello, name_of)?;
+        let (node, lane) = shared.identity.judge(&hello, name_of)?;
         if let Some(theirs) = shared.identity.other_window(&hello) {
             shared.report.other_window(&peer, theirs, shared.identity.window);
         }
-        Ok(judged)
+        Ok((node, lane, hello.disk))
     });
-    let (node, lane) = match judged {
+    let judged = match judged {
+        Ok((node, lane, disk)) => judge_disk(shared, node, disk).await.map(|noted| (node, lane, noted)),
+        Err(refusal) => Err(refusal),
+    };
+    let (node, lane, noted) = match judged {
         Ok(judged) => judged,
         Err(refusal) => {
             refused(shared, &peer, &refusal);
@@ -99,7 +105,7 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
     };
     let welcomed = async {
         socket::prepare_accepted(&stream)?;
-        handshake::write(&mut stream, &shared.identity.welcome()).await?;
+        handshake::write(&mut stream, &shared.identity.welcome(noted)).await?;
         stream.into_std()
     };
     match timeout(HANDSHAKE_DEADLINE, welcomed).await {
@@ -112,6 +118,14 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
     }
 }
 
+/// Whether the disk of a dialer may be taken, and is noted now: that takes a sync.
+async fn judge_disk(shared: &Shared, node: NodeId, disk: Option<Disk>) -> Result<bool, Refusal> {
+    let Some(disk) = disk else { return Ok(false) };
+    let judge = shared.disks.judge.clone();
+    // It fails only when the judge panics.
+    tokio::task::spawn_blocking(move || judge(node, disk)).await.unwrap_or(Err(Refusal::NotNoted(node)))
+}
+
 fn refused(shared: &Shared, peer: &str, refusal: &Refusal) {
     shared.report.refused(peer, refusal.reason(), &refusal.to_string());
 }
@@ -122,7 +136,7 @@ async fn answer(stream: &mut TcpStream, refusal: &Refusal) -> io::Result<()> {
     if *refusal == Refusal::Http {
         stream.write_all(HTTP_ANSWER).await?;
     } else {
-        handshake::write(stream, &Answer { verdict: Some(Verdict::Refused(refusal.to_string())) }).await?;
+        handshake::write(stream, &refusal.answer()).await?;
     }
     stream.shutdown().await?;
     while stream.read(&mut [0; 1024]).await? > 0 {}

@@ -11,6 +11,7 @@ use protocol::{ClusterId, LearnFrom, Message, NodeId};
 use tokio::sync::{oneshot, watch};
 
 use crate::dialer::Dialer;
+use crate::disk::Disks;
 use crate::handshake::Identity;
 use crate::lane::Lane;
 use crate::listener;
@@ -90,7 +91,7 @@ pub struct Runtimes {
 }
 
 /// What became of a connection that this node dialed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PeerEvent {
     /// The handshake is done; messages pass.
     Connected {
@@ -113,6 +114,18 @@ pub enum PeerEvent {
         /// On which lane.
         lane: Lane,
     },
+    /// The peer has durably noted the disk of this node, and knows no other one. Reported for each connection.
+    Noted {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The peer refused the disk of this node, which must not go on with it.
+    DiskRefused {
+        /// Who.
+        peer: NodeId,
+        /// Its sentence.
+        why: String,
+    },
 }
 
 /// Starts connections.
@@ -129,6 +142,7 @@ impl Transport {
         config: TransportConfig,
         listener: TcpListener,
         runtimes: Runtimes,
+        disks: Disks,
         on_message: OnMessage,
         on_event: OnEvent,
     ) -> io::Result<Handle> {
@@ -141,6 +155,7 @@ impl Transport {
             peers,
             limits,
             runtimes,
+            disks,
             on_message,
             on_event,
             inbound: Mutex::default(),
@@ -211,6 +226,7 @@ pub(crate) struct Shared {
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) limits: Limits,
     pub(crate) queues: BTreeMap<(NodeId, Lane), Queue>,
+    pub(crate) disks: Disks,
     pub(crate) on_message: OnMessage,
     pub(crate) on_event: OnEvent,
     pub(crate) report: Report,

@@ -104,10 +104,14 @@ async fn a_restored_cluster_takes_no_node_that_was_not_restored() {
     done(backup(&old, 0, &file));
 
     let mut new = Cluster::new("same", 3, &[]);
-    for node in 0..2 {
+    for node in 0..3 {
         done(restore(&new, node, &file));
     }
     new.boot_all();
+    new.wait_ready().await;
+    new.kill9(2);
+    fs::remove_dir_all(new.data_dir(2)).expect("removed");
+    new.boot(2);
     new.logged(2, &["refuse", "cluster"]).await;
     new.kill9(2);
     new.wait_ready().await;

@@ -13,6 +13,7 @@ mod disks;
 mod frozen;
 mod hostile;
 mod links;
+mod lost;
 mod modes;
 mod peers;
 mod power;

@@ -63,10 +63,8 @@ async fn a_node_of_another_cluster() {
 /// in silence. And a change of the way, node after node, that the cluster does not survive.
 #[tokio::test]
 async fn nodes_that_learn_in_different_ways() {
-    let mut cluster = Cluster::new("ways", 3, &[]);
-    cluster.boot(0);
-    cluster.boot(1);
-    cluster.wait_ready().await;
+    let mut cluster = Cluster::start("ways", 3, &[]).await;
+    cluster.kill9(2);
     let one = json!({"warehouse": "A", "amount": 1});
     assert_eq!(cluster.call(0, "inventory.inbound", &one).await.status, 200);
     cluster.set("protocol.learn_from=voters");

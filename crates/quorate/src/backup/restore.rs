@@ -33,7 +33,7 @@ const ORIGIN: &str = "ORIGIN";
 /// There while a data directory is being made.
 const RESTORING: &str = "RESTORING";
 /// What a restore leaves when it is cut short, and may take away again.
-const MADE: [&str; 5] = [ORIGIN, "IDENTITY", "IDENTITY.new", "log", "state"];
+const MADE: [&str; 8] = [ORIGIN, "IDENTITY", "IDENTITY.new", "LOCK", "MARK", "MARK.new", "log", "state"];
 /// A file system puts it into its root.
 const NOBODYS: &str = "lost+found";
 

@@ -19,8 +19,9 @@ use protocol::{Command, CommandNumber, NodeId, Outcome, StateError, StateView, T
 use storage::StorageError;
 use tokio::sync::{Semaphore, watch};
 
-use super::Node;
+use super::disks::Disks;
 use super::status::Status;
+use super::{Node, admission};
 use crate::backup::Manifest;
 use crate::config::{Config, NodeRole};
 
@@ -31,6 +32,7 @@ pub(super) struct NodeBackend {
     queries: Queries,
     functions: Registry,
     status: Arc<Status>,
+    disks: Arc<Disks>,
     view: watch::Receiver<View>,
     /// Whether those who still wait are told that the node ends.
     ends: watch::Sender<bool>,
@@ -51,6 +53,7 @@ impl NodeBackend {
             queries: node.queries.clone(),
             functions: node.functions.clone(),
             status: Arc::clone(&node.status),
+            disks: Arc::clone(&node.disks),
             view: node.view.clone(),
             ends: watch::Sender::new(false),
             durable: Mutex::default(),
@@ -98,6 +101,7 @@ impl NodeBackend {
             applied: local.applied.0,
             durable: local.durable.0,
             space: local.space.name(),
+            silent: self.disks.silence().map(acceptor::core::Silence::name),
         }
     }
 
@@ -122,6 +126,7 @@ impl NodeBackend {
             applied: last.applied.0,
             durable: last.durable.0,
             space: last.space.name(),
+            silent: None,
         }
     }
 
@@ -139,6 +144,17 @@ impl NodeBackend {
             ok: standing < SYNC_WAIT_MAX,
             detail: format!("durable {} of applied {}", progress.durable, progress.applied),
         }
+    }
+
+    /// A silent acceptor keeps nobody from calling: others vote.
+    fn acceptor(&self) -> Check {
+        let detail = match self.disks.silence() {
+            Some(silence) => {
+                format!("silent ({}): {}", silence.name(), admission::explain(&self.config, &self.disks, silence))
+            }
+            None => "promises and votes".to_owned(),
+        };
+        Check { name: "acceptor", ok: true, detail }
     }
 
     fn caught_up(&self) -> Check {
@@ -283,6 +299,7 @@ impl Backend for NodeBackend {
                 },
                 self.caught_up(),
                 self.disk(),
+                self.acceptor(),
                 self.status.room.check(),
             ],
         }

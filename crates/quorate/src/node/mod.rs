@@ -15,8 +15,10 @@
 //! connections close. When a store fails there is no order: the process ends with code 1, and
 //! what was acknowledged is safe with the majority set that voted for it.
 
+mod admission;
 mod backend;
 mod cores;
+mod disks;
 mod outside;
 mod ports;
 mod router;
@@ -41,11 +43,12 @@ use storage::rocksdb::Stores;
 use storage::{LogStore as _, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
-use transport::{Runtimes, Transport, TransportConfig};
+use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
 
 use crate::config::{Config, NodeRole};
 use crate::failure::Failure;
 use backend::NodeBackend;
+use disks::Disks;
 use ports::Ports;
 use router::Router;
 use space::Room;
@@ -107,7 +110,8 @@ fn open(config: &mut Config) -> Result<Stores, Failure> {
     crate::backup::check_finished(directory)?;
     config.cluster.id = crate::backup::cluster_of(config)?;
     let directory = &config.node.data_dir;
-    let stores = storage::rocksdb::open(directory, &config.identity(), &storage::rocksdb::Options::default())
+    let options = storage::rocksdb::Options { alone: config.cluster.members.len() <= 1, ..Default::default() };
+    let stores = storage::rocksdb::open(directory, &config.identity(), &options)
         .with_context(|| format!("data directory {}", directory.display()))?;
     Ok(stores)
 }
@@ -131,6 +135,7 @@ async fn serve(
     };
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));
+    actix::spawn(admission::watch(Arc::clone(&node.config), Arc::clone(&node.router), Arc::clone(&node.disks)));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
@@ -208,6 +213,8 @@ struct Node {
     functions: Registry,
     router: Arc<Router>,
     status: Arc<Status>,
+    disks: Arc<Disks>,
+    failed: mpsc::UnboundedSender<String>,
     gateway: Addr<GatewayActor>,
     queries: Queries,
     view: watch::Receiver<failure_detector::core::View>,
@@ -228,23 +235,30 @@ impl Node {
         let room = Arc::new(Room::new(config.storage.clone(), config.node.data_dir.clone()));
         let highest = image.last_tried.max(image.next_ballot);
         let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), room));
-        let router = Arc::new(Router::new(config.cluster.me, Arc::clone(&status)));
-        let ports = Ports { router: Arc::clone(&router), status: Arc::clone(&status), failed };
+        let last_tried = image.last_tried;
+        // On every node: whoever is no acceptor is asked for nothing, and must be admitted all the same.
+        let acceptor = acceptor::core::Acceptor::new(cores::acceptor(&config, outside::chance()), image, applied);
+        let silence = acceptor.silence();
+        let disks = Arc::new(Disks::new(Arc::clone(&stores.log), silence));
+        let router = Arc::new(Router::new(config.cluster.me, Arc::clone(&status), Arc::clone(&disks)));
+        let ports = Ports {
+            router: Arc::clone(&router),
+            status: Arc::clone(&status),
+            disks: Arc::clone(&disks),
+            failed: failed.clone(),
+        };
         let (core_thread, detector_thread) = (Arbiter::new(), Arbiter::new());
         let functions = Registry::with_builtins();
 
-        let last_tried = image.last_tried;
-        if config.node.roles.contains(&NodeRole::Acceptor) {
-            let core = acceptor::core::Acceptor::new(cores::acceptor(&config, outside::chance()), image, applied);
-            let actor = AcceptorActor::new(core, stores.log.clone(), ports.acceptor());
-            router.acceptor.set(AcceptorActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor)).ok();
-        }
+        let actor = AcceptorActor::new(acceptor, stores.log.clone(), ports.acceptor());
+        router.acceptor.set(AcceptorActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor)).ok();
         let core = learner::Learner::new(cores::learner(&config), learner::Stored::of(&*stores.state));
         let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress);
         let learner = LearnerActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
         router.learner.set(learner.clone()).ok();
+        let admitted = silence.is_none_or(acceptor::core::Silence::may_lead);
         if config.node.roles.contains(&NodeRole::Leader) {
-            let core = leader::core::Leader::new(cores::leader(&config), last_tried, true, applied);
+            let core = leader::core::Leader::new(cores::leader(&config), last_tried, admitted, applied);
             let (log, state) = (stores.log.clone(), stores.state.clone());
             let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader());
             router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();
@@ -260,7 +274,20 @@ impl Node {
         router.detector.set(detector).ok();
 
         let queries = Queries::new(stores.state.clone(), progressed, learner);
-        Ok(Self { config, stores, functions, router, status, gateway, queries, view, core_thread, detector_thread })
+        Ok(Self {
+            config,
+            stores,
+            functions,
+            router,
+            status,
+            disks,
+            failed,
+            gateway,
+            queries,
+            view,
+            core_thread,
+            detector_thread,
+        })
     }
 
     /// Lets peers in and dials them.
@@ -283,8 +310,25 @@ impl Node {
         let runtimes = Runtimes { heartbeat: self.detector_thread.handle(), data: self.core_thread.handle() };
         let (messages, events) = (Arc::clone(&self.router), Arc::clone(&self.router));
         let on_message = Arc::new(move |from, message| messages.deliver(from, message));
-        let on_event = Arc::new(move |event| events.on_event(event));
-        let handle = Transport::start(config, listener, runtimes, on_message, on_event).context("peer listener")?;
+        let (failed, refused) = (self.failed.clone(), Arc::clone(&self.disks));
+        let named = self.config.clone();
+        let on_event = Arc::new(move |event| {
+            if let PeerEvent::DiskRefused { peer, why } = &event {
+                refused.refused(why);
+                let name = named.cluster.members.get(peer).map_or("", |member| &member.name);
+                // Nobody listens only when the node is ending already.
+                _ = failed
+                    .send(format!("node `{name}` refuses this node for its disk, and this node stops for good: {why}"));
+            }
+            events.on_event(event);
+        });
+        let (own, theirs) = (Arc::clone(&self.disks), Arc::clone(&self.disks));
+        let disks = transport::Disks {
+            say: Arc::new(move || Some(own.say())),
+            judge: Arc::new(move |node, disk| theirs.judge(node, &disk)),
+        };
+        let handle =
+            Transport::start(config, listener, runtimes, disks, on_message, on_event).context("peer listener")?;
         self.router.transport.set(handle.clone()).ok();
         Ok(handle)
     }

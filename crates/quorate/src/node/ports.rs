@@ -12,6 +12,7 @@ use protocol::{Ballot, Message, NodeId, Space};
 use rand::Rng as _;
 use tokio::sync::mpsc;
 
+use super::disks::Disks;
 use super::outside;
 use super::router::Router;
 use super::status::Status;
@@ -20,6 +21,7 @@ use super::status::Status;
 pub(super) struct Ports {
     pub(super) router: Arc<Router>,
     pub(super) status: Arc<Status>,
+    pub(super) disks: Arc<Disks>,
     /// Whoever sends something here ends the node.
     pub(super) failed: mpsc::UnboundedSender<String>,
 }
@@ -66,10 +68,14 @@ impl Ports {
 
     pub(super) fn acceptor(&self) -> AcceptorPorts {
         let (router, leader) = (Arc::clone(&self.router), Arc::clone(&self.router));
+        let disks = Arc::clone(&self.disks);
         AcceptorPorts {
             send: self.send("acceptor"),
             proposed: Box::new(move |ballot, commands| router.proposed(ballot, commands)),
-            speaks: Box::new(move || leader.tell_leader(leader::core::Input::Admitted)),
+            speaks: Box::new(move || {
+                disks.speaks();
+                leader.tell_leader(leader::core::Input::Admitted);
+            }),
             space: self.space(),
             failed: self.failed(),
         }
@@ -109,9 +115,13 @@ impl Ports {
         let (peer_issued, peer_durable, suspected) = (router(), router(), router());
         let status = || Arc::clone(&self.status);
         let (local, campaigning, room) = (status(), status(), status());
+        let disks = Arc::clone(&self.disks);
         DetectorPorts {
             send: Box::new(move |to, heartbeat| send(to, Message::FailureDetector(heartbeat))),
-            status: Box::new(move || local.local()),
+            status: Box::new(move || {
+                let barred = disks.silence().is_some_and(|silence| !silence.may_lead());
+                failure_detector::core::LocalStatus { barred, ..local.local() }
+            }),
             campaign: Box::new(move || {
                 if !campaigning.is_stopping() {
                     campaign.tell_leader(Input::Campaign { above: campaigning.highest() });

@@ -10,10 +10,11 @@ use http_api::GatewayActor;
 use http_api::actor::{FromLeader, LeaderIs};
 use leader::actor::LeaderActor;
 use learner::LearnerActor;
-use protocol::message::{ToAcceptor, ToLeader};
+use protocol::message::{ToAcceptor, ToLeader, ToLearner};
 use protocol::{Ballot, Command, CommandId, CommandNumber, Message, NodeId};
 use transport::{Lane, PeerEvent};
 
+use super::disks::Disks;
 use super::status::Status;
 
 /// The addresses of a node. Each is set once, while the node starts; what comes before is
@@ -21,6 +22,7 @@ use super::status::Status;
 pub(super) struct Router {
     me: NodeId,
     status: Arc<Status>,
+    disks: Arc<Disks>,
     /// Held while the gateway is told who leads: two roles know something of it, on two threads.
     telling: Mutex<()>,
     pub(super) transport: OnceLock<transport::Handle>,
@@ -32,10 +34,11 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) fn new(me: NodeId, status: Arc<Status>) -> Self {
+    pub(super) fn new(me: NodeId, status: Arc<Status>, disks: Arc<Disks>) -> Self {
         Self {
             me,
             status,
+            disks,
             telling: Mutex::new(()),
             transport: OnceLock::new(),
             acceptor: OnceLock::new(),
@@ -68,7 +71,15 @@ impl Router {
                 tell(&self.acceptor, acceptor::actor::Deliver(input), "acceptor");
             }
             Message::Leader(message) => self.deliver_to_leader(from, message),
-            Message::Learner(message) => self.tell_learner(learner::Input::Message { from, message }),
+            Message::Learner(message) => {
+                if let ToLearner::Voted(voted) = &message
+                    && let Some(run) = voted.run
+                    && from != self.me
+                {
+                    self.disks.heard(from, voted.ballot, run.last.number);
+                }
+                self.tell_learner(learner::Input::Message { from, message });
+            }
             Message::FailureDetector(heartbeat) => {
                 self.status.heard(heartbeat.ballot);
                 let input = failure_detector::core::Input::Heartbeat { from, heartbeat };
@@ -79,6 +90,9 @@ impl Router {
     }
 
     fn deliver_to_leader(&self, from: NodeId, message: ToLeader) {
+        if from != self.me {
+            self.disks.heard_by_leader(from, &message);
+        }
         if let ToLeader::MyNextBal(next) = &message {
             self.status.heard(next.ballot);
         }
@@ -149,10 +163,21 @@ impl Router {
                 return self.tell_leader(leader::core::Input::Connected(peer));
             }
             PeerEvent::Connected { lane: Lane::Heartbeat | Lane::Bulk, .. } => return,
+            PeerEvent::Noted { peer } => {
+                self.disks.noted_by(peer);
+                return self.noted(peer);
+            }
+            // The node ends; who started it sees to that.
+            PeerEvent::DiskRefused { .. } => return,
             PeerEvent::Closed { peer, .. } => Input::Closed(peer),
             PeerEvent::Unreachable { peer, .. } => Input::Unreachable(peer),
         };
         tell(&self.detector, failure_detector::actor::Deliver(input), "failure_detector");
+    }
+
+    /// A peer has noted the disk of this node.
+    pub(super) fn noted(&self, peer: NodeId) {
+        tell(&self.acceptor, acceptor::actor::Deliver(acceptor::core::Input::Noted(peer)), "acceptor");
     }
 
     /// Waits until the leader of this node has given up its lead, if it had one.

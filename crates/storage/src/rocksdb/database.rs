@@ -1,10 +1,11 @@
 //! One RocksDB database behind a latch: after the first error nothing is tried again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ::rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, WriteBatch, WriteOptions, properties};
 
+use super::mend::{self, Part};
 use crate::StorageError;
 
 /// A database and the reason why it is shut, once it is.
@@ -12,6 +13,8 @@ pub(crate) struct Database {
     db: DB,
     /// `log` or `state`, for error messages.
     name: &'static str,
+    /// The data directory.
+    dir: PathBuf,
     latch: OnceLock<StorageError>,
     /// One writer at a time: a batch reaches the file only when the one before it has succeeded
     /// and, in the log, is synced. So at most the last batch of a log can be torn.
@@ -28,7 +31,7 @@ impl Database {
         columns: Vec<ColumnFamilyDescriptor>,
     ) -> Result<Self, StorageError> {
         let db = DB::open_cf_descriptors(options, path, columns).map_err(|error| opening_failed(path, name, &error))?;
-        Ok(Self::around(db, name))
+        Ok(Self::around(db, name, path))
     }
 
     /// A database that is never written to.
@@ -40,14 +43,15 @@ impl Database {
     ) -> Result<Self, StorageError> {
         let db = DB::open_cf_descriptors_read_only(options, path, columns, false)
             .map_err(|error| opening_failed(path, name, &error))?;
-        Ok(Self::around(db, name))
+        Ok(Self::around(db, name, path))
     }
 
-    fn around(db: DB, name: &'static str) -> Self {
+    fn around(db: DB, name: &'static str, path: &Path) -> Self {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         let buffered = WriteOptions::default();
-        Self { db, name, latch: OnceLock::new(), writing: Mutex::new(()), synced, buffered }
+        let dir = path.parent().unwrap_or(path).to_owned();
+        Self { db, name, dir, latch: OnceLock::new(), writing: Mutex::new(()), synced, buffered }
     }
 
     /// The database itself, for reading. Results go through [`Database::guard`].
@@ -77,12 +81,25 @@ impl Database {
 
     /// Passes a result on, and latches on an error.
     pub(crate) fn guard<T>(&self, doing: &str, result: Result<T, ::rocksdb::Error>) -> Result<T, StorageError> {
-        result.map_err(|error| self.shut(translate(&format!("{doing} in database `{}`", self.name), &error)))
+        result.map_err(|error| match translate(&format!("{doing} in database `{}`", self.name), &error) {
+            StorageError::Corrupt(why) => self.damaged(why),
+            reason @ (StorageError::Failed(_) | StorageError::Refused(_)) => self.shut(reason),
+        })
     }
 
-    /// Latches on a record that cannot be read.
+    /// Latches on a stored record that cannot be read.
     pub(crate) fn readable<T>(&self, what: &str, result: Result<T, String>) -> Result<T, StorageError> {
-        result.map_err(|why| self.shut(StorageError::Corrupt(format!("{what} in database `{}`: {why}", self.name))))
+        result.map_err(|why| self.damaged(format!("{what} in database `{}`: {why}", self.name)))
+    }
+
+    /// Latches on what is damaged on the disk, and says so to the next start, which mends it.
+    fn damaged(&self, why: String) -> StorageError {
+        if let Some(part) = Part::of(self.name)
+            && let Err(error) = mend::leave_marker(&self.dir, part, &why)
+        {
+            tracing::error!(database = self.name, %error, "cannot note the damage; the next start must find it by itself");
+        }
+        self.shut(StorageError::Corrupt(why))
     }
 
     /// Writes a batch and syncs it.
@@ -135,10 +152,19 @@ fn opening_failed(path: &Path, name: &str, error: &::rocksdb::Error) -> StorageE
     // RocksDB gives a held lock no kind of its own: "While lock file: …" from the operating
     // system, "lock hold by current process, …" from its own table.
     if text.contains("lock file") || text.contains("lock hold") {
-        return StorageError::Refused(format!(
-            "another process holds the data directory {}; stop it first, or give this node a directory of its own",
-            path.parent().unwrap_or(path).display()
-        ));
+        return held(path.parent().unwrap_or(path));
     }
-    translate(&format!("opening database `{name}` at {}", path.display()), error)
+    let doing = format!("opening database `{name}` at {}", path.display());
+    // What the operating system says of the disk. But a file that another one names and that is not there is damage, and
+    // so is whatever else RocksDB cannot make sense of.
+    let of_the_disk = error.kind() == ErrorKind::IOError && !text.contains("No such file");
+    if of_the_disk { translate(&doing, error) } else { StorageError::Corrupt(format!("{doing}: {error}")) }
+}
+
+/// Two processes on one directory.
+pub(crate) fn held(dir: &Path) -> StorageError {
+    StorageError::Refused(format!(
+        "another process holds the data directory {}; stop it first, or give this node a directory of its own",
+        dir.display()
+    ))
 }

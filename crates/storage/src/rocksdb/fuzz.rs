@@ -17,6 +17,7 @@ use super::{record, wal};
 pub fn stored_record(bytes: &[u8]) {
     written_alike(bytes, record::read_ballot(bytes).map(record::ballot));
     written_alike(bytes, record::read_standing(bytes).map(record::standing));
+    written_alike(bytes, record::read_mark(bytes).map(|mark| record::mark(&mark)));
     written_alike(bytes, record::read_counter(bytes).map(record::counter));
     written_alike(bytes, record::read_head(bytes).map(|head| record::head(&head)));
     written_alike(bytes, record::read_staged(bytes).map(|staged| record::staged(&staged)));

@@ -14,9 +14,10 @@ use protocol::{
 };
 
 use super::keys::{self, Generation, LogKey, Meta};
+use super::mark::{DiskId, Mark, Noted};
 use super::record::{self, Head, Place};
 use crate::digest::{self, Sum};
-use crate::{Identity, Staged};
+use crate::{Identity, Staged, Standing};
 
 const RECORDED: &str = include_str!("../../tests/golden/format-2.txt");
 
@@ -40,6 +41,8 @@ fn keys() -> Vec<(&'static str, Vec<u8>)> {
         ("log key writes", LogKey::Writes.to_bytes()),
         ("log key state_durable", LogKey::StateDurable.to_bytes()),
         ("log key forgotten", LogKey::Forgotten.to_bytes()),
+        ("log key standing", LogKey::Standing.to_bytes()),
+        ("log key mark", LogKey::Mark.to_bytes()),
         ("log key vote", LogKey::Vote(CommandNumber(0x0102)).to_bytes()),
         ("meta key identity", Meta::Identity.to_bytes().to_vec()),
         ("meta key log_writes", Meta::LogWrites.to_bytes().to_vec()),
@@ -57,6 +60,28 @@ fn keys() -> Vec<(&'static str, Vec<u8>)> {
 
 /// A record's name, how it is written now, and whether bytes are read as it.
 type Recorded = (&'static str, Vec<u8>, fn(&[u8]) -> bool);
+
+fn mark() -> Mark {
+    let noted = Noted { disk: DiskId([6; 16]), starts: 2, run: 0x0405, promise: Ballot::new(0x0102, NodeId(3)) };
+    Mark {
+        revision: 0x0102,
+        identity: Identity {
+            cluster: ClusterId([7; 16]),
+            cluster_name: "shop".into(),
+            node: NodeId(4),
+            node_name: "n4".into(),
+        },
+        disk: DiskId([9; 16]),
+        starts: 3,
+        run: 0x0203,
+        last_tried: Ballot::new(7, NodeId(4)),
+        next_ballot: Ballot::new(0x0102, NodeId(3)),
+        standing: Standing::Damaged,
+        votes_lost: Ballot::new(8, NodeId(1)),
+        refused: Some("an old one".into()),
+        peers: BTreeMap::from([(NodeId(1), noted)]),
+    }
+}
 
 fn records() -> Vec<Recorded> {
     fn ballot() -> Ballot {
@@ -99,6 +124,8 @@ fn records() -> Vec<Recorded> {
         ("counter", record::counter(u64::MAX), |bytes| record::read_counter(bytes) == Ok(u64::MAX)),
         ("vote", record::vote(&vote(), 0x0123_4567_89ab_cdef), |bytes| record::read_vote(bytes) == Ok(vote())),
         ("identity", record::identity(&identity()), |bytes| record::read_identity(bytes) == Ok(identity())),
+        ("mark", record::mark(&mark()), |bytes| record::read_mark(bytes) == Ok(mark())),
+        ("standing", record::standing(Standing::Fresh), |bytes| record::read_standing(bytes) == Ok(Standing::Fresh)),
         ("head", record::head(&head()), |bytes| record::read_head(bytes) == Ok(head())),
         ("staged, more", record::staged(&staged(more())), |bytes| record::read_staged(bytes) == Ok(staged(more()))),
         ("staged, all", record::staged(&staged(None)), |bytes| record::read_staged(bytes) == Ok(staged(None))),

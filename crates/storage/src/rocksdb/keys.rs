@@ -64,6 +64,8 @@ pub(crate) enum LogKey {
     Forgotten,
     /// What the log is good for; absent: all of it is there.
     Standing,
+    /// The copy of the mark.
+    Mark,
     /// The vote for a number.
     Vote(CommandNumber),
 }
@@ -78,6 +80,7 @@ impl LogKey {
             Self::StateDurable => vec![5],
             Self::Forgotten => vec![6],
             Self::Standing => vec![7],
+            Self::Mark => vec![8],
             Self::Vote(number) => [&[16], number.0.to_be_bytes().as_slice()].concat(),
         }
     }
@@ -92,6 +95,7 @@ impl LogKey {
             (5, []) => Some(Self::StateDurable),
             (6, []) => Some(Self::Forgotten),
             (7, []) => Some(Self::Standing),
+            (8, []) => Some(Self::Mark),
             (16, number) => Some(Self::Vote(self::number(number)?)),
             _ => None,
         }
@@ -189,6 +193,8 @@ mod tests {
             LogKey::Writes,
             LogKey::StateDurable,
             LogKey::Forgotten,
+            LogKey::Standing,
+            LogKey::Mark,
             LogKey::Vote(CommandNumber(0)),
             LogKey::Vote(CommandNumber(u64::MAX)),
         ];

@@ -1,14 +1,17 @@
 //! The log of one node on RocksDB: every write is one batch and one sync.
 
+use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ::rocksdb::{Direction, IteratorMode, WriteBatch};
-use protocol::{CommandNumber, Vote};
+use protocol::{Ballot, CommandNumber, NodeId, Vote};
 
 use super::database::Database;
 use super::keys::LogKey;
+use super::mark::{self, Mark, Noted};
 use super::record;
 use crate::{Identity, LogImage, LogRecord, LogStore, Standing, StorageError};
 
@@ -17,10 +20,16 @@ pub struct RocksLog {
     database: Database,
     /// How many batches were written and synced, over the life of the directory.
     writes: AtomicU64,
-    /// Held from the reading of `writes` or a mark to its change.
+    /// Held from the reading of `writes`, a mark or the mark to its change.
     marks: Mutex<Marks>,
+    /// What is durable. Changed while `marks` is held; held itself only for a look, since a change takes syncs.
+    known: Mutex<Known>,
+    /// Where the file of the mark lies.
+    dir: PathBuf,
     /// Whence masks come ([`record::vote`]): keyed by the operating system, so nobody foresees them.
     masks: RandomState,
+    /// Keeps other processes off the directory. Given back after the database is closed.
+    _lock: File,
 }
 
 /// What only grows.
@@ -29,14 +38,150 @@ struct Marks {
     forgotten: CommandNumber,
 }
 
+struct Known {
+    mark: Mark,
+    position: Position,
+}
+
+/// How far a node has gone: it never goes back, unless its disk is an old one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Its promise.
+    pub promise: Ballot,
+    /// A number that none of its votes in the promised ballot is above; what is forgotten counts.
+    pub voted: CommandNumber,
+}
+
+impl Position {
+    fn take(&mut self, records: &[LogRecord], forgotten: CommandNumber) {
+        for record in records {
+            match record {
+                LogRecord::NextBallot(promise) => *self = Self { promise: *promise, voted: forgotten },
+                LogRecord::Vote(vote) if vote.ballot == self.promise => {
+                    self.voted = self.voted.max(vote.command.number());
+                }
+                LogRecord::Vote(_) | LogRecord::LastTried(_) | LogRecord::Forget(_) | LogRecord::Standing(_) => {}
+            }
+        }
+    }
+}
+
 impl RocksLog {
-    pub(crate) fn new(database: Database) -> Result<Self, StorageError> {
+    pub(crate) fn new(database: Database, dir: PathBuf, mark: Mark, lock: File) -> Result<Self, StorageError> {
         let counter = |key| counter(&database, key);
         let writes = AtomicU64::new(counter(LogKey::Writes)?);
         let state_durable = CommandNumber(counter(LogKey::StateDurable)?);
         let forgotten = CommandNumber(counter(LogKey::Forgotten)?);
         let marks = Mutex::new(Marks { state_durable, forgotten });
-        Ok(Self { database, writes, marks, masks: RandomState::new() })
+        let known = Mutex::new(Known { mark, position: Position::default() });
+        let log = Self { database, writes, marks, known, dir, masks: RandomState::new(), _lock: lock };
+        // All of it: what is damaged is found now, and not when a leader asks for it.
+        let image = log.load(CommandNumber::NULL)?;
+        let promise = image.next_ballot;
+        let voted = image.votes.iter().filter(|vote| vote.ballot == promise).map(|vote| vote.command.number()).max();
+        log.known().position = Position { promise, voted: voted.unwrap_or_default().max(image.forgotten) };
+        Ok(log)
+    }
+
+    /// The mark, as it is durable now. Never waits for the disk.
+    pub fn mark(&self) -> Mark {
+        self.known().mark.clone()
+    }
+
+    /// How far this node has gone, as it is durable now. Never waits for the disk.
+    pub fn position(&self) -> Position {
+        self.known().position
+    }
+
+    /// Notes what a peer is there with; durable when this returns.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`].
+    pub fn note_peer(&self, peer: NodeId, noted: Noted) -> Result<(), StorageError> {
+        self.change_mark(|mark| _ = mark.peers.insert(peer, noted))
+    }
+
+    /// This disk must not be used any more, for the reason that a peer has given. The next start refuses it.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`].
+    pub fn note_refused(&self, why: &str) -> Result<(), StorageError> {
+        self.change_mark(|mark| _ = mark.refused.get_or_insert_with(|| why.to_owned()))
+    }
+
+    /// Changes the mark: in its file first, then in the database.
+    pub(crate) fn change_mark(&self, change: impl FnOnce(&mut Mark)) -> Result<(), StorageError> {
+        let _marks = self.marks();
+        self.database.check()?;
+        let mut batch = WriteBatch::default();
+        let Some(mark) = self.put_changed_mark(&mut batch, change)? else { return Ok(()) };
+        batch.put(LogKey::LastTried.to_bytes(), record::ballot(mark.last_tried));
+        batch.put(LogKey::NextBallot.to_bytes(), record::ballot(mark.next_ballot));
+        batch.put(LogKey::Standing.to_bytes(), record::standing(mark.standing));
+        self.database.write_synced(batch)?;
+        let mut known = self.known();
+        known.position.promise = mark.next_ballot;
+        known.mark = mark;
+        Ok(())
+    }
+
+    /// Writes the file of a mark that changes, and puts the copy into a batch. Called with `marks` held.
+    fn put_changed_mark(
+        &self,
+        batch: &mut WriteBatch,
+        change: impl FnOnce(&mut Mark),
+    ) -> Result<Option<Mark>, StorageError> {
+        let mut changed = self.mark();
+        change(&mut changed);
+        if changed == self.known().mark {
+            return Ok(None);
+        }
+        changed.revision += 1;
+        mark::write(&self.dir, &changed).map_err(|error| {
+            self.database.shut(StorageError::Failed(format!("writing the mark in {}: {error}", self.dir.display())))
+        })?;
+        batch.put(LogKey::Mark.to_bytes(), record::mark(&changed));
+        Ok(Some(changed))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The copy of the mark in a database, with the ballots that stand there.
+    pub(crate) fn mark_in(database: &Database) -> Result<Option<Mark>, StorageError> {
+        let Some(bytes) = get(database, LogKey::Mark)? else { return Ok(None) };
+        let mark = database.readable("the mark", record::read_mark(&bytes))?;
+        let (last_tried, next_ballot) = (ballot(database, LogKey::LastTried)?, ballot(database, LogKey::NextBallot)?);
+        Ok(Some(Mark { last_tried, next_ballot, ..mark }))
+    }
+
+    /// The mark of a database that has none, as those of earlier versions.
+    pub(crate) fn mark_of(database: &Database, mark: Mark) -> Result<Mark, StorageError> {
+        let (last_tried, next_ballot) = (ballot(database, LogKey::LastTried)?, ballot(database, LogKey::NextBallot)?);
+        Ok(Mark { last_tried, next_ballot, ..mark })
+    }
+
+    /// The first record of a log that begins in the place of a damaged one: whose it is, and that the state has seen
+    /// so many batches.
+    pub(crate) fn begin(&self, identity: &Identity, seen: u64) -> Result<(), StorageError> {
+        let _marks = self.marks();
+        let mut batch = WriteBatch::default();
+        batch.put(LogKey::Identity.to_bytes(), record::identity(identity));
+        batch.put(LogKey::Writes.to_bytes(), record::counter(seen));
+        self.database.write_synced(batch)?;
+        self.writes.store(seen, Ordering::Release);
+        Ok(())
+    }
+
+    /// The state begins anew.
+    pub(crate) fn forget_state(&self) -> Result<(), StorageError> {
+        let mut marks = self.marks();
+        let mut batch = WriteBatch::default();
+        batch.put(LogKey::StateDurable.to_bytes(), record::counter(0));
+        self.database.write_synced(batch)?;
+        marks.state_durable = CommandNumber::NULL;
+        Ok(())
     }
 
     /// Fails when the log is shut.
@@ -60,8 +205,8 @@ impl RocksLog {
     }
 
     /// Notes a start, so that the first log file after it is never without a write ([`super::seam`]).
-    pub(crate) fn begin(&self) -> Result<(), StorageError> {
-        let _one = self.marks();
+    pub(crate) fn note_start(&self) -> Result<(), StorageError> {
+        let _marks = self.marks();
         let count = self.writes() + 1;
         let mut batch = WriteBatch::default();
         batch.put(LogKey::Writes.to_bytes(), record::counter(count));
@@ -78,6 +223,12 @@ impl RocksLog {
         // RocksDB's form of a put: a tag, then key and value, each after its length.
         let put = [&[1, u8::try_from(key.len()).ok()?], &key[..], &[u8::try_from(number).ok()?]].concat();
         before.ends_with(&put).then(|| record::read_counter(value).ok())?
+    }
+
+    /// Whether a batch in a log file is the first one of a log: what came before is in none of its files.
+    pub(crate) fn begins_in(batch: &[u8]) -> bool {
+        // After the head, which has a sequence number and a count.
+        batch.get(12..15) == Some(&[1, 1, LogKey::Identity.to_bytes()[0]])
     }
 
     /// Notes that the state is durable up to `number`, if that is news.
@@ -99,12 +250,6 @@ impl RocksLog {
         Ok(found.map(|bytes| record::read_identity(&bytes)))
     }
 
-    pub(crate) fn write_identity(&self, identity: &Identity) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
-        batch.put(LogKey::Identity.to_bytes(), record::identity(identity));
-        self.database.write_synced(batch)
-    }
-
     fn standing(&self) -> Result<Standing, StorageError> {
         match get(&self.database, LogKey::Standing)? {
             Some(bytes) => self.database.readable("the standing of the log", record::read_standing(&bytes)),
@@ -120,6 +265,13 @@ impl RocksLog {
 fn get(database: &Database, key: LogKey) -> Result<Option<Vec<u8>>, StorageError> {
     database.check()?;
     database.guard("reading", database.db().get(key.to_bytes()))
+}
+
+fn ballot(database: &Database, key: LogKey) -> Result<Ballot, StorageError> {
+    match get(database, key)? {
+        Some(bytes) => database.readable(&format!("{key:?}"), record::read_ballot(&bytes)),
+        None => Ok(Ballot::default()),
+    }
 }
 
 pub(crate) fn counter(database: &Database, key: LogKey) -> Result<u64, StorageError> {
@@ -138,6 +290,10 @@ impl LogStore for RocksLog {
         let mut marks = self.marks();
         let (count, mut forgotten) = (self.writes() + 1, marks.forgotten);
         let mut batch = WriteBatch::default();
+        let mark = match records.iter().any(Mark::has) {
+            true => self.put_changed_mark(&mut batch, |mark| mark.take(records))?,
+            false => None,
+        };
         for (at, record) in records.iter().enumerate() {
             match record {
                 LogRecord::LastTried(ballot) => batch.put(LogKey::LastTried.to_bytes(), record::ballot(*ballot)),
@@ -162,18 +318,19 @@ impl LogStore for RocksLog {
         self.database.write_synced(batch)?;
         self.writes.store(count, Ordering::Release);
         marks.forgotten = forgotten;
+        let mut known = self.known();
+        known.position.take(records, forgotten);
+        if let Some(mark) = mark {
+            known.mark = mark;
+        }
         Ok(())
     }
 
     fn load(&self, above: CommandNumber) -> Result<LogImage, StorageError> {
         self.database.check()?;
-        let ballot = |key| match get(&self.database, key)? {
-            Some(bytes) => self.database.readable(&format!("{key:?}"), record::read_ballot(&bytes)),
-            None => Ok(Default::default()),
-        };
         let mut image = LogImage {
-            last_tried: ballot(LogKey::LastTried)?,
-            next_ballot: ballot(LogKey::NextBallot)?,
+            last_tried: ballot(&self.database, LogKey::LastTried)?,
+            next_ballot: ballot(&self.database, LogKey::NextBallot)?,
             forgotten: self.forgotten(),
             standing: self.standing()?,
             votes: Vec::new(),
@@ -207,6 +364,7 @@ mod tests {
 
     use ::rocksdb::statistics::Ticker;
     use ::rocksdb::{Cache, ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, Options};
+    use protocol::ClusterId;
 
     use super::*;
     use crate::StateStore as _;
@@ -237,7 +395,16 @@ mod tests {
         let (of_log, of_state) = (counting(), counting());
         let syncs = |options: &Options| options.get_ticker_count(Ticker::WalFileSynced);
         let columns = [DEFAULT_COLUMN_FAMILY_NAME];
-        let log = Arc::new(RocksLog::new(database(&dir.path().join("log"), &of_log, &columns)).expect("a log"));
+        let whose = Identity {
+            cluster: ClusterId([1; 16]),
+            cluster_name: "test".into(),
+            node: NodeId(1),
+            node_name: "n1".into(),
+        };
+        let lock = File::create(dir.path().join("LOCK")).expect("a file");
+        let log = database(&dir.path().join("log"), &of_log, &columns);
+        let mark = Mark::new(whose, Standing::Sound);
+        let log = Arc::new(RocksLog::new(log, dir.path().to_owned(), mark, lock).expect("a log"));
         let before = syncs(&of_log);
         log.write(&[]).expect("nothing to write");
         assert_eq!(syncs(&of_log) - before, 0);

@@ -1,7 +1,7 @@
 //! Opening a data directory: whose it is, whether it is whole, and the options of RocksDB.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,24 +9,26 @@ use std::sync::Arc;
 use ::rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel,
 };
-use protocol::CommandNumber;
 
-use super::checkpoint::Checkpoints;
-use super::database::{Database, translate};
+use super::database::{Database, held, translate};
 use super::keys::column;
 use super::log::RocksLog;
-use super::record::FORMAT;
+use super::mark;
+use super::mend::{self, Part};
+use super::opening::{Opening, Trouble};
+use super::recover;
 use super::state::RocksState;
-use super::{seam, wal};
-use crate::{Identity, LogImage, LogStore as _, StateStore as _, StorageError};
+use crate::{Identity, Standing, StorageError};
 
-const LOG: &str = "log";
-const STATE: &str = "state";
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const LOG: &str = "log";
+pub(crate) const STATE: &str = "state";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// Written when both databases are made: a directory that has it must have both.
-const IDENTITY: &str = "IDENTITY";
+pub(crate) const IDENTITY: &str = "IDENTITY";
+/// Held by the process that uses the directory.
+pub(crate) const LOCK: &str = "LOCK";
 
-/// How much memory the two databases may take.
+/// How a data directory is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Bytes of blocks read from disk that are kept in memory, for both databases together.
@@ -35,11 +37,15 @@ pub struct Options {
     /// six column families, two of which carry most of the load, and each may hold two such
     /// buffers while one is being written.
     pub write_buffer_bytes: usize,
+    /// This node is its whole cluster: nobody has what it loses.
+    pub alone: bool,
+    /// What a directory that is made now is good for.
+    pub standing_of_new: Standing,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, write_buffer_bytes: 16 << 20 }
+        Self { cache_bytes: 64 << 20, write_buffer_bytes: 16 << 20, alone: false, standing_of_new: Standing::Fresh }
     }
 }
 
@@ -59,152 +65,64 @@ impl Stores {
     }
 }
 
-/// Opens the data directory of a node, or makes it.
+/// Opens the data directory of a node, or makes it. What is damaged is set aside, and a new database begins in its
+/// place, as long as the mark is there and other nodes may have what is missing (see [`crate::rocksdb`]).
 ///
 /// # Errors
 /// - [`StorageError::Refused`] when it belongs to another cluster or node or a newer version,
-///   when another process holds it, or when one of its two databases is missing;
-/// - [`StorageError::Corrupt`] when something is not readable or something acknowledged is
-///   missing (see [`crate::rocksdb`]);
+///   when another process holds it, when other nodes have refused it, or when it has lost what must not be lost;
+/// - [`StorageError::Corrupt`] when what was damaged is damaged again;
 /// - [`StorageError::Failed`] when the disk fails.
 pub fn open(dir: &Path, identity: &Identity, options: &Options) -> Result<Stores, StorageError> {
-    let io = |doing: &str, error: io::Error| StorageError::Failed(format!("{doing} {}: {error}", dir.display()));
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| io("making directory", error))?;
-    let complete = dir.join(IDENTITY).try_exists().map_err(|error| io("looking into directory", error))?;
-    if complete {
-        check_parts(dir)?;
-    }
-    wal::check(&dir.join(LOG))?;
-    let cache = Cache::new_lru_cache(options.cache_bytes);
-    seam::check(&dir.join(LOG), options, &cache)?;
-    let (log, state) = (open_log(dir, options, &cache)?, open_state(dir, options, &cache)?);
-    let found = [RocksLog::identity_in(&log)?, RocksState::identity_in(&state)?];
-    check_owner(dir, identity, &found)?;
-    let checkpoints = Checkpoints::new(dir.join(CHECKPOINTS), options.clone(), cache);
-    let checkpoints = checkpoints.map_err(|error| io("removing old checkpoints in", error))?;
-    let log = Arc::new(RocksLog::new(log)?);
-    let state = Arc::new(RocksState::new(state, Arc::clone(&log), checkpoints)?);
-    let [log_is_new, state_is_new] = found.map(|found| found.is_none());
-    complete_identity(dir, identity, complete, (&log, log_is_new), (&state, state_is_new))?;
-    state.check_against_log()?;
-    log.begin()?;
-    // What a crash left with the operating system only is made durable before it counts.
-    state.sync()?;
-    // The names of new files, and the absence of the log files that are not needed any more.
-    for place in [dir.join(LOG), dir.join(STATE)] {
-        sync_directory(&place).map_err(|error| io("syncing", error))?;
-    }
-    if !complete {
-        write_identity_file(dir, identity).map_err(|error| io("writing the file IDENTITY in", error))?;
-    }
-    Ok(Stores { log, state })
+    let lock = make_and_lock(dir)?;
+    recover::check_finished(dir)?;
+    open_locked(dir, identity, options, lock)
 }
 
-/// A directory that was once made must have both databases, each with a log of writes.
-fn check_parts(dir: &Path) -> Result<(), StorageError> {
-    for name in [LOG, STATE] {
-        let part = dir.join(name);
-        if !part.join("CURRENT").exists() || wal::files(&part)?.is_empty() {
-            return Err(lost(dir, name));
-        }
-    }
-    Ok(())
-}
-
-fn lost(dir: &Path, name: &str) -> StorageError {
-    StorageError::Refused(format!(
-        "the data directory {} has lost its database `{name}`, or parts of it. A node that lost its log must not vote \
-         again: restore the data directory, or leave this node off until the cluster can replace it",
-        dir.display()
-    ))
-}
-
-/// Refuses the databases of another node, and those of another version.
-fn check_owner(
+/// The same, with what keeps others off it.
+pub(crate) fn open_locked(
     dir: &Path,
-    expected: &Identity,
-    found: &[Option<Result<Identity, String>>],
-) -> Result<(), StorageError> {
-    for found in found.iter().flatten() {
-        match found {
-            Ok(found) if found == expected => {}
-            Ok(found) => return Err(another(dir, found, expected)),
-            Err(why) => {
-                return Err(StorageError::Refused(format!(
-                    "the data directory {} has an identity that this version (format {FORMAT}) cannot read: {why}",
-                    dir.display()
-                )));
+    identity: &Identity,
+    options: &Options,
+    lock: File,
+) -> Result<Stores, StorageError> {
+    let on_file = mark::read(dir)?;
+    let complete = dir.join(IDENTITY).try_exists().map_err(|error| failed(dir, "looking into", &error))?;
+    let opening = Opening { dir, identity, options, lock, on_file, complete };
+    opening.check_mark()?;
+    let mut last = StorageError::Corrupt(String::new());
+    // Each database may be set aside once.
+    for _ in 0..=Part::BOTH.len() {
+        match opening.attempt() {
+            Ok(stores) => return Ok(stores),
+            Err(Trouble::Error(error)) => return Err(error),
+            Err(Trouble::Damaged(part, why)) => {
+                opening.judge(part, &why)?;
+                mend::leave_marker(dir, part, &why).map_err(|error| failed(dir, "noting damage in", &error))?;
+                last = StorageError::Corrupt(why);
             }
         }
     }
-    Ok(())
+    Err(last)
 }
 
-/// Without the file IDENTITY, the making of the directory may have been cut short; then nothing was ever
-/// written to it. Anything else that is missing was lost.
-fn complete_identity(
-    dir: &Path,
-    identity: &Identity,
-    complete: bool,
-    (log, log_is_new): (&RocksLog, bool),
-    (state, state_is_new): (&RocksState, bool),
-) -> Result<(), StorageError> {
-    let log_is_empty = log.load(CommandNumber::NULL)? == LogImage::default();
-    let unused = !complete && log_is_empty && state.applied().number == CommandNumber::NULL;
-    if log_is_new {
-        if !unused {
-            return Err(lost(dir, LOG));
-        }
-        log.write_identity(identity)?;
-    }
-    if state_is_new {
-        if !unused {
-            return Err(lost(dir, STATE));
-        }
-        state.write_identity(identity)?;
-    }
-    Ok(())
-}
-
-fn another(dir: &Path, found: &Identity, expected: &Identity) -> StorageError {
-    let name = |identity: &Identity| {
-        format!(
-            "node `{}` (id {}) of cluster `{}` (id {})",
-            identity.node_name, identity.node, identity.cluster_name, identity.cluster
-        )
-    };
-    StorageError::Refused(format!(
-        "the data directory {} belongs to {}, but this is {}; give this node its own directory, or correct its \
-         configuration",
-        dir.display(),
-        name(found),
-        name(expected)
-    ))
-}
-
-/// Written aside, synced, then renamed: the file is there whole or not at all.
-fn write_identity_file(dir: &Path, identity: &Identity) -> io::Result<()> {
-    let text = format!(
-        "# A data directory of Quorate. This file is for people; the databases carry the same.\n\
-         # Never copy this directory to a second running node, and never start it from an old copy.\n\
-         format = {FORMAT}\ncluster = {:?}\ncluster_id = \"{}\"\nnode = {:?}\nnode_id = {}\n",
-        identity.cluster_name, identity.cluster, identity.node_name, identity.node
-    );
-    let aside = dir.join("IDENTITY.new");
-    let mut file = File::create(&aside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&aside, dir.join(IDENTITY))?;
-    sync_directory(dir)?;
-    // The directory's own name, in case it was just made.
-    match fs::canonicalize(dir)?.parent() {
-        Some(parent) => sync_directory(parent),
-        None => Ok(()),
+/// Makes a data directory if it is not there, and keeps others off it.
+pub(crate) fn make_and_lock(dir: &Path) -> Result<File, StorageError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| failed(dir, "making directory", &error))?;
+    let lock = File::create(dir.join(LOCK)).map_err(|error| failed(dir, "making the file LOCK in", &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(held(dir)),
+        Err(TryLockError::Error(error)) => Err(failed(dir, "locking", &error)),
     }
 }
 
-fn sync_directory(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+pub(crate) fn failed(dir: &Path, doing: &str, error: &io::Error) -> StorageError {
+    StorageError::Failed(format!("{doing} {}: {error}", dir.display()))
 }
 
 /// What lies in the log's tables alone: nothing is replayed, nothing is changed.
@@ -220,7 +138,23 @@ pub(crate) fn open_tables_of_log(log: &Path, options: &Options, cache: &Cache) -
     Database::open_read_only(log, LOG, &tables, columns)
 }
 
-fn open_log(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
+pub(crate) fn open_log(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
+    let (log, columns) = log_options(options, cache)?;
+    Database::open(&dir.join(LOG), LOG, &log, columns)
+}
+
+/// To look into it only.
+pub(crate) fn open_log_read_only(dir: &Path) -> Result<Database, StorageError> {
+    let options = Options::default();
+    let (mut log, columns) = log_options(&options, &Cache::new_lru_cache(options.cache_bytes))?;
+    log.create_if_missing(false);
+    Database::open_read_only(&dir.join(LOG), "log, to look into it", &log, columns)
+}
+
+fn log_options(
+    options: &Options,
+    cache: &Cache,
+) -> Result<(::rocksdb::Options, Vec<ColumnFamilyDescriptor>), StorageError> {
     let mut log = common(options, "")?;
     // Synced by us before anything depends on it, and checked by `wal` before: a torn last batch
     // is dropped, anything else is an error.
@@ -228,11 +162,10 @@ fn open_log(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, St
     log.set_track_and_verify_wals_in_manifest(true);
     log.set_max_total_wal_size(64 << 20);
     let column = family(log.clone(), cache, DBCompressionType::None);
-    let columns = vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)];
-    Database::open(&dir.join(LOG), LOG, &log, columns)
+    Ok((log, vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)]))
 }
 
-fn open_state(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
+pub(crate) fn open_state(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
     // A power cut may take the end of one log file and leave the next one: that is a hole, at which the state ends. RocksDB
     // goes on behind it unless log files name what lies before them.
     let state = state_options(options, "track_and_verify_wals=true")?;
@@ -302,3 +235,6 @@ fn family(mut options: ::rocksdb::Options, cache: &Cache, compression: DBCompres
     options.set_compression_type(compression);
     options
 }
+
+#[cfg(test)]
+mod tests;

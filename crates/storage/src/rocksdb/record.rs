@@ -3,6 +3,8 @@
 //! A record of a format that this version does not know is an error, never "absent" (S-15).
 //! A new format gets a new number, and old numbers stay readable.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use protocol::{
     Ballot, ClusterId, Command, CommandId, CommandNumber, Entry, Fingerprint, NodeId, Position, SnapshotId,
@@ -10,6 +12,7 @@ use protocol::{
 };
 
 use super::keys::Generation;
+use super::mark::{DiskId, Mark, Noted};
 use crate::digest::{RecordHash, Sum};
 use crate::{Identity, Staged, Standing};
 
@@ -78,26 +81,67 @@ pub(crate) fn read_staged(bytes: &[u8]) -> Result<Staged, String> {
 }
 
 pub(crate) fn standing(standing: Standing) -> Vec<u8> {
-    let tag = match standing {
-        Standing::Sound => 0,
-        Standing::Fresh => 1,
-        Standing::Damaged => 2,
-        Standing::Replaced => 3,
-    };
-    Writer::new().rest(&[tag]).0
+    Writer::new().standing(standing).0
 }
 
 pub(crate) fn read_standing(bytes: &[u8]) -> Result<Standing, String> {
     let mut reader = Reader::new(bytes)?;
-    let standing = match reader.array()? {
-        [0] => Standing::Sound,
-        [1] => Standing::Fresh,
-        [2] => Standing::Damaged,
-        [3] => Standing::Replaced,
-        [tag] => return Err(format!("tag {tag}")),
-    };
+    let standing = reader.standing()?;
     reader.end()?;
     Ok(standing)
+}
+
+pub(crate) fn mark(mark: &Mark) -> Vec<u8> {
+    let refused = mark.refused.as_deref();
+    let fixed = Writer::new()
+        .number(mark.revision)
+        .identity(&mark.identity)
+        .rest(&mark.disk.0)
+        .number(mark.starts)
+        .number(mark.run)
+        .ballot(mark.last_tried)
+        .ballot(mark.next_ballot)
+        .standing(mark.standing)
+        .ballot(mark.votes_lost)
+        .flag(refused.is_some())
+        .text(refused.unwrap_or_default())
+        .number(mark.peers.len() as u64);
+    let noted = |writer: Writer, (node, noted): (&NodeId, &Noted)| {
+        writer.number(node.0).rest(&noted.disk.0).number(noted.starts).number(noted.run).ballot(noted.promise)
+    };
+    mark.peers.iter().fold(fixed, noted).0
+}
+
+pub(crate) fn read_mark(bytes: &[u8]) -> Result<Mark, String> {
+    let mut reader = Reader::new(bytes)?;
+    let mut mark = Mark {
+        revision: reader.number()?,
+        identity: reader.identity()?,
+        disk: DiskId(reader.array()?),
+        starts: reader.number()?,
+        run: reader.number()?,
+        last_tried: reader.ballot()?,
+        next_ballot: reader.ballot()?,
+        standing: reader.standing()?,
+        votes_lost: reader.ballot()?,
+        refused: match (reader.flag()?, reader.text()?) {
+            (true, why) => Some(why),
+            (false, why) if why.is_empty() => None,
+            (false, _) => return Err("a reason for nothing".to_owned()),
+        },
+        peers: BTreeMap::new(),
+    };
+    for _ in 0..reader.number()? {
+        let node = NodeId(reader.number()?);
+        let disk = DiskId(reader.array()?);
+        let noted = Noted { disk, starts: reader.number()?, run: reader.number()?, promise: reader.ballot()? };
+        if mark.peers.last_key_value().is_some_and(|(last, _)| *last >= node) {
+            return Err("nodes out of order".to_owned());
+        }
+        mark.peers.insert(node, noted);
+    }
+    reader.end()?;
+    Ok(mark)
 }
 
 /// What is known of a stored command without its body.
@@ -218,22 +262,12 @@ pub(crate) fn read_outcome(bytes: &[u8]) -> Result<StoredOutcome, String> {
 }
 
 pub(crate) fn identity(identity: &Identity) -> Vec<u8> {
-    Writer::new()
-        .rest(&identity.cluster.0)
-        .text(&identity.cluster_name)
-        .number(identity.node.0)
-        .text(&identity.node_name)
-        .0
+    Writer::new().identity(identity).0
 }
 
 pub(crate) fn read_identity(bytes: &[u8]) -> Result<Identity, String> {
     let mut reader = Reader::new(bytes)?;
-    let identity = Identity {
-        cluster: ClusterId(reader.array()?),
-        cluster_name: reader.text()?,
-        node: NodeId(reader.number()?),
-        node_name: reader.text()?,
-    };
+    let identity = reader.identity()?;
     reader.end()?;
     Ok(identity)
 }
@@ -259,6 +293,24 @@ impl Writer {
 
     fn command(self, command: &Command) -> Self {
         self.id(command.id).id(command.precedent).rest(&command.body)
+    }
+
+    fn identity(self, identity: &Identity) -> Self {
+        self.rest(&identity.cluster.0).text(&identity.cluster_name).number(identity.node.0).text(&identity.node_name)
+    }
+
+    fn standing(self, standing: Standing) -> Self {
+        let tag = match standing {
+            Standing::Sound => 0,
+            Standing::Fresh => 1,
+            Standing::Damaged => 2,
+            Standing::Replaced => 3,
+        };
+        self.rest(&[tag])
+    }
+
+    fn flag(self, flag: bool) -> Self {
+        self.rest(&[u8::from(flag)])
     }
 
     fn text(self, text: &str) -> Self {
@@ -312,6 +364,33 @@ impl<'a> Reader<'a> {
 
     fn command(&mut self) -> Result<Command, String> {
         Ok(Command { id: self.id()?, precedent: self.id()?, body: Bytes::copy_from_slice(self.0) })
+    }
+
+    fn identity(&mut self) -> Result<Identity, String> {
+        Ok(Identity {
+            cluster: ClusterId(self.array()?),
+            cluster_name: self.text()?,
+            node: NodeId(self.number()?),
+            node_name: self.text()?,
+        })
+    }
+
+    fn standing(&mut self) -> Result<Standing, String> {
+        match self.array()? {
+            [0] => Ok(Standing::Sound),
+            [1] => Ok(Standing::Fresh),
+            [2] => Ok(Standing::Damaged),
+            [3] => Ok(Standing::Replaced),
+            [tag] => Err(format!("tag {tag}")),
+        }
+    }
+
+    fn flag(&mut self) -> Result<bool, String> {
+        match self.array()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [tag] => Err(format!("tag {tag}")),
+        }
     }
 
     fn text(&mut self) -> Result<String, String> {

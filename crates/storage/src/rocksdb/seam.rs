@@ -26,11 +26,13 @@ pub(crate) fn check(log: &Path, options: &Options, cache: &Cache) -> Result<(), 
         return Ok(());
     }
     let mut writes = Vec::new();
-    wal::records(log, |batch| writes.extend(RocksLog::write_in(batch)))?;
+    wal::records(log, |batch| {
+        writes.extend(RocksLog::write_in(batch).map(|write| (write, RocksLog::begins_in(batch))));
+    })?;
     let in_tables = counter(&open_tables_of_log(log, options, cache)?, LogKey::Writes)?;
     let mut last = in_tables;
-    for write in writes {
-        if write > last + 1 {
+    for (write, begins) in writes {
+        if write > last + 1 && !begins {
             return Err(StorageError::Corrupt(format!(
                 "the log at {} lacks its writes {} to {}, which were acknowledged: its tables end at write \
                  {in_tables}, and its log files do not go on from there; the file MANIFEST or a log file has lost a part",

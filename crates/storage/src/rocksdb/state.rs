@@ -15,6 +15,7 @@ use super::forget::{Fronts, Outcomes};
 use super::history;
 use super::keys::{Generation, Meta, column};
 use super::log::RocksLog;
+use super::mend::Part;
 use super::reader::Reader;
 use super::record::{self, Head};
 use crate::{
@@ -76,26 +77,25 @@ impl RocksState {
         self.database.check()
     }
 
-    /// Compares with what the log has noted: neither may have lost what the other has seen.
-    pub(crate) fn check_against_log(&self) -> Result<(), StorageError> {
-        let corrupt = |why: String| Err(self.database.shut(StorageError::Corrupt(why)));
-        let (applied, synced, forgotten) = (self.applied().number, self.log.state_durable(), self.log.forgotten());
+    /// Compares with what the log has noted: neither may have lost what the other has seen. Says which one has, and what.
+    /// (A state below the votes that were discarded for it is one that was lost and is learnt again.)
+    pub(crate) fn check_against_log(&self) -> Result<Option<(Part, String)>, StorageError> {
+        let (applied, synced) = (self.applied().number, self.log.state_durable());
         if applied < synced {
-            return corrupt(format!("the state ends at command {applied}, but it was synced up to command {synced}"));
+            let why = format!("the state ends at command {applied}, but it was synced up to command {synced}");
+            return Ok(Some((Part::State, why)));
         }
-        if applied < forgotten {
-            return corrupt(format!(
-                "the state ends at command {applied}, but votes up to command {forgotten} were discarded for it"
-            ));
-        }
-        let seen = self.reader().meta(Meta::LogWrites, "the number of log writes", record::read_counter)?.unwrap_or(0);
-        let writes = self.log.writes();
+        let (seen, writes) = (self.seen_of_log()?, self.log.writes());
         if writes < seen {
-            return corrupt(format!(
-                "the log holds {writes} writes, but the state has seen {seen} of them: votes are lost"
-            ));
+            let why = format!("the log holds {writes} writes, but the state has seen {seen} of them: votes are lost");
+            return Ok(Some((Part::Log, why)));
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// How many batches of the log this state has seen.
+    pub(crate) fn seen_of_log(&self) -> Result<u64, StorageError> {
+        Ok(self.reader().meta(Meta::LogWrites, "the number of log writes", record::read_counter)?.unwrap_or(0))
     }
 
     /// Whose state a database is, or why that cannot be read.
@@ -128,8 +128,10 @@ impl RocksState {
         let decode = |command: &Command| {
             crate::assert_follows(command, applied);
             applied = command.id;
-            let decoded = CommandBody::decode(&command.body).map_err(|error| error.to_string());
-            self.database.readable(&format!("the body of command {}", command.id), decoded)
+            // It comes from a peer, not from this disk.
+            CommandBody::decode(&command.body).map_err(|error| {
+                self.database.shut(StorageError::Corrupt(format!("the body of command {}: {error}", command.id)))
+            })
         };
         commands.iter().map(decode).collect()
     }

@@ -17,7 +17,7 @@ fn name_of(node: NodeId) -> Option<&'static str> {
 
 fn hello() -> Hello {
     let dialer = Identity { me: NodeId(2), name: "b".into(), ..identity() };
-    dialer.hello(NodeId(1), Lane::Protocol)
+    dialer.hello(NodeId(1), Lane::Protocol, None)
 }
 
 /// RELIABILITY 6, row 3: catches a peer that gets in although one thing about it is wrong, and
@@ -77,21 +77,26 @@ fn what_a_stranger_says_is_cut_and_escaped() {
 /// Catches a dialer that talks to a node it did not mean, or to one of another version.
 #[tokio::test]
 async fn the_dialer_checks_who_welcomes_it() {
-    let welcome =
-        |version, node| Answer { verdict: Some(Verdict::Welcome(Welcome { version, node, node_name: "x".into() })) };
-    let refused = Answer { verdict: Some(Verdict::Refused("no".into())) };
+    let welcome = |version, node| {
+        let welcome = Welcome { version, node, node_name: "x".into(), noted: true };
+        Answer { verdict: Some(Verdict::Welcome(welcome)), disk_refused: false }
+    };
+    let refused = |disk_refused| Answer { verdict: Some(Verdict::Refused("no".into())), disk_refused };
     let answers = [
         (welcome(VERSION, 1), None),
         (welcome(VERSION, 3), Some("wrong_node")),
         (welcome(VERSION + 1, 1), Some("version")),
-        (refused, Some("refused_by_peer")),
-        (Answer { verdict: None }, Some("not_a_peer")),
+        (refused(false), Some("refused_by_peer")),
+        (refused(true), Some("refused_by_peer")),
+        (Answer { verdict: None, disk_refused: false }, Some("not_a_peer")),
     ];
     for (answer, reason) in answers {
         let (mut dialer, mut listener) = tokio::io::duplex(HANDSHAKE_BYTES_MAX);
         write(&mut listener, &answer).await.expect("there is room");
         let result = dial(&mut dialer, &hello()).await;
         assert_eq!(result.as_ref().err().map(DialError::reason), reason);
+        assert!(result.as_ref().ok().is_none_or(|noted| *noted), "it says that it was noted");
+        assert_eq!(matches!(result, Err(DialError::DiskRefused(_))), answer.disk_refused);
         assert_eq!(read::<Hello, _>(&mut listener).await.expect("a hello"), hello());
     }
 }
@@ -122,22 +127,43 @@ fn hex(bytes: &[u8]) -> String {
 /// test fails, the change is wrong, not the test.
 #[tokio::test]
 async fn handshake_frames_never_change() {
-    let refused = Answer { verdict: Some(Verdict::Refused("no".into())) };
+    let refused = Answer { verdict: Some(Verdict::Refused("no".into())), disk_refused: false };
     let first = Hello { learn_from: None, window: None, ..hello() };
-    let mut frames = [const { Vec::new() }; 4];
+    let disk = Disk {
+        id: Bytes::from_static(&[9; 16]),
+        starts: 3,
+        run: 0x0102_0304,
+        promise_round: 7,
+        promise_node: 2,
+        voted: Some(0),
+        recovering: true,
+    };
+    let with_disk = Hello { disk: Some(disk), ..hello() };
+    let for_its_disk = Refusal::OtherDisk(NodeId(2)).answer();
+    assert!(for_its_disk.disk_refused && !Refusal::NotNoted(NodeId(2)).answer().disk_refused);
+    let for_its_disk = Answer { verdict: refused.verdict.clone(), ..for_its_disk };
+    let mut frames = [const { Vec::new() }; 7];
     write(&mut frames[0], &first).await.expect("memory");
-    write(&mut frames[1], &identity().welcome()).await.expect("memory");
+    write(&mut frames[1], &identity().welcome(false)).await.expect("memory");
     write(&mut frames[2], &refused).await.expect("memory");
     write(&mut frames[3], &hello()).await.expect("memory");
+    write(&mut frames[4], &with_disk).await.expect("memory");
+    write(&mut frames[5], &identity().welcome(true)).await.expect("memory");
+    write(&mut frames[6], &for_its_disk).await.expect("memory");
     assert_eq!(read::<Hello, _>(&mut &frames[0][..]).await.expect("a hello"), first);
     assert_eq!(read::<Hello, _>(&mut &frames[3][..]).await.expect("a hello"), hello());
+    assert_eq!(read::<Hello, _>(&mut &frames[4][..]).await.expect("a hello"), with_disk);
+    assert_eq!(read::<Answer, _>(&mut &frames[6][..]).await.expect("an answer"), for_its_disk);
     assert_eq!(frames.map(|frame| hex(&frame)), RECORDED);
 }
 
-/// `Hello` without settings, `Welcome`, `Refused`, `Hello`.
-const RECORDED: [&str; 4] = [
+/// `Hello` without settings, `Welcome`, `Refused`, `Hello`, `Hello` with a disk, `Welcome` that noted it, `Refused` for it.
+const RECORDED: [&str; 7] = [
     "00000031c5c0d95e0a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f280232016238014002",
     "0000000960b781240a07080110011a0161",
     "000000041a9993bc12026e6f",
     "0000003c4b82ee080a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f2802320162380140024a066c6561646572508008",
+    "0000005f4e01f7720a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f2802320162380140024a066c65616465725080085a210a1009090909090909090909090909090909100318848688082007280230003801",
+    "0000000bcbea52f30a09080110011a01612001",
+    "000000064830998c12026e6f1801",
 ];

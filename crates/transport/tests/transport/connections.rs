@@ -75,6 +75,7 @@ async fn a_peer_dies_and_comes_back() {
                 unreachable.retain(|other| *other != lane);
             }
             PeerEvent::Connected { lane, .. } => panic!("{lane:?} reached a dead peer"),
+            other @ (PeerEvent::Noted { .. } | PeerEvent::DiskRefused { .. }) => panic!("{other:?} by a dead peer"),
         }
     }
     assert!(!a.handle.send(B, numbered(1)), "nobody is there");
@@ -117,7 +118,7 @@ async fn accept_all(listener: TcpListener) -> BTreeMap<u32, Raw> {
         let (stream, _) = timeout(DEADLINE, listener.accept()).await.expect("a call in time").expect("a connection");
         let mut raw = Raw(stream);
         let hello: Hello = raw.handshake().await;
-        raw.send(&raw_frame(&identity(B).welcome())).await;
+        raw.send(&raw_frame(&identity(B).welcome(false))).await;
         lanes.insert(hello.lane, raw);
     }
     lanes

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{interval, timeout};
 use transport::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, Header};
 use transport::handshake::{Answer, Identity, Verdict};
-use transport::{Handle, Lane, Limits, Peer, PeerEvent, Runtimes, Transport, TransportConfig};
+use transport::{Disks, Handle, Lane, Limits, Peer, PeerEvent, Runtimes, Transport, TransportConfig};
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -80,6 +80,10 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(config: TransportConfig, listener: TcpListener) -> Self {
+        Self::start_with(config, listener, Disks::unknown())
+    }
+
+    pub(crate) fn start_with(config: TransportConfig, listener: TcpListener, disks: Disks) -> Self {
         count();
         let arbiters = [Arbiter::new(), Arbiter::new()];
         let runtimes = Runtimes { heartbeat: arbiters[0].handle(), data: arbiters[1].handle() };
@@ -92,12 +96,17 @@ impl Node {
             // The test may have ended.
             let _ = event_sender.send(event);
         });
-        let handle = Transport::start(config, listener, runtimes, on_message, on_event).expect("a usable listener");
+        let handle =
+            Transport::start(config, listener, runtimes, disks, on_message, on_event).expect("a usable listener");
         Self { handle, messages, events, arbiters }
     }
 
     pub(crate) async fn message(&mut self) -> Message {
         timeout(DEADLINE, self.messages.recv()).await.expect("a message in time").expect("the node runs").1
+    }
+
+    pub(crate) async fn next_event(&mut self) -> PeerEvent {
+        timeout(DEADLINE, self.events.recv()).await.expect("an event in time").expect("the node runs")
     }
 
     /// Waits for an event; others are passed over.
@@ -143,7 +152,7 @@ impl Raw {
     /// A connection that is welcome at `A` as `B`.
     pub(crate) async fn welcome(address: SocketAddr, lane: Lane) -> Self {
         let mut raw = Self::connect(address).await;
-        raw.send(&raw_frame(&identity(B).hello(A, lane))).await;
+        raw.send(&raw_frame(&identity(B).hello(A, lane, None))).await;
         let answer: Answer = raw.handshake().await;
         assert!(matches!(answer.verdict, Some(Verdict::Welcome(_))), "{answer:?}");
         raw

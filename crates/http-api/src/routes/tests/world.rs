@@ -369,6 +369,7 @@ impl Backend for FakeBackend {
             applied: 41,
             durable: 40,
             space: "ample",
+            silent: None,
         };
         ClusterView {
             name: "<demo>".into(),

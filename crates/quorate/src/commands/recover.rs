@@ -1,0 +1,95 @@
+//! `quorate recover`: a node that has lost its disk joins its cluster again, and does not vote.
+//!
+//! What is done to the data directory stands in `storage::rocksdb::replace`. Here it is decided whether to do it.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::json;
+use storage::rocksdb::{Condition, Options, condition, replace};
+
+use crate::cli::{Output, Recover};
+use crate::client::show;
+use crate::config::{Config, Sources};
+use crate::failure::Failure;
+
+/// Replaces the data directory of a node, or only says what there is.
+///
+/// # Errors
+/// A wrong configuration, a directory that can be used or is in use, or a failing disk.
+pub(crate) fn run(recover: &Recover) -> Result<(), Failure> {
+    let (mut config, _) = Config::load(&Sources::of_this_process(recover.config.clone(), &recover.sets))?;
+    let dir = config.node.data_dir.clone();
+    if config.cluster.members.len() <= 1 {
+        return Err(Failure::Usage(format!(
+            "node.data_dir = {dir:?}: this cluster has no other node to learn from; make it anew from a backup \
+             (`quorate restore`)"
+        )));
+    }
+    crate::backup::check_finished(&dir)?;
+    config.cluster.id = crate::backup::cluster_of(&config)?;
+    let doing = || format!("data directory {}", dir.display());
+    let found = condition(&dir, &config.identity()).with_context(doing)?;
+    let what = describe(&found);
+    if needs_force(&found) && !recover.force && !recover.dry_run {
+        return Err(Failure::Usage(format!(
+            "node.data_dir = {dir:?}: {what}; with --force it is given up, and this node never votes again under its name"
+        )));
+    }
+    if recover.dry_run {
+        return Ok(report(recover, &dir, &what, None)?);
+    }
+    let aside = replace(&dir, &config.identity(), &Options::default()).with_context(doing)?;
+    Ok(report(recover, &dir, &what, Some(aside.as_deref()))?)
+}
+
+/// What is lost by it is the vote of a node that could vote.
+fn needs_force(found: &Condition) -> bool {
+    match found {
+        Condition::Usable | Condition::Replaced => true,
+        Condition::Absent
+        | Condition::NotAdmitted
+        | Condition::Refused(_)
+        | Condition::Lost(_)
+        | Condition::CutShort => false,
+    }
+}
+
+fn describe(found: &Condition) -> String {
+    match found {
+        Condition::Absent => "there is no data".to_owned(),
+        Condition::NotAdmitted => "it is new, and this node has not voted with it".to_owned(),
+        Condition::Refused(why) => format!("the other nodes have refused it: {why}"),
+        Condition::Lost(why) => format!("what this node has promised and voted for is lost: {why}"),
+        Condition::CutShort => "a recovery was cut short here".to_owned(),
+        Condition::Usable => {
+            "it can be used, and where it is damaged it heals by itself; start the node (`quorate serve`)".to_owned()
+        }
+        Condition::Replaced => "it is that of a node that was recovered already; start it (`quorate serve`)".to_owned(),
+    }
+}
+
+/// `made`: where the old content is, if there was any; `None` when nothing was done.
+fn report(recover: &Recover, dir: &Path, what: &str, made: Option<Option<&Path>>) -> anyhow::Result<()> {
+    if recover.output == Output::Json {
+        let aside = made.flatten();
+        return show(format!(
+            "{}\n",
+            json!({ "data_dir": dir, "found": what, "made": made.is_some(), "set_aside": aside })
+        ));
+    }
+    let mut text = format!("{}: {what}\n", dir.display());
+    match made {
+        None => text.push_str("nothing was changed (--dry-run)\n"),
+        Some(aside) => {
+            if let Some(aside) = aside {
+                text.push_str(&format!("what was there is in {}; remove it when nobody needs it\n", aside.display()));
+            }
+            text.push_str(
+                "made a new one, with which this node learns and serves and never votes; now: quorate serve, with the same \
+                 configuration\n",
+            );
+        }
+    }
+    show(text)
+}

@@ -1,0 +1,69 @@
+//! What a node says of a silent acceptor, as long as it is silent: why, for whom it waits, and what to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use acceptor::core::Silence;
+use protocol::NodeId;
+
+use super::disks::Disks;
+use super::router::Router;
+use crate::config::Config;
+
+/// How often the acceptor is told again who has noted its disk: a mailbox may have been full.
+const TOLD_AGAIN: Duration = Duration::from_secs(1);
+/// After how many of these it is said again.
+const SAID_AGAIN: u32 = 30;
+
+/// Until the acceptor speaks.
+pub(super) async fn watch(config: Arc<Config>, router: Arc<Router>, disks: Arc<Disks>) {
+    let mut interval = tokio::time::interval(TOLD_AGAIN);
+    for round in 0_u32.. {
+        interval.tick().await;
+        let Some(silence) = disks.silence() else { return };
+        disks.all_noted_by().into_iter().for_each(|peer| router.noted(peer));
+        if round % SAID_AGAIN == 0 {
+            tracing::warn!(
+                reason = silence.name(),
+                "the acceptor of this node is silent: {}",
+                explain(&config, &disks, silence)
+            );
+        }
+        if silence == Silence::Replaced {
+            return;
+        }
+    }
+}
+
+/// A sentence.
+pub(super) fn explain(config: &Config, disks: &Disks, silence: Silence) -> String {
+    match silence {
+        Silence::Fresh => {
+            let noted = disks.all_noted_by();
+            let others = || config.cluster.members.keys().filter(|id| **id != config.cluster.me);
+            let name = |id: &NodeId| config.cluster.members[id].name.clone();
+            let missing: Vec<String> = others().filter(|id| !noted.contains(id)).map(name).collect();
+            format!(
+                "its disk is new, and it neither votes nor leads until {} of the other nodes have noted it; start those \
+                 that do not run: {}",
+                others().count() / 2 + 1,
+                missing.join(", ")
+            )
+        }
+        Silence::Replaced => {
+            "it has lost a disk and joined again: it learns and serves, and never votes or leads under \
+                              this name; as long as that is so, the cluster stands the loss of one node less"
+                .to_owned()
+        }
+        Silence::Damaged => {
+            "its log was damaged, and votes may be lost; it votes again when it has learnt from a leader and a \
+                             majority what they may have been for, by itself"
+                .to_owned()
+        }
+        Silence::Behind => {
+            "its state was damaged or lost, and is learnt again from the other nodes; it votes again when it \
+                            has what it had, by itself"
+                .to_owned()
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A new data directory in the place of one that must not be used any more.
+//!
+//! The old content is set aside, into `before-recovery-N` beside the new one, and the new one has
+//! [`Standing::Replaced`]: with it the node learns and serves, and never speaks for itself again. The file
+//! `RECOVERING` stands there from the first step to the last; while it does, nothing opens the directory, and another
+//! recovery goes on with it: what lies there by then and was set aside already is a part of the new one, which is
+//! made again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::log::RocksLog;
+use super::mark::{self, Found, sync_directory, write_whole};
+use super::mend::step;
+use super::open::{LOCK, Options, Stores, make_and_lock, open_locked, open_log_read_only};
+use super::opening::another;
+use crate::{Identity, Standing, StorageError};
+
+/// There while a directory is being replaced; names where the old content goes.
+const RECOVERING: &str = "RECOVERING";
+/// What begins the names of what was set aside.
+const ASIDE: &str = "before-recovery-";
+/// What stays: it belongs to the cluster, or to the file system.
+const STAYS: [&str; 4] = [LOCK, RECOVERING, "ORIGIN", "lost+found"];
+
+/// What there is to recover from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// There is nothing.
+    Absent,
+    /// A new disk, with which this node has not said anything yet.
+    NotAdmitted,
+    /// The other nodes have refused it, for this reason.
+    Refused(String),
+    /// It has lost what must not be lost, and how.
+    Lost(String),
+    /// A recovery was cut short.
+    CutShort,
+    /// A node can use it, and heals by itself where it is damaged.
+    Usable,
+    /// It has been recovered already.
+    Replaced,
+}
+
+/// Says what there is, and changes nothing.
+///
+/// # Errors
+/// [`StorageError`] when another process holds the directory, it is that of another node, or it cannot be read.
+pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageError> {
+    let failed = |error: io::Error| StorageError::Failed(format!("looking into {}: {error}", dir.display()));
+    if !dir.try_exists().map_err(failed)? {
+        return Ok(Condition::Absent);
+    }
+    let _lock = make_and_lock(dir)?;
+    if dir.join(RECOVERING).try_exists().map_err(failed)? {
+        return Ok(Condition::CutShort);
+    }
+    if entries(dir).map_err(failed)?.is_empty() {
+        return Ok(Condition::Absent);
+    }
+    let (mark, file) = match mark::read(dir)? {
+        Found::Whole(mark) => (Some(mark), "there"),
+        Found::Nothing => (None, "not there"),
+        Found::Unreadable(_) => (None, "not readable"),
+    };
+    let mark = match mark {
+        Some(mark) => Ok(mark),
+        None => open_log_read_only(dir).and_then(|log| match RocksLog::mark_in(&log)? {
+            Some(mark) => Ok(mark),
+            // One of an earlier version.
+            None => match RocksLog::identity_in(&log)? {
+                Some(Ok(whose)) => Ok(mark::Mark::new(whose, Standing::Sound)),
+                Some(Err(_)) | None => Err(StorageError::Corrupt("the database `log` holds nothing".to_owned())),
+            },
+        }),
+    };
+    match mark {
+        Ok(mark) if mark.identity != *identity => Err(another(dir, &mark.identity, identity)),
+        Ok(mark) => Ok(match (mark.refused, mark.standing) {
+            (Some(why), _) => Condition::Refused(why),
+            (None, Standing::Fresh) => Condition::NotAdmitted,
+            (None, Standing::Replaced) => Condition::Replaced,
+            (None, Standing::Sound | Standing::Damaged) => Condition::Usable,
+        }),
+        Err(StorageError::Corrupt(why) | StorageError::Failed(why)) => {
+            Ok(Condition::Lost(format!("the file MARK is {file}, and {why}")))
+        }
+        Err(error @ StorageError::Refused(_)) => Err(error),
+    }
+}
+
+/// Sets aside what is there and makes a new directory in its place. Returns where the old content is, if there was any.
+///
+/// # Errors
+/// [`StorageError`]; afterwards this can be tried again.
+pub fn replace(dir: &Path, identity: &Identity, options: &Options) -> Result<Option<PathBuf>, StorageError> {
+    let lock = make_and_lock(dir)?;
+    let failed = |error: io::Error| StorageError::Failed(format!("replacing what is in {}: {error}", dir.display()));
+    let aside = set_aside(dir).map_err(failed)?;
+    let options = Options { standing_of_new: Standing::Replaced, ..options.clone() };
+    let Stores { log, state } = open_locked(dir, identity, &options, lock)?;
+    drop((log, state));
+    step().map_err(failed)?;
+    fs::remove_file(dir.join(RECOVERING)).map_err(failed)?;
+    sync_directory(dir).map_err(failed)?;
+    Ok(aside)
+}
+
+/// Refuses a directory whose replacement was cut short.
+pub(crate) fn check_finished(dir: &Path) -> Result<(), StorageError> {
+    if dir.join(RECOVERING).exists() {
+        return Err(StorageError::Refused(format!(
+            "a recovery of the data directory {} was cut short; run `quorate recover` again with the same configuration",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Moves the old content, each part once.
+fn set_aside(dir: &Path) -> io::Result<Option<PathBuf>> {
+    let begun = match fs::read_to_string(dir.join(RECOVERING)) {
+        Ok(name) => Some(name.trim_end().to_owned()).filter(|name| name.starts_with(ASIDE) && !name.contains('/')),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let name = match begun {
+        Some(name) => name,
+        None => {
+            let free = (1_u64..).map(|number| format!("{ASIDE}{number}")).find(|name| !dir.join(name).exists());
+            let name = free.expect("there are more numbers than directories");
+            write_whole(dir, RECOVERING, format!("{name}\n").as_bytes())?;
+            name
+        }
+    };
+    step()?;
+    let aside = dir.join(name);
+    fs::create_dir_all(&aside)?;
+    sync_directory(dir)?;
+    let mut moved = fs::read_dir(&aside)?.next().is_some();
+    for name in entries(dir)? {
+        step()?;
+        let (from, to) = (dir.join(&name), aside.join(&name));
+        if !to.exists() {
+            fs::rename(&from, &to)?;
+            moved = true;
+        } else if from.is_dir() {
+            fs::remove_dir_all(&from)?;
+        } else {
+            fs::remove_file(&from)?;
+        }
+    }
+    sync_directory(&aside)?;
+    sync_directory(dir)?;
+    if !moved {
+        fs::remove_dir(&aside)?;
+    }
+    Ok(moved.then_some(aside))
+}
+
+/// The names of what is to be replaced.
+fn entries(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !STAYS.contains(&name.as_str()) && !name.starts_with(ASIDE) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Ballot, ClusterId, NodeId};
+
+    use super::*;
+    use crate::rocksdb::mend::cut;
+    use crate::rocksdb::open;
+    use crate::{LogImage, LogRecord, LogStore as _};
+
+    fn identity() -> Identity {
+        Identity { cluster: ClusterId([1; 16]), cluster_name: "test".into(), node: NodeId(1), node_name: "n1".into() }
+    }
+
+    fn used(dir: &Path) {
+        let stores = open(dir, &identity(), &Options::default()).expect("it opens");
+        let promise = LogRecord::NextBallot(Ballot::new(9, NodeId(3)));
+        stores.log.write(&[LogRecord::Standing(Standing::Sound), promise]).expect("written");
+    }
+
+    /// Catches a recovery that is cut short and leaves a directory that a node would use, loses what was there, or
+    /// cannot be finished.
+    #[test]
+    fn a_recovery_can_be_cut_short_anywhere() {
+        for steps in 0.. {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            used(dir.path());
+            fs::write(dir.path().join("ORIGIN"), "of the cluster").expect("written");
+            cut::after(Some(steps));
+            let done = replace(dir.path(), &identity(), &Options::default());
+            cut::after(None);
+            if done.is_err() {
+                let served = open(dir.path(), &identity(), &Options::default());
+                assert!(matches!(served, Err(StorageError::Refused(_))), "after {steps} steps");
+                assert_eq!(condition(dir.path(), &identity()), Ok(Condition::CutShort));
+                replace(dir.path(), &identity(), &Options::default()).expect("the second time");
+            }
+            let old = dir.path().join("before-recovery-1");
+            let Ok(Found::Whole(mark)) = mark::read(&old) else { panic!("after {steps} steps: the old mark is lost") };
+            assert_eq!(mark.next_ballot, Ballot::new(9, NodeId(3)));
+            assert!(old.join("log").exists() && old.join("state").exists() && dir.path().join("ORIGIN").exists());
+            let stores = open(dir.path(), &identity(), &Options::default()).expect("it opens");
+            let image = stores.log.load(protocol::CommandNumber::NULL).expect("readable");
+            assert_eq!(image, LogImage { standing: Standing::Replaced, ..LogImage::default() });
+            assert_ne!(stores.log.mark().disk, mark.disk);
+            drop(stores);
+            assert_eq!(condition(dir.path(), &identity()), Ok(Condition::Replaced));
+            if done.is_ok() {
+                assert!(steps >= 5, "only {steps} steps");
+                return;
+            }
+        }
+    }
+
+    /// Catches a healthy directory that is taken for a lost one, or the other way round.
+    #[test]
+    fn the_condition_of_a_directory_is_seen() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let place = dir.path().join("data");
+        let condition = || condition(&place, &identity());
+        assert_eq!(condition(), Ok(Condition::Absent));
+        drop(open(&place, &identity(), &Options::default()).expect("it opens"));
+        assert_eq!(condition(), Ok(Condition::NotAdmitted));
+        used(&place);
+        assert_eq!(condition(), Ok(Condition::Usable));
+        fs::rename(place.join("MARK"), dir.path().join("MARK")).expect("moved");
+        assert_eq!(condition(), Ok(Condition::Usable), "the log has it");
+        fs::remove_dir_all(place.join("log")).expect("removed");
+        assert!(matches!(condition(), Ok(Condition::Lost(_))));
+        fs::rename(dir.path().join("MARK"), place.join("MARK")).expect("moved");
+        assert_eq!(condition(), Ok(Condition::Usable), "it heals by itself");
+        let stores = open(&place, &identity(), &Options::default()).expect("it opens");
+        assert!(matches!(condition(), Err(StorageError::Refused(_))), "it is in use");
+        stores.log.note_refused("an old one").expect("noted");
+        drop(stores);
+        assert_eq!(condition(), Ok(Condition::Refused("an old one".into())));
+    }
+}

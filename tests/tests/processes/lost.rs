@@ -1,0 +1,241 @@
+//! Damaged, lost and old disks: what heals by itself, what is refused, and `quorate recover` (ADR 0023).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use quorate_tests::cluster::{Cluster, Load, eventually, send};
+use serde_json::json;
+
+fn run(mut command: Command) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the binary runs");
+    (status.code(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
+}
+
+fn recover(cluster: &Cluster, node: usize, more: &[&str]) -> Command {
+    cluster.command_of(node, &[&["recover"], more].concat())
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+/// The largest file of a database whose name ends so.
+fn file(directory: &Path, end: &str) -> PathBuf {
+    let files = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let files = files.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(end)));
+    files.max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("such a file")
+}
+
+fn flip(file: &Path, at: impl Fn(usize) -> usize) {
+    let mut bytes = fs::read(file).expect("readable");
+    let at = at(bytes.len());
+    bytes[at] ^= 0x55;
+    fs::write(file, bytes).expect("written");
+}
+
+/// A call, and that it succeeds.
+async fn serves(cluster: &Cluster, node: usize) {
+    let reply = cluster.call(node, "kv.put", &json!({"key": "k", "value": 1})).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+}
+
+/// A call that cannot succeed, and that its caller is told so.
+async fn cannot_serve(cluster: &Cluster, node: usize) {
+    let request = cluster.client().post(cluster.url(node, "/v1/functions/kv.put"));
+    let request = request.header("Prefer", "wait=3").json(&json!({"key": "k", "value": 1}));
+    let status = send(request).await.expect("a living node answers").status;
+    assert!(matches!(status, 503 | 504), "{status} of node {node}");
+}
+
+async fn says(cluster: &Cluster, node: usize, text: &str) {
+    eventually(&format!("{text:?} of /readyz"), async || {
+        cluster.get(node, "/readyz?verbose").await.text().contains(text).then_some(())
+    })
+    .await;
+}
+
+/// A node of three is damaged while it is down, the others go on under load; it heals, and then its vote is needed.
+async fn heals(name: &str, database: &str, damage: impl Fn(&Path)) {
+    let mut cluster = Cluster::start(name, 3, &[]).await;
+    let load = Load::start(&cluster, "load", 4).await;
+    load.progress(400).await;
+    let node = cluster.follower().await;
+    cluster.kill9(node);
+    load.progress(100).await;
+    damage(&cluster.data_dir(node));
+    cluster.boot(node);
+    cluster.logged(node, &["a database is damaged and is begun anew", database]).await;
+    cluster.wait_ready().await;
+    says(&cluster, node, "[+]acceptor ok: promises and votes").await;
+    let aside = fs::read_dir(cluster.data_dir(node)).expect("a directory");
+    let aside = aside.filter(|entry| {
+        let name = entry.as_ref().expect("an entry").file_name();
+        name.to_string_lossy().starts_with(&format!("{database}.damaged-"))
+    });
+    assert_eq!(aside.count(), 1, "what was damaged is kept");
+    load.progress(100).await;
+    let other = (0..3).find(|other| *other != node).expect("three nodes");
+    cluster.kill9(other);
+    load.progress(100).await;
+    cluster.boot(other);
+    cluster.wait_ready().await;
+    let ledger = load.finish().await;
+    ledger.assert_kept(&cluster.assert_agreement().await);
+}
+
+/// S-13, S-15: catches a node with a damaged log that does not start, does not say so, votes before it may, never votes
+/// again, or loses what was acknowledged.
+#[tokio::test]
+async fn a_damaged_log_heals_by_itself() {
+    heals("damaged-log", "log", |dir| flip(&file(&dir.join("log"), ".log"), |length| length / 2)).await;
+}
+
+/// The same for the state, which the node learns again.
+#[tokio::test]
+async fn a_damaged_state_heals_by_itself() {
+    heals("damaged-state", "state", |dir| flip(&file(&dir.join("state"), "MANIFEST"), |_| 9)).await;
+}
+
+/// RELIABILITY 3.12, 6 row 3: catches a node that lost its disk and votes, that is refused without saying what to do,
+/// that forgets the refusal, or that after `recover` does not serve all that was acknowledged, or votes.
+#[tokio::test]
+async fn a_lost_disk_is_refused_and_recovered_without_a_vote() {
+    let mut cluster = Cluster::start("lost", 3, &[]).await;
+    let load = Load::start(&cluster, "load", 4).await;
+    load.progress(300).await;
+    let node = cluster.follower().await;
+    cluster.kill9(node);
+    fs::remove_dir_all(cluster.data_dir(node)).expect("removed");
+    cluster.boot(node);
+    cluster.give_up(node);
+    assert_eq!(cluster.ended(node).await.code(), Some(1));
+    cluster.logged(node, &["refuses this node for its disk", "another disk", "quorate recover"]).await;
+    let (code, said) = run(cluster.command(node));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("other nodes have refused") && said.contains("quorate recover"), "{said}");
+
+    let (code, said) = run(recover(&cluster, node, &["--dry-run"]));
+    assert!(code == Some(0) && said.contains("nothing was changed"), "{said}");
+    let (code, said) = run(recover(&cluster, node, &[]));
+    assert!(code == Some(0) && said.contains("never votes"), "{code:?} {said}");
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    says(&cluster, node, "silent (replaced)").await;
+    load.progress(100).await;
+    let ledger = load.finish().await;
+    ledger.assert_kept(&cluster.assert_agreement().await);
+    let view = cluster.get(node, "/v1/cluster").await.json();
+    assert_eq!(view["nodes"][node]["silent"], "replaced", "{view}");
+    assert!(cluster.metric(node, "quorate_acceptor_silent{reason=\"replaced\"}").await > 0.5);
+    serves(&cluster, node).await;
+
+    // It stays silent: with one other node it makes no majority.
+    let other = (0..3).find(|other| *other != node).expect("three nodes");
+    cluster.kill9(other);
+    let third = 3 - node - other;
+    for gateway in [node, third] {
+        cannot_serve(&cluster, gateway).await;
+    }
+    let (code, said) = run(recover(&cluster, other, &[]));
+    assert!(code == Some(2) && said.contains("--force"), "a disk that can be used is not given up: {code:?} {said}");
+    cluster.boot(other);
+    cluster.wait_ready().await;
+    serves(&cluster, node).await;
+}
+
+/// RELIABILITY 6 row 3: catches a node that goes on with an old copy of its data directory.
+#[tokio::test]
+async fn an_old_copy_of_a_disk_is_refused() {
+    let mut cluster = Cluster::start("old", 3, &[]).await;
+    serves(&cluster, 0).await;
+    let node = cluster.follower().await;
+    cluster.kill9(node);
+    let old = tempfile::tempdir().expect("a directory");
+    copy(&cluster.data_dir(node), &old.path().join("copy"));
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    serves(&cluster, 0).await;
+    cluster.kill9(node);
+    let newest = old.path().join("newest");
+    fs::rename(cluster.data_dir(node), &newest).expect("moved");
+    copy(&old.path().join("copy"), &cluster.data_dir(node));
+    cluster.boot(node);
+    assert_eq!(cluster.ended(node).await.code(), Some(1));
+    cluster.logged(node, &["refuses this node for its disk", "old copy", "quorate recover"]).await;
+    // The disk that it had is taken.
+    fs::remove_dir_all(cluster.data_dir(node)).expect("removed");
+    copy(&newest, &cluster.data_dir(node));
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    says(&cluster, node, "[+]acceptor ok: promises and votes").await;
+    serves(&cluster, node).await;
+}
+
+/// Catches a first start that does not say for whom it waits, goes on without that node, or does not go on with it.
+#[tokio::test]
+async fn the_first_start_waits_for_the_other_nodes_and_says_so() {
+    let mut cluster = Cluster::new("first", 3, &[]);
+    cluster.boot(0);
+    cluster.boot(1);
+    for node in [0, 1] {
+        cluster.logged(node, &["the acceptor of this node is silent", "2 of the other nodes"]).await;
+        says(&cluster, node, "start those that do not run: c").await;
+    }
+    cannot_serve(&cluster, 0).await;
+    cluster.boot(2);
+    cluster.wait_ready().await;
+    serves(&cluster, 0).await;
+    // From then on two are enough.
+    for node in 0..3 {
+        cluster.kill9(node);
+    }
+    cluster.boot(0);
+    cluster.boot(1);
+    cluster.wait_ready().await;
+    serves(&cluster, 0).await;
+}
+
+/// RELIABILITY 1 (ALICE): catches a recovery that is killed and leaves a directory that is served, or cannot be finished.
+#[tokio::test]
+async fn a_killed_recovery_is_not_served_and_can_be_repeated() {
+    let mut cluster = Cluster::start("killed", 3, &[]).await;
+    serves(&cluster, 0).await;
+    let node = cluster.follower().await;
+    cluster.kill9(node);
+    let begun = cluster.data_dir(node).join("RECOVERING");
+    let mut cut_short = 0;
+    for _ in 0..20 {
+        let mut command = recover(&cluster, node, &["--force"]);
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs");
+        while !begun.exists() && process.try_wait().expect("our child").is_none() {
+            std::thread::yield_now();
+        }
+        let _ = process.kill();
+        process.wait().expect("a killed process ends");
+        if begun.exists() {
+            cut_short += 1;
+            let (code, said) = run(cluster.command(node));
+            assert!(code == Some(1) && said.contains("quorate recover"), "{code:?} {said}");
+            if cut_short == 3 {
+                break;
+            }
+        }
+    }
+    assert!(cut_short > 0, "every one was quicker");
+    let (code, said) = run(recover(&cluster, node, &["--force"]));
+    assert_eq!(code, Some(0), "{said}");
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    says(&cluster, node, "silent (replaced)").await;
+    serves(&cluster, node).await;
+}
