@@ -29,7 +29,7 @@ pub use history::History;
 pub use http::{Reply, client, send};
 pub use load::{Ledger, Load};
 pub use presence::Presence;
-pub use small_disk::small_disks;
+pub use small_disk::{lying_disks, power_cuts, small_disks};
 pub use tap::{Damage, Link, Tap, Taps};
 
 /// Longer than anything here takes on a busy machine; only a failing test waits so long.
@@ -249,6 +249,12 @@ impl Cluster {
         self.presence.down(node);
     }
 
+    /// The process id of a node that runs.
+    #[must_use]
+    pub fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].process.as_ref().expect("the node runs").id()
+    }
+
     /// Asks a node to stop.
     pub fn terminate(&mut self, node: usize) {
         self.presence.down(node);
@@ -266,6 +272,27 @@ impl Cluster {
         let mut process = self.nodes[node].process.take().expect("it ran");
         let status = eventually("the end of the node's process", async || process.try_wait().expect("our child"));
         status.await
+    }
+
+    /// Waits until every node that was booted is ready, or the process of one has ended by itself; says whether all are
+    /// ready.
+    pub async fn starts_again(&mut self) -> bool {
+        for node in self.living() {
+            let url = self.url(node, "/readyz");
+            let client = self.client.clone();
+            let process = self.nodes[node].process.as_mut().expect("it was booted");
+            let ready = eventually("a node that is ready, or has ended", async || {
+                if process.try_wait().expect("our child").is_some() {
+                    return Some(false);
+                }
+                let reply = send(client.get(&url)).await.ok()?;
+                (reply.status == 200).then_some(true)
+            });
+            if !ready.await {
+                return false;
+            }
+        }
+        true
     }
 
     /// The nodes that run and are not frozen.

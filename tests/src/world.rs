@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::message::{Commands, ReadBarrier, Stored, ToLeader, ToLearner};
+use protocol::message::{CatchUp, Commands, ReadBarrier, Stored, ToLeader, ToLearner};
 use protocol::{
     Ballot, Call, CommandId, CommandNumber, Fingerprint, LearnFrom, Message, NodeId, Now, Outcome, RequestId, Tick,
     Timestamp,
@@ -608,6 +608,9 @@ impl World {
                     node.inbox.push_back(Local::Acceptor(acceptor::core::Input::Issued(last)));
                     node.inbox.push_back(Local::Leader(leader::core::Input::Learned(last)));
                     self.events.push(Event::Applied { node: id, commands });
+                }
+                Effect::Ask { to, first } => {
+                    self.send_checked(id, to, Message::Learner(ToLearner::CatchUp(CatchUp { first })));
                 }
                 Effect::Send { to, message } => self.send_checked(id, to, message),
                 Effect::Serve { to, first } => serve = Some((to, first)),

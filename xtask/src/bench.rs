@@ -1,22 +1,28 @@
 //! `cargo xtask bench`: the figures of docs/performance.md, measured on real processes with real
 //! syncs.
 //!
-//! First `inventory.transfer` with more and more clients; then, under 64 clients that retry, the
-//! leader is killed again and again and the longest time without a success is noted.
+//! Part `calls`: `inventory.transfer` with more and more clients. `kills`: under 64 clients that retry, the
+//! leader is killed again and again and the longest time without a success is noted. The others, which take minutes:
+//! module [`durability`].
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use clap::Args;
-use serde_json::{Value, json};
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+
+mod cluster;
+mod durability;
+
+use cluster::{Cluster, finished};
 
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct Arguments {
+    /// What to measure; all but the first two take minutes
+    #[arg(long, value_delimiter = ',', default_value = "calls,kills")]
+    parts: Vec<Part>,
     /// Numbers of clients, one run each
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
     clients: Vec<u32>,
@@ -32,180 +38,117 @@ pub(crate) struct Arguments {
     /// The first port for peers of the cluster
     #[arg(long, default_value_t = 17_080)]
     peer_base: u16,
+    /// Commands that a node misses which is away (part `away`)
+    #[arg(long, default_value_t = 100_000)]
+    missed: u64,
+    /// MiB of state that a node receives which was away for longer than commands are kept (part `state`)
+    #[arg(long, default_value_t = 256)]
+    state: u64,
+    /// Commands that are issued before all nodes are killed and start again (part `restart`)
+    #[arg(long, default_value_t = 1_000_000)]
+    issued: u64,
+    /// Minutes under load during which memory is watched (part `memory`)
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// The program to measure, such as that of another version, instead of building it
+    #[arg(long)]
+    binary: Option<PathBuf>,
     /// Where results.json, results.md and the data of the cluster go; by default under target/
     #[arg(long)]
     directory: Option<PathBuf>,
 }
 
-/// How long a killed leader runs before, in seconds: the load is steady by then.
-const KILL_AFTER: Duration = Duration::from_secs(3);
-
-/// How long a node that was started again may take until all hear it.
-const BACK_WAIT: Duration = Duration::from_secs(30);
-
-/// A running cluster; its end stops it.
-struct Cluster<'a> {
-    binary: &'a Path,
-    data: PathBuf,
-    dev: Child,
-    /// name, URL, pid
-    nodes: Vec<(String, String, u64)>,
-    /// Nodes started again.
-    again: Vec<Child>,
+/// What can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Calls with more and more clients
+    Calls,
+    /// The gap after kill -9 of the leader
+    Kills,
+    /// How fast a node catches up that missed commands, with and without load
+    Away,
+    /// How fast a node gets a whole state, and what calls notice of it
+    State,
+    /// How fast a cluster starts again
+    Restart,
+    /// What is written for what is acknowledged
+    Disk,
+    /// Whether memory grows
+    Memory,
 }
 
-impl Drop for Cluster<'_> {
-    fn drop(&mut self) {
-        // `dev` stops its nodes on SIGTERM.
-        let _ = signal("TERM", u64::from(self.dev.id()));
-        let _ = self.dev.wait();
-        for node in &mut self.again {
-            let _ = node.kill();
-            let _ = node.wait();
+impl Arguments {
+    /// The program to measure.
+    pub(crate) fn binary(&self) -> anyhow::Result<PathBuf> {
+        match &self.binary {
+            Some(binary) => Ok(binary.clone()),
+            None => crate::release_binary(),
+        }
+    }
+
+    fn directory(&self) -> anyhow::Result<PathBuf> {
+        match &self.directory {
+            Some(directory) => Ok(directory.clone()),
+            None => Ok(crate::target_directory()?.join("bench")),
         }
     }
 }
 
 /// Measures and writes the results.
 pub(crate) fn run(arguments: &Arguments, binary: &Path) -> anyhow::Result<()> {
-    let directory = match &arguments.directory {
-        Some(directory) => directory.clone(),
-        None => crate::target_directory()?.join("bench"),
-    };
-    let data = directory.join("data");
-    if data.exists() {
-        std::fs::remove_dir_all(&data).with_context(|| format!("{} cannot be emptied", data.display()))?;
-    }
+    let directory = arguments.directory()?;
     std::fs::create_dir_all(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
-    let mut cluster = Cluster::start(arguments, binary, data)?;
-    let mut runs = Vec::new();
-    for (index, clients) in arguments.clients.iter().enumerate() {
-        crate::step(&format!("{clients} clients"));
-        let (clients, seconds) = (clients.to_string(), arguments.seconds.to_string());
-        let mut flags = vec!["--clients", &clients, "--seconds", &seconds];
-        if index == 0 {
-            flags.extend(["--setup", "inventory:1000"]);
-        }
-        runs.push(finished(cluster.bench(&flags)?)?);
+    let (mut results, mut text) = (Map::new(), String::new());
+    if arguments.parts.iter().any(|part| [Part::Calls, Part::Kills].contains(part)) {
+        let (runs, gaps) = calls(arguments, binary)?;
+        text.push_str(&table(&runs, &gaps));
+        results.extend([("runs".to_owned(), json!(runs)), ("gaps_ms".to_owned(), json!(gaps))]);
     }
-    let mut gaps = Vec::new();
-    for kill in 1..=arguments.kills {
-        crate::step(&format!("kill -9 of the leader, {kill} of {}", arguments.kills));
-        gaps.push(cluster.kill_leader_under_load()?);
+    for part in &arguments.parts {
+        let name = part.to_possible_value().context("every part has a name")?.get_name().to_owned();
+        let measured = match part {
+            Part::Calls | Part::Kills => continue,
+            Part::Away => durability::away(arguments, binary),
+            Part::State => durability::state(arguments, binary),
+            Part::Restart => durability::restart(arguments, binary),
+            Part::Disk => durability::disk(arguments, binary),
+            Part::Memory => durability::memory(arguments, binary),
+        }?;
+        _ = writeln!(text, "\n{name}:\n{measured:#}");
+        results.insert(name, measured);
     }
-    drop(cluster);
-    let table = table(&runs, &gaps);
-    let results = json!({ "runs": runs, "gaps_ms": gaps });
-    for (name, text) in [("results.json", format!("{results:#}\n")), ("results.md", table.clone())] {
+    let results = Value::Object(results);
+    for (name, text) in [("results.json", format!("{results:#}\n")), ("results.md", text.clone())] {
         let path = directory.join(name);
         std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
         eprintln!("written: {}", path.display());
     }
-    print!("{table}");
+    print!("{text}");
     Ok(())
 }
 
-impl<'a> Cluster<'a> {
-    fn start(arguments: &Arguments, binary: &'a Path, data: PathBuf) -> anyhow::Result<Self> {
-        let ports = [("--http-base", arguments.http_base), ("--peer-base", arguments.peer_base)];
-        let mut command = Command::new(binary);
-        command.args(["dev", "--nodes", "3", "--data"]).arg(&data).stdout(Stdio::piped());
-        for (flag, port) in ports {
-            command.arg(flag).arg(port.to_string());
-        }
-        let mut dev = command.spawn().context("quorate dev")?;
-        let out = dev.stdout.take().context("quorate dev has no output")?;
-        let mut cluster = Self { binary, data, dev, nodes: Vec::new(), again: Vec::new() };
-        let mut lines = BufReader::new(out).lines();
-        if !lines.any(|line| line.is_ok_and(|line| line.starts_with("All "))) {
-            bail!("the cluster did not start; what it said is above");
-        }
-        // What it says later must not fill the pipe and hold it up.
-        #[expect(clippy::disallowed_methods, reason = "a job of a developer, no core")]
-        std::thread::spawn(move || lines.for_each(drop));
-        let path = cluster.data.join("nodes.json");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let nodes: Value = serde_json::from_str(&text).context("nodes.json")?;
-        for node in nodes.as_array().into_iter().flatten() {
-            let text = |name: &str| node[name].as_str().map(str::to_owned).context("nodes.json");
-            cluster.nodes.push((text("name")?, text("http")?, node["pid"].as_u64().context("nodes.json")?));
-        }
-        Ok(cluster)
-    }
-
-    fn urls(&self) -> String {
-        self.nodes.iter().map(|(_, url, _)| url.as_str()).collect::<Vec<_>>().join(",")
-    }
-
-    fn bench(&self, flags: &[&str]) -> anyhow::Result<Child> {
-        let pids: Vec<String> = self.nodes.iter().map(|(_, _, pid)| pid.to_string()).collect();
-        Command::new(self.binary)
-            .args(["bench", "inventory.transfer", "--output", "json", "--url", &self.urls(), "--pids", &pids.join(",")])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("quorate bench")
-    }
-
-    /// Kills the leader under load, starts it again, and says how long nothing succeeded, in
-    /// milliseconds.
-    fn kill_leader_under_load(&mut self) -> anyhow::Result<f64> {
-        let load = self.bench(&["--clients", "64", "--seconds", "8", "--retry"])?;
-        pause(KILL_AFTER);
-        let leader = self.status()?["leader"]["name"].as_str().context("nobody leads")?.to_owned();
-        let index = self.nodes.iter().position(|(name, _, _)| *name == leader).context("an unknown leader")?;
-        signal("KILL", self.nodes[index].2)?;
-        let result = finished(load)?;
-        let config = self.data.join(format!("node-{}", index + 1)).join("quorate.toml");
-        let node = Command::new(self.binary).arg("serve").arg("--config").arg(config).stderr(Stdio::null()).spawn();
-        let node = node.context("quorate serve")?;
-        self.nodes[index].2 = u64::from(node.id());
-        self.again.push(node);
-        self.wait_until_all_are_heard()?;
-        result["longest_gap_ms"].as_f64().context("the result of the run names no gap")
-    }
-
-    fn status(&self) -> anyhow::Result<Value> {
-        let done = Command::new(self.binary).args(["status", "--output", "json", "--url", &self.urls()]).output()?;
-        serde_json::from_slice(&done.stdout).context("quorate status")
-    }
-
-    fn wait_until_all_are_heard(&self) -> anyhow::Result<()> {
-        let step = Duration::from_millis(100);
-        for _ in 0..BACK_WAIT.as_millis() / step.as_millis() {
-            let all = self.status().is_ok_and(|status| {
-                let nodes = status["nodes"].as_array();
-                nodes.is_some_and(|nodes| nodes.iter().all(|node| node["reachable"] == true))
-                    && !status["leader"].is_null()
-            });
-            if all {
-                return Ok(());
+fn calls(arguments: &Arguments, binary: &Path) -> anyhow::Result<(Vec<Value>, Vec<f64>)> {
+    let mut cluster = Cluster::start(arguments, binary, &[])?;
+    let mut runs = Vec::new();
+    if arguments.parts.contains(&Part::Calls) {
+        for (index, clients) in arguments.clients.iter().enumerate() {
+            crate::step(&format!("{clients} clients"));
+            let (clients, seconds) = (clients.to_string(), arguments.seconds.to_string());
+            let mut flags = vec!["--clients", &clients, "--seconds", &seconds];
+            if index == 0 {
+                flags.extend(["--setup", "inventory:1000"]);
             }
-            pause(step);
+            runs.push(finished(cluster.bench(&cluster.all(), &flags)?)?);
         }
-        bail!("after {} s not all nodes are heard", BACK_WAIT.as_secs());
     }
-}
-
-fn finished(child: Child) -> anyhow::Result<Value> {
-    let done = child.wait_with_output().context("quorate bench")?;
-    if !done.status.success() {
-        bail!("quorate bench failed ({}); what it said is above", done.status);
+    let mut gaps = Vec::new();
+    if arguments.parts.contains(&Part::Kills) {
+        for kill in 1..=arguments.kills {
+            crate::step(&format!("kill -9 of the leader, {kill} of {}", arguments.kills));
+            gaps.push(cluster.kill_leader_under_load()?);
+        }
     }
-    serde_json::from_slice(&done.stdout).context("the result of quorate bench")
-}
-
-fn signal(name: &str, pid: u64) -> anyhow::Result<()> {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().context("kill")?;
-    if !status.success() {
-        bail!("kill -{name} {pid} failed");
-    }
-    Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "a job of a developer measures in real time")]
-fn pause(duration: Duration) {
-    std::thread::sleep(duration);
+    Ok((runs, gaps))
 }
 
 /// The results as Markdown.

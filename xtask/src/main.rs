@@ -88,7 +88,11 @@ fn main() -> ExitCode {
 
 fn run(job: Job) -> anyhow::Result<()> {
     match job {
-        Job::Setup => setup::run(),
+        Job::Setup => {
+            setup::run()?;
+            setup::wanted();
+            Ok(())
+        }
         Job::Dev { arguments } => {
             setup::run()?;
             let error = Command::new(release_binary()?).arg("dev").args(arguments).exec();
@@ -96,6 +100,7 @@ fn run(job: Job) -> anyhow::Result<()> {
         }
         Job::Test { arguments } => {
             setup::run()?;
+            setup::wanted();
             lint()?;
             test(&arguments)?;
             // Whoever asked for some tests only gets these.
@@ -111,7 +116,7 @@ fn run(job: Job) -> anyhow::Result<()> {
         }
         Job::Bench(arguments) => {
             setup::run()?;
-            bench::run(&arguments, &release_binary()?)
+            bench::run(&arguments, &arguments.binary()?)
         }
         Job::Simulate(arguments) => {
             setup::run()?;

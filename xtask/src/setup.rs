@@ -21,6 +21,24 @@ const NEEDS: [Need; 2] = [
     Need { what: "libclang", package: "libclang-dev", is_there: has_libclang },
 ];
 
+/// What some tests need, which are skipped without: the program by which it is known, and the Debian package.
+const WANTED: [(&str, &str); 2] = [("strace", "strace"), ("eatmydata", "eatmydata")];
+
+/// Installs what tests would like to have, where that is possible without asking. Nothing depends on it.
+pub(crate) fn wanted() {
+    let missing = WANTED.iter().filter(|(program, _)| !succeeds("which", &[program]));
+    let missing: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if missing.is_empty() || !is_root() || !succeeds("apt-get", &["--version"]) {
+        return;
+    }
+    crate::step(&format!("some tests need {}: apt-get install", missing.join(" and ")));
+    let installed = apt_get(&["update"])
+        .and_then(|()| apt_get(&[&["install", "-y", "--no-install-recommends"], &missing[..]].concat()));
+    if let Err(error) = installed {
+        eprintln!("xtask: {error:#}; those tests will be skipped");
+    }
+}
+
 /// Checks, and installs when that is possible without asking.
 pub(crate) fn run() -> anyhow::Result<()> {
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_there)()).collect();

@@ -1,7 +1,7 @@
 //! The learner's actor: translates between the core and the world, and decides nothing.
 //!
 //! A *turn* is what the mailbox holds at once: every input goes through the core, and then one
-//! write applies whatever became issued, before anything is sent. The write is not synced
+//! write applies whatever became issued, before anything is sent but questions. The write is not synced
 //! (DESIGN 8: the state can be rebuilt from the log); a sync runs beside it every second.
 //!
 //! What may take long is done on threads beside it: syncs, forgetting, checkpoints for others ([`crate::checkpoints`]),
@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use protocol::message::{Commands, ToLearner};
-use protocol::{Command, CommandId, CommandNumber, Timestamp};
+use protocol::message::{CatchUp, Commands, ToLearner};
+use protocol::{Command, CommandId, CommandNumber, NodeId, Timestamp};
 use storage::{Retention, StateStore, StorageError};
 use tokio::sync::{oneshot, watch};
 
@@ -38,8 +38,9 @@ const TICK: Duration = Duration::from_millis(25);
 const SYNC: Duration = Duration::from_secs(1);
 /// The state's own, and that of the log, which notes how far the state is durable.
 const SYNCS_OF_A_STATE: u64 = 2;
-/// A piece of an answer to `CatchUp`: small beside a frame, large beside a round trip.
-const PIECE_COMMANDS: usize = 512;
+/// A piece of an answer to `CatchUp`: small beside a frame, large beside a round trip. Applying it takes some tens of
+/// milliseconds, well below the time after which another peer is asked.
+const PIECE_COMMANDS: usize = 2048;
 /// The same in bytes of bodies, or of a snapshot; a single larger command or record goes alone.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
@@ -159,6 +160,9 @@ impl LearnerActor {
                     self.answer(waiter, Ok(digest_of(&*self.store)));
                 }
                 Effect::NoDigest { waiter, reason } => self.answer(waiter, Err(NoDigest::Refused(reason))),
+                Effect::Ask { to, first } => {
+                    self.send(to, protocol::Message::Learner(ToLearner::CatchUp(CatchUp { first })));
+                }
                 Effect::Send { to, message } => sends.push((to, message)),
                 Effect::Serve { to, first } => {
                     serves.insert(to, first);
@@ -185,8 +189,7 @@ impl LearnerActor {
             }
         }
         for (to, message) in sends {
-            metrics::counter!("quorate_learner_sent_total", "message" => message.name()).increment(1);
-            (self.ports.send)(to, message);
+            self.send(to, message);
         }
         for (to, first) in serves {
             // What is forgotten is not there; `kept_from` says so.
@@ -215,6 +218,11 @@ impl LearnerActor {
         Ok(())
     }
 
+    fn send(&self, to: NodeId, message: protocol::Message) {
+        metrics::counter!("quorate_learner_sent_total", "message" => message.name()).increment(1);
+        (self.ports.send)(to, message);
+    }
+
     /// Begins what is done beside this thread.
     fn begin(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
@@ -231,6 +239,7 @@ impl LearnerActor {
             Effect::Apply(_)
             | Effect::Digest { .. }
             | Effect::NoDigest { .. }
+            | Effect::Ask { .. }
             | Effect::Send { .. }
             | Effect::Serve { .. }
             | Effect::Ignored(_) => unreachable!("done in the turn itself"),

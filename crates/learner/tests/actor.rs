@@ -215,6 +215,22 @@ async fn a_turn_applies_once_then_tells_then_sends() {
     assert_eq!(node.told.try_iter().collect::<Vec<_>>(), [Told::Sent(NodeId(3), commands(&c[8..], c[9].id))]);
 }
 
+/// A4: catches a question for the next piece that waits until the last one is applied, so that a node far behind does
+/// one after the other.
+#[actix::test]
+async fn the_next_piece_is_asked_for_before_the_last_one_is_applied() {
+    let node = start();
+    let c = chain(200);
+    let asked =
+        |first| Told::Sent(NodeId(3), Message::Learner(ToLearner::CatchUp(CatchUp { first: CommandNumber(first) })));
+    node.learner.do_send(Deliver(Input::PeerIssued { peer: NodeId(3), issued: CommandNumber(200) }));
+    let Message::Learner(piece) = commands(&c[..100], c[199].id) else { unreachable!("it is for learners") };
+    node.learner.do_send(Deliver(Input::Message { from: NodeId(3), message: piece }));
+    assert!(node.queries.wait_applied(CommandNumber(100), LONG).await);
+    let told: Vec<Told> = node.told.try_iter().collect();
+    assert_eq!(told, [asked(1), asked(101), Told::Learned(c[99].id)]);
+}
+
 /// S-33: catches a digest at a number that shows a later state although more was issued in the
 /// same turn, and a number that has gone by answered with anything but that.
 #[actix::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use protocol::message::{Commands, Snapshot, Success, ToLearner};
+use protocol::message::{CatchUp, Commands, Snapshot, Success, ToLearner};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect as Change, Fingerprint, Forget, Key, LearnFrom,
     Membership, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, Tick, Timestamp, Verdict,
@@ -135,6 +135,9 @@ impl World {
                     assert!(!node.installing, "applied to a state that is being replaced");
                     node.store.apply(&commands).expect("memory does not fail");
                     assert!(commands.iter().all(|command| self.chain.contains(command)), "not what is issued");
+                }
+                Effect::Ask { to, first } => {
+                    self.messages.push((id, to, Message::Learner(ToLearner::CatchUp(CatchUp { first }))));
                 }
                 Effect::Send { to, message } => self.messages.push((id, to, message)),
                 Effect::Serve { to, first } => {

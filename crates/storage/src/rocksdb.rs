@@ -32,6 +32,8 @@
 //!   tail; ext4 and XFS with their defaults do not do so;
 //! - an unreadable place has readable records after it (module `wal`; RocksDB alone
 //!   would drop what follows a damaged length in silence);
+//! - its tables and log files do not fit together (module `seam`): a file MANIFEST that lost its end names the
+//!   tables of an earlier time, and RocksDB alone would open those in silence;
 //! - it holds less than the file `MARK` or the state has seen of it, such as one restored from a backup,
 //!   or one whose list of files is damaged;
 //! - it is missing, or RocksDB cannot open it.
@@ -64,6 +66,7 @@ mod opening;
 mod reader;
 mod record;
 mod recover;
+mod seam;
 mod stage;
 mod state;
 mod wal;

@@ -1,8 +1,11 @@
-//! Nodes whose data directory is a small file system of its own, which can be filled.
+//! Nodes whose data directory is a small file system of its own, which can be filled, and whose power can be cut.
 //!
 //! An ext4 in a file, mounted through a loop device in a mount namespace of the node's process: it
 //! is gone with the process, however that ends, and what is in it stays in the file for the next
 //! start. That needs root, loop devices, `mkfs.ext4` and `unshare`.
+//!
+//! A power cut is `EXT4_IOC_SHUTDOWN` without a flush of the journal: from then on nothing reaches the file any more,
+//! and what was written and not synced is lost. It is asked for by a line of Perl, since it takes an `ioctl`.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,10 +14,41 @@ use std::process::Command;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
 
-use super::Cluster;
+use super::{Cluster, eventually};
 
 /// Mounts the file `$0` at `$1` and becomes the rest.
 const MOUNT: &str = r#"mount -o loop "$0" "$1" && shift && exec "$@""#;
+
+/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, of each directory's file system, one right after the other.
+const SHUTDOWN: &str = r#"
+use Fcntl;
+my @disks = map { sysopen(my $disk, $_, O_RDONLY | O_DIRECTORY) or die "$_: $!"; $disk } @ARGV;
+my $how = pack("L", 2);
+for my $disk (@disks) { ioctl($disk, 0x8004587d, $how) or die "shutdown: $!" }
+"#;
+
+/// Makes syncs do nothing, in whatever process loads it.
+const NO_SYNCS: &str = "libeatmydata.so";
+
+/// Why no power can be cut here; small disks are there.
+///
+/// # Errors
+/// What is missing.
+pub fn power_cuts() -> Result<(), String> {
+    succeeds(Command::new("perl").args(["-c", "-e", SHUTDOWN])).map_err(|why| format!("perl: {why}"))?;
+    succeeds(Command::new("losetup").arg("--list"))
+}
+
+/// Why syncs cannot be made to do nothing here.
+///
+/// # Errors
+/// What is missing.
+pub fn lying_disks() -> Result<(), String> {
+    let tried = Command::new("true").env("LD_PRELOAD", NO_SYNCS).output().map_err(|error| error.to_string())?;
+    // The loader says what it does not find, and goes on.
+    let says = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+    if says.is_empty() { Ok(()) } else { Err(says) }
+}
 
 /// Why there can be no small disks here.
 ///
@@ -52,6 +86,15 @@ impl Cluster {
     /// Starts a node that does not run, on a disk of that many MiB, made when it has none yet; does
     /// not wait for it.
     pub fn boot_on_small_disk(&mut self, node: usize, mebibytes: u64) {
+        self.boot_on_disk(node, mebibytes, None);
+    }
+
+    /// The same on a disk that lies: what is synced is not safe from a power cut.
+    pub fn boot_on_lying_disk(&mut self, node: usize, mebibytes: u64) {
+        self.boot_on_disk(node, mebibytes, Some(NO_SYNCS));
+    }
+
+    fn boot_on_disk(&mut self, node: usize, mebibytes: u64, preload: Option<&str>) {
         let at = self.data_dir(node);
         let image = at.with_extension("ext4");
         if !image.exists() {
@@ -60,11 +103,34 @@ impl Cluster {
         std::fs::create_dir_all(&at).expect("a place for it");
         let serve = self.command(node);
         let mut command = in_own_namespace();
-        command.arg(image).arg(at).arg(serve.get_program()).args(serve.get_args());
+        command.arg(image).arg(at);
+        if let Some(library) = preload {
+            command.arg("env").arg(format!("LD_PRELOAD={library}"));
+        }
+        command.arg(serve.get_program()).args(serve.get_args());
         for (name, _) in serve.get_envs() {
             command.env_remove(name);
         }
         self.spawn(node, command);
+    }
+
+    /// Cuts the power of all living nodes, which are on small disks, at once; comes back when their disks can be mounted
+    /// again.
+    pub async fn cut_power(&mut self) {
+        let nodes = self.living();
+        nodes.iter().for_each(|node| self.give_up(*node));
+        let disks = nodes.iter().map(|node| self.small_disk(*node));
+        let mut shutdown = Command::new("perl");
+        succeeds(shutdown.args(["-e", SHUTDOWN]).args(disks)).expect("`power_cuts` has tried it");
+        for node in nodes {
+            self.kill9(node);
+            let image = self.data_dir(node).with_extension("ext4");
+            eventually("an unmounted disk", async || {
+                let devices = Command::new("losetup").arg("--associated").arg(&image).output().expect("it was tried");
+                (devices.status.success() && devices.stdout.is_empty()).then_some(())
+            })
+            .await;
+        }
     }
 
     /// The root of the small disk of a node that runs, as its process sees it.

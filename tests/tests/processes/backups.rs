@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use quorate_tests::cluster::{Cluster, Load, quorate};
+use quorate_tests::cluster::{Cluster, Load, eventually, quorate};
 use serde_json::{Value, json};
 
 fn run(mut command: Command) -> (Option<i32>, String) {
@@ -155,6 +156,41 @@ async fn what_is_no_whole_backup_is_refused_before_anything_is_written() {
     let (code, said) = run(restore(&old, 0, &whole));
     assert!(code == Some(2) && said.contains("not empty"), "{said}");
     assert_eq!(old.get(0, "/v1/state/k0").await.status, 200);
+}
+
+/// RELIABILITY 1 (ALICE): the same for a restore that is killed at one place after the other: catches a directory that
+/// cannot be mended by restoring once more.
+#[tokio::test]
+async fn a_restore_that_is_killed_can_be_repeated() {
+    let old = Cluster::start("kill", 1, &[]).await;
+    let value = "x".repeat(100_000);
+    for key in 0..40 {
+        assert_eq!(old.call(0, "kv.put", &json!({"key": format!("k{key}"), "value": value})).await.status, 200);
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("backup");
+    done(backup(&old, 0, &file));
+    let mut new = Cluster::new("target", 1, &[]);
+    let mut whole = false;
+    for moment in 0..12 {
+        let mut child = restore(&new, 0, &file).spawn().expect("the binary runs");
+        eventually("a directory", async || new.data_dir(0).exists().then_some(())).await;
+        tokio::time::sleep(Duration::from_millis(8 * moment)).await;
+        child.kill().expect("it can be killed, or has ended");
+        whole = child.wait().expect("our child").success();
+        if whole {
+            break;
+        }
+    }
+    if !whole {
+        let (code, said) = run(restore(&new, 0, &file));
+        // The last one may have been killed when all was done.
+        assert!(code == Some(0) || said.contains("not empty"), "{said}");
+    }
+    new.boot_all();
+    new.wait_ready().await;
+    assert_eq!(new.get(0, "/v1/state/k39").await.status, 200);
+    assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(41));
 }
 
 /// RELIABILITY 1 (ALICE): catches a data directory that was made in part and is served, or that a second

@@ -1,6 +1,10 @@
 //! A disk that takes no more writes.
 
-use quorate_tests::cluster::{Cluster, Load};
+use std::fs;
+use std::time::Duration;
+
+use quorate_tests::cluster::{Cluster, Load, eventually, send};
+use serde_json::json;
 
 /// Room for a start, and for some hundred commands.
 const FILE_BYTES: u64 = 192 << 10;
@@ -63,4 +67,37 @@ async fn a_leader_whose_disk_fails() {
 #[tokio::test]
 async fn a_follower_whose_disk_fails() {
     fails_and_is_mended(2, false).await;
+}
+
+/// A6, S-15: catches a node that lives on with a store that is shut, because none of its roles has met the error: a
+/// reader has, on a node that has nothing else to do.
+#[tokio::test]
+async fn an_idle_node_ends_when_a_reader_meets_damage() {
+    let mut cluster = Cluster::start("rot", 3, &[]).await;
+    let value = json!({"key": "k", "value": "v".repeat(10_000)});
+    assert_eq!(cluster.call(0, "kv.put", &value).await.status, 200);
+    cluster.assert_agreement().await;
+    // A start moves what it finds into tables.
+    let node = cluster.follower().await;
+    cluster.kill9(node);
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    cluster.give_up(node);
+    let entries = fs::read_dir(cluster.data_dir(node).join("state")).expect("a directory");
+    let tables = entries.map(|entry| entry.expect("an entry").path());
+    for table in tables.filter(|path| path.extension().is_some_and(|end| end == "sst")) {
+        let mut bytes = fs::read(&table).expect("readable");
+        // The blocks of data come first; what a table is found by is read when it is opened.
+        let half = bytes.len() / 2;
+        bytes[..half].iter_mut().for_each(|byte| *byte ^= 0x55);
+        fs::write(&table, bytes).expect("written");
+    }
+    let url = cluster.url(node, "/v1/state/k?consistency=local");
+    eventually("a read that fails", async || match send(cluster.client().get(&url)).await {
+        Ok(reply) => (reply.status != 200).then_some(()),
+        Err(_) => Some(()),
+    })
+    .await;
+    let status = tokio::time::timeout(Duration::from_secs(2), cluster.ended(node)).await.expect("it ends soon");
+    assert_eq!(status.code(), Some(1), "{}", cluster.log(node));
 }

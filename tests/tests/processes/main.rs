@@ -6,6 +6,8 @@
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 mod backups;
+mod behind;
+mod copies;
 mod crashes;
 mod disks;
 mod frozen;
@@ -15,10 +17,12 @@ mod lost;
 mod membership;
 mod modes;
 mod peers;
+mod power;
 mod reads;
 mod retries;
 mod space;
 mod states;
 mod stops;
 mod surface;
+mod syncs;
 mod unavailable;

@@ -1,6 +1,6 @@
 //! Claim 4: questions of peers that lack commands, and answers to our own. Whom we ask, and when: [`super::catch_up`].
 
-use protocol::message::{CatchUp, Commands, ToLearner};
+use protocol::message::{CatchUp, Commands};
 use protocol::{Command, CommandNumber, NodeId, Tick};
 
 use super::{Config, Effect, IgnoreReason, Learner, is_plausible, is_run};
@@ -103,6 +103,7 @@ impl Learner {
     }
 
     fn ask(&self, peer: NodeId, effects: &mut Vec<Effect>) {
-        self.send(peer, ToLearner::CatchUp(CatchUp { first: self.issued.number.next() }), effects);
+        assert!(self.is_peer(peer), "learners ask their peers only");
+        effects.push(Effect::Ask { to: peer, first: self.issued.number.next() });
     }
 }

@@ -144,6 +144,14 @@ pub enum Effect {
         /// The message.
         message: Message,
     },
+    /// Ask a peer with `CatchUp` for issued commands. It claims nothing, and leaves before anything is applied, so that
+    /// the next piece is under way while this one is written.
+    Ask {
+        /// The peer.
+        to: NodeId,
+        /// The first number that is missing here.
+        first: CommandNumber,
+    },
     /// Answer a peer's `CatchUp` from the store with one bounded piece, empty if it has nothing of it, after
     /// everything is applied. A peer has one question outstanding: a newer one takes the place of an older.
     Serve {

@@ -44,7 +44,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use protocol::message::{CatchUp, FetchSnapshot, Snapshot, Success, ToLearner, Voted};
+use protocol::message::{FetchSnapshot, Snapshot, Success, ToLearner, Voted};
 use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Membership, Message, NodeId, Now, Space, Tick};
 
 mod ahead;
@@ -430,15 +430,13 @@ impl Learner {
     fn send(&self, to: NodeId, message: ToLearner, effects: &mut Vec<Effect>) {
         assert!(self.is_peer(to), "learners write to their peers only");
         match &message {
-            ToLearner::CatchUp(CatchUp { first }) => {
-                assert_eq!(*first, self.issued.number.next(), "what is asked for is what comes next");
-            }
             ToLearner::FetchSnapshot(FetchSnapshot { id, .. }) => {
                 assert!(id.is_none_or(|id| id.at.number > self.issued.number), "only a later state is of use");
             }
             ToLearner::Snapshot(Snapshot { piece, .. }) => {
                 assert!(piece.is_none(), "pieces of a state are sent from a checkpoint");
             }
+            ToLearner::CatchUp(_) => panic!("questions need not wait until everything is applied"),
             ToLearner::Commands(_) => panic!("issued commands are sent from the store"),
             ToLearner::Success(_) | ToLearner::Voted(_) => panic!("a learner declares nothing and votes for nothing"),
         }

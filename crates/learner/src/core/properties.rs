@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use protocol::Run;
-use protocol::message::Commands;
+use protocol::message::{CatchUp, Commands};
 
 use super::*;
 
@@ -94,6 +94,9 @@ impl Node {
         for effect in self.learner.handle(input, self.now) {
             match effect {
                 Effect::Apply(commands) => self.applied.extend(commands),
+                Effect::Ask { to, first } => {
+                    sent.push((to, Message::Learner(ToLearner::CatchUp(CatchUp { first }))));
+                }
                 Effect::Send { to, message } => sent.push((to, message)),
                 Effect::Ignored(reason @ IgnoreReason::Contradiction { .. }) => panic!("{reason:?} in a legal history"),
                 Effect::Ignored(_) => {}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::Run;
-use protocol::message::Commands;
+use protocol::message::{CatchUp, Commands};
 
 use super::*;
 
@@ -81,8 +81,7 @@ fn peer_issued(peer: u64, issued: u64) -> Input {
 }
 
 fn asks(to: u64, first: u64) -> Effect {
-    let message = Message::Learner(ToLearner::CatchUp(CatchUp { first: CommandNumber(first) }));
-    Effect::Send { to: NodeId(to), message }
+    Effect::Ask { to: NodeId(to), first: CommandNumber(first) }
 }
 
 fn applies(commands: &[Command]) -> Effect {

@@ -41,7 +41,7 @@ use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use protocol::Membership;
 use storage::rocksdb::Stores;
-use storage::{LogStore as _, StateStore as _};
+use storage::{LogStore as _, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
@@ -57,6 +57,10 @@ use status::Status;
 
 /// Some ten thousand samples under full load.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long a node may live on after a store has failed that no role is just using. Far below the second or two after
+/// which others would notice.
+const STORES_WATCHED: Duration = Duration::from_millis(100);
 
 /// How long a gateway may miss that the leader has changed.
 const LEADER_REPEATED: Duration = Duration::from_millis(250);
@@ -144,6 +148,7 @@ async fn serve(
     );
     tokio::select! {
         why = asked_to_stop => info!(why, "stops: takes no more calls"),
+        why = shut(&node.stores) => anyhow::bail!(why),
         why = failure.recv() => anyhow::bail!(why.unwrap_or_else(|| "an actor of this node has died".to_owned())),
         ended = server => anyhow::bail!("the HTTP server ended by itself: {ended:?}"),
     }
@@ -173,6 +178,18 @@ async fn keep_metrics(prometheus: PrometheusHandle) {
     loop {
         interval.tick().await;
         prometheus.run_upkeep();
+    }
+}
+
+/// Waits for the end of a store. The roles say when they meet it; but what shut it may have been a read for a caller, or
+/// RocksDB's work in the background, on a node that has nothing else to do.
+async fn shut(stores: &Stores) -> StorageError {
+    let mut interval = tokio::time::interval(STORES_WATCHED);
+    loop {
+        interval.tick().await;
+        if let Some(error) = stores.failure() {
+            return error;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::mem;
 use std::sync::Arc;
 
 use learner::{Effect, Input, Progress};
-use protocol::message::{Commands, Snapshot, ToLearner};
+use protocol::message::{CatchUp, Commands, Snapshot, ToLearner};
 use protocol::{Command, CommandNumber, Message, NodeId, Position, SnapshotId, Timestamp};
 use storage::memory::Fault as DiskFault;
 use storage::{Installation, Retention, StateStore as _};
@@ -34,10 +34,12 @@ impl World {
         let inputs = [space].into_iter().chain(inputs);
         let effects: Vec<Effect> = inputs.flat_map(|input| roles.learner.handle(input, now)).collect();
         let (mut issued, mut sends, mut serves) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut asks = Vec::new();
         let mut beside = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Apply(commands) => issued.extend(commands),
+                Effect::Ask { to, first } => asks.push((to, first)),
                 Effect::Send { to, message } => sends.push((to, message)),
                 Effect::Serve { to, first } => {
                     serves.insert(to, first);
@@ -52,6 +54,9 @@ impl World {
                 | Effect::DropStaged => beside.push(effect),
                 Effect::Digest { .. } | Effect::NoDigest { .. } => unreachable!("nobody asks for a digest here"),
             }
+        }
+        for (to, first) in asks {
+            self.send(id, to, Message::Learner(ToLearner::CatchUp(CatchUp { first })));
         }
         if !issued.is_empty() && !self.apply(id, issued) {
             return;
@@ -231,6 +236,7 @@ impl World {
             Effect::Apply(_)
             | Effect::Digest { .. }
             | Effect::NoDigest { .. }
+            | Effect::Ask { .. }
             | Effect::Send { .. }
             | Effect::Serve { .. }
             | Effect::Ignored(_) => unreachable!("done in the turn itself"),

@@ -184,6 +184,11 @@ impl RocksLog {
         Ok(())
     }
 
+    /// Fails when the log is shut.
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        self.database.check()
+    }
+
     /// How many batches are durable. What the state notes of it can only be too low.
     pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::Acquire)
@@ -197,6 +202,33 @@ impl RocksLog {
     /// Votes up to here are forgotten: the state is at least there.
     pub(crate) fn forgotten(&self) -> CommandNumber {
         self.marks().forgotten
+    }
+
+    /// Notes a start, so that the first log file after it is never without a write ([`super::seam`]).
+    pub(crate) fn note_start(&self) -> Result<(), StorageError> {
+        let _marks = self.marks();
+        let count = self.writes() + 1;
+        let mut batch = WriteBatch::default();
+        batch.put(LogKey::Writes.to_bytes(), record::counter(count));
+        self.database.write_synced(batch)?;
+        self.writes.store(count, Ordering::Release);
+        Ok(())
+    }
+
+    /// Which write a batch is, by its bytes in a log file; none for those that are not counted. Every counted one
+    /// ends with its number.
+    pub(crate) fn write_in(batch: &[u8]) -> Option<u64> {
+        let (key, number) = (LogKey::Writes.to_bytes(), record::counter(0).len());
+        let (before, value) = batch.split_at_checked(batch.len().checked_sub(number)?)?;
+        // RocksDB's form of a put: a tag, then key and value, each after its length.
+        let put = [&[1, u8::try_from(key.len()).ok()?], &key[..], &[u8::try_from(number).ok()?]].concat();
+        before.ends_with(&put).then(|| record::read_counter(value).ok())?
+    }
+
+    /// Whether a batch in a log file is the first one of a log: what came before is in none of its files.
+    pub(crate) fn begins_in(batch: &[u8]) -> bool {
+        // After the head, which has a sequence number and a count.
+        batch.get(12..15) == Some(&[1, 1, LogKey::Identity.to_bytes()[0]])
     }
 
     /// Notes that the state is durable up to `number`, if that is news.
@@ -242,7 +274,7 @@ fn ballot(database: &Database, key: LogKey) -> Result<Ballot, StorageError> {
     }
 }
 
-fn counter(database: &Database, key: LogKey) -> Result<u64, StorageError> {
+pub(crate) fn counter(database: &Database, key: LogKey) -> Result<u64, StorageError> {
     match get(database, key)? {
         Some(bytes) => database.readable(&format!("{key:?}"), record::read_counter(&bytes)),
         None => Ok(0),

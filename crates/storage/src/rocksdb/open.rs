@@ -6,7 +6,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel};
+use ::rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel,
+};
 
 use super::database::{Database, held, translate};
 use super::keys::column;
@@ -53,6 +55,14 @@ pub struct Stores {
     pub log: Arc<RocksLog>,
     /// State machine, outcomes and issued commands.
     pub state: Arc<RocksState>,
+}
+
+impl Stores {
+    /// Why one of the stores is shut, once it is: whatever met the error, a reader too, this node must end.
+    #[must_use]
+    pub fn failure(&self) -> Option<StorageError> {
+        self.log.check().and_then(|()| self.state.check()).err()
+    }
 }
 
 /// Opens the data directory of a node, or makes it. What is damaged is set aside, and a new database begins in its
@@ -115,6 +125,19 @@ pub(crate) fn failed(dir: &Path, doing: &str, error: &io::Error) -> StorageError
     StorageError::Failed(format!("{doing} {}: {error}", dir.display()))
 }
 
+/// What lies in the log's tables alone: nothing is replayed, nothing is changed.
+pub(crate) fn open_tables_of_log(log: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
+    // "Best efforts" is the one way to open without the log files a database that keeps track of them; if it passes
+    // over a table that is damaged, then writes are missing, which is what is looked for.
+    let mut tables = common(options, "best_efforts_recovery=true")?;
+    tables.set_track_and_verify_wals_in_manifest(true);
+    // The text file `LOG` is that of the last run.
+    tables.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {}));
+    let column = family(tables.clone(), cache, DBCompressionType::None);
+    let columns = vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)];
+    Database::open_read_only(log, LOG, &tables, columns)
+}
+
 pub(crate) fn open_log(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
     let (log, columns) = log_options(options, cache)?;
     Database::open(&dir.join(LOG), LOG, &log, columns)
@@ -132,7 +155,7 @@ fn log_options(
     options: &Options,
     cache: &Cache,
 ) -> Result<(::rocksdb::Options, Vec<ColumnFamilyDescriptor>), StorageError> {
-    let mut log = common(options)?;
+    let mut log = common(options, "")?;
     // Synced by us before anything depends on it, and checked by `wal` before: a torn last batch
     // is dropped, anything else is an error.
     log.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
@@ -143,20 +166,22 @@ fn log_options(
 }
 
 pub(crate) fn open_state(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
-    let state = state_options(options)?;
+    // A power cut may take the end of one log file and leave the next one: that is a hole, at which the state ends. RocksDB
+    // goes on behind it unless log files name what lies before them.
+    let state = state_options(options, "track_and_verify_wals=true")?;
     Database::open(&dir.join(STATE), STATE, &state, state_columns(&state, cache))
 }
 
 /// A checkpoint of a state.
 pub(crate) fn open_state_read_only(path: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
-    let mut state = state_options(options)?;
+    let mut state = state_options(options, "")?;
     // It is read from one end to the other; the files of several must not use up the descriptors.
     state.set_max_open_files(32);
     Database::open_read_only(path, "checkpoint", &state, state_columns(&state, cache))
 }
 
-fn state_options(options: &Options) -> Result<::rocksdb::Options, StorageError> {
-    let mut state = common(options)?;
+fn state_options(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageError> {
+    let mut state = common(options, more)?;
     // Not synced per batch, so a power cut may leave holes: what lies before the first hole is a
     // state that once was. That it is not below what was synced is checked against the log.
     state.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
@@ -170,11 +195,11 @@ fn state_columns(state: &::rocksdb::Options, cache: &Cache) -> Vec<ColumnFamilyD
     column::ALL.into_iter().map(column).collect()
 }
 
-fn common(options: &Options) -> Result<::rocksdb::Options, StorageError> {
+fn common(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageError> {
     // These have no setters of their own. After an error nothing is tried again, least of all a sync. And no
     // space is taken ahead of what is written: near the end of a disk it would be all that is left.
     let mut common = ::rocksdb::Options::default()
-        .get_options_from_string("max_bgerror_resume_count=0;allow_fallocate=false")
+        .get_options_from_string(format!("max_bgerror_resume_count=0;allow_fallocate=false;{more}"))
         .map_err(|error| translate("setting options", &error))?;
     common.create_if_missing(true);
     common.create_missing_column_families(true);

@@ -16,7 +16,7 @@ use super::mend::{self, Part};
 use super::open::{CHECKPOINTS, IDENTITY, LOG, Options, STATE, Stores, failed, open_log, open_state};
 use super::record::FORMAT;
 use super::state::RocksState;
-use super::wal;
+use super::{seam, wal};
 use crate::{Identity, LogImage, LogStore as _, Standing, StateStore as _, StorageError};
 
 /// Why an attempt came to nothing.
@@ -49,6 +49,7 @@ impl Opening<'_> {
         self.check_parts(&mending)?;
         wal::check(&self.dir.join(LOG)).map_err(of(Part::Log))?;
         let cache = Cache::new_lru_cache(self.options.cache_bytes);
+        seam::check(&self.dir.join(LOG), self.options, &cache).map_err(of(Part::Log))?;
         let state = open_state(self.dir, self.options, &cache).map_err(of(Part::State))?;
         let log = open_log(self.dir, self.options, &cache).map_err(of(Part::Log))?;
         let log_is = RocksLog::identity_in(&log).map_err(of(Part::Log))?;
@@ -76,6 +77,7 @@ impl Opening<'_> {
         }
         self.step()?;
         log.change_mark(Mark::start)?;
+        log.note_start().map_err(of(Part::Log))?;
         if !self.complete {
             self.step()?;
             write_identity_file(self.dir, self.identity)

@@ -37,8 +37,7 @@ const SKIPPABLE: u8 = 0x80;
 pub(crate) fn check(database: &Path) -> Result<(), StorageError> {
     let mut unreadable: Option<(PathBuf, usize)> = None;
     for path in files(database)? {
-        let bytes = fs::read(&path)
-            .map_err(|error| StorageError::Failed(format!("reading the log file {}: {error}", path.display())))?;
+        let bytes = read(&path)?;
         let found = scan(&bytes);
         if let Some((file, offset)) = &unreadable
             && found.begins_a_record
@@ -73,6 +72,36 @@ pub(crate) fn files(database: &Path) -> Result<Vec<PathBuf>, StorageError> {
     }
     files.sort();
     Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Passes on each record of a database's log files, in order, as far as they are readable.
+pub(crate) fn records(database: &Path, mut each: impl FnMut(&[u8])) -> Result<(), StorageError> {
+    for path in files(database)? {
+        let bytes = read(&path)?;
+        let mut record = Vec::new();
+        'file: for block in bytes.chunks(BLOCK) {
+            let mut rest = block;
+            while rest.len() >= HEADER {
+                let Some((kind, length)) = fragment(rest) else { break 'file };
+                let (this, after) = rest.split_at(HEADER + length);
+                if begins(kind) {
+                    record.clear();
+                }
+                if matches!(kind, FULL | FIRST | MIDDLE | LAST) {
+                    record.extend_from_slice(&this[HEADER..]);
+                }
+                if matches!(kind, FULL | LAST) {
+                    each(&record);
+                }
+                rest = after;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StorageError> {
+    fs::read(path).map_err(|error| StorageError::Failed(format!("reading the log file {}: {error}", path.display())))
 }
 
 fn damaged(file: &Path, offset: usize) -> StorageError {

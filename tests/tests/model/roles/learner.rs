@@ -76,7 +76,8 @@ impl LearnerRole {
                 learner::Effect::Apply(commands) => self.applied.extend(commands),
                 learner::Effect::Ignored(learner::IgnoreReason::Contradiction { .. }) => outcome.broken = true,
                 learner::Effect::Ignored(_) => {}
-                learner::Effect::Send { .. }
+                learner::Effect::Ask { .. }
+                | learner::Effect::Send { .. }
                 | learner::Effect::Serve { .. }
                 | learner::Effect::Digest { .. }
                 | learner::Effect::NoDigest { .. }
