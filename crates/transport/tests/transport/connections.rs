@@ -115,7 +115,7 @@ async fn peers_come_and_go() {
     for lane in Lane::ALL {
         b.event(PeerEvent::Closed { peer: A, lane }).await;
     }
-    counted("refused_total{reason=unknown_node}").await;
+    counted("refused_total{side=listener,reason=unknown_node}").await;
     a.handle.set_peers(peers);
     a.connected(B).await;
     b.connected(A).await;
