@@ -78,7 +78,7 @@ impl FailureDetector {
 
     /// Rule 4.
     pub(super) fn judge_candidates(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        let is_candidate = self.config.can_lead && self.is_connected(self.config.me);
+        let is_candidate = self.can_lead() && self.is_connected(self.config.me);
         self.candidate = is_candidate.then(|| self.candidate.unwrap_or(now));
         let (turn, backoff_max) = (self.config.timeout_min, self.config.timeout_max.max(self.config.timeout_min));
         if self.leader.is_some() || self.local.leads.is_some() {
