@@ -49,6 +49,8 @@ pub struct LeaderPorts {
     pub leads: Box<dyn Fn(Option<Ballot>) + Send>,
     /// Whether there is room for new commands, on the disk of this node and of a majority set.
     pub room: Box<dyn Fn() -> bool + Send>,
+    /// Whether this node may not campaign, because of its disk.
+    pub barred: Box<dyn Fn() -> bool + Send>,
     /// The disk failed: stop the node.
     pub failed: Box<dyn Fn(String) + Send>,
     /// Both clocks.
@@ -112,6 +114,7 @@ impl LeaderActor {
             machine: &StoredMachine(self.state.as_ref()),
             functions: &self.functions,
             room: (self.ports.room)(),
+            barred: (self.ports.barred)(),
         };
         self.core.handle(input, &world, &mut self.effects);
     }

@@ -236,10 +236,9 @@ impl Node {
         let silence = acceptor.silence();
         // What was damaged may have been written anew in the meantime.
         self.damaged = matches!(silence, Some(Silence::Damaged | Silence::Behind));
-        let admitted = silence.is_none_or(Silence::may_lead);
         self.roles = Some(Box::new(Roles {
             acceptor,
-            leader: Leader::new(leader_config(self.id, swarm), last_tried, admitted, applied),
+            leader: Leader::new(leader_config(self.id, swarm), last_tried, applied),
             learner: Learner::new(learner_config(self.id, swarm), Stored::of(&self.state)),
             gateway: Gateway::new(http_api::core::Settings::default(), chance),
             detector: FailureDetector::new(detector_config(self.id, swarm)),

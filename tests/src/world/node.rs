@@ -108,7 +108,7 @@ impl Node {
         self.life += 1;
         self.roles = Some(Roles {
             acceptor: Acceptor::new(acceptor_config(self.id, settings, &ids), image, applied),
-            leader: Leader::new(leader_config(self.id, settings, &ids), last_tried, true, applied),
+            leader: Leader::new(leader_config(self.id, settings, &ids), last_tried, applied),
             learner: Learner::new(learner_config(self.id, settings, &ids), applied),
         });
     }
@@ -122,6 +122,7 @@ impl Node {
             machine: &StoredMachine(&self.state),
             functions: &self.functions,
             room: true,
+            barred: false,
         };
         let mut effects = Vec::new();
         roles.leader.handle(input, &world, &mut effects);

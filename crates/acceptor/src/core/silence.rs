@@ -121,6 +121,12 @@ impl Acceptor {
         self.silent.as_ref().map(|silent| silent.reason)
     }
 
+    /// Whether its node may not lead either.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.silence().is_some_and(|silence| !silence.may_lead())
+    }
+
     /// Instead of a vote in `ballot`, which is not below the promise.
     pub(super) fn ask_to_rejoin(&self, ballot: Ballot, effects: &mut Vec<Effect>) {
         let asks = self.silent.as_ref().is_some_and(|silent| {

@@ -81,6 +81,8 @@ struct Bench {
     entropy: u64,
     /// On the disks.
     room: bool,
+    /// By its own disk.
+    barred: bool,
     /// The last command and round that were sent to acceptors in this lead.
     sent: (Option<CommandId>, u64),
     /// All calls that came, by key and body.
@@ -96,12 +98,13 @@ impl Bench {
         let mut config = config();
         change(&mut config);
         Self {
-            leader: Leader::new(config, Ballot::NONE, true, CommandId::NULL),
+            leader: Leader::new(config, Ballot::NONE, CommandId::NULL),
             machine: MemoryState::new(),
             functions: registry(),
             now: Now { tick: Tick(1_000_000), wall: Timestamp(5_000) },
             entropy: 7,
             room: true,
+            barred: false,
             sent: (None, 0),
             asked: Vec::new(),
         }
@@ -117,6 +120,7 @@ impl Bench {
             machine: &StoredMachine(&self.machine),
             functions: &self.functions,
             room: self.room,
+            barred: self.barred,
         };
         let mut effects = Vec::new();
         self.leader.handle(input, &world, &mut effects);

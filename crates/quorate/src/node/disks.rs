@@ -49,6 +49,11 @@ impl Disks {
         self.known().silence
     }
 
+    /// Whether this node may not lead: read anew each time, by its detector and its leader.
+    pub(super) fn is_barred(&self) -> bool {
+        self.silence().is_some_and(|silence| !silence.may_lead())
+    }
+
     /// The acceptor of this node is silent no more.
     pub(super) fn speaks(&self) {
         self.known().silence = None;

@@ -219,7 +219,7 @@ impl Node {
         let highest = image.last_tried.max(image.next_ballot);
         let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), room));
         let last_tried = image.last_tried;
-        // On every node: whoever is no acceptor is asked for nothing, and must be admitted all the same.
+        // On every node: whoever is no acceptor is asked for nothing, and may be barred all the same.
         let acceptor = acceptor::core::Acceptor::new(cores::acceptor(&config, outside::chance()), image, applied);
         let silence = acceptor.silence();
         let disks = Arc::new(Disks::new(Arc::clone(&stores.log), silence));
@@ -239,9 +239,8 @@ impl Node {
         let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress);
         let learner = LearnerActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
         router.learner.set(learner.clone()).ok();
-        let admitted = silence.is_none_or(acceptor::core::Silence::may_lead);
         if config.node.roles.contains(&NodeRole::Leader) {
-            let core = leader::core::Leader::new(cores::leader(&config), last_tried, admitted, applied);
+            let core = leader::core::Leader::new(cores::leader(&config), last_tried, applied);
             let (log, state) = (stores.log.clone(), stores.state.clone());
             let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader());
             router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();

@@ -175,7 +175,6 @@ impl World {
         }
         if speaks {
             self.node_mut(id).damaged = false;
-            self.put_surely(id, Mail::Leader(leader::core::Input::Admitted));
         }
         for (to, message) in sends {
             self.send(id, to, message);
@@ -217,6 +216,7 @@ impl World {
                 machine: &machine,
                 functions: &node.functions,
                 room: roles.takes_calls,
+                barred: roles.acceptor.is_barred(),
             };
             roles.leader.handle(input, &world, &mut effects);
         }
@@ -342,8 +342,7 @@ impl World {
         match timer {
             Timer::Detector => {
                 let Node { roles: Some(roles), space, .. } = self.node(id) else { return };
-                let barred = roles.acceptor.silence().is_some_and(|silence| !silence.may_lead());
-                let local = roles.status.local(roles.progress, *space, barred);
+                let local = roles.status.local(roles.progress, *space, roles.acceptor.is_barred());
                 self.detect(id, failure_detector::core::Input::Tick(local));
             }
             Timer::Leader => {

@@ -35,7 +35,7 @@ pub(crate) struct LeaderRole {
 
 impl LeaderRole {
     pub(super) fn new(me: NodeId, config: &Config, last_tried: Ballot, machine: Vec<Command>) -> Self {
-        let core = Leader::new(leader_config(me, config), last_tried, true, last(&machine));
+        let core = Leader::new(leader_config(me, config), last_tried, last(&machine));
         let (promised, counted) = (Vec::new(), BTreeMap::new());
         Self { me, core, last_tried, machine, active: None, chain: Vec::new(), promised, counted }
     }
@@ -109,8 +109,8 @@ impl LeaderRole {
     fn turn(&mut self, input: leader::core::Input, functions: &Registry, outcome: &mut Outcome) {
         let state = MemoryState::new();
         state.apply(&self.machine).expect("memory does not fail");
-        let world =
-            leader::core::World { now: NOW, entropy: 0, machine: &StoredMachine(&state), functions, room: true };
+        let machine = &StoredMachine(&state);
+        let world = leader::core::World { now: NOW, entropy: 0, machine, functions, room: true, barred: false };
         let mut effects = Vec::new();
         self.core.handle(input, &world, &mut effects);
         self.core.handle(leader::core::Input::EndOfTurn, &world, &mut effects);

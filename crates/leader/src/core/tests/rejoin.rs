@@ -59,12 +59,13 @@ fn who_connects_again_is_asked_for_an_answer() {
     assert_eq!(begun(&bench.wait(Duration::from_secs(2))), []);
 }
 
-/// S-16, B1: catches a node that begins ballots with a disk that may not know of those it began before.
+/// S-16, B1: catches a node that begins ballots with a disk that may not know of those it began before; and one that
+/// must be told once that it may, and never campaigns if that is lost.
 #[test]
-fn a_node_that_is_not_admitted_does_not_campaign() {
+fn a_node_that_is_barred_does_not_campaign() {
     let mut bench = Bench::new();
-    bench.leader = Leader::new(config(), Ballot::NONE, false, CommandId::NULL);
-    assert_eq!(bench.campaign(), [Effect::Ignored(IgnoreReason::NotAdmitted)]);
-    assert_eq!(bench.feed(Input::Admitted), []);
+    bench.barred = true;
+    assert_eq!(bench.campaign(), [Effect::Ignored(IgnoreReason::Barred)]);
+    bench.barred = false;
     assert_eq!(bench.campaign()[0], Effect::Persist(LogRecord::LastTried(ballot(1))));
 }
