@@ -63,8 +63,8 @@ impl Status {
 
     /// Of the higher ballot where the roles know two; whether this node leads, only its own
     /// leader can say.
-    pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.leads.max(self.seen.filter(|seen| seen.node != self.me)).map(|ballot| ballot.node)
+    pub(crate) fn leader(&self) -> Option<Ballot> {
+        self.leads.max(self.seen.filter(|seen| seen.node != self.me))
     }
 
     pub(crate) fn local(&self, progress: Progress, space: Space, barred: bool) -> LocalStatus {

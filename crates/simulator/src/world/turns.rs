@@ -235,7 +235,7 @@ impl World {
                 }
                 Effect::Leads(ballot) => {
                     self.tell(&Fact::Leads { node: id, ballot });
-                    self.tell_gateway(id, |roles| roles.status.leads(ballot));
+                    self.tell_who_leads(id, |roles| roles.status.leads(ballot));
                 }
                 Effect::Note(note) => self.tell(&Fact::Noted { node: id, note }),
                 Effect::Ignored(reason) => self.ignored(id, "leader", reason.name()),
@@ -292,7 +292,7 @@ impl World {
                     let Some(roles) = &mut self.node_mut(id).roles else { return };
                     roles.takes_calls = takes;
                 }
-                Effect::LeaderIs(leader) => self.tell_gateway(id, |roles| roles.status.sees(leader)),
+                Effect::LeaderIs(leader) => self.tell_who_leads(id, |roles| roles.status.sees(leader)),
                 Effect::PeerIssued { peer, issued } => {
                     self.put(id, Mail::Learner(learner::Input::PeerIssued { peer, issued }));
                 }
@@ -304,14 +304,20 @@ impl World {
         }
     }
 
-    /// Changes what is known of who leads, and tells the gateway, unless its mailbox is full.
-    fn tell_gateway(&mut self, id: NodeId, change: impl FnOnce(&mut Roles)) {
+    /// Changes what is known of who leads, and tells the gateway, and an acceptor that is silent, unless a mailbox
+    /// is full.
+    fn tell_who_leads(&mut self, id: NodeId, change: impl FnOnce(&mut Roles)) {
         let refused = self.chance.happens(self.swarm.pace.refused);
         let Some(roles) = &mut self.node_mut(id).roles else { return };
         change(roles);
-        let leader = roles.status.leader();
+        let led = roles.status.leader();
+        let leader = led.map(|ballot| ballot.node);
+        let is_silent = roles.acceptor.silence().is_some();
         if !refused && roles.gateway.leader() != leader {
             self.gateway(id, http_api::core::Input::LeaderIs(leader));
+        }
+        if let Some(ballot) = led.filter(|_| is_silent) {
+            self.put(id, Mail::Acceptor(acceptor::core::Input::Led(ballot)));
         }
     }
 
@@ -352,7 +358,7 @@ impl World {
             }
             Timer::Learner => self.put_surely(id, Mail::Learner(learner::Input::Tick)),
             Timer::Sync => self.sync(id),
-            Timer::RepeatLeader => self.tell_gateway(id, |_| {}),
+            Timer::RepeatLeader => self.tell_who_leads(id, |_| {}),
             Timer::Gateway => {
                 self.gateway(id, http_api::core::Input::Tick);
                 self.expire_reads(id);
