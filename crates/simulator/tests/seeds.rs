@@ -38,7 +38,13 @@ fn two_hundred_seeds() {
 /// known mistakes within 2,000 seeds, and leave them to a core that trips over itself.
 #[test]
 fn planted_mistakes_are_caught() {
-    let all = [Planted::RepliesBeforeSync, Planted::VotesWithGaps, Planted::RejoinsAtOnce, Planted::ForgetsTooMuch];
+    let all = [
+        Planted::RepliesBeforeSync,
+        Planted::VotesWithGaps,
+        Planted::RejoinsAtOnce,
+        Planted::NeverRejoins,
+        Planted::ForgetsTooMuch,
+    ];
     for planted in all {
         let caught = (1..=2_000).find_map(|seed| {
             let failure = run::seed(seed, Kind { planted: Some(planted), ..KIND }).failure?;

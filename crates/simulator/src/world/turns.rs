@@ -176,10 +176,16 @@ impl World {
         if speaks {
             self.node_mut(id).damaged = false;
         }
+        let mute = self.swarm.planted == Some(Planted::NeverRejoins);
         for (to, message) in sends {
-            self.send(id, to, message);
+            if !(mute && matches!(message, Message::Leader(ToLeader::Rejoin(_)))) {
+                self.send(id, to, message);
+            }
         }
         self.persist(id, records);
+        if speaks {
+            self.end_when_done();
+        }
     }
 
     /// Where that mistake is planted: votes at once for what the gap-free rule makes wait, and
