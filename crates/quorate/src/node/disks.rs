@@ -31,6 +31,8 @@ struct Known {
     heard: BTreeMap<NodeId, Position>,
     /// Who has noted the disk of this node.
     noted_by: BTreeSet<NodeId>,
+    /// Who is silent for ever, by their own words.
+    replaced: BTreeSet<NodeId>,
     /// Why the acceptor of this node is silent.
     silence: Option<Silence>,
 }
@@ -69,6 +71,11 @@ impl Disks {
         self.known().noted_by.clone()
     }
 
+    /// Whether a peer votes no more.
+    pub(super) fn is_replaced(&self, peer: NodeId) -> bool {
+        self.known().replaced.contains(&peer)
+    }
+
     /// Other nodes have refused the disk of this one: so does every later start.
     pub(super) fn refused(&self, why: &str) {
         if let Err(error) = self.log.note_refused(why) {
@@ -95,6 +102,7 @@ impl Disks {
     pub(super) fn judge(&self, node: NodeId, disk: &Disk) -> Result<bool, Refusal> {
         if disk.recovering {
             // It says nothing that its other disk could contradict. That one may come back.
+            self.known().replaced.insert(node);
             return Ok(false);
         }
         let _one = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
