@@ -87,6 +87,7 @@ impl AcceptorActor {
         let from = match &input {
             Input::Message { from, .. } => *from,
             Input::Noted(peer) => *peer,
+            Input::Led(ballot) => ballot.node,
             Input::Issued(_) | Input::Forget(_) | Input::Learners(_) | Input::Space(_) => self.core.me(),
         };
         self.core.handle(Input::Space((self.ports.space)()), &mut effects);

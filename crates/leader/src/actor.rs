@@ -52,6 +52,8 @@ pub struct LeaderPorts {
     pub room: Box<dyn Fn() -> bool + Send>,
     /// The nodes that this one hears, itself included, with what each has applied.
     pub heard: Box<dyn Fn() -> BTreeMap<NodeId, CommandNumber> + Send>,
+    /// Whether this node may not campaign, because of its disk.
+    pub barred: Box<dyn Fn() -> bool + Send>,
     /// The disk failed: stop the node.
     pub failed: Box<dyn Fn(String) + Send>,
     /// Both clocks.
@@ -116,6 +118,7 @@ impl LeaderActor {
             functions: &self.functions,
             room: (self.ports.room)(),
             heard: &self.ports.heard,
+            barred: (self.ports.barred)(),
         };
         self.core.handle(input, &world, &mut self.effects);
     }

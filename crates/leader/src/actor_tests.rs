@@ -83,12 +83,13 @@ impl Bench {
             leads: Box::new(|_| ()),
             room: Box::new(|| true),
             heard: Box::new(BTreeMap::new),
+            barred: Box::new(|| false),
             failed: Box::new(move |reason| failed.lock().expect("no panic").push(reason)),
             clock: Box::new(|| Now { tick: Tick(1), wall: Timestamp(1) }),
             entropy: Box::new(|| 1),
         };
         let log = Arc::new(MemoryLog::new());
-        let core = Leader::new(config, Ballot::NONE, true, CommandId::NULL);
+        let core = Leader::new(config, Ballot::NONE, CommandId::NULL);
         let state = Arc::new(MemoryState::new());
         let actor = LeaderActor::new(core, Arc::clone(&log) as Arc<dyn LogStore>, state, functions, ports).start();
         Self { actor, log, sent, failures }

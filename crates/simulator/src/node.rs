@@ -64,8 +64,8 @@ impl Status {
 
     /// Of the higher ballot where the roles know two; whether this node leads, only its own
     /// leader can say.
-    pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.leads.max(self.seen.filter(|seen| seen.node != self.me)).map(|ballot| ballot.node)
+    pub(crate) fn leader(&self) -> Option<Ballot> {
+        self.leads.max(self.seen.filter(|seen| seen.node != self.me))
     }
 
     pub(crate) fn local(&self, progress: Progress, space: Space, barred: bool) -> LocalStatus {
@@ -244,10 +244,9 @@ impl Node {
         let silence = acceptor.silence();
         // What was damaged may have been written anew in the meantime.
         self.damaged = matches!(silence, Some(Silence::Damaged | Silence::Behind));
-        let admitted = silence.is_none_or(Silence::may_lead);
         self.roles = Some(Box::new(Roles {
             acceptor,
-            leader: Leader::new(leader_config(self.id, swarm, shared()), last_tried, admitted, applied),
+            leader: Leader::new(leader_config(self.id, swarm, shared()), last_tried, applied),
             learner: Learner::new(learner_config(self.id, swarm, shared()), Stored::of(&self.state)),
             gateway: Gateway::new(http_api::core::Settings::default(), chance),
             detector: FailureDetector::new(detector_config(self.id, swarm, shared())),

@@ -22,6 +22,8 @@ pub enum Planted {
     RepliesBeforeSync,
     /// S-14: an acceptor whose votes are damaged speaks at once, as if those that are left were all it cast.
     RejoinsAtOnce,
+    /// S-14: an acceptor whose votes are damaged asks no leader how far it must learn, and is silent for ever.
+    NeverRejoins,
     /// DESIGN 8: an acceptor forgets votes when their commands are applied, wherever they are durable.
     ForgetsTooMuch,
 }

@@ -143,7 +143,7 @@ impl World {
     pub fn run(&mut self) -> Result<(), String> {
         while !self.ended {
             let Some(event) = self.schedule.pop() else { break };
-            self.handle(event);
+            self.handle(event)?;
             if let Some(broken) = self.watchers.broken() {
                 return Err(broken);
             }
@@ -230,8 +230,8 @@ impl World {
         self.node(id).clocks.now(self.schedule.now())
     }
 
-    fn handle(&mut self, event: Event) {
-        let Some(event) = self.unless_held(event) else { return };
+    fn handle(&mut self, event: Event) -> Result<(), String> {
+        let Some(event) = self.unless_held(event) else { return Ok(()) };
         match event {
             Event::Arrive { from, to, message } => self.arrive(from, to, message),
             Event::Turn { node, life, role } if self.lives(node, life) => self.turn(node, role),
@@ -263,8 +263,9 @@ impl World {
                     plan(self);
                 }
             }
-            Event::End => self.end(),
+            Event::End => return self.end(),
         }
+        Ok(())
     }
 
     fn lives(&self, node: NodeId, life: u32) -> bool {

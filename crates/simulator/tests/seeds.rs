@@ -51,7 +51,13 @@ fn seeds_with_changes_of_the_membership() {
 /// known mistakes within 2,000 seeds, and leave them to a core that trips over itself.
 #[test]
 fn planted_mistakes_are_caught() {
-    let all = [Planted::RepliesBeforeSync, Planted::VotesWithGaps, Planted::RejoinsAtOnce, Planted::ForgetsTooMuch];
+    let all = [
+        Planted::RepliesBeforeSync,
+        Planted::VotesWithGaps,
+        Planted::RejoinsAtOnce,
+        Planted::NeverRejoins,
+        Planted::ForgetsTooMuch,
+    ];
     for planted in all {
         let caught = (1..=2_000).find_map(|seed| {
             let failure = run::seed(seed, Kind { planted: Some(planted), ..KIND }).failure?;

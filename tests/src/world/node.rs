@@ -117,7 +117,7 @@ impl Node {
         self.life += 1;
         self.roles = Some(Roles {
             acceptor: Acceptor::new(acceptor_config(self.id, settings, &self.membership), image, applied),
-            leader: Leader::new(leader_config(self.id, settings, membership()), last_tried, true, applied),
+            leader: Leader::new(leader_config(self.id, settings, membership()), last_tried, applied),
             learner: Learner::new(learner_config(self.id, settings, membership()), applied),
         });
     }
@@ -154,6 +154,7 @@ impl Node {
             functions: &self.functions,
             room: true,
             heard: &|| heard.clone(),
+            barred: false,
         };
         let mut effects = Vec::new();
         roles.leader.handle(input, &world, &mut effects);

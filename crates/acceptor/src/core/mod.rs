@@ -82,6 +82,9 @@ pub enum Input {
     Learners(Vec<NodeId>),
     /// This member has durably noted the disk of this node, and knows of no other one.
     Noted(NodeId),
+    /// This ballot is led, as far as the failure detector of this node knows; told again and again while
+    /// the acceptor is silent.
+    Led(Ballot),
     /// How much room the disk has now.
     Space(Space),
 }
@@ -198,6 +201,7 @@ impl Acceptor {
             Input::Forget(number) => self.on_forget(number, effects),
             Input::Learners(learners) => self.config.learners = learners,
             Input::Noted(peer) => self.on_noted(peer, effects),
+            Input::Led(ballot) => self.on_led(ballot, effects),
             Input::Space(space) => {
                 self.full = space == Space::Out;
                 if self.full {

@@ -48,6 +48,8 @@ enum Step {
     StateLost,
     /// One of the last answers of leaders arrives, perhaps one to an earlier start.
     Rejoined(prop::sample::Index),
+    /// The failure detector says who leads, rightly or not.
+    Led(Ballot),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -64,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..3u64).prop_map(|behind| Step::Crash { behind }),
         1 => prop::bool::weighted(0.3).prop_map(|state| if state { Step::StateLost } else { Step::Damage }),
         8 => any::<prop::sample::Index>().prop_map(Step::Rejoined),
+        4 => ballot().prop_map(Step::Led),
     ]
 }
 
@@ -172,6 +175,7 @@ impl World {
                 self.state = 0;
                 self.start(self.issued.len());
             }
+            Step::Led(ballot) => self.handle(Input::Led(ballot)),
             Step::Rejoined(index) if self.answers.is_empty() => _ = index,
             Step::Rejoined(index) => {
                 let message = index.get(&self.answers).clone();

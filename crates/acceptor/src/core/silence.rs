@@ -6,8 +6,8 @@
 //! silent:
 //!
 //! - [`Silence::Damaged`]: votes may be lost, all of ballots up to the promise P. To the
-//!   `BeginBallot` of a ballot `b >= P` it answers `Rejoin`, and the leader of b says which command
-//!   it proposed *last*. Whatever was lost and was issued, or still can be, lies at or below that
+//!   `BeginBallot` of a ballot `b >= P` it answers `Rejoin`, and says so unasked to whoever leads one;
+//!   the leader of b says which command it proposed *last*. Whatever was lost and was issued, or still can be, lies at or below that
 //!   number: if cast in b, it was proposed before this node started, and the nonce is of this start;
 //!   if cast in a lower ballot, it is known to one of those who promised b, so it is in the history
 //!   of b. When the state of this node is durable up to there, its word is good again.
@@ -119,6 +119,22 @@ impl Acceptor {
     #[must_use]
     pub fn silence(&self) -> Option<Silence> {
         self.silent.as_ref().map(|silent| silent.reason)
+    }
+
+    /// Whether its node may not lead either.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.silence().is_some_and(|silence| !silence.may_lead())
+    }
+
+    /// Votes may be lost and nobody need ask for any: a leader that has had this node's answers, or has
+    /// nothing to propose, sends nothing. So it asks by itself, as if for a vote.
+    pub(super) fn on_led(&self, ballot: Ballot, effects: &mut Vec<Effect>) {
+        match self.silence() {
+            Some(Silence::Damaged) if ballot < self.next_ballot => self.refuse(ballot.node, ballot, effects),
+            Some(Silence::Damaged) => self.ask_to_rejoin(ballot, effects),
+            Some(Silence::Fresh | Silence::Replaced | Silence::Behind) | None => {}
+        }
     }
 
     /// Instead of a vote in `ballot`, which is not below the promise.

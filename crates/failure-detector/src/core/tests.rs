@@ -400,6 +400,23 @@ fn who_cannot_lead_does_not_campaign() {
     assert!(!seen.iter().any(|(_, effect)| matches!(effect, Effect::Campaign { .. })), "3 does not hear it: {seen:?}");
 }
 
+/// Catches a node whose time as a candidate runs while it may not lead: at a first start all nodes are admitted at
+/// almost the same time, and would all campaign at once, whatever their rank.
+#[test]
+fn who_may_lead_at_last_waits_for_its_turn() {
+    let mut bench = Bench::new(3);
+    bench.local.barred = true;
+    bench.peers = BTreeMap::from([(3, Heartbeat { issued: CommandNumber(9_999), ..says(&[1, 3], None, None) })]);
+    bench.run(5_000);
+    bench.local.barred = false;
+    let admitted = bench.now;
+    let seen = bench.run(1_000);
+    let campaigns = seen.iter().filter(|(_, effect)| matches!(effect, Effect::Campaign { rank: 1, .. }));
+    let first = campaigns.map(|(at, _)| at - admitted).next();
+    let turn = u64::try_from((TIMEOUT + HEARTBEAT * 2).as_millis()).expect("small");
+    assert!(first.is_some_and(|first| (turn..turn + 50).contains(&first)), "{seen:?}");
+}
+
 /// Catches a leader that stays although no majority set hears it, and one that goes too early.
 #[test]
 fn a_leader_without_a_majority_steps_down_after_a_timeout() {

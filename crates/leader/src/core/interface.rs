@@ -70,6 +70,9 @@ pub struct World<'a> {
     pub room: bool,
     /// The nodes that this one hears, itself included, with what each has applied: for functions about the cluster.
     pub heard: &'a dyn Fn() -> BTreeMap<NodeId, CommandNumber>,
+    /// Whether this node may have had another disk, and have begun ballots that this one does not know
+    /// of (B1): then it does not campaign.
+    pub barred: bool,
 }
 
 /// What happens to a leader.
@@ -88,8 +91,6 @@ pub enum Input {
         /// The highest ballot that its node has heard of.
         above: Ballot,
     },
-    /// This node never had another disk than this one: what it knows of its ballots is all there is.
-    Admitted,
     /// The failure detector, or an operator: this node should not lead.
     StepDown(&'static str),
     /// The learner of this node has issued and applied all up to here.
@@ -226,7 +227,7 @@ pub enum IgnoreReason {
     /// Campaigning while leading, or stepping down while not.
     NothingToDo,
     /// Campaigning with a disk that may not be the first of this node.
-    NotAdmitted,
+    Barred,
     /// A copy of a call, for the second time: the network doubled it.
     Doubled,
     /// A call that found no room for its command.
@@ -244,7 +245,7 @@ impl IgnoreReason {
             Self::Malformed => "malformed",
             Self::LateExecution => "late_execution",
             Self::NothingToDo => "nothing_to_do",
-            Self::NotAdmitted => "not_admitted",
+            Self::Barred => "barred",
             Self::Doubled => "doubled",
             Self::DiskFull => "disk_full",
         }

@@ -67,9 +67,6 @@ pub struct Leader {
     config: Arc<Config>,
     /// The last ballot that this node began: durable before it is sent.
     last_tried: Ballot,
-    /// Whether it is sure of `last_tried`: with another disk this node may have begun ballots that this
-    /// one does not know of.
-    admitted: bool,
     /// The highest ballot heard of.
     highest: Ballot,
     /// What the learner of this node has issued and applied.
@@ -139,16 +136,14 @@ impl Turn<'_> {
 }
 
 impl Leader {
-    /// A leader that leads nothing. `last_tried` is what its log says, `admitted` whether that is all
-    /// that this node ever tried (else it does not campaign before [`Input::Admitted`]); `learned` is
-    /// what the learner of its node has applied.
+    /// A leader that leads nothing. `last_tried` is what its log says, `learned` what the learner of its
+    /// node has applied.
     #[must_use]
-    pub fn new(config: Config, last_tried: Ballot, admitted: bool, learned: CommandId) -> Self {
+    pub fn new(config: Config, last_tried: Ballot, learned: CommandId) -> Self {
         let highest = last_tried.max(learned.ballot);
         Self {
             config: Arc::new(config),
             last_tried,
-            admitted,
             highest,
             learned,
             last_call: 0,
@@ -182,7 +177,6 @@ impl Leader {
         match input {
             Input::Message { from, message } => self.on_message(from, message, &mut turn),
             Input::Campaign { above } => self.on_campaign(above, &mut turn),
-            Input::Admitted => self.admitted = true,
             Input::StepDown(reason) => self.become_idle(reason, None, &mut turn),
             Input::Learned(issued) => self.on_learned(issued, &mut turn),
             Input::PoolDone { job, execution } => match &mut self.phase {
@@ -234,8 +228,8 @@ impl Leader {
         if matches!(self.phase, Phase::Leading(_)) || !turn.config.membership.may_lead(turn.config.me) {
             return turn.ignore(IgnoreReason::NothingToDo);
         }
-        if !self.admitted {
-            return turn.ignore(IgnoreReason::NotAdmitted);
+        if turn.world.barred {
+            return turn.ignore(IgnoreReason::Barred);
         }
         let before = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Preparing(preparing) => preparing.give_up(),

@@ -35,9 +35,6 @@ struct Progress {
     /// It is known to have promised this ballot. Until then it ignores what it is sent, perhaps
     /// because it was down when promises were asked for.
     promised: bool,
-    /// It has not answered since it was connected again: it may have started anew, and need to be told
-    /// of this ballot (a silent acceptor asks the leader that asks it).
-    reconnected: bool,
     /// It voted for everything up to here, or knows it issued.
     voted: CommandNumber,
     /// When to send again what it has not answered.
@@ -76,13 +73,8 @@ const RESEND_PAUSE_MAX: Duration = Duration::from_secs(2);
 impl Pipeline {
     /// An empty pipeline above `issued`.
     pub(crate) fn new(pacing: Pacing, issued: CommandId, acceptors: &MajoritySets, now: Tick) -> Self {
-        let fresh = Progress {
-            promised: false,
-            reconnected: false,
-            voted: issued.number,
-            resend_at: now + pacing.resend,
-            pause: pacing.resend,
-        };
+        let fresh =
+            Progress { promised: false, voted: issued.number, resend_at: now + pacing.resend, pause: pacing.resend };
         let progress = acceptors.nodes().iter().map(|node| (*node, fresh.clone())).collect();
         Self { pacing, issued, proposed: VecDeque::new(), bytes: 0, sent: issued.number, progress }
     }
@@ -160,7 +152,6 @@ impl Pipeline {
     pub(crate) fn heard(&mut self, acceptor: NodeId, now: Tick) {
         if let Some(progress) = self.progress.get_mut(&acceptor) {
             progress.promised = true;
-            progress.reconnected = false;
             progress.pause = self.pacing.resend;
             progress.resend_at = progress.resend_at.min(now + progress.pause);
         }
@@ -208,25 +199,21 @@ impl Pipeline {
         issued
     }
 
-    /// An acceptor can be reached again: send it at once what it has not answered, or ask whether its
-    /// promise still stands.
+    /// An acceptor can be reached again: send it at once what it has not answered.
     pub(crate) fn reconnected(&mut self, acceptor: NodeId, now: Tick) {
         if let Some(progress) = self.progress.get_mut(&acceptor) {
-            progress.reconnected = true;
             progress.resend_at = now;
             progress.pause = self.pacing.resend;
         }
     }
 
     /// The acceptors that are due for a repetition, each with the oldest run that it has not
-    /// answered (S-26), possibly empty when it only lags in rounds, or has not promised or was away.
+    /// answered (S-26), possibly empty when it only lags in rounds or has not promised.
     pub(crate) fn due(&mut self, now: Tick, behind_in_round: impl Fn(NodeId) -> bool) -> Vec<(NodeId, Vec<Command>)> {
         let mut due = Vec::new();
         for (node, progress) in &mut self.progress {
-            let behind = !progress.promised
-                || progress.reconnected
-                || progress.voted.max(self.issued.number) < self.sent
-                || behind_in_round(*node);
+            let behind =
+                !progress.promised || progress.voted.max(self.issued.number) < self.sent || behind_in_round(*node);
             if !behind {
                 progress.resend_at = now + progress.pause;
             } else if now >= progress.resend_at {

@@ -83,6 +83,8 @@ struct Bench {
     room: bool,
     /// The nodes that node 1 hears, with what each has applied.
     heard: BTreeMap<NodeId, CommandNumber>,
+    /// By its own disk.
+    barred: bool,
     /// The last command and round that were sent to acceptors in this lead.
     sent: (Option<CommandId>, u64),
     /// All calls that came, by key and body.
@@ -98,13 +100,14 @@ impl Bench {
         let mut config = config();
         change(&mut config);
         Self {
-            leader: Leader::new(config, Ballot::NONE, true, CommandId::NULL),
+            leader: Leader::new(config, Ballot::NONE, CommandId::NULL),
             machine: MemoryState::new(),
             functions: registry(),
             now: Now { tick: Tick(1_000_000), wall: Timestamp(5_000) },
             entropy: 7,
             room: true,
             heard: (1..=3).map(|id| (NodeId(id), CommandNumber::NULL)).collect(),
+            barred: false,
             sent: (None, 0),
             asked: Vec::new(),
         }
@@ -121,6 +124,7 @@ impl Bench {
             functions: &self.functions,
             room: self.room,
             heard: &|| self.heard.clone(),
+            barred: self.barred,
         };
         let mut effects = Vec::new();
         self.leader.handle(input, &world, &mut effects);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acceptor::core::Silence;
-use protocol::NodeId;
+use protocol::{MajoritySets, NodeId};
 
 use super::disks::Disks;
 use super::router::Router;
@@ -55,6 +55,14 @@ pub(super) fn explain(config: &Config, disks: &Disks, silence: Silence) -> Strin
                               this name; as long as that is so, the cluster stands the loss of one node less"
                 .to_owned()
         }
+        Silence::Damaged
+            if !is_dispensable(&config.cluster.majority, config.cluster.me, |node| disks.is_replaced(node)) =>
+        {
+            "its log was damaged, and votes may be lost; the others that vote hold no majority set without it, so \
+             it votes again only if one of them leads already: else nobody can lead any more, and this cluster must be \
+             restored as a new one, from a backup of the node that has applied the most"
+                .to_owned()
+        }
         Silence::Damaged => {
             "its log was damaged, and votes may be lost; it votes again when it has learnt from a leader and a \
                              majority what they may have been for, by itself"
@@ -65,5 +73,30 @@ pub(super) fn explain(config: &Config, disks: &Disks, silence: Silence) -> Strin
                             has what it had, by itself"
                 .to_owned()
         }
+    }
+}
+
+/// Whether the others can elect somebody while this node is silent.
+fn is_dispensable(majority: &MajoritySets, me: NodeId, is_replaced: impl Fn(NodeId) -> bool) -> bool {
+    majority.holds(|node| node != me && !is_replaced(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches an operator who is told to wait for what can never come: a damaged node without which nobody can be
+    /// elected, be it one of two, the heavy one, or one of the two that are left of three.
+    #[test]
+    fn who_is_needed_for_every_majority_set_is_told_so() {
+        let simple = |count| MajoritySets::simple((1..=count).map(NodeId)).expect("nodes");
+        let weighted = MajoritySets::weighted([(NodeId(1), 2), (NodeId(2), 1), (NodeId(3), 1)]).expect("nodes");
+        let nobody = |_| false;
+        assert!(!is_dispensable(&simple(2), NodeId(1), nobody));
+        assert!(is_dispensable(&simple(3), NodeId(1), nobody));
+        assert!(!is_dispensable(&simple(3), NodeId(1), |node| node == NodeId(3)));
+        assert!(!is_dispensable(&weighted, NodeId(1), nobody));
+        assert!(is_dispensable(&weighted, NodeId(2), nobody));
+        assert!(is_dispensable(&simple(3), NodeId(9), nobody), "it is no acceptor");
     }
 }

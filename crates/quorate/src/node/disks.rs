@@ -31,6 +31,8 @@ struct Known {
     heard: BTreeMap<NodeId, Position>,
     /// Who has noted the disk of this node.
     noted_by: BTreeSet<NodeId>,
+    /// Who is silent for ever, by their own words.
+    replaced: BTreeSet<NodeId>,
     /// Why the acceptor of this node is silent.
     silence: Option<Silence>,
 }
@@ -49,6 +51,11 @@ impl Disks {
         self.known().silence
     }
 
+    /// Whether this node may not lead: read anew each time, by its detector and its leader.
+    pub(super) fn is_barred(&self) -> bool {
+        self.silence().is_some_and(|silence| !silence.may_lead())
+    }
+
     /// The acceptor of this node is silent no more.
     pub(super) fn speaks(&self) {
         self.known().silence = None;
@@ -62,6 +69,11 @@ impl Disks {
     /// All who have.
     pub(super) fn all_noted_by(&self) -> BTreeSet<NodeId> {
         self.known().noted_by.clone()
+    }
+
+    /// Whether a peer votes no more.
+    pub(super) fn is_replaced(&self, peer: NodeId) -> bool {
+        self.known().replaced.contains(&peer)
     }
 
     /// Other nodes have refused the disk of this one: so does every later start.
@@ -90,6 +102,7 @@ impl Disks {
     pub(super) fn judge(&self, node: NodeId, disk: &Disk) -> Result<bool, Refusal> {
         if disk.recovering {
             // It says nothing that its other disk could contradict. That one may come back.
+            self.known().replaced.insert(node);
             return Ok(false);
         }
         let _one = self.judging.lock().unwrap_or_else(PoisonError::into_inner);

@@ -248,7 +248,7 @@ impl Node {
         let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), room));
         let last_tried = image.last_tried;
         let membership = membership(&config, &stores)?;
-        // On every node: which of them are asked for votes is for the membership to say.
+        // On every node: which of them are asked for votes is for the membership to say; and any may be barred.
         let core = cores::acceptor(&config, &membership, outside::chance());
         let acceptor = acceptor::core::Acceptor::new(core, image, applied);
         let silence = acceptor.silence();
@@ -274,10 +274,9 @@ impl Node {
         let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress);
         let learner = LearnerActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
         router.learner.set(learner.clone()).ok();
-        let admitted = silence.is_none_or(acceptor::core::Silence::may_lead);
         if config.node.roles.contains(&NodeRole::Leader) {
             let core = cores::leader(&config, Arc::clone(&membership));
-            let core = leader::core::Leader::new(core, last_tried, admitted, applied);
+            let core = leader::core::Leader::new(core, last_tried, applied);
             let (log, state) = (stores.log.clone(), stores.state.clone());
             let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader(view.clone()));
             router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();

@@ -68,15 +68,11 @@ impl Ports {
     }
 
     pub(super) fn acceptor(&self) -> AcceptorPorts {
-        let (router, leader) = (Arc::clone(&self.router), Arc::clone(&self.router));
-        let disks = Arc::clone(&self.disks);
+        let (router, disks) = (Arc::clone(&self.router), Arc::clone(&self.disks));
         AcceptorPorts {
             send: self.send("acceptor"),
             proposed: Box::new(move |ballot, commands| router.proposed(ballot, commands)),
-            speaks: Box::new(move || {
-                disks.speaks();
-                leader.tell_leader(leader::core::Input::Admitted);
-            }),
+            speaks: Box::new(move || disks.speaks()),
             space: self.space(),
             failed: self.failed(),
         }
@@ -107,6 +103,7 @@ impl Ports {
             let peers = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, last.applied)));
             peers.chain([(me, own.progress().applied)]).collect()
         };
+        let disks = Arc::clone(&self.disks);
         let mut chance = rand::make_rng::<rand::rngs::SmallRng>();
         LeaderPorts {
             send: self.send("leader"),
@@ -114,6 +111,7 @@ impl Ports {
             leads: Box::new(move |ballot| router.leads(ballot)),
             room: Box::new(move || status.takes_calls()),
             heard: Box::new(heard),
+            barred: Box::new(move || disks.is_barred()),
             failed: self.failed(),
             clock: Box::new(outside::now),
             entropy: Box::new(move || chance.next_u64()),
@@ -130,9 +128,9 @@ impl Ports {
         let disks = Arc::clone(&self.disks);
         DetectorPorts {
             send: Box::new(move |to, heartbeat| send(to, Message::FailureDetector(heartbeat))),
-            status: Box::new(move || {
-                let barred = disks.silence().is_some_and(|silence| !silence.may_lead());
-                failure_detector::core::LocalStatus { barred, ..local.local() }
+            status: Box::new(move || failure_detector::core::LocalStatus {
+                barred: disks.is_barred(),
+                ..local.local()
             }),
             campaign: Box::new(move || {
                 if !campaigning.is_stopping() {

@@ -161,25 +161,29 @@ impl Router {
 
     /// The leader of this node leads that ballot, or none.
     pub(super) fn leads(&self, ballot: Option<Ballot>) {
-        self.tell_gateway(|status| status.leads(ballot));
+        self.tell_who_leads(|status| status.leads(ballot));
     }
 
     /// The failure detector of this node knows a working leader, or none.
     pub(super) fn sees(&self, leader: Option<Ballot>) {
-        self.tell_gateway(|status| status.sees(leader));
+        self.tell_who_leads(|status| status.sees(leader));
     }
 
     /// Says again who leads, in case it was lost.
     pub(super) fn repeat_leader(&self) {
-        self.tell_gateway(|_| {});
+        self.tell_who_leads(|_| {});
     }
 
     /// The gateway always hears what both know together, and in this order: that this node does
-    /// not lead any more must not hide from it who does.
-    fn tell_gateway(&self, change: impl FnOnce(&Status)) {
+    /// not lead any more must not hide from it who does. A silent acceptor asks who leads by itself.
+    fn tell_who_leads(&self, change: impl FnOnce(&Status)) {
         let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         change(&self.status);
-        tell(&self.gateway, LeaderIs(self.status.leader().map(|ballot| ballot.node)), "gateway");
+        let leader = self.status.leader();
+        tell(&self.gateway, LeaderIs(leader.map(|ballot| ballot.node)), "gateway");
+        if let Some(ballot) = leader.filter(|_| self.disks.silence().is_some()) {
+            tell(&self.acceptor, acceptor::actor::Deliver(acceptor::core::Input::Led(ballot)), "acceptor");
+        }
     }
 
     pub(super) fn on_event(&self, event: PeerEvent) {

@@ -79,8 +79,8 @@ pub struct Disks {
     decided: Vec<Decided>,
     /// Votes above, by number and ballot.
     tallies: BTreeMap<CommandNumber, BTreeMap<Ballot, Tally>>,
-    /// Where the last fact took a vote from a node.
-    taken: Vec<CommandNumber>,
+    /// Where the last fact took a vote from a node, or decided.
+    changed: Vec<CommandNumber>,
 }
 
 impl Disks {
@@ -94,7 +94,7 @@ impl Disks {
             disks: BTreeMap::new(),
             decided: Vec::new(),
             tallies: BTreeMap::new(),
-            taken: Vec::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -162,14 +162,15 @@ impl Disks {
             && learners.iter().filter(had).count() > learners.len() / 2
     }
 
-    /// The numbers at which the last fact took a vote from a node or changed it to another command's.
+    /// The numbers that the last fact decided, or at which it took a vote from a node or changed it to another
+    /// command's; all when a node may be in a majority set again.
     #[must_use]
-    pub fn taken(&self) -> &[CommandNumber] {
-        &self.taken
+    pub fn changed(&self) -> &[CommandNumber] {
+        &self.changed
     }
 
     pub(super) fn learn(&mut self, fact: &Fact) {
-        self.taken.clear();
+        self.changed.clear();
         match fact {
             Fact::Written { node, records } => records.iter().for_each(|record| self.written(*node, record)),
             Fact::Started { node, log, applied, .. } => self.started(*node, log, applied.number),
@@ -182,11 +183,11 @@ impl Disks {
                 if !matches!(fact, Fact::Fault(Fault::BitRot(_) | Fault::Misdirected(_))) {
                     disk.lose_state();
                 }
-                self.taken.extend(disk.votes.keys().copied());
+                self.changed.extend(disk.votes.keys().copied());
             }
             Fact::Fault(Fault::StateLost(node)) => {
                 self.disks.entry(*node).or_default().lose_state();
-                self.taken.extend((1..=self.last_decided().0).map(CommandNumber));
+                self.changed.extend((1..=self.last_decided().0).map(CommandNumber));
             }
             Fact::Sent { .. }
             | Fact::Delivered { .. }
@@ -209,13 +210,13 @@ impl Disks {
         match record {
             LogRecord::Forget(number) => {
                 let kept = disk.votes.split_off(&number.next());
-                self.taken.extend(std::mem::replace(&mut disk.votes, kept).into_keys());
+                self.changed.extend(std::mem::replace(&mut disk.votes, kept).into_keys());
                 disk.forgotten = disk.forgotten.max(*number);
             }
             LogRecord::Standing(standing) => {
                 disk.standing = *standing;
                 // It may be in a majority set again.
-                self.taken.extend((1..=self.decided.len() as u64).map(CommandNumber));
+                self.changed.extend((1..=self.decided.len() as u64).map(CommandNumber));
             }
             LogRecord::LastTried(ballot) => disk.last_tried = *ballot,
             LogRecord::NextBallot(ballot) => disk.next_ballot = *ballot,
@@ -223,7 +224,7 @@ impl Disks {
                 let (number, id) = (vote.command.number(), vote.command.id);
                 let earlier = disk.votes.insert(number, (vote.ballot, id));
                 if earlier.is_some_and(|(_, earlier)| earlier != id) {
-                    self.taken.push(number);
+                    self.changed.push(number);
                 }
                 self.count(node, vote);
             }
@@ -240,7 +241,7 @@ impl Disks {
         let disk = Disk { last_tried, next_ballot, votes, durable, durable_once, forgotten, standing, broken: false };
         for (number, (_, id)) in before.votes {
             if disk.votes.get(&number).is_none_or(|(_, now)| *now != id) {
-                self.taken.push(number);
+                self.changed.push(number);
             }
         }
         self.disks.insert(node, disk);
@@ -261,6 +262,7 @@ impl Disks {
         }
         while let Some(decided) = self.decides_next() {
             self.tallies.remove(&decided.command.number());
+            self.changed.push(decided.command.number());
             self.under = Arc::clone(&self.membership);
             self.change(&decided.command);
             self.decided.push(decided);
@@ -330,7 +332,7 @@ mod tests {
         assert!(disks(&two).is_held(command.id));
         assert!(disks(&[&two[..], &[disk_lost(1)]].concat()).is_held(command.id), "2 is in every set that is left");
         let forgot = disks(&[&two[..], &[started(1, 2, &[])]].concat());
-        assert_eq!(forgot.taken(), [CommandNumber(1)]);
+        assert_eq!(forgot.changed(), [CommandNumber(1)]);
         assert!(!forgot.is_held(command.id), "1 and 3 would not know it");
     }
 }

@@ -2,9 +2,10 @@
 //! learners (DESIGN 14.11, RELIABILITY 3.3).
 //!
 //! Two things are looked at. Whoever forgets votes has their commands in its own durable state, and a majority of all
-//! learners has or had. And whenever votes are gone, forgotten or lost, or a silent node speaks again: of the nodes that
-//! are not silent, no majority set exists in which nobody has the vote or the command in its durable state, so that no
-//! later ballot can miss the command.
+//! learners has or had. And whenever a command is decided, votes are gone, forgotten or lost, or a silent node speaks
+//! again: of the nodes that are not silent, no majority set exists in which nobody has the vote or the command in its
+//! durable state, so that no later ballot can miss the command. A vote that its node has lost counts to decide, for it
+//! was sent: who speaks again before it knows the command is found out when the others' votes arrive.
 
 use protocol::Now;
 use storage::LogRecord;
@@ -29,7 +30,7 @@ impl Invariant for VotesKept {
                 })?;
             }
         }
-        for number in history.disks.taken() {
+        for number in history.disks.changed() {
             let Some(decided) = history.disks.decided_at(*number) else { continue };
             let id = decided.command.id;
             ensure(history.disks.is_held(id), || format!("{id} is decided and has lost the votes of a majority set"))?;
@@ -83,6 +84,24 @@ mod tests {
         assert_eq!(with(&[synced(1, 1), synced(2, 1), forgets, lost.clone()]), Ok(()));
         assert_eq!(with(std::slice::from_ref(&lost)), Ok(()), "its vote is there");
         assert_fails(with(&[started_at(1, 2, std::slice::from_ref(command)), lost]), "has lost the votes");
+    }
+
+    /// S-14: catches a damaged node that speaks again before a command is issued for which it had voted, and then the
+    /// last vote for that comes: nothing was decided yet when it spoke. One that votes for it again first is well.
+    #[test]
+    fn who_spoke_too_early_is_found_when_its_lost_vote_decides() {
+        let command = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
+        let mut up = started(1, 2, &[]);
+        if let Fact::Started { log, .. } = &mut up {
+            log.standing = Standing::Damaged;
+        }
+        let lost = [votes(1, 1, &[command]), up, written(1, LogRecord::Standing(Standing::Sound))];
+        let with = |facts: &[Fact]| run(VotesKept, &[&lost, facts].concat());
+        assert_eq!(with(&[]), Ok(()), "nothing is decided");
+        assert_fails(with(&[votes(2, 1, &[command])]), "has lost the votes");
+        assert_eq!(with(&[votes(1, 1, &[command]), votes(2, 1, &[command])]), Ok(()));
+        let [lost, up, _] = lost;
+        assert_eq!(run(VotesKept, &[lost, up, votes(2, 1, &[command])]), Ok(()), "a silent node misleads nobody");
     }
 
     /// DESIGN 8: catches votes that are forgotten when fewer than a majority, or others than who forgets them, have

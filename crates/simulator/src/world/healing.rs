@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use acceptor::core::Silence;
 use protocol::{NodeId, Space};
 
 use super::{TIMEOUTS_TO_ANSWER, World};
@@ -93,20 +94,39 @@ impl World {
         }
     }
 
-    /// The run ends soon after the clients are content.
+    /// Those of the core that have lost something and are silent, although the others of it hold a majority set
+    /// that speaks: they can learn what they lack, and must.
+    pub(super) fn still_silent(&self) -> Vec<NodeId> {
+        let acceptor = |id: NodeId| self.node(id).roles.as_ref().map(|roles| &roles.acceptor);
+        let speaks = |id| self.core.contains(&id) && acceptor(id).is_some_and(|acceptor| acceptor.silence().is_none());
+        if !self.swarm.majority.holds(speaks) {
+            return Vec::new();
+        }
+        let must = |id: &NodeId| matches!(acceptor(*id)?.silence()?, Silence::Damaged | Silence::Behind).then_some(*id);
+        self.core.iter().filter_map(must).collect()
+    }
+
+    /// The run ends soon after the clients are content, and nobody is silent who need not be.
     pub(super) fn end_when_done(&mut self) {
-        if self.healed && !self.ending && self.clients.done() {
+        if self.healed && !self.ending && self.clients.done() && self.still_silent().is_empty() {
             self.ending = true;
             self.schedule.after(AFTERWARDS, Event::End);
         }
     }
 
     /// Last, the core starts once more from its disks: what it has there is what it showed.
-    pub(super) fn end(&mut self) {
+    ///
+    /// # Errors
+    /// A node is silent that had the time to learn what it lacks.
+    pub(super) fn end(&mut self) -> Result<(), String> {
+        if let [id, ..] = self.still_silent()[..] {
+            return Err(format!("liveness: node {id} is silent long after the faults, and a majority set speaks"));
+        }
         for id in self.core.clone() {
             self.stop(id, Stop::Killed);
             self.start(id);
         }
         self.ended = true;
+        Ok(())
     }
 }

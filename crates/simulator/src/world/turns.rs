@@ -175,12 +175,17 @@ impl World {
         }
         if speaks {
             self.node_mut(id).damaged = false;
-            self.put_surely(id, Mail::Leader(leader::core::Input::Admitted));
         }
+        let mute = self.swarm.planted == Some(Planted::NeverRejoins);
         for (to, message) in sends {
-            self.send(id, to, message);
+            if !(mute && matches!(message, Message::Leader(ToLeader::Rejoin(_)))) {
+                self.send(id, to, message);
+            }
         }
         self.persist(id, records);
+        if speaks {
+            self.end_when_done();
+        }
     }
 
     /// Where that mistake is planted: votes at once for what the gap-free rule makes wait, and
@@ -225,6 +230,7 @@ impl World {
                 functions: &node.functions,
                 room: roles.takes_calls,
                 heard: &heard,
+                barred: roles.acceptor.is_barred(),
             };
             roles.leader.handle(input, &world, &mut effects);
         }
@@ -243,7 +249,7 @@ impl World {
                 }
                 Effect::Leads(ballot) => {
                     self.tell(&Fact::Leads { node: id, ballot });
-                    self.tell_gateway(id, |roles| roles.status.leads(ballot));
+                    self.tell_who_leads(id, |roles| roles.status.leads(ballot));
                 }
                 Effect::Note(note) => self.tell(&Fact::Noted { node: id, note }),
                 Effect::Ignored(reason) => self.ignored(id, "leader", reason.name()),
@@ -300,7 +306,7 @@ impl World {
                     let Some(roles) = &mut self.node_mut(id).roles else { return };
                     roles.takes_calls = takes;
                 }
-                Effect::LeaderIs(leader) => self.tell_gateway(id, |roles| roles.status.sees(leader)),
+                Effect::LeaderIs(leader) => self.tell_who_leads(id, |roles| roles.status.sees(leader)),
                 Effect::PeerIssued { peer, issued } => {
                     self.put(id, Mail::Learner(learner::Input::PeerIssued { peer, issued }));
                 }
@@ -312,14 +318,20 @@ impl World {
         }
     }
 
-    /// Changes what is known of who leads, and tells the gateway, unless its mailbox is full.
-    fn tell_gateway(&mut self, id: NodeId, change: impl FnOnce(&mut Roles)) {
+    /// Changes what is known of who leads, and tells the gateway, and an acceptor that is silent, unless a mailbox
+    /// is full.
+    fn tell_who_leads(&mut self, id: NodeId, change: impl FnOnce(&mut Roles)) {
         let refused = self.chance.happens(self.swarm.pace.refused);
         let Some(roles) = &mut self.node_mut(id).roles else { return };
         change(roles);
-        let leader = roles.status.leader();
+        let led = roles.status.leader();
+        let leader = led.map(|ballot| ballot.node);
+        let is_silent = roles.acceptor.silence().is_some();
         if !refused && roles.gateway.leader() != leader {
             self.gateway(id, http_api::core::Input::LeaderIs(leader));
+        }
+        if let Some(ballot) = led.filter(|_| is_silent) {
+            self.put(id, Mail::Acceptor(acceptor::core::Input::Led(ballot)));
         }
     }
 
@@ -350,8 +362,7 @@ impl World {
         match timer {
             Timer::Detector => {
                 let Node { roles: Some(roles), space, .. } = self.node(id) else { return };
-                let barred = roles.acceptor.silence().is_some_and(|silence| !silence.may_lead());
-                let local = roles.status.local(roles.progress, *space, barred);
+                let local = roles.status.local(roles.progress, *space, roles.acceptor.is_barred());
                 self.detect(id, failure_detector::core::Input::Tick(local));
             }
             Timer::Leader => {
@@ -361,7 +372,7 @@ impl World {
             }
             Timer::Learner => self.put_surely(id, Mail::Learner(learner::Input::Tick)),
             Timer::Sync => self.sync(id),
-            Timer::RepeatLeader => self.tell_gateway(id, |_| {}),
+            Timer::RepeatLeader => self.tell_who_leads(id, |_| {}),
             Timer::Gateway => {
                 self.gateway(id, http_api::core::Input::Tick);
                 self.expire_reads(id);

@@ -35,7 +35,7 @@ pub(crate) struct LeaderRole {
 
 impl LeaderRole {
     pub(super) fn new(me: NodeId, config: &Config, last_tried: Ballot, machine: Vec<Command>) -> Self {
-        let core = Leader::new(leader_config(me, config), last_tried, true, last(&machine));
+        let core = Leader::new(leader_config(me, config), last_tried, last(&machine));
         let (promised, counted) = (Vec::new(), BTreeMap::new());
         Self { me, core, last_tried, machine, active: None, chain: Vec::new(), promised, counted }
     }
@@ -116,6 +116,7 @@ impl LeaderRole {
             functions,
             room: true,
             heard: &BTreeMap::new,
+            barred: false,
         };
         let mut effects = Vec::new();
         self.core.handle(input, &world, &mut effects);

@@ -109,6 +109,23 @@ fn the_answer_of_the_highest_ballot_counts() {
     assert_eq!(node.handle(rejoined(ballot(3), NONCE, 9)), [Effect::Ignored(IgnoreReason::NotAsked)]);
 }
 
+/// Liveness: catches a damaged acceptor of an idle cluster that nobody asks, for its leader has had all the answers
+/// that it needs from an earlier life of this node: it promised while the leader was still catching up, or its late vote
+/// arrived after its new connection. It must ask by itself, and as often as it is told who leads until it is
+/// answered; a leader below its promise must hear of that.
+#[test]
+fn an_idle_leader_is_asked_unasked() {
+    let mut node = damaged(ballot(3));
+    assert_eq!(node.handle(Input::Led(ballot(3))), [asks(ballot(3))]);
+    assert_eq!(node.handle(Input::Led(ballot(3))), [asks(ballot(3))], "the question may be lost");
+    assert_eq!(node.handle(Input::Led(rival(2))), [refused(ballot(3), rival(2))]);
+    assert_eq!(node.handle(rejoined(ballot(3), NONCE, 1)), []);
+    assert_eq!(node.handle(Input::Led(ballot(3))), [silent()], "it has its answer");
+    node.handle(Input::Issued(id(ballot(3), 1)));
+    assert_eq!(node.handle(Input::Forget(CommandNumber(1))), [forget(1), sound(), Effect::Speaks]);
+    assert_eq!(node.handle(Input::Led(ballot(3))), []);
+}
+
 /// Catches a promise that goes down, or is written again, when the rejoined ballot is the promised one.
 #[test]
 fn rejoining_the_promised_ballot_leaves_the_promise() {

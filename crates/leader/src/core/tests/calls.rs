@@ -64,7 +64,7 @@ fn a_repetition_finds_its_outcome_at_the_next_leader() {
     }
     let mut bench = Bench::new();
     bench.machine.apply(&commands[..1]).expect("memory");
-    bench.leader = Leader::new(config(), Ballot::NONE, true, commands[0].id);
+    bench.leader = Leader::new(config(), Ballot::NONE, commands[0].id);
     bench.campaign();
     bench.promise(1, commands[0].id, Vec::new());
     bench.promise(2, commands[0].id, vec![vote_for(foreign(1), &commands[1])]);

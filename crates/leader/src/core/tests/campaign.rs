@@ -44,7 +44,7 @@ fn ballots_survive_restarts() {
         (foreign(3), ballot(10)),
     ] {
         let mut bench = Bench::new();
-        bench.leader = Leader::new(config(), log.load(number(0)).expect("memory").last_tried, true, CommandId::NULL);
+        bench.leader = Leader::new(config(), log.load(number(0)).expect("memory").last_tried, CommandId::NULL);
         let effects = bench.feed(Input::Campaign { above });
         let Some(Effect::Persist(record)) = effects.first() else { panic!("{effects:?}") };
         assert_eq!(*record, LogRecord::LastTried(expected));
@@ -178,7 +178,7 @@ fn the_history_is_proposed_again_before_new_calls() {
     let commands = chain(foreign(1), CommandId::NULL, 3);
     let mut bench = Bench::new();
     bench.machine.apply(&commands[..1]).expect("memory");
-    bench.leader = Leader::new(config(), Ballot::NONE, true, commands[0].id);
+    bench.leader = Leader::new(config(), Ballot::NONE, commands[0].id);
     bench.campaign();
     assert_eq!(bench.call("k", "kv.increment", json!({"key": "n"})), [], "kept until the ballot is led");
     bench.promise(3, CommandId::NULL, commands[..2].iter().map(|command| vote_for(foreign(1), command)).collect());
@@ -346,7 +346,7 @@ fn an_unreadable_history_is_not_led() {
 fn numbers_near_the_end_work() {
     let last = id(foreign(1), u64::MAX - 3);
     let mut bench = Bench::new();
-    bench.leader = Leader::new(config(), Ballot::NONE, true, last);
+    bench.leader = Leader::new(config(), Ballot::NONE, last);
     bench.lead();
     let commands = [bench.put("a", 1), bench.put("a", 2)].map(|effects| proposed(&effects)[0].clone());
     assert_eq!(commands.map(|command| command.number().0), [u64::MAX - 2, u64::MAX - 1]);

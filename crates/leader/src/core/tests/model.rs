@@ -370,7 +370,7 @@ impl World {
         let node = self.node(node);
         node.log.crash();
         let config = node.bench.leader.config.as_ref().clone();
-        node.bench.leader = Leader::new(config, node.last_tried(), true, node.bench.machine.applied());
+        node.bench.leader = Leader::new(config, node.last_tried(), node.bench.machine.applied());
     }
 
     fn take(&mut self, step: Step) {
