@@ -266,6 +266,7 @@ pub(crate) fn acceptor_config(me: NodeId, swarm: &Swarm) -> acceptor::core::Conf
     acceptor::core::Config {
         me,
         window: usize::try_from(swarm.window).expect("a small window"),
+        acceptors: swarm.majority.clone(),
         learners: swarm.nodes.clone(),
         learn_from: swarm.learn_from,
         part_bytes: swarm.part_bytes,

@@ -157,6 +157,7 @@ fn acceptor_config(me: NodeId, settings: &Settings, ids: &[NodeId]) -> acceptor:
     acceptor::core::Config {
         me,
         window: usize::try_from(settings.window).expect("a small window"),
+        acceptors: majority(settings),
         learners: ids.to_vec(),
         learn_from: settings.learn_from,
         // So small that a promise with a few votes comes in several parts.

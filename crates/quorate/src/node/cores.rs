@@ -21,6 +21,7 @@ pub(super) fn acceptor(config: &Config, nonce: u64) -> acceptor::core::Config {
     acceptor::core::Config {
         me: config.cluster.me,
         window: usize::try_from(config.window).expect("the window fits into 17 bits"),
+        acceptors: config.cluster.majority.clone(),
         learners: config.cluster.members.keys().copied().collect(),
         learn_from: config.learn_from,
         part_bytes: PART_BYTES,
