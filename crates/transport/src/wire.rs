@@ -421,6 +421,8 @@ struct Executed {
     /// 16 bytes; absent: the fingerprint that is all zero, as in frames from before there was one.
     #[prost(bytes = "bytes", tag = "21")]
     fingerprint: Bytes,
+    #[prost(uint32, optional, tag = "22")]
+    copy: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
