@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use protocol::message::{BeginBallot, NextBallot, ToAcceptor};
-use protocol::{CommandId, CommandNumber, LearnFrom};
+use protocol::{CommandId, CommandNumber, LearnFrom, MajoritySets};
 use storage::LogImage;
 use storage::memory::MemoryLog;
 
@@ -43,7 +43,9 @@ impl LogStore for Disk {
 
 fn config() -> Config {
     let learners = vec![NodeId(1)];
-    Config { me: NodeId(1), window: 64, learners, learn_from: LearnFrom::Leader, part_bytes: 1 << 20, nonce: 7 }
+    let acceptors = MajoritySets::simple(learners.clone()).expect("a node");
+    let (learn_from, part_bytes) = (LearnFrom::Leader, 1 << 20);
+    Config { me: NodeId(1), window: 64, acceptors, learners, learn_from, part_bytes, nonce: 7 }
 }
 
 fn start(disk: &Arc<Disk>) -> actix::Addr<AcceptorActor> {

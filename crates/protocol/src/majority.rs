@@ -2,8 +2,8 @@
 //!
 //! They are data, not arithmetic: a simple majority, a weighted majority, or an explicit list
 //! of sets. Construction refuses a family in which two sets do not intersect and names them.
-//! Each question asked of a family is one of two: "do these nodes contain a majority set?" and
-//! "up to which number has a majority set come?".
+//! Each question asked of a family is one of three: "do these nodes contain a majority set?", "up to
+//! which number has a majority set come?", and "how many nodes may be lost?".
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -134,6 +134,24 @@ impl MajoritySets {
         values.into_iter().find(|value| self.holds(|node| reached(node).is_some_and(|own| own >= *value)))
     }
 
+    /// The most nodes that can be lost while a majority set remains: all outside the smallest one.
+    #[must_use]
+    pub fn losses_max(&self) -> usize {
+        let smallest = match &self.family {
+            Family::Weighted { weights, total } => {
+                let mut heaviest: Vec<u64> = weights.values().copied().collect();
+                heaviest.sort_unstable_by(|left, right| right.cmp(left));
+                let sums = heaviest.into_iter().scan(0, |sum, weight| {
+                    *sum += weight;
+                    Some(*sum)
+                });
+                1 + sums.take_while(|sum| *sum <= total / 2).count()
+            }
+            Family::Explicit(sets) => sets.iter().map(BTreeSet::len).min().expect("a family has a set"),
+        };
+        self.nodes.len() - smallest
+    }
+
     /// How the family reads in `GET /v1/cluster`: `simple`, `weighted` or `explicit`.
     #[must_use]
     pub fn rule(&self) -> &'static str {
@@ -216,7 +234,39 @@ mod tests {
         }
     }
 
+    /// Catches an even cluster that is thought to stand as much as the next odd one, weights that are
+    /// not looked at, and sets whose smallest one is not.
+    #[test]
+    fn what_may_be_lost_is_what_the_smallest_majority_set_does_without() {
+        let simple = |count| MajoritySets::simple((1..=count).map(NodeId)).expect("nodes").losses_max();
+        assert_eq!([1, 2, 3, 4, 5, 6, 7].map(simple), [0, 0, 1, 1, 2, 2, 3]);
+        let weighted = |weights: &[u64]| {
+            let weights = weights.iter().zip(1..).map(|(weight, node)| (NodeId(node), *weight));
+            MajoritySets::weighted(weights).expect("weights").losses_max()
+        };
+        assert_eq!([weighted(&[3, 1, 1, 1, 1]), weighted(&[1, 1, 2]), weighted(&[5, 1, 1])], [3, 1, 2]);
+        assert_eq!([weighted(&[1, 0]), weighted(&[1, 1, 1, 0])], [1, 2]);
+        let ring = MajoritySets::explicit([nodes(&[2, 3, 4]), nodes(&[1, 2]), nodes(&[3, 4, 1])]);
+        assert_eq!(ring.expect("they intersect").losses_max(), 2);
+    }
+
     proptest! {
+        /// Catches a number of losses after which some majority set would still be there, or none.
+        #[test]
+        fn losses_max_is_what_trying_all_losses_finds(
+            weights in prop::collection::vec(0u64..5, 1..7),
+            masks in prop::collection::vec(1u8..64, 1..6),
+        ) {
+            let pick = |mask: u8| -> BTreeSet<NodeId> { (0..6).filter(|bit| mask >> bit & 1 == 1).map(NodeId).collect() };
+            let weighted = MajoritySets::weighted(weights.into_iter().zip(0..).map(|(weight, node)| (NodeId(node), weight)));
+            let explicit = MajoritySets::explicit(masks.into_iter().map(pick));
+            for sets in [weighted, explicit].into_iter().flatten() {
+                let lost = |mask: u8| pick(mask).intersection(sets.nodes()).count();
+                let stood = (0..64).filter(|mask| sets.holds(|node| !pick(*mask).contains(&node)));
+                prop_assert_eq!(Some(sets.losses_max()), stood.map(lost).max(), "{:?}", sets);
+            }
+        }
+
         /// A1c: catches weights for which two majority sets are disjoint.
         #[test]
         fn two_weighted_majorities_share_a_node(

@@ -383,6 +383,9 @@ pub struct BarrierPassed {
 pub struct Executed {
     /// The call.
     pub request: RequestId,
+    /// Which copy of it is answered ([`crate::Call::copy`]), so that an answer that comes twice says nothing of a
+    /// later copy. Nothing when the sender is of a version that does not say it.
+    pub copy: Option<u32>,
     /// What it asked: under one key, an answer to another body is no answer. All zero when the sender
     /// is of a version that does not say it.
     pub fingerprint: Fingerprint,

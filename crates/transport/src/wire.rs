@@ -8,6 +8,8 @@
 //!   send it. A new kind of message, or a field that must not be ignored, needs a new
 //!   [`crate::handshake::VERSION`], unless it goes only to nodes that have shown that they know it
 //!   (`FetchSnapshot` to who has said what it keeps, `Snapshot` and `Rejoined` to who has asked).
+//! - Two things are against these rules, harmless before 0.1.0, and no example: `Rejoin` goes to
+//!   leaders that have not shown that they know it, and field 7 of `Call` was a flag.
 //! - `tests/golden/v1` holds recorded frames of version 1. They are never recorded anew.
 //!
 //! Decoding judges what the types of `protocol` promise: ballots and ids that some node could
@@ -425,6 +427,8 @@ struct Executed {
     /// 16 bytes; absent: the fingerprint that is all zero, as in frames from before there was one.
     #[prost(bytes = "bytes", tag = "21")]
     fingerprint: Bytes,
+    #[prost(uint32, optional, tag = "22")]
+    copy: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]

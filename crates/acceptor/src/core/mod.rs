@@ -36,12 +36,12 @@ mod tests;
 use std::collections::BTreeMap;
 
 use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot, ToAcceptor, ToLeader, ToLearner, Voted};
-use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId, Run, Space, Vote};
+use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Run, Space, Vote};
 use storage::{LogImage, LogRecord};
 
 pub use reason::IgnoreReason;
-pub use silence::Silence;
 use silence::Silent;
+pub use silence::{Silence, notes_needed};
 
 /// What an acceptor is told once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +51,8 @@ pub struct Config {
     /// How many commands beyond the last issued one a leader may begin ballots for (claim 5).
     /// Here it bounds the commands that wait for their precedents.
     pub window: usize,
+    /// The majority sets of the membership in which this node starts; their nodes are the acceptors.
+    pub acceptors: MajoritySets,
     /// All learners, this node's included, until [`Input::Learners`] says otherwise.
     pub learners: Vec<NodeId>,
     /// Whether votes go to the learners too.

@@ -107,7 +107,8 @@ struct World {
 
 fn config(nonce: u64) -> Config {
     let learners = vec![NodeId(1), NodeId(2)];
-    Config { me: NodeId(2), window: 3, learners, learn_from: LearnFrom::Voters, part_bytes: 200, nonce }
+    let acceptors = MajoritySets::simple(learners.clone()).expect("two nodes");
+    Config { me: NodeId(2), window: 3, acceptors, learners, learn_from: LearnFrom::Voters, part_bytes: 200, nonce }
 }
 
 impl World {

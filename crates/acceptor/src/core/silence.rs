@@ -14,8 +14,8 @@
 //! - [`Silence::Behind`]: the state was lost, and votes up to `forgotten` are gone from the log
 //!   because it had them. Until it has them again, no answer may say "no vote there".
 //! - [`Silence::Fresh`]: a new disk. This node may have had another one, and have spoken with it.
-//!   More than half of the other members must have noted this disk and know of no other: two such
-//!   sets meet, so a second disk of one node is found out by somebody.
+//!   So many of the other acceptors must have noted this disk and know of no other ([`notes_needed`])
+//!   that a second disk of one node is found out by somebody.
 //! - [`Silence::Replaced`]: it had another one, which is lost. It is silent for ever.
 //!
 //! *Durable* is what the learner's `Forget` says: a majority of learners, this one among them, has
@@ -25,7 +25,7 @@
 use std::collections::BTreeSet;
 
 use protocol::message::{Rejoin, Rejoined, ToLeader};
-use protocol::{Ballot, CommandNumber, Message, NodeId};
+use protocol::{Ballot, CommandNumber, MajoritySets, Message, NodeId};
 use storage::{LogRecord, Standing};
 
 use super::{Acceptor, Config, Effect, IgnoreReason};
@@ -33,7 +33,7 @@ use super::{Acceptor, Config, Effect, IgnoreReason};
 /// Why an acceptor is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Silence {
-    /// A new disk that too few members have noted.
+    /// A new disk that too few acceptors have noted.
     Fresh,
     /// A disk in the place of one that was lost: for ever.
     Replaced,
@@ -68,11 +68,21 @@ impl Silence {
     }
 }
 
+/// How many of the other acceptors must have noted a new disk before it speaks.
+///
+/// As many acceptors may lose their disks, this one among them, as majority sets do without. Any two
+/// sets of this size have at least that many in common: so one who noted the disk before still knows it.
+#[must_use]
+pub fn notes_needed(acceptors: &MajoritySets, me: NodeId) -> usize {
+    let others = acceptors.nodes().iter().filter(|node| **node != me).count();
+    (others + acceptors.losses_max()).div_ceil(2)
+}
+
 /// What a silent acceptor waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Silent {
     pub(super) reason: Silence,
-    /// The members that have noted this disk.
+    /// The acceptors that have noted this disk.
     noted: BTreeSet<NodeId>,
     /// The answer of the highest ballot.
     rejoined: Option<Rejoined>,
@@ -89,8 +99,8 @@ impl Silent {
         issued: CommandNumber,
     ) -> Option<Self> {
         let reason = match standing {
-            // Nobody else is there to know of another disk.
-            Standing::Fresh if config.learners.len() > 1 => Silence::Fresh,
+            // Where there is nobody else, nobody can know of another disk.
+            Standing::Fresh if notes_needed(&config.acceptors, config.me) > 0 => Silence::Fresh,
             Standing::Replaced => Silence::Replaced,
             Standing::Damaged => Silence::Damaged,
             Standing::Fresh | Standing::Sound if forgotten > issued => Silence::Behind,
@@ -101,10 +111,7 @@ impl Silent {
 
     fn is_over(&self, config: &Config, forgotten: CommandNumber) -> bool {
         match self.reason {
-            Silence::Fresh => {
-                let others = config.learners.iter().filter(|node| **node != config.me).count();
-                self.noted.len() > others / 2
-            }
+            Silence::Fresh => self.noted.len() >= notes_needed(&config.acceptors, config.me),
             Silence::Replaced => false,
             Silence::Damaged => {
                 self.rejoined.as_ref().is_some_and(|rejoined| rejoined.last.max(forgotten) <= self.durable)
@@ -168,7 +175,7 @@ impl Acceptor {
 
     /// `peer` has durably noted the disk of this node, and knows of no other one.
     pub(super) fn on_noted(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
-        let is_other = peer != self.config.me && self.config.learners.contains(&peer);
+        let is_other = peer != self.config.me && self.config.acceptors.nodes().contains(&peer);
         if let Some(silent) = self.silent.as_mut().filter(|silent| silent.reason == Silence::Fresh && is_other) {
             silent.noted.insert(peer);
             self.speak_when_it_may(effects);

@@ -53,8 +53,9 @@ struct Flight {
     expires: Tick,
     /// When the caller's patience with "not now" ends; a later leader gets what is left of it.
     patient_until: Tick,
-    /// How many copies went to whom that may still run there.
-    copies: BTreeMap<NodeId, u32>,
+    /// Which copies went to whom that may still run there, and how often: those under a caller's key all have one
+    /// number.
+    copies: BTreeMap<(NodeId, u32), u32>,
     /// When to send it (again) to the leader. Nothing only while no leader is known.
     again: Option<Tick>,
     /// How long to wait for the next answer, beyond what is left of the patience.
@@ -64,10 +65,11 @@ struct Flight {
 }
 
 impl Flight {
-    /// A copy sent once and declined will not run. Of two copies, one may still be on its way.
-    fn declined_by(&mut self, node: NodeId) {
-        if self.copies.get(&node) == Some(&1) {
-            self.copies.remove(&node);
+    /// A copy sent once and declined will not run. The answer may come twice, and says nothing of other copies.
+    fn declined_by(&mut self, node: NodeId, copy: Option<u32>) {
+        let Some(copy) = copy else { return };
+        if self.copies.get(&(node, copy)) == Some(&1) {
+            self.copies.remove(&(node, copy));
         }
     }
 
@@ -77,9 +79,10 @@ impl Flight {
         is_keyed(&self.call) && (only_copy || number(outcome).is_some_and(|number| number <= self.applied))
     }
 
-    /// No copy of this gateway's but the one answered by `node` can still run.
-    fn settled_by(&self, node: NodeId) -> bool {
-        self.copies.iter().all(|(&to, &count)| to == node && count == 1)
+    /// No copy of this gateway's but the one that `node` has answered can still run.
+    fn settled_by(&self, node: NodeId, copy: Option<u32>) -> bool {
+        let answered = copy.map(|copy| (node, copy));
+        self.copies.iter().all(|(&sent, &count)| Some(sent) == answered && count == 1)
     }
 }
 
@@ -229,7 +232,7 @@ impl Gateway {
     }
 
     fn executed(&mut self, from: NodeId, executed: Executed, now: Tick, effects: &mut Vec<Effect>) {
-        let Executed { request, fingerprint, outcome, stored } = executed;
+        let Executed { request, copy, fingerprint, outcome, stored } = executed;
         let Some(flight) = self.flights.get_mut(&request) else {
             effects.push(Effect::Ignored(IgnoreReason::NotInFlight));
             return;
@@ -238,14 +241,14 @@ impl Gateway {
             effects.push(Effect::Ignored(IgnoreReason::OtherBody));
             return;
         }
-        let settled = flight.settled_by(from);
+        let settled = flight.settled_by(from, copy);
         let stored = match stored {
             Stored::Before if !flight.is_repetition(&outcome, settled) => Stored::Now,
             Stored::No | Stored::Now | Stored::Before | Stored::Plain => stored,
         };
         match outcome {
             Outcome::NotLeader => {
-                flight.declined_by(from);
+                flight.declined_by(from, copy);
                 put_off(&self.settings, self.leader, flight, from, now);
             }
             Outcome::LeadershipLost => put_off(&self.settings, self.leader, flight, from, now),
@@ -412,7 +415,7 @@ fn send(settings: &Settings, leader: Option<NodeId>, flight: &mut Flight, now: T
         flight.again = None;
         return;
     };
-    *flight.copies.entry(to).or_default() += 1;
+    *flight.copies.entry((to, flight.call.copy)).or_default() += 1;
     let patience = flight.patient_until.since(now);
     // While the leader may be keeping the call, its silence means nothing; and after a second
     // copy its refusal would no longer settle the call.

@@ -81,9 +81,22 @@ impl World {
         self.hears(from, call(key).request, outcome, stored)
     }
 
+    /// An answer to the copy that was sent last.
     fn hears(&mut self, from: NodeId, request: RequestId, outcome: Outcome, stored: Stored) -> Vec<Effect> {
+        let sent = self.core.flights.get(&request).and_then(|flight| flight.copies.keys().map(|sent| sent.1).max());
+        self.hears_of(sent, from, request, outcome, stored)
+    }
+
+    fn hears_of(
+        &mut self,
+        copy: Option<u32>,
+        from: NodeId,
+        request: RequestId,
+        outcome: Outcome,
+        stored: Stored,
+    ) -> Vec<Effect> {
         let fingerprint = Fingerprint([1; 16]);
-        let executed = Executed { request, fingerprint, outcome, stored };
+        let executed = Executed { request, copy, fingerprint, outcome, stored };
         self.handle(Input::FromLeader { from, message: ToGateway::Executed(executed) })
     }
 
@@ -232,6 +245,37 @@ fn when_time_is_up_the_caller_is_told_what_is_known() {
     assert_eq!(world.tick_at(SECOND), [answer(1, Answer::Unknown)], "the other copy may be on its way");
 }
 
+/// S-22, A12: an answer that is doubled on its way says nothing of the next copy. Catches a call that is told as not
+/// executed, or as settled by the refusal of a third copy, while its second one runs.
+#[test]
+fn a_doubled_answer_says_nothing_of_a_later_copy() {
+    let declines = |world: &mut World, copy| {
+        let none = world.hears_of(copy, A, unkeyed().request, Outcome::NotLeader, Stored::No);
+        assert_eq!(none, []);
+    };
+    for copy in [Some(0), None] {
+        let mut world = World::led_by(A);
+        world.submit(1, unkeyed());
+        declines(&mut world, copy);
+        assert_eq!(world.tick_at(ms(25)), [sent_again(A, unkeyed(), 1)]);
+        declines(&mut world, copy);
+        world.handle(Input::LeaderIs(None));
+        assert_eq!(world.tick_at(SECOND), [answer(1, Answer::Unknown)], "the second copy may have run");
+    }
+
+    let mut world = World::led_by(A);
+    world.submit(1, unkeyed());
+    declines(&mut world, Some(0));
+    world.tick_at(ms(25));
+    declines(&mut world, Some(0));
+    assert_eq!(world.tick_at(ms(75)), [sent_again(A, unkeyed(), 2)]);
+    let full = world.hears_of(Some(2), A, unkeyed().request, Outcome::DiskFull, Stored::No);
+    assert_eq!(full, [], "the second copy may still run");
+    declines(&mut world, Some(1));
+    let full = world.hears_of(Some(2), A, unkeyed().request, Outcome::DiskFull, Stored::No);
+    assert_eq!(full, [told(1, Outcome::DiskFull, true)], "all others were declined");
+}
+
 /// Catches "not executed" about a call that another caller still waits for.
 #[test]
 fn a_call_that_goes_on_for_another_caller_may_still_be_executed() {
@@ -310,9 +354,9 @@ fn an_outcome_of_another_body_is_no_answer() {
     world.handle(Input::Submit { ticket: 2, call: other, deadline: ms(9_000), applied: CommandNumber(0) });
     assert_eq!(world.executed(A, "k", issued(1)), [Effect::Ignored(IgnoreReason::OtherBody)]);
     let (request, fingerprint) = (call("k").request, Fingerprint::default());
-    let executed = Executed { request, fingerprint, outcome: issued(1), stored: Stored::Before };
+    let executed = Executed { request, copy: None, fingerprint, outcome: issued(1), stored: Stored::Before };
     let unsaid = world.handle(Input::FromLeader { from: A, message: ToGateway::Executed(executed) });
-    assert_eq!(unsaid, [told_again(2, issued(1))], "an older leader does not say which body");
+    assert_eq!(unsaid, [told(2, issued(1), true)], "an older leader says neither which body nor which copy");
 }
 
 /// Catches a call that is stopped, or an outcome that goes nowhere, when a caller goes away.
@@ -604,7 +648,7 @@ proptest! {
                         Outcome::Failed { message: String::new() },
                     ][usize::from(outcome)].clone();
                     let fingerprint = Fingerprint([1; 16]);
-                    let message = ToGateway::Executed(Executed { request, fingerprint, outcome, stored });
+                    let message = ToGateway::Executed(Executed { request, copy: Some(1), fingerprint, outcome, stored });
                     Input::FromLeader { from: NodeId(from), message }
                 }
                 Step::Passed(from, id, at) => {

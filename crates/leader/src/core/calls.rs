@@ -45,9 +45,9 @@ impl Leading {
         }
         let pending = Pending {
             until: turn.world.now.tick + call.patience,
+            waiters: vec![Waiter { gateway: from, copy: call.copy, repeated: false }],
             call,
             entropy,
-            waiters: vec![Waiter { gateway: from, repeated: false }],
         };
         // While there is room nobody queues: whatever makes room takes up those who do.
         if !self.has_room(turn) {
@@ -101,7 +101,7 @@ impl Leading {
 
     /// Finds the call where an earlier one with its request id is, and attaches to it.
     fn is_repeated(&mut self, from: NodeId, call: &Call, turn: &mut Turn<'_>) -> bool {
-        let waiter = Waiter { gateway: from, repeated: true };
+        let waiter = Waiter { gateway: from, copy: call.copy, repeated: true };
         if let Some(pending) = self.calls.by_request(&call.request) {
             if pending.call.fingerprint != call.fingerprint {
                 turn.reply_outcome(from, call, Outcome::RequestReused);
@@ -281,7 +281,7 @@ impl Leading {
             return turn.reply_outcome(to, call, Outcome::Overloaded);
         }
         let (request, fingerprint) = (call.request.clone(), call.fingerprint);
-        let executed = Executed { request, fingerprint, outcome, stored: Stored::No };
+        let executed = Executed { request, copy: Some(call.copy), fingerprint, outcome, stored: Stored::No };
         self.rounds.gate(at, to, ToGateway::Executed(executed));
     }
 

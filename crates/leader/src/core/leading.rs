@@ -188,10 +188,10 @@ impl Leading {
         }
         for Proposed { command, request, fingerprint, verdict, waiters, .. } in issued {
             let outcome = verdict.outcome(command.number());
-            for Waiter { gateway, repeated } in waiters {
+            for Waiter { gateway, copy, repeated } in waiters {
                 let stored = if repeated { Stored::Before } else { Stored::Now };
-                let (request, outcome) = (request.clone(), outcome.clone());
-                turn.reply(gateway, ToGateway::Executed(Executed { request, fingerprint, outcome, stored }));
+                let (request, copy, outcome) = (request.clone(), Some(copy), outcome.clone());
+                turn.reply(gateway, ToGateway::Executed(Executed { request, copy, fingerprint, outcome, stored }));
             }
             self.unapplied.push(command.clone(), turn.world.now.tick + turn.config.resend);
             self.announce.push(command);
@@ -319,8 +319,8 @@ impl Leading {
         self.announce_issued(turn);
         for Proposed { request, fingerprint, waiters, .. } in self.pipeline.drain() {
             for waiter in waiters {
-                let (request, outcome) = (request.clone(), Outcome::LeadershipLost);
-                let executed = Executed { request, fingerprint, outcome, stored: Stored::No };
+                let (request, copy, outcome) = (request.clone(), Some(waiter.copy), Outcome::LeadershipLost);
+                let executed = Executed { request, copy, fingerprint, outcome, stored: Stored::No };
                 turn.reply(waiter.gateway, ToGateway::Executed(executed));
             }
         }

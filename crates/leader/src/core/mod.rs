@@ -114,8 +114,8 @@ impl Turn<'_> {
     }
 
     fn reply_stored(&mut self, to: NodeId, call: &Call, outcome: Outcome, stored: Stored) {
-        let (request, fingerprint) = (call.request.clone(), call.fingerprint);
-        self.reply(to, ToGateway::Executed(Executed { request, fingerprint, outcome, stored }));
+        let (request, copy, fingerprint) = (call.request.clone(), Some(call.copy), call.fingerprint);
+        self.reply(to, ToGateway::Executed(Executed { request, copy, fingerprint, outcome, stored }));
     }
 
     fn refuse_call(&mut self, to: NodeId, call: &Call) {

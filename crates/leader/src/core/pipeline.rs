@@ -13,6 +13,8 @@ use protocol::{Command, CommandId, CommandNumber, Fingerprint, MajoritySets, Nod
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Waiter {
     pub(crate) gateway: NodeId,
+    /// The copy by which it asked.
+    pub(crate) copy: u32,
     pub(crate) repeated: bool,
 }
 

@@ -88,7 +88,7 @@ struct Bench {
     /// The last command and round that were sent to acceptors in this lead.
     sent: (Option<CommandId>, u64),
     /// All calls that came, by key and body.
-    asked: Vec<(RequestId, Fingerprint)>,
+    asked: Vec<(RequestId, Option<u32>, Fingerprint)>,
 }
 
 impl Bench {
@@ -115,7 +115,7 @@ impl Bench {
 
     fn feed(&mut self, input: Input) -> Vec<Effect> {
         if let Input::Message { message: ToLeader::ExecuteFunction(call), .. } = &input {
-            self.asked.push((call.request.clone(), call.fingerprint));
+            self.asked.push((call.request.clone(), Some(call.copy), call.fingerprint));
         }
         let world = World {
             now: self.now,
@@ -133,10 +133,10 @@ impl Bench {
             self.sent = (self.sent.0.max(last), self.sent.1.max(begin.round));
         }
         for effect in &mut effects {
-            // S-23: catches an answer that names another body than the one asked. It is left out of
-            // what tests compare.
+            // S-23, A12: catches an answer that names another body than the one asked, or a copy that did not
+            // come. They are left out of what tests compare.
             if let Effect::Send { message: Message::Gateway(ToGateway::Executed(executed)), .. } = effect {
-                let said = (executed.request.clone(), std::mem::take(&mut executed.fingerprint));
+                let said = (executed.request.clone(), executed.copy.take(), std::mem::take(&mut executed.fingerprint));
                 assert!(self.asked.contains(&said), "nobody asked {said:?}");
             }
         }
@@ -305,6 +305,7 @@ fn stored(to: u64, key: &str, outcome: Outcome, stored: Stored) -> Effect {
         to,
         Message::Gateway(ToGateway::Executed(Executed {
             request: request(key),
+            copy: None,
             fingerprint: Fingerprint::default(),
             outcome,
             stored,

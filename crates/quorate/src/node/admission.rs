@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use acceptor::core::Silence;
+use acceptor::core::{Silence, notes_needed};
 use protocol::{MajoritySets, NodeId};
 
 use super::disks::Disks;
@@ -40,13 +40,14 @@ pub(super) fn explain(config: &Config, disks: &Disks, silence: Silence) -> Strin
     match silence {
         Silence::Fresh => {
             let noted = disks.all_noted_by();
-            let others = || config.cluster.members.keys().filter(|id| **id != config.cluster.me);
+            let (me, acceptors) = (config.cluster.me, &config.cluster.majority);
             let name = |id: &NodeId| config.cluster.members[id].name.clone();
-            let missing: Vec<String> = others().filter(|id| !noted.contains(id)).map(name).collect();
+            let others = acceptors.nodes().iter().filter(|id| **id != me);
+            let missing: Vec<String> = others.filter(|id| !noted.contains(id)).map(name).collect();
             format!(
                 "its disk is new, and it neither votes nor leads until {} of the other nodes have noted it; start those \
-                 that do not run: {}",
-                others().count() / 2 + 1,
+                 that do not run (one that was recovered after a lost disk does not count): {}",
+                notes_needed(acceptors, me),
                 missing.join(", ")
             )
         }

@@ -98,7 +98,8 @@ impl Disks {
         }
     }
 
-    /// Judges the disk of a peer, and notes it.
+    /// Judges the disk of a peer, and notes it. Whether the note counts: this disk must not be in the place of one that
+    /// may have known another disk of that node.
     pub(super) fn judge(&self, node: NodeId, disk: &Disk) -> Result<bool, Refusal> {
         if disk.recovering {
             // It says nothing that its other disk could contradict. That one may come back.
@@ -112,7 +113,7 @@ impl Disks {
         if known.as_ref() != Some(&found) {
             self.log.note_peer(node, found).map_err(|_| Refusal::NotNoted(node))?;
         }
-        Ok(true)
+        Ok(self.log.mark().standing != Standing::Replaced)
     }
 
     /// Remembers how far a peer has gone, by what it says to a leader or to a learner.

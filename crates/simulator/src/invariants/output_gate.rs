@@ -68,7 +68,7 @@ mod tests {
         let command = &chain_of(&[body_of(&call, vec![put("a", "1")], &json!({}))])[0];
         let refused = Outcome::Refused { at: CommandNumber(1), code: "c".into(), message: "m".into() };
         let (request, fingerprint) = (RequestId::Gateway(1), protocol::Fingerprint::default());
-        let executed = Executed { request, fingerprint, outcome: refused.clone(), stored: Stored::No };
+        let executed = Executed { request, copy: None, fingerprint, outcome: refused.clone(), stored: Stored::No };
         let passed = BarrierPassed { id: 1, at: Some(CommandNumber(1)) };
         let value = Told::Value { at: CommandNumber(1), entry: None };
         for answer in [

@@ -81,7 +81,8 @@ impl World {
     }
 
     /// The handshake: a peer notes durably the first disk of a node that it is told of, and refuses another
-    /// one, unless that is known to have taken the place of a lost one. False when it is refused.
+    /// one, unless that is known to have taken the place of a lost one. Its note counts unless its own disk has
+    /// taken such a place. False when it is refused.
     fn shows_its_disk(&mut self, id: NodeId, peer: NodeId) -> bool {
         let Node { disk, roles: Some(roles), .. } = self.node(id) else { return true };
         if roles.acceptor.silence() == Some(Silence::Replaced) {
@@ -91,7 +92,9 @@ impl World {
         if *self.node_mut(peer).noted.entry(id).or_insert(disk) != disk {
             return false;
         }
-        self.put_surely(id, Mail::Acceptor(acceptor::core::Input::Noted(peer)));
+        if !self.node(peer).replaced {
+            self.put_surely(id, Mail::Acceptor(acceptor::core::Input::Noted(peer)));
+        }
         true
     }
 

@@ -1,4 +1,4 @@
-//! The log of one node on RocksDB: every write is one batch and one sync.
+//! The log of one node on RocksDB: every write is one batch and one sync, and the file of the mark where that changes.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
@@ -12,7 +12,7 @@ use protocol::{Ballot, CommandNumber, NodeId, Vote};
 use super::database::Database;
 use super::keys::LogKey;
 use super::mark::{self, Mark, Noted};
-use super::record;
+use super::{mend, record};
 use crate::{Identity, LogImage, LogRecord, LogStore, Standing, StorageError};
 
 /// See [`LogStore`]. Made by [`super::open`].
@@ -109,39 +109,39 @@ impl RocksLog {
         self.change_mark(|mark| _ = mark.refused.get_or_insert_with(|| why.to_owned()))
     }
 
-    /// Changes the mark: in its file first, then in the database.
+    /// Changes the mark, if that changes anything.
     pub(crate) fn change_mark(&self, change: impl FnOnce(&mut Mark)) -> Result<(), StorageError> {
         let _marks = self.marks();
         self.database.check()?;
+        let Some(mark) = self.changed_mark(change) else { return Ok(()) };
         let mut batch = WriteBatch::default();
-        let Some(mark) = self.put_changed_mark(&mut batch, change)? else { return Ok(()) };
         batch.put(LogKey::LastTried.to_bytes(), record::ballot(mark.last_tried));
         batch.put(LogKey::NextBallot.to_bytes(), record::ballot(mark.next_ballot));
         batch.put(LogKey::Standing.to_bytes(), record::standing(mark.standing));
-        self.database.write_synced(batch)?;
+        self.write_batch(batch, Some(&mark))?;
         let mut known = self.known();
         known.position.promise = mark.next_ballot;
         known.mark = mark;
         Ok(())
     }
 
-    /// Writes the file of a mark that changes, and puts the copy into a batch. Called with `marks` held.
-    fn put_changed_mark(
-        &self,
-        batch: &mut WriteBatch,
-        change: impl FnOnce(&mut Mark),
-    ) -> Result<Option<Mark>, StorageError> {
-        let mut changed = self.mark();
+    /// What the mark becomes, if that is another one. Called with `marks` held.
+    fn changed_mark(&self, change: impl FnOnce(&mut Mark)) -> Option<Mark> {
+        let known = self.mark();
+        let mut changed = known.clone();
         change(&mut changed);
-        if changed == self.known().mark {
-            return Ok(None);
-        }
-        changed.revision += 1;
-        mark::write(&self.dir, &changed).map_err(|error| {
+        (changed != known).then(|| Mark { revision: known.revision + 1, ..changed })
+    }
+
+    /// Writes a batch, with the mark where it changes, and then its file: durable when this returns. A batch is whole
+    /// or not there, so what belongs together is in the batch. Called with `marks` held.
+    fn write_batch(&self, mut batch: WriteBatch, mark: Option<&Mark>) -> Result<(), StorageError> {
+        let Some(mark) = mark else { return self.database.write_synced(batch) };
+        batch.put(LogKey::Mark.to_bytes(), record::mark(mark));
+        self.database.write_synced(batch)?;
+        mend::step().and_then(|()| mark::write(&self.dir, mark)).map_err(|error| {
             self.database.shut(StorageError::Failed(format!("writing the mark in {}: {error}", self.dir.display())))
-        })?;
-        batch.put(LogKey::Mark.to_bytes(), record::mark(&changed));
-        Ok(Some(changed))
+        })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -290,10 +290,8 @@ impl LogStore for RocksLog {
         let mut marks = self.marks();
         let (count, mut forgotten) = (self.writes() + 1, marks.forgotten);
         let mut batch = WriteBatch::default();
-        let mark = match records.iter().any(Mark::has) {
-            true => self.put_changed_mark(&mut batch, |mark| mark.take(records))?,
-            false => None,
-        };
+        let has_mark = records.iter().any(Mark::has);
+        let mark = if has_mark { self.changed_mark(|mark| mark.take(records)) } else { None };
         for (at, record) in records.iter().enumerate() {
             match record {
                 LogRecord::LastTried(ballot) => batch.put(LogKey::LastTried.to_bytes(), record::ballot(*ballot)),
@@ -315,7 +313,7 @@ impl LogStore for RocksLog {
             }
         }
         batch.put(LogKey::Writes.to_bytes(), record::counter(count));
-        self.database.write_synced(batch)?;
+        self.write_batch(batch, mark.as_ref())?;
         self.writes.store(count, Ordering::Release);
         marks.forgotten = forgotten;
         let mut known = self.known();

@@ -2,13 +2,13 @@
 //!
 //! Which disk this is, how often the node was started on it, which ballots the node has promised and
 //! tried, and which disks the other nodes were last known with. It changes rarely, so it is kept twice:
-//! in the log database and in the file `MARK`, which is written aside, synced and renamed *before* the
-//! batch that changes it in the log. Whichever of the two is damaged, the other one has it; where both
-//! are readable, the newer one holds, with the higher ballots of the two: a crash in between leaves the
-//! file ahead, and nothing undurable was told.
+//! in the log database and in the file `MARK`, which is written aside, synced and renamed *after* the
+//! batch that changes it in the log: that batch may have more in it, and the mark must not say what depends
+//! on the rest. Nothing is told before both are durable. Whichever of the two is damaged, the other one has
+//! what was told; where both are readable, the newer one holds, with the higher ballots of the two.
 //!
-//! A log that is more than one change behind the file has lost what it held, even where RocksDB sees
-//! nothing amiss in it.
+//! So a crash never leaves the file ahead. A log that is behind it has lost what it held, even where RocksDB
+//! sees nothing amiss in it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -180,7 +180,7 @@ impl Opening<'_> {
         let revision = in_log.as_ref().map_or(0, |mark| mark.revision);
         if let mark::Found::Whole(on_file) = &self.on_file
             && !log_is_new
-            && on_file.revision > revision + 1
+            && on_file.revision > revision
         {
             let why = "the database `log` lacks what was written to it last";
             return Err(Trouble::Damaged(Part::Log, why.to_owned()));

@@ -394,6 +394,7 @@ impl From<&message::Executed> for wire::Executed {
             } else {
                 Bytes::copy_from_slice(&executed.fingerprint.0)
             },
+            copy: executed.copy,
         }
     }
 }
@@ -414,7 +415,7 @@ impl TryFrom<wire::Executed> for message::Executed {
         let said = Some(&executed.fingerprint).filter(|said| !said.is_empty());
         let (request, fingerprint) =
             (request_id(&executed.request)?, said.map_or(Ok(Fingerprint::default()), fingerprint)?);
-        Ok(Self { request, fingerprint, outcome: outcome.into(), stored })
+        Ok(Self { request, copy: executed.copy, fingerprint, outcome: outcome.into(), stored })
     }
 }
 

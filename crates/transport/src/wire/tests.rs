@@ -245,11 +245,12 @@ fn message() -> BoxedStrategy<Message> {
         snapshot().prop_map(ToLearner::Snapshot),
     ];
     let to_gateway = prop_oneof![
-        (request(), any::<[u8; 16]>(), outcome(), stored()).prop_map(|(request, fingerprint, outcome, stored)| {
+        (request(), any::<Option<u32>>(), any::<[u8; 16]>(), outcome(), stored()).prop_map(|executed| {
+            let (request, copy, fingerprint, outcome, stored) = executed;
             let fingerprint = Fingerprint(fingerprint);
             let issued = matches!(outcome, Outcome::Issued { .. });
             let stored = if issued && stored != Stored::Before { Stored::Now } else { stored };
-            ToGateway::Executed(Executed { request, fingerprint, outcome, stored })
+            ToGateway::Executed(Executed { request, copy, fingerprint, outcome, stored })
         }),
         (any::<u64>(), option::of(any_number()))
             .prop_map(|(id, at)| ToGateway::BarrierPassed(BarrierPassed { id, at })),
@@ -366,7 +367,7 @@ fn values_that_no_node_sends_are_refused() {
         call(b"ck", 15, 0),
         call(b"ck", 16, 1_000_000_000),
         Kind::BallotInfo(super::BallotInfo::default()),
-        Kind::Executed(super::Executed { request: Bytes::from_static(b"ck"), ..Default::default() }),
+        Kind::Executed(super::Executed { request: Bytes::from_static(b"ck"), ..super::Executed::default() }),
         says_http(301),
         fetch(31, 0),
         fetch(32, Position::BYTES_MAX + 1),

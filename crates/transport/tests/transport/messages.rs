@@ -74,7 +74,8 @@ fn recorded() -> Vec<(String, Message)> {
     for (name, outcome) in outcomes().into_iter().filter(|(name, _)| ["issued", "unchanged", "refused"].contains(name))
     {
         all.extend(stored.map(|(when, stored)| {
-            let executed = Executed { request: request(), fingerprint, outcome: outcome.clone(), stored };
+            let (request, outcome) = (request(), outcome.clone());
+            let executed = Executed { request, copy: None, fingerprint, outcome, stored };
             (format!("executed_{name}_stored_{when}"), Message::Gateway(ToGateway::Executed(executed)))
         }));
     }
@@ -176,10 +177,15 @@ pub(crate) fn all() -> Vec<(String, Message)> {
     all.extend(outcomes().into_iter().map(|(name, outcome)| {
         let stored = if name == "issued" { Stored::Before } else { Stored::No };
         let (request, fingerprint) = (RequestId::Gateway(0xfeed), Fingerprint::default());
-        let executed = Executed { request, fingerprint, outcome, stored };
+        let executed = Executed { request, copy: None, fingerprint, outcome, stored };
         (format!("executed_{name}"), gateway(ToGateway::Executed(executed)))
     }));
     all.extend(recorded());
+    all.extend([0, 3].map(|copy| {
+        let (request, fingerprint) = (RequestId::Gateway(0xfeed), Fingerprint(*b"0123456789abcdef"));
+        let (copy, outcome, name) = (Some(copy), Outcome::NotLeader, format!("executed_not_leader_copy_{copy}"));
+        (name, gateway(ToGateway::Executed(Executed { request, copy, fingerprint, outcome, stored: Stored::No })))
+    }));
     all.extend(snapshots());
     all
 }

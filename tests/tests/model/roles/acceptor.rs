@@ -8,7 +8,7 @@ use storage::memory::{LogDisk, MemoryLog};
 use storage::{LogImage, LogRecord, LogStore};
 
 use super::super::cluster::{Config, Plant};
-use super::{NODES, Outcome, Place, What, last};
+use super::{NODES, Outcome, Place, What, last, majority};
 
 /// An acceptor, its part of the log, and the highest promise that it told anyone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +113,7 @@ fn acceptor_config(me: NodeId, config: &Config) -> acceptor::core::Config {
     acceptor::core::Config {
         me,
         window: usize::try_from(config.numbers).expect("few numbers"),
+        acceptors: majority(),
         learners: NODES.to_vec(),
         learn_from: config.learn_from,
         part_bytes: 1 << 20,

@@ -170,11 +170,11 @@ fn damage_and_a_lost_state_both_end_before_it_speaks() {
     assert_eq!(node.handle(Input::Forget(CommandNumber(4))), [forget(4), sound(), Effect::Speaks]);
 }
 
-/// S-16: catches a new disk that speaks before more than half of the others have noted it (the one before
-/// it may have promised anything), that counts itself, one peer twice or a stranger, and one that begins
-/// anew after a reboot.
+/// S-16: catches a new disk that speaks before enough of the others have noted it (the one before it may
+/// have promised anything), that counts itself, one peer twice or a stranger, and one that begins anew after
+/// a reboot.
 #[test]
-fn a_fresh_disk_speaks_when_more_than_half_of_the_others_have_noted_it() {
+fn a_fresh_disk_speaks_when_enough_of_the_others_have_noted_it() {
     let mut node = with_standing(Standing::Fresh);
     assert_eq!(node.acceptor.silence(), Some(Silence::Fresh));
     assert_eq!(node.next_ballot(ballot(1), 1), [silent()]);
@@ -191,15 +191,44 @@ fn a_fresh_disk_speaks_when_more_than_half_of_the_others_have_noted_it() {
 /// Catches a cluster of one node that waits for others, and one of two that does not.
 #[test]
 fn one_node_has_nobody_to_wait_for() {
-    let of = |learners: &[NodeId]| {
+    let of = |nodes: &[NodeId]| {
         let image = LogImage { standing: Standing::Fresh, ..LogImage::default() };
-        Acceptor::new(Config { learners: learners.to_vec(), ..config() }, image, CommandId::NULL)
+        let acceptors = MajoritySets::simple(nodes.iter().copied()).expect("nodes");
+        Acceptor::new(Config { acceptors, learners: nodes.to_vec(), ..config() }, image, CommandId::NULL)
     };
     assert_eq!(of(&[NodeId(2)]).silence(), None);
     let mut two = of(&[LEADER, NodeId(2)]);
     let mut effects = Vec::new();
     two.handle(Input::Noted(LEADER), &mut effects);
     assert_eq!(effects, [sound(), Effect::Speaks]);
+}
+
+/// S-16: so many disks as a cluster stands are lost at once, unknown to the operator, and those who did not start
+/// before start now. Catches new disks that speak with notes of those only who know nothing of the lost ones,
+/// while the others are cut off: a command could be issued at a number that has one.
+#[test]
+fn lost_disks_do_not_admit_each_other() {
+    let simple = |count| MajoritySets::simple((1..=count).map(NodeId)).expect("nodes");
+    let weighted = MajoritySets::weighted((1..=5).map(|node| (NodeId(node), if node == 1 { 3 } else { 1 })));
+    let needed = |acceptors: &MajoritySets| notes_needed(acceptors, NodeId(2));
+    assert_eq!([2, 3, 4, 5, 6, 7].map(|count| needed(&simple(count))), [1, 2, 2, 3, 4, 5]);
+    for acceptors in (2..=9).map(simple).chain([weighted.expect("weights")]) {
+        let learners: Vec<NodeId> = acceptors.nodes().iter().copied().collect();
+        let config = Config { acceptors: acceptors.clone(), learners, ..config() };
+        let log = LogImage { standing: Standing::Fresh, ..LogImage::default() };
+        let speaks = |noted: &[NodeId]| {
+            let mut acceptor = Acceptor::new(config.clone(), log.clone(), CommandId::NULL);
+            noted.iter().for_each(|peer| acceptor.handle(Input::Noted(*peer), &mut Vec::new()));
+            acceptor.silence().is_none()
+        };
+        let others: Vec<NodeId> = acceptors.nodes().iter().copied().filter(|node| *node != config.me).collect();
+        assert!(speaks(&others) && speaks(&others[..needed(&acceptors)]));
+        // The first disk was noted by no more than had to. Whoever of them has lost nothing knows it.
+        let lost = acceptors.losses_max().saturating_sub(1);
+        let knowing = &others[lost..needed(&acceptors)];
+        let ignorant: Vec<NodeId> = others.iter().copied().filter(|node| !knowing.contains(node)).collect();
+        assert!(!knowing.is_empty() && !speaks(&ignorant), "{ignorant:?} of {acceptors:?}");
+    }
 }
 
 /// S-16: catches a disk that took the place of a lost one and speaks for the node, whoever notes it and

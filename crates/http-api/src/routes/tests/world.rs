@@ -205,7 +205,7 @@ impl FakeBackend {
         match message {
             Message::Leader(ToLeader::ExecuteFunction(call)) => {
                 let outcome = script(&call);
-                let (request, fingerprint) = (call.request.clone(), call.fingerprint);
+                let (request, copy, fingerprint) = (call.request.clone(), Some(call.copy), call.fingerprint);
                 let stored = match outcome {
                     Some(Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. })
                         if call.is_recorded() =>
@@ -220,7 +220,7 @@ impl FakeBackend {
                     _ => Stored::No,
                 };
                 node.calls.push(call);
-                Some(ToGateway::Executed(Executed { request, fingerprint, outcome: outcome?, stored }))
+                Some(ToGateway::Executed(Executed { request, copy, fingerprint, outcome: outcome?, stored }))
             }
             Message::Leader(ToLeader::ReadBarrier(asked)) => {
                 let at = Some(CommandNumber(node.barrier?));

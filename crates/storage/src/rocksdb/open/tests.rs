@@ -112,9 +112,9 @@ fn a_first_start_is_finished_wherever_it_was_cut() {
     assert!(cuts >= 3, "{cuts} cuts");
 }
 
-/// S-11: catches a promise that the log has and the file of the mark has not: with the log it would be lost.
+/// S-11: catches a promise that is told while the file of the mark has it not: with the log it would be lost.
 #[test]
-fn a_promise_is_in_the_file_before_it_is_in_the_log() {
+fn a_promise_is_in_the_file_before_it_is_told() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let stores = try_open(dir.path()).expect("it opens");
     let aside = dir.path().join("MARK.new");
@@ -123,11 +123,43 @@ fn a_promise_is_in_the_file_before_it_is_in_the_log() {
     assert!(matches!(written, Err(StorageError::Failed(_))), "{written:?}");
     drop(stores);
     fs::remove_dir(&aside).expect("removed");
-    let stores = try_open(dir.path()).expect("it opens");
-    assert_eq!(stores.log.load(CommandNumber::NULL).expect("readable").next_ballot, Ballot::default());
-    stores.log.write(&[LogRecord::NextBallot(PROMISE)]).expect("written");
+    let next = Ballot { round: PROMISE.round + 1, ..PROMISE };
+    try_open(dir.path()).expect("it opens").log.write(&[LogRecord::NextBallot(next)]).expect("written");
     let mark::Found::Whole(mark) = mark::read(dir.path()).expect("readable") else { panic!("no mark") };
-    assert_eq!(mark.next_ballot, PROMISE);
+    assert_eq!(mark.next_ballot, next);
+}
+
+/// S-13, S-14: catches a write of several records of which a power cut takes some: an acceptor that is sound again,
+/// and has forgotten up to where it must be silent again if its state is lost.
+#[test]
+fn a_write_that_changes_the_mark_is_whole_or_not_there_wherever_it_was_cut() {
+    let durable = CommandNumber(3);
+    let promise = Ballot { round: PROMISE.round + 1, ..PROMISE };
+    let rejoins = [LogRecord::NextBallot(promise), LogRecord::Standing(Standing::Sound), LogRecord::Forget(durable)];
+    for steps in 0.. {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        used(dir.path());
+        fs::remove_dir_all(dir.path().join(LOG)).expect("removed");
+        let stores = try_open(dir.path()).expect("it begins a new log");
+        cut::after(Some(steps));
+        let written = stores.log.write(&rejoins);
+        cut::after(None);
+        drop(stores);
+        for start in 1..=2 {
+            let log = try_open(dir.path()).expect("it opens").log;
+            let image = log.load(CommandNumber::NULL).expect("readable");
+            let mark = log.mark();
+            let found = (image.standing, image.next_ballot, image.forgotten);
+            assert_eq!((mark.standing, mark.next_ballot), (found.0, found.1));
+            let before = (Standing::Damaged, PROMISE, CommandNumber::NULL);
+            let after = (Standing::Sound, promise, durable);
+            assert!(found == after || found == before && written.is_err(), "{found:?} at start {start}, {steps} steps");
+        }
+        if written.is_ok() {
+            assert!(steps > 0, "nothing was cut");
+            return;
+        }
+    }
 }
 
 /// Catches a position that goes back: others would take the disk for an old copy.
