@@ -40,8 +40,9 @@ fn a_node_joins_becomes_an_acceptor_and_leaves() {
     assert!(!now(&state).is_acceptor(NodeId(4)) && now(&state).number() == CommandNumber(1));
     change(&mut state, "cluster.set_acceptor", &json!({"node": "d"}));
     assert!(now(&state).is_acceptor(NodeId(4)));
-    change(&mut state, "cluster.set_acceptor", &json!({"node": 4, "weight": 3}));
-    assert_eq!(now(&state).node(NodeId(4)).map(|member| member.weight), Some(3));
+    change(&mut state, "cluster.set_acceptor", &json!({"node": 4, "weight": 2}));
+    assert_eq!(now(&state).node(NodeId(4)).map(|member| member.weight), Some(2));
+    change(&mut state, "cluster.set_acceptor", &json!({"node": 4, "weight": 1}));
     change(&mut state, "cluster.set_acceptor", &json!({"node": 4, "weight": 0}));
     assert!(!now(&state).is_acceptor(NodeId(4)) && now(&state).node(NodeId(4)).is_some());
     change(&mut state, "cluster.remove", &json!({"node": 4}));
@@ -49,7 +50,17 @@ fn a_node_joins_becomes_an_acceptor_and_leaves() {
     change(&mut state, "cluster.set_rule", &json!({"majority_sets": [["n1", 2], ["n1", "n3"]]}));
     assert_eq!(now(&state).majority().rule(), "explicit");
     change(&mut state, "cluster.set_rule", &json!({"majority_sets": []}));
-    assert_eq!((now(&state).majority().rule(), now(&state).number()), ("simple", CommandNumber(7)));
+    assert_eq!((now(&state).majority().rule(), now(&state).number()), ("simple", CommandNumber(8)));
+}
+
+/// ADR 0025, limits: catches a change after which a majority set may share no node with one before.
+#[test]
+fn weights_change_by_one_at_a_time() {
+    let mut state = MapState::default();
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 1, "weight": 3}), "in_steps", false);
+    change(&mut state, "cluster.set_acceptor", &json!({"node": 1, "weight": 2}));
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 1, "weight": 0}), "in_steps", false);
+    refuses(&state, "cluster.remove", &json!({"node": 1}), "in_steps", false);
 }
 
 /// Catches a caller who is not told the id, or whose answer is not what the state holds afterwards.
@@ -116,7 +127,7 @@ fn a_change_that_would_lose_the_majority_is_refused() {
     let mut state = with_learner();
     state.heard.remove(&NodeId(3));
     refuses(&state, "cluster.remove", &json!({"node": 2}), "would_lose_majority", true);
-    refuses(&state, "cluster.set_acceptor", &json!({"node": 3, "weight": 5}), "would_lose_majority", true);
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 3, "weight": 2}), "would_lose_majority", true);
     state.call("cluster.remove", r#"{"node": 3}"#).expect("two of two are left");
     assert_eq!(now(&state).majority().nodes().len(), 2);
 }

@@ -152,7 +152,11 @@ impl Leading {
         match function.placement() {
             Placement::Inline => {
                 let view = self.state.over(turn.world.machine);
-                let cluster = Cluster { membership: &turn.config.membership, applied: turn.world.heard };
+                // An acceptor that is silent (ADR 0023) is heard, and would be missed in a majority set.
+                let speaks =
+                    |node: &NodeId| !turn.config.membership.is_acceptor(*node) || self.pipeline.has_promised(*node);
+                let applied = || (turn.world.heard)().into_iter().filter(|(node, _)| speaks(node)).collect();
+                let cluster = Cluster { membership: &turn.config.membership, applied: &applied };
                 let context = ExecutionContext::new(&view, now, pending.entropy).of(cluster);
                 let execution = functions::run(function.as_ref(), context, &pending.call.arguments);
                 self.conclude(pending, execution, now, turn);

@@ -96,10 +96,11 @@ impl Ports {
     pub(super) fn leader(&self, view: watch::Receiver<View>) -> LeaderPorts {
         let (router, learner) = (Arc::clone(&self.router), Arc::clone(&self.router));
         let (status, own) = (Arc::clone(&self.status), Arc::clone(&self.status));
-        let me = self.router.me();
+        let (me, known) = (self.router.me(), Arc::clone(&self.disks));
         let heard = move || {
             let view = view.borrow();
-            let peers = view.peers.iter().filter(|(_, peer)| peer.heard);
+            // One that has another disk than it had never votes.
+            let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !known.is_replaced(**id));
             let peers = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, last.applied)));
             peers.chain([(me, own.progress().applied)]).collect()
         };
