@@ -245,7 +245,7 @@ async fn the_first_start_waits_for_the_other_nodes_and_says_so() {
     cluster.boot(1);
     for node in [0, 1] {
         cluster.logged(node, &["the acceptor of this node is silent", "2 of the other nodes"]).await;
-        says(&cluster, node, "start those that do not run: c").await;
+        says(&cluster, node, "does not count): c").await;
     }
     cannot_serve(&cluster, 0).await;
     cluster.boot(2);

@@ -118,7 +118,7 @@ impl RocksLog {
         batch.put(LogKey::LastTried.to_bytes(), record::ballot(mark.last_tried));
         batch.put(LogKey::NextBallot.to_bytes(), record::ballot(mark.next_ballot));
         batch.put(LogKey::Standing.to_bytes(), record::standing(mark.standing));
-        self.write_batch(batch, Some(&mark))?;
+        self.write_batch(batch, Some(&mark), None)?;
         let mut known = self.known();
         known.position.promise = mark.next_ballot;
         known.mark = mark;
@@ -133,12 +133,18 @@ impl RocksLog {
         (changed != known).then(|| Mark { revision: known.revision + 1, ..changed })
     }
 
-    /// Writes a batch, with the mark where it changes, and then its file: durable when this returns. A batch is whole
+    /// Writes a batch, with the mark where it changes and its number where it is counted, and then the file of the mark: durable when this returns. A batch is whole
     /// or not there, so what belongs together is in the batch. Called with `marks` held.
-    fn write_batch(&self, mut batch: WriteBatch, mark: Option<&Mark>) -> Result<(), StorageError> {
-        let Some(mark) = mark else { return self.database.write_synced(batch) };
-        batch.put(LogKey::Mark.to_bytes(), record::mark(mark));
+    fn write_batch(&self, mut batch: WriteBatch, mark: Option<&Mark>, count: Option<u64>) -> Result<(), StorageError> {
+        if let Some(mark) = mark {
+            batch.put(LogKey::Mark.to_bytes(), record::mark(mark));
+        }
+        // At the end: `write_in` looks for it there.
+        if let Some(count) = count {
+            batch.put(LogKey::Writes.to_bytes(), record::counter(count));
+        }
         self.database.write_synced(batch)?;
+        let Some(mark) = mark else { return Ok(()) };
         mend::step().and_then(|()| mark::write(&self.dir, mark)).map_err(|error| {
             self.database.shut(StorageError::Failed(format!("writing the mark in {}: {error}", self.dir.display())))
         })
@@ -312,8 +318,7 @@ impl LogStore for RocksLog {
                 LogRecord::Standing(standing) => batch.put(LogKey::Standing.to_bytes(), record::standing(*standing)),
             }
         }
-        batch.put(LogKey::Writes.to_bytes(), record::counter(count));
-        self.write_batch(batch, mark.as_ref())?;
+        self.write_batch(batch, mark.as_ref(), Some(count))?;
         self.writes.store(count, Ordering::Release);
         marks.forgotten = forgotten;
         let mut known = self.known();

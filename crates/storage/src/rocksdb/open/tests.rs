@@ -162,6 +162,19 @@ fn a_write_that_changes_the_mark_is_whole_or_not_there_wherever_it_was_cut() {
     }
 }
 
+/// Catches a write with a promise that is not counted among the writes: every node that is killed after it would find
+/// its log damaged.
+#[test]
+fn a_log_with_promises_between_its_writes_is_whole() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let stores = try_open(dir.path()).expect("it opens");
+    stores.log.write(&[LogRecord::NextBallot(PROMISE)]).expect("written");
+    stores.log.write(&[LogRecord::Forget(CommandNumber(1))]).expect("written");
+    drop(stores);
+    drop(try_open(dir.path()).expect("it opens"));
+    assert!(!dir.path().join("log.damaged-1").exists(), "it was begun anew");
+}
+
 /// Catches a position that goes back: others would take the disk for an old copy.
 #[test]
 fn a_position_never_goes_back() {
