@@ -347,3 +347,37 @@ fn a_port_in_use_is_said_before_anything_starts() {
     assert!(error.contains(&format!("port {peer} cannot be used")) && error.contains("--peer-base"), "{error}");
     assert!(!data.path().join("new").exists(), "nothing was made");
 }
+
+/// Catches a recovery that takes the vote of a new disk away unasked, a dry run that ends otherwise than the real one,
+/// and one that goes on with the directory of another cluster.
+#[test]
+fn a_recovery_takes_nothing_unasked() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (http, peer) = free_ports();
+    let (data, file) = (place.path().join("data"), place.path().join("a.toml"));
+    let text = format!(
+        "[node]\nname = \"a\"\ndata_dir = {data:?}\n[cluster]\nname = \"q\"\n\
+         members = [\"a=127.0.0.1:{peer}\", \"b=127.0.0.1:1\", \"c=127.0.0.1:2\"]\n\
+         [listen]\nhttp = \"127.0.0.1:{http}\"\npeer = \"127.0.0.1:{peer}\"\n"
+    );
+    std::fs::write(&file, text).expect("written");
+    let config = file.to_str().expect("a plain path");
+    let recover = |more: &[&str]| said(&run(&[&["recover", "--config", config], more].concat()));
+    let says = |(code, _, error): (Option<i32>, String, String), says: &str| {
+        assert!(code == Some(2) && error.contains(says) && error.lines().count() == 1, "{code:?} {error}");
+    };
+    says(recover(&["--set", &format!("node.data_dir={config}")]), "node.data_dir");
+    let (code, out, _) = recover(&["--dry-run"]);
+    assert!(code == Some(0) && out.contains("never votes") && out.contains("nothing was changed"), "{code:?} {out}");
+    let mut node = quorate(&["serve", "--config", config]).stderr(Stdio::null()).spawn().expect("the binary runs");
+    wait_until("the directory", || data.join("IDENTITY").exists());
+    node.kill().expect("killed");
+    node.wait().expect("ended");
+    for more in [&[][..], &["--dry-run"]] {
+        says(recover(more), "--force");
+    }
+    assert!(!data.join("before-recovery-1").exists());
+    let begun = format!("before-recovery-1\n{}\nother\n1\na\n", "0f".repeat(16));
+    std::fs::write(data.join("RECOVERING"), begun).expect("written");
+    says(recover(&["--force"]), "belongs to node `a` (id 1) of cluster `other`");
+}
