@@ -348,6 +348,19 @@ fn a_port_in_use_is_said_before_anything_starts() {
     assert!(!data.path().join("new").exists(), "nothing was made");
 }
 
+/// Catches messages that panic where standard error cannot be written: the exit code would be 101.
+#[test]
+fn a_full_disk_behind_standard_error_changes_no_exit_code() {
+    let dead = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    for (arguments, code) in
+        [(&["get", "k", "--url", &format!("http://{dead}")][..], 1), (&["serve", "--set", "protocol.windw=5"], 2)]
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let status = quorate(arguments).stderr(full).stdout(Stdio::null()).status().expect("the binary runs");
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
 /// Catches a recovery that takes the vote of a new disk away unasked, a dry run that ends otherwise than the real one,
 /// and one that goes on with the directory of another cluster.
 #[test]
