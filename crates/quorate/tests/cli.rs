@@ -361,6 +361,39 @@ fn a_full_disk_behind_standard_error_changes_no_exit_code() {
     }
 }
 
+/// Catches a backup that takes the place of a device, a socket or a link, or asks a node before it looks.
+#[test]
+fn a_backup_takes_the_place_of_regular_files_only() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| place.path().join(name).to_str().expect("a plain path").to_owned();
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).expect("a socket");
+    std::os::unix::fs::symlink("nowhere", path("link")).expect("a link");
+    let dead = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let dead = format!("http://{dead}");
+    for (file, says) in [
+        (path("socket"), "is no regular file"),
+        (path("link"), "leads to no file"),
+        (path("."), "is a directory"),
+        ("-".to_owned(), "is no file"),
+    ] {
+        let (code, _, error) = said(&run(&["backup", "--force", &file, "--url", &dead]));
+        assert!(code == Some(2) && error.contains(says) && error.lines().count() == 1, "{file}: {code:?} {error}");
+    }
+    let (code, _, error) = said(&run(&["restore", "-", "--dry-run"]));
+    assert!(code == Some(2) && error.contains("`-` is no file"), "{code:?} {error}");
+}
+
+/// Catches advice that fits calls only.
+#[test]
+fn a_refused_backup_has_no_key() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("b");
+    let problem = r#"{"code": "busy", "detail": "wait", "outcome": "unknown"}"#;
+    let (url, _requests) = server(vec![answer("503 Service Unavailable", "", problem)]);
+    let (code, _, error) = said(&run(&["backup", file.to_str().expect("a plain path"), "--url", &url]));
+    assert_eq!((code, error.as_str()), (Some(1), "quorate: busy: wait (HTTP 503)\n"));
+}
+
 /// Catches a recovery that takes the vote of a new disk away unasked, a dry run that ends otherwise than the real one,
 /// and one that goes on with the directory of another cluster.
 #[test]
