@@ -22,6 +22,10 @@ use crate::{frame, socket, wire};
 /// after ever longer; dialing again is quicker.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How long a node is refused since another process of it is connected, beyond [`Limits::silence`](crate::Limits), until
+/// it gives up: a process that has died, or whose machine is lost, is noticed before.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// How many bytes of messages go into one write: a turn of a busy leader fits, and memory and
 /// the time to encode stay small.
 const WRITE_BYTES: usize = 1 << 20;
@@ -67,8 +71,13 @@ impl Dialer {
     async fn keep_dialing(&self) {
         let mut backoff = Backoff::new(self.lane);
         let mut announced = false;
+        // Since when another process of this node is in its place there.
+        let mut already: Option<Instant> = None;
         loop {
             let end = self.dial().await;
+            if !matches!(end, End::NotWelcome(DialError::ConnectedAlready(_))) {
+                already = None;
+            }
             #[expect(clippy::disallowed_methods, reason = "jitter; the shell may draw lots")]
             let chance = rand::random::<f64>();
             let wait = match end {
@@ -93,6 +102,13 @@ impl Dialer {
                         | DialError::Refused(_)
                         | DialError::Version(_)
                         | DialError::WrongNode { .. } => backoff.after_refusal(chance),
+                        DialError::ConnectedAlready(why) => {
+                            let since = *already.get_or_insert_with(Instant::now);
+                            if since.elapsed() >= self.shared.limits.silence + PATIENCE {
+                                (self.shared.on_event)(PeerEvent::ConnectedAlready { peer: self.peer, why });
+                            }
+                            backoff.after(Duration::ZERO, chance)
+                        }
                         DialError::DiskRefused(why) => {
                             (self.shared.on_event)(PeerEvent::DiskRefused { peer: self.peer, why });
                             backoff.after_refusal(chance)

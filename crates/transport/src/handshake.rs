@@ -22,6 +22,7 @@
 //!
 //! And it carries the *disk* of the dialer (module `disk`): the listener's node judges whether that is the disk that it
 //! knows of the dialer, and notes it durably before it says `Welcome`. A node that does not say its disk is taken.
+//! While one process of a node is connected, another one is refused before its disk is looked at (module `processes`).
 //!
 //! A refusal is a sentence for the operators of both nodes. It proves nothing about who sent
 //! it: without TLS, this keeps mistakes out, not attackers. DESIGN 11.
@@ -36,6 +37,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::disk::Disk;
 use crate::frame::{self, HEADER_BYTES, Header};
 use crate::lane::Lane;
+
+mod refusal;
+
+pub use refusal::Refusal;
 
 /// The version of what follows the handshake: frames and messages. Raised when a node of the
 /// version before could not understand, or would misunderstand, what this one sends.
@@ -101,6 +106,9 @@ pub struct Answer {
     /// Refused for its disk: the dialer must not go on with it.
     #[prost(bool, tag = "3")]
     pub disk_refused: bool,
+    /// Refused while another process of the dialer's node is connected: it may try again.
+    #[prost(bool, tag = "4")]
+    pub connected_already: bool,
 }
 
 /// Whether the dialer is welcome.
@@ -148,149 +156,6 @@ pub struct Identity {
     pub window: u64,
 }
 
-/// Why a listener refuses a connection. The text goes to both nodes' logs.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The bytes are no `Hello`.
-    #[error("what connected is not a Quorate node")]
-    NotAPeer,
-    /// An HTTP client on the wrong port.
-    #[error("an HTTP request came to the port for nodes; clients use the address of `listen.http`")]
-    Http,
-    /// Nothing, or not all of it, within [`HANDSHAKE_DEADLINE`].
-    #[error("no handshake came within {}s", HANDSHAKE_DEADLINE.as_secs())]
-    Silent,
-    /// Too many others are shaking hands.
-    #[error("too many connections are in their handshake")]
-    TooMany,
-    /// Another version.
-    #[error(
-        "the peer speaks protocol version {theirs}, this node speaks version {VERSION}: run versions of Quorate that understand each other"
-    )]
-    Version {
-        /// The dialer's.
-        theirs: u32,
-    },
-    /// Another cluster.
-    #[error(
-        "the peer belongs to cluster {theirs:?}, this node to {}",
-        if theirs == ours {
-            "one of the same name and another id: they were restored from different backups, or only one of them was \
-             (the file `ORIGIN` in a data directory names its backup), or the names in `cluster.members`, \
-             `cluster.weights` or `cluster.majority_sets` differ between them".to_owned()
-        } else {
-            format!("{ours:?}: check the addresses under `cluster.members`")
-        }
-    )]
-    OtherCluster {
-        /// The dialer's.
-        theirs: String,
-        /// This node's.
-        ours: String,
-    },
-    /// Somebody uses this node's id, or this node dialed itself.
-    #[error(
-        "the peer says that it is node {0}, which is this node: two nodes have one id, or an address leads back to this node"
-    )]
-    OwnId(NodeId),
-    /// Not a member.
-    #[error("node {0} ({1:?}) is not a member of this cluster: `cluster.members` differs between the nodes")]
-    UnknownNode(NodeId, String),
-    /// The id belongs to another name here.
-    #[error("node {node} is {ours:?} here and calls itself {theirs:?}: `cluster.members` differs between the nodes")]
-    OtherName {
-        /// The dialer's id.
-        node: NodeId,
-        /// Its name here.
-        ours: String,
-        /// The name it gives.
-        theirs: String,
-    },
-    /// It wanted another node.
-    #[error(
-        "the peer expects node {expects} here, and this is node {me} ({name:?}): check its addresses under `cluster.members`"
-    )]
-    WrongNode {
-        /// Whom the dialer wanted.
-        expects: NodeId,
-        /// This node.
-        me: NodeId,
-        /// Its name.
-        name: String,
-    },
-    /// It learns what is issued in another way.
-    #[error(
-        "the peer has protocol.learn_from = {theirs:?}, this node has {ours:?}, and they would not learn from each other: give all nodes the same value and restart those that had another"
-    )]
-    OtherLearnFrom {
-        /// The dialer's.
-        theirs: String,
-        /// This node's.
-        ours: &'static str,
-    },
-    /// A lane that this version does not have.
-    #[error("the peer asks for a lane with number {0}, which this version does not have")]
-    UnknownLane(u32),
-    /// The node had another disk.
-    #[error(
-        "node {0} comes with another disk than the one that this node knows of it: what it promised and voted for is not on \
-         it, and it must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it \
-         joins again as one that learns and serves, and does not vote"
-    )]
-    OtherDisk(NodeId),
-    /// The disk is an old copy.
-    #[error(
-        "node {node} comes with an old copy of its disk ({found}): what it promised and voted for since is not on it, and it \
-         must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it joins again as \
-         one that learns and serves, and does not vote"
-    )]
-    OldDisk {
-        /// The dialer.
-        node: NodeId,
-        /// By what that was seen.
-        found: String,
-    },
-    /// The disk of the listener does not take the note.
-    #[error("this node cannot note the disk of node {0}, since its own storage failed")]
-    NotNoted(NodeId),
-}
-
-impl Refusal {
-    /// The label in metrics, and what a warning is limited by.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::NotAPeer => "not_a_peer",
-            Self::Http => "http",
-            Self::Silent => "silent",
-            Self::TooMany => "too_many",
-            Self::Version { .. } => "version",
-            Self::OtherCluster { .. } => "other_cluster",
-            Self::OwnId(_) => "own_id",
-            Self::UnknownNode(..) => "unknown_node",
-            Self::OtherName { .. } => "other_name",
-            Self::WrongNode { .. } => "wrong_node",
-            Self::OtherLearnFrom { .. } => "other_learn_from",
-            Self::UnknownLane(_) => "unknown_lane",
-            Self::OtherDisk(_) => "other_disk",
-            Self::OldDisk { .. } => "old_disk",
-            Self::NotNoted(_) => "not_noted",
-        }
-    }
-
-    /// Whether the dialer is refused for its disk, for good.
-    #[must_use]
-    pub fn is_for_its_disk(&self) -> bool {
-        matches!(self, Self::OtherDisk(_) | Self::OldDisk { .. })
-    }
-
-    /// What the dialer is told.
-    #[must_use]
-    pub fn answer(&self) -> Answer {
-        Answer { verdict: Some(Verdict::Refused(self.to_string())), disk_refused: self.is_for_its_disk() }
-    }
-}
-
 /// A name that somebody gave, cut for logs and answers.
 pub(crate) fn shown(name: &str) -> String {
     name.chars().take(NAME_SHOWN).collect()
@@ -314,6 +179,9 @@ pub enum DialError {
     /// The listener's sentence: this node must not go on with its disk.
     #[error("the peer refused the disk of this node: {0:?}")]
     DiskRefused(String),
+    /// The listener's sentence: another process of this node is connected there.
+    #[error("the peer refused the connection: {0:?}")]
+    ConnectedAlready(String),
     /// Welcome, but by a node of another version.
     #[error("the peer speaks protocol version {0}, this node speaks version {VERSION}")]
     Version(u32),
@@ -335,7 +203,7 @@ impl DialError {
             Self::Broken(_) => "broken",
             Self::Silent => "silent",
             Self::NotAPeer => "not_a_peer",
-            Self::Refused(_) | Self::DiskRefused(_) => "refused_by_peer",
+            Self::Refused(_) | Self::DiskRefused(_) | Self::ConnectedAlready(_) => "refused_by_peer",
             Self::Version(_) => "version",
             Self::WrongNode { .. } => "wrong_node",
         }
@@ -365,7 +233,7 @@ impl Identity {
     #[must_use]
     pub fn welcome(&self, noted: bool) -> Answer {
         let welcome = Welcome { version: VERSION, node: self.me.0, node_name: self.name.clone(), noted };
-        Answer { verdict: Some(Verdict::Welcome(welcome)), disk_refused: false }
+        Answer { verdict: Some(Verdict::Welcome(welcome)), ..Answer::default() }
     }
 
     /// Judges a dialer. `name_of` knows the other members.
@@ -427,6 +295,7 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hel
         }
         Some(Verdict::Welcome(welcome)) => Ok(welcome.noted),
         Some(Verdict::Refused(text)) if answer.disk_refused => Err(DialError::DiskRefused(text)),
+        Some(Verdict::Refused(text)) if answer.connected_already => Err(DialError::ConnectedAlready(text)),
         Some(Verdict::Refused(text)) => Err(DialError::Refused(text)),
         None => Err(DialError::NotAPeer),
     }

@@ -25,6 +25,7 @@ pub mod fuzz;
 pub mod handshake;
 mod lane;
 mod listener;
+mod processes;
 mod queue;
 mod reader;
 mod report;

@@ -9,10 +9,11 @@ use protocol::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::disk::Disk;
 use crate::handshake::{self, HANDSHAKE_DEADLINE, Hello, ReadError, Refusal};
+use crate::processes::Connection;
 use crate::transport::Shared;
 use crate::{reader, socket};
 
@@ -91,10 +92,10 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
         Ok((node, lane, hello.disk))
     });
     let judged = match judged {
-        Ok((node, lane, disk)) => judge_disk(shared, node, disk).await.map(|noted| (node, lane, noted)),
+        Ok((node, lane, disk)) => judge_disk(shared, node, disk).await.map(|taken| (node, lane, taken)),
         Err(refusal) => Err(refusal),
     };
-    let (node, lane, noted) = match judged {
+    let (node, lane, Taken { noted, connection }) = match judged {
         Ok(judged) => judged,
         Err(refusal) => {
             refused(shared, &peer, &refusal);
@@ -111,19 +112,33 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
     match timeout(HANDSHAKE_DEADLINE, welcomed).await {
         Ok(Ok(stream)) => {
             let replaced = shared.replace_inbound(node, lane);
-            shared.runtime(lane).spawn(reader::run(shared.clone(), stream, node, lane, replaced));
+            shared.runtime(lane).spawn(reader::run(shared.clone(), stream, node, lane, replaced, connection));
         }
         Ok(Err(error)) => tracing::debug!(peer, "a connection ended during its handshake: {error}"),
         Err(_) => refused(shared, &peer, &Refusal::Silent),
     }
 }
 
-/// Whether the disk of a dialer may be taken, and is noted now: that takes a sync.
-async fn judge_disk(shared: &Shared, node: NodeId, disk: Option<Disk>) -> Result<bool, Refusal> {
-    let Some(disk) = disk else { return Ok(false) };
+/// What is known of a dialer that is let in. Nothing, when it does not say its disk.
+#[derive(Default)]
+struct Taken {
+    /// Its disk is durably noted.
+    noted: bool,
+    /// Keeps other processes of its node out.
+    connection: Option<Connection>,
+}
+
+/// Whether the disk of a dialer may be taken, and is noted now: that takes a sync. Not while another process of its node
+/// is connected: the note of a copy would shut that one out.
+async fn judge_disk(shared: &Shared, node: NodeId, disk: Option<Disk>) -> Result<Taken, Refusal> {
+    let Some(disk) = disk else { return Ok(Taken::default()) };
+    let connection = shared.processes.connect(node, disk.run, Instant::now());
+    let connection = Some(connection.ok_or(Refusal::ConnectedAlready(node))?);
     let judge = shared.disks.judge.clone();
     // It fails only when the judge panics.
-    tokio::task::spawn_blocking(move || judge(node, disk)).await.unwrap_or(Err(Refusal::NotNoted(node)))
+    let judged = tokio::task::spawn_blocking(move || judge(node, disk)).await;
+    let noted = judged.unwrap_or(Err(Refusal::NotNoted(node)))?;
+    Ok(Taken { noted, connection })
 }
 
 fn refused(shared: &Shared, peer: &str, refusal: &Refusal) {

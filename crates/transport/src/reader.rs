@@ -8,9 +8,11 @@ use protocol::NodeId;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::frame::FrameError;
 use crate::lane::Lane;
+use crate::processes::Connection;
 use crate::transport::Shared;
 use crate::wire::WireError;
 use crate::{frame, wire};
@@ -50,12 +52,13 @@ pub(crate) async fn run(
     peer: NodeId,
     lane: Lane,
     replaced: oneshot::Receiver<()>,
+    connection: Option<Connection>,
 ) {
     tokio::select! {
         biased;
         () = shared.stopped() => {}
         _ = replaced => {}
-        ended = read(&shared, stream, peer, lane) => {
+        ended = read(&shared, stream, (peer, lane), connection.as_ref()) => {
             if let Err(error) = ended {
                 tracing::debug!(peer = shared.label(peer), lane = lane.name(), "a peer's connection ended: {error}");
             }
@@ -63,7 +66,12 @@ pub(crate) async fn run(
     }
 }
 
-async fn read(shared: &Shared, stream: std::net::TcpStream, peer: NodeId, lane: Lane) -> io::Result<()> {
+async fn read(
+    shared: &Shared,
+    stream: std::net::TcpStream,
+    (peer, lane): (NodeId, Lane),
+    connection: Option<&Connection>,
+) -> io::Result<()> {
     let mut stream = TcpStream::from_std(stream)?;
     let mut buffer = BytesMut::new();
     loop {
@@ -73,6 +81,9 @@ async fn read(shared: &Shared, stream: std::net::TcpStream, peer: NodeId, lane: 
         if count == 0 {
             let text = if buffer.is_empty() { "closed by the peer" } else { "closed within a frame" };
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
+        if let Some(connection) = connection {
+            connection.heard(Instant::now());
         }
         if let Err(broken) = deliver(shared, &mut buffer, peer, lane) {
             shared.report.broken(&shared.label(peer), lane, broken.reason(), &broken.to_string());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use actix::ArbiterHandle;
 use metrics::counter;
@@ -15,6 +16,7 @@ use crate::disk::Disks;
 use crate::handshake::Identity;
 use crate::lane::Lane;
 use crate::listener;
+use crate::processes::Processes;
 use crate::queue::{Queue, QueueLimit};
 use crate::report::Report;
 
@@ -64,6 +66,9 @@ pub struct Limits {
     pub bulk: QueueLimit,
     /// Connections that have not shown yet who they are; more are closed at once.
     pub handshakes: usize,
+    /// A connected process that is silent for so long keeps no other one of its node out. Longer than the time
+    /// between heartbeats.
+    pub silence: Duration,
 }
 
 impl Default for Limits {
@@ -77,6 +82,7 @@ impl Default for Limits {
             protocol: QueueLimit { messages: 1 << 16, bytes: 64 << 20 },
             bulk: QueueLimit { messages: 1 << 10, bytes: 64 << 20 },
             handshakes: 64,
+            silence: Duration::from_secs(2),
         }
     }
 }
@@ -119,6 +125,13 @@ pub enum PeerEvent {
         /// Who.
         peer: NodeId,
     },
+    /// For seconds the peer has refused this node, since another process of it is connected there and alive.
+    ConnectedAlready {
+        /// Who.
+        peer: NodeId,
+        /// Its sentence.
+        why: String,
+    },
     /// The peer refused the disk of this node, which must not go on with it.
     DiskRefused {
         /// Who.
@@ -157,6 +170,7 @@ impl Transport {
             on_message,
             on_event,
             inbound: Mutex::default(),
+            processes: Arc::new(Processes::new(limits.silence)),
             report: Report::new(),
             stop: watch::Sender::new(false),
         });
@@ -254,6 +268,7 @@ pub(crate) struct Shared {
     pub(crate) on_event: OnEvent,
     pub(crate) report: Report,
     runtimes: Runtimes,
+    pub(crate) processes: Arc<Processes>,
     /// The reader of each peer and lane ends when its sender is dropped.
     inbound: Mutex<BTreeMap<(NodeId, Lane), oneshot::Sender<()>>>,
     stop: watch::Sender<bool>,

@@ -20,6 +20,7 @@
 //! The structs are private to the crate; `convert` is the only place that fills or reads them.
 
 mod convert;
+mod executed;
 mod rejoin;
 mod snapshot;
 
@@ -29,6 +30,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use protocol::message::{ToAcceptor, ToGateway, ToLeader, ToLearner};
 use protocol::{Message, Position};
 
+use executed::{Executed, Issued, Outcome, Overloaded, Refused, Stored, Unchanged};
 use rejoin::{Rejoin, Rejoined};
 use snapshot::{FetchSnapshot, Snapshot};
 
@@ -412,92 +414,6 @@ struct BarrierPassed {
     id: u64,
     #[prost(uint64, optional, tag = "2")]
     at: Option<u64>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Executed {
-    /// `RequestId::to_bytes`.
-    #[prost(bytes = "bytes", tag = "1")]
-    request: Bytes,
-    #[prost(oneof = "Outcome", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
-    outcome: Option<Outcome>,
-    /// Not for `Issued`, which says it by `replayed`.
-    #[prost(enumeration = "Stored", tag = "20")]
-    stored: i32,
-    /// 16 bytes; absent: the fingerprint that is all zero, as in frames from before there was one.
-    #[prost(bytes = "bytes", tag = "21")]
-    fingerprint: Bytes,
-    #[prost(uint32, optional, tag = "22")]
-    copy: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
-enum Stored {
-    No = 0,
-    Now = 1,
-    Before = 2,
-    Plain = 3,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum Outcome {
-    #[prost(message, tag = "2")]
-    Issued(Issued),
-    #[prost(message, tag = "3")]
-    Unchanged(Unchanged),
-    #[prost(message, tag = "4")]
-    Refused(Refused),
-    #[prost(string, tag = "5")]
-    InvalidArguments(String),
-    #[prost(message, tag = "6")]
-    UnknownFunction(()),
-    #[prost(message, tag = "7")]
-    RequestReused(()),
-    #[prost(string, tag = "8")]
-    Failed(String),
-    #[prost(message, tag = "9")]
-    Overloaded(Overloaded),
-    #[prost(message, tag = "10")]
-    NotLeader(()),
-    #[prost(message, tag = "11")]
-    LeadershipLost(()),
-    #[prost(string, tag = "12")]
-    TooLarge(String),
-}
-
-/// A node of the version before takes a full disk for too many calls, which is also to be waited for.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Overloaded {
-    #[prost(bool, tag = "1")]
-    disk_full: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Issued {
-    #[prost(uint64, tag = "1")]
-    command: u64,
-    #[prost(bytes = "bytes", tag = "2")]
-    result: Bytes,
-    #[prost(bool, tag = "3")]
-    replayed: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Unchanged {
-    #[prost(uint64, tag = "1")]
-    at: u64,
-    #[prost(bytes = "bytes", tag = "2")]
-    result: Bytes,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Refused {
-    #[prost(uint64, tag = "1")]
-    at: u64,
-    #[prost(string, tag = "2")]
-    code: String,
-    #[prost(string, tag = "3")]
-    message: String,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Damaged, lost and old disks: what heals by itself, what is refused, and `quorate recover` (ADR 0023).
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -179,6 +180,61 @@ async fn an_old_copy_of_a_disk_is_refused() {
     cluster.wait_ready().await;
     says(&cluster, node, "[+]acceptor ok: promises and votes").await;
     serves(&cluster, node).await;
+}
+
+/// A second process of a node, on a copy of its directory and ports of its own: how it ends.
+async fn beside(cluster: &Cluster, node: usize, data_dir: &Path) -> (Option<i32>, String) {
+    let ports = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let [http, peer] = ports.map(|port| port.local_addr().expect("it is bound"));
+    let mut command = cluster.command(node);
+    for setting in
+        [format!("node.data_dir={}", data_dir.display()), format!("listen.http={http}"), format!("listen.peer={peer}")]
+    {
+        command.arg("--set").arg(setting);
+    }
+    command.arg("--stop-with-parent").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().expect("the binary runs");
+    eventually("the end of the copy", async || process.try_wait().expect("our child")).await;
+    let Output { status, stdout, stderr } = process.wait_with_output().expect("it has ended");
+    (status.code(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
+}
+
+/// Catches a copy of a directory, started beside the node that runs, that gets in, is noted as the disk of the node and
+/// so ends the node for good; one that does not say why it stops, or is refused for good itself.
+#[tokio::test]
+async fn a_copy_beside_a_running_node_stops_and_the_node_goes_on() {
+    let mut cluster = Cluster::start("beside", 3, &[]).await;
+    let load = Load::start(&cluster, "load", 4).await;
+    load.progress(100).await;
+    let node = cluster.follower().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let twin = directory.path().join("copy");
+    cluster.freeze(node);
+    copy(&cluster.data_dir(node), &twin);
+    cluster.thaw(node);
+    cluster.wait_ready().await;
+    // The second time, too: the first start of the copy has noted nothing, neither there nor at the others.
+    for _ in 0..2 {
+        let (code, said) = beside(&cluster, node, &twin).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("is connected already with another process; stop one of them"), "{said}");
+        assert!(!said.contains("quorate recover") && !said.contains("for good"), "{said}");
+        load.progress(100).await;
+        cluster.wait_ready().await;
+    }
+    // The vote of the node is needed, then the node starts again, at once after a crash.
+    let other = (0..3).find(|other| *other != node).expect("three nodes");
+    cluster.kill9(other);
+    load.progress(100).await;
+    cluster.boot(other);
+    cluster.wait_ready().await;
+    cluster.kill9(node);
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    says(&cluster, node, "[+]acceptor ok: promises and votes").await;
+    load.progress(100).await;
+    let ledger = load.finish().await;
+    ledger.assert_kept(&cluster.assert_agreement().await);
 }
 
 /// Catches a first start that does not say for whom it waits, goes on without that node, or does not go on with it.

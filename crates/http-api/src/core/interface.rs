@@ -14,10 +14,11 @@ pub struct Settings {
     /// The most bytes of arguments in flight: they are kept for sending again.
     pub bytes: usize,
     /// How long a sent call waits for its answer before it is sent again; doubles up to
-    /// [`Settings::resend_max`]. Above the usual time of a call. The call's patience comes on
-    /// top of it: so long the leader may keep the call before it refuses.
+    /// [`Settings::resend_max`]. Above the usual time of a call. The call's patience, for which the
+    /// leader may keep it, comes on top of it, up to the same bound.
     pub resend: Duration,
-    /// The longest such wait.
+    /// The longest such wait, whatever the patience: a kept call that is sent again attaches to itself, and an
+    /// answer may be lost.
     pub resend_max: Duration,
     /// How long to wait after the leader said "not I" or "not now" before asking it again;
     /// doubles up to [`Settings::resend`]. Short: a new leader is ready in a few round trips.

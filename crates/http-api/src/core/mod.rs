@@ -58,7 +58,7 @@ struct Flight {
     copies: BTreeMap<(NodeId, u32), u32>,
     /// When to send it (again) to the leader. Nothing only while no leader is known.
     again: Option<Tick>,
-    /// How long to wait for the next answer, beyond what is left of the patience.
+    /// How long to wait for the next answer, beyond what is left of the patience; both end at `resend_max`.
     pause: Duration,
     /// How often this leader has put it off.
     refusals: u32,
@@ -417,9 +417,9 @@ fn send(settings: &Settings, leader: Option<NodeId>, flight: &mut Flight, now: T
     };
     *flight.copies.entry((to, flight.call.copy)).or_default() += 1;
     let patience = flight.patient_until.since(now);
-    // While the leader may be keeping the call, its silence means nothing; and after a second
-    // copy its refusal would no longer settle the call.
-    flight.again = Some(now + patience + flight.pause);
+    // While the leader may be keeping the call, its silence says little, and after a second copy its
+    // refusal must be recorded: so short patience is waited for, but a lost answer is never waited for long.
+    flight.again = Some(now + settings.resend_max.min(patience + flight.pause));
     flight.pause = settings.resend_max.min(flight.pause * 2);
     let call = Call { patience, ..flight.call.clone() };
     if !is_keyed(&flight.call) {

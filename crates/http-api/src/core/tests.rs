@@ -442,26 +442,54 @@ fn the_next_leader_gets_what_is_left_of_the_patience() {
     assert_eq!(world.handle(Input::LeaderIs(Some(A))), [sent(A, patient(0))]);
 }
 
-/// S-22: catches a leader that is asked again while it patiently keeps the call, whose refusal
-/// then settles nothing; and one that is never asked again.
+/// A12, ADR 0017: the leader may be keeping a call, or its answer may be lost. Catches a lost answer that is waited for
+/// until the patience is over, a second copy of a call that is patient for a short time only, repetitions without a
+/// bound, and patience that starts anew with each of them.
 #[test]
-fn a_leader_that_keeps_a_call_is_not_asked_again() {
+fn a_patient_call_without_an_answer_is_sent_again_too() {
     let patient = |millis| Call { patience: Duration::from_millis(millis), ..call("k") };
-    let submit = |ticket| Input::Submit { ticket, call: patient(5_000), deadline: ms(20_000), applied: APPLIED };
-    let mut world = World::led_by(A);
-    assert_eq!(world.handle(submit(1)), [sent(A, patient(5_000))]);
-    for at in (0..4_900).step_by(20) {
-        assert_eq!(world.tick_at(ms(at)), [], "at {at}");
+    for (patience, expected) in [
+        (1_500, vec![(1_800, 0), (2_400, 0), (3_600, 0), (5_600, 0)]),
+        (5_000, vec![(2_000, 3_000), (4_000, 1_000), (6_000, 0)]),
+    ] {
+        let mut world = World::led_by(A);
+        world.handle(Input::Submit { ticket: 1, call: patient(patience), deadline: ms(7_000), applied: APPLIED });
+        let mut repeated = Vec::new();
+        for at in 1..7_000 {
+            let effects = world.tick_at(ms(at));
+            if !effects.is_empty() {
+                let left = patience.saturating_sub(at);
+                assert_eq!(effects, [sent(A, patient(left))]);
+                repeated.push((at, left));
+            }
+        }
+        assert_eq!(repeated, expected);
+        assert_eq!(world.tick_at(ms(7_000)), [answer(1, Answer::Unknown)]);
     }
-    let refused = world.hears(A, call("k").request, refusal(), Stored::Now);
-    assert_eq!(refused, [told(1, refusal(), true)]);
 
-    world.now = Tick(0);
+    let mut world = World::led_by(A);
+    let submit = |ticket, call| Input::Submit { ticket, call, deadline: ms(20_000), applied: APPLIED };
+    assert_eq!(world.handle(submit(1, patient(19_750))), [sent(A, patient(19_750))]);
+    assert_eq!(world.tick_at(ms(2_000)), [sent(A, patient(17_750))], "executed, and the answer lost");
+    let stored = world.hears(A, call("k").request, issued(7), Stored::Before);
+    assert_eq!(stored, [told(1, issued(7), true)], "its own outcome is no replay to who called first");
+}
+
+/// S-22, ADR 0017: without a key the first copy's refusal is not recorded. Catches one that is told as final while the
+/// second copy of the patient call waits on.
+#[test]
+fn a_refusal_does_not_settle_a_patient_call_that_was_sent_again() {
+    let patient = |millis| Call { patience: Duration::from_millis(millis), ..unkeyed() };
+    let refused = |world: &mut World, copy, stored| world.hears_of(Some(copy), A, unkeyed().request, refusal(), stored);
+    let mut world = World::led_by(A);
+    let submit = |ticket| Input::Submit { ticket, call: patient(5_000), deadline: ms(20_000), applied: APPLIED };
+    assert_eq!(world.handle(submit(1)), [sent(A, patient(5_000))]);
+    assert_eq!(refused(&mut world, 0, Stored::No), [told(1, refusal(), true)], "one copy");
     assert_eq!(world.handle(submit(2)), [sent(A, patient(5_000))]);
-    assert_eq!(world.tick_at(ms(5_299)), []);
-    assert_eq!(world.tick_at(ms(5_300)), [sent(A, patient(0))]);
-    assert_eq!(world.executed(A, "k", Outcome::LeadershipLost), []);
-    assert_eq!(world.tick_at(ms(5_325)), [sent(A, patient(0))]);
+    assert_eq!(world.tick_at(ms(2_000)), [sent_again(A, patient(3_000), 1)]);
+    assert_eq!(refused(&mut world, 0, Stored::No), []);
+    assert_eq!(world.tick_at(ms(2_025)), [sent_again(A, patient(2_975), 2)]);
+    assert_eq!(refused(&mut world, 0, Stored::Now), [told(2, refusal(), true)], "for all that attached to it");
 }
 
 /// S-22: catches somebody who waits on when the node ends, a call that was sent and is said not

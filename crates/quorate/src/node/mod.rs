@@ -318,7 +318,7 @@ impl Node {
             learn_from: self.config.learn_from,
             window: self.config.window,
             peers: router::peers(&self.router.membership()),
-            limits: transport::Limits::default(),
+            limits: transport::Limits { silence: self.config.detector.timeout_max, ..transport::Limits::default() },
         };
         let runtimes = Runtimes { heartbeat: self.detector_thread.handle(), data: self.core_thread.handle() };
         let (messages, events) = (Arc::clone(&self.router), Arc::clone(&self.router));
@@ -326,14 +326,21 @@ impl Node {
         let (failed, refused) = (self.failed.clone(), Arc::clone(&self.disks));
         let named = self.config.clone();
         let on_event = Arc::new(move |event| {
-            if let PeerEvent::DiskRefused { peer, why } = &event {
-                refused.refused(why);
-                let name = named.cluster.members.get(peer).map_or("", |member| &member.name);
-                // Nobody listens only when the node is ending already.
-                _ = failed
-                    .send(format!("node `{name}` refuses this node for its disk, and this node stops for good: {why}"));
-            }
-            events.on_event(event);
+            let name = |peer| named.cluster.members.get(peer).map_or("", |member| &member.name);
+            let ends = match &event {
+                PeerEvent::DiskRefused { peer, why } => {
+                    refused.refused(why);
+                    let name = name(peer);
+                    format!("node `{name}` refuses this node for its disk, and this node stops for good: {why}")
+                }
+                // The other process goes on; nothing is wrong with this disk by that.
+                PeerEvent::ConnectedAlready { peer, why } => {
+                    format!("node `{}` refuses this node, and this node stops: {why}", name(peer))
+                }
+                _ => return events.on_event(event),
+            };
+            // Nobody listens only when the node is ending already.
+            _ = failed.send(ends);
         });
         let (own, theirs) = (Arc::clone(&self.disks), Arc::clone(&self.disks));
         let disks = transport::Disks {

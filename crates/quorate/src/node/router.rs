@@ -198,7 +198,7 @@ impl Router {
                 return self.noted(peer);
             }
             // The node ends; who started it sees to that.
-            PeerEvent::DiskRefused { .. } => return,
+            PeerEvent::DiskRefused { .. } | PeerEvent::ConnectedAlready { .. } => return,
             PeerEvent::Closed { peer, .. } => Input::Closed(peer),
             PeerEvent::Unreachable { peer, .. } => Input::Unreachable(peer),
         };

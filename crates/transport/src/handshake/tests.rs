@@ -79,16 +79,17 @@ fn what_a_stranger_says_is_cut_and_escaped() {
 async fn the_dialer_checks_who_welcomes_it() {
     let welcome = |version, node| {
         let welcome = Welcome { version, node, node_name: "x".into(), noted: true };
-        Answer { verdict: Some(Verdict::Welcome(welcome)), disk_refused: false }
+        Answer { verdict: Some(Verdict::Welcome(welcome)), ..Answer::default() }
     };
-    let refused = |disk_refused| Answer { verdict: Some(Verdict::Refused("no".into())), disk_refused };
+    let no = || Answer { verdict: Some(Verdict::Refused("no".into())), ..Answer::default() };
     let answers = [
         (welcome(VERSION, 1), None),
         (welcome(VERSION, 3), Some("wrong_node")),
         (welcome(VERSION + 1, 1), Some("version")),
-        (refused(false), Some("refused_by_peer")),
-        (refused(true), Some("refused_by_peer")),
-        (Answer { verdict: None, disk_refused: false }, Some("not_a_peer")),
+        (no(), Some("refused_by_peer")),
+        (Answer { disk_refused: true, ..no() }, Some("refused_by_peer")),
+        (Answer { connected_already: true, ..no() }, Some("refused_by_peer")),
+        (Answer::default(), Some("not_a_peer")),
     ];
     for (answer, reason) in answers {
         let (mut dialer, mut listener) = tokio::io::duplex(HANDSHAKE_BYTES_MAX);
@@ -97,6 +98,7 @@ async fn the_dialer_checks_who_welcomes_it() {
         assert_eq!(result.as_ref().err().map(DialError::reason), reason);
         assert!(result.as_ref().ok().is_none_or(|noted| *noted), "it says that it was noted");
         assert_eq!(matches!(result, Err(DialError::DiskRefused(_))), answer.disk_refused);
+        assert_eq!(matches!(result, Err(DialError::ConnectedAlready(_))), answer.connected_already);
         assert_eq!(read::<Hello, _>(&mut listener).await.expect("a hello"), hello());
     }
 }
@@ -127,7 +129,7 @@ fn hex(bytes: &[u8]) -> String {
 /// test fails, the change is wrong, not the test.
 #[tokio::test]
 async fn handshake_frames_never_change() {
-    let refused = Answer { verdict: Some(Verdict::Refused("no".into())), disk_refused: false };
+    let refused = Answer { verdict: Some(Verdict::Refused("no".into())), ..Answer::default() };
     let first = Hello { learn_from: None, window: None, ..hello() };
     let disk = Disk {
         id: Bytes::from_static(&[9; 16]),
@@ -141,6 +143,8 @@ async fn handshake_frames_never_change() {
     let with_disk = Hello { disk: Some(disk), ..hello() };
     let for_its_disk = Refusal::OtherDisk(NodeId(2)).answer();
     assert!(for_its_disk.disk_refused && !Refusal::NotNoted(NodeId(2)).answer().disk_refused);
+    let already = Refusal::ConnectedAlready(NodeId(2)).answer();
+    assert!(already.connected_already && !already.disk_refused, "its disk is not to blame");
     let for_its_disk = Answer { verdict: refused.verdict.clone(), ..for_its_disk };
     let mut frames = [const { Vec::new() }; 7];
     write(&mut frames[0], &first).await.expect("memory");

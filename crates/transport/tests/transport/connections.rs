@@ -75,7 +75,9 @@ async fn a_peer_dies_and_comes_back() {
                 unreachable.retain(|other| *other != lane);
             }
             PeerEvent::Connected { lane, .. } => panic!("{lane:?} reached a dead peer"),
-            other @ (PeerEvent::Noted { .. } | PeerEvent::DiskRefused { .. }) => panic!("{other:?} by a dead peer"),
+            other @ (PeerEvent::Noted { .. } | PeerEvent::DiskRefused { .. } | PeerEvent::ConnectedAlready { .. }) => {
+                panic!("{other:?} by a dead peer")
+            }
         }
     }
     assert!(!a.handle.send(B, numbered(1)), "nobody is there");

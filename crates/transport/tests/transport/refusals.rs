@@ -1,6 +1,8 @@
 //! Who does not get in. RELIABILITY 6, rows 3 and 13.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::{ClusterId, LearnFrom, NodeId};
@@ -169,6 +171,40 @@ async fn a_disk_is_noted_or_refused_and_the_dialer_is_told() {
     assert!(!b.handle.send(A, numbered(1)), "there is no connection");
 }
 
+/// Catches a copy of a running node that gets in beside it, or is judged, which would note its disk as the one of the
+/// node; one that is not told, or is told that its disk is to blame; and one that is kept out when it is alone.
+#[actix::test]
+async fn another_process_of_a_connected_node_is_refused_until_that_one_is_gone() {
+    let patient = |me, address, silence| {
+        let config = config(me, address);
+        transport::TransportConfig { limits: Limits { silence, ..config.limits }, ..config }
+    };
+    let says = |run| Disks { say: Arc::new(move || Some(Disk { run, ..Disk::default() })), ..Disks::unknown() };
+    let judged = Arc::new(Mutex::new(BTreeSet::new()));
+    let runs = Arc::clone(&judged);
+    let judge = move |_, disk: Disk| {
+        runs.lock().expect("no panic").insert(disk.run);
+        Ok(true)
+    };
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    // Nobody beats here: whoever is connected counts as alive.
+    let config_a = patient(A, at_b, Duration::from_secs(600));
+    let _a = Node::start_with(config_a, listen_a, Disks { judge: Arc::new(judge), ..says(9) });
+    let mut b = Node::start_with(config(B, at_a), listen_b, says(1));
+    b.connected(A).await;
+    let (listen_copy, _) = listener();
+    let mut copy = Node::start_with(patient(B, at_a, Duration::ZERO), listen_copy, says(2));
+    let event = copy.next_event().await;
+    let PeerEvent::ConnectedAlready { peer: A, why } = &event else { panic!("{event:?}") };
+    assert_eq!(*why, Refusal::ConnectedAlready(B).to_string());
+    counted("refused_total{side=listener,reason=connected_already}").await;
+    assert!(b.handle.send(A, numbered(1)), "the connection of the other one is open");
+    assert_eq!(*judged.lock().expect("no panic"), BTreeSet::from([1]), "the copy was not judged");
+    b.handle.stop();
+    copy.connected(A).await;
+    assert_eq!(*judged.lock().expect("no panic"), BTreeSet::from([1, 2]));
+}
+
 /// Catches a node of an earlier version, which does not say its disk, that is refused or counts as noted.
 #[actix::test]
 async fn a_node_that_does_not_say_its_disk_is_taken() {
@@ -177,11 +213,11 @@ async fn a_node_that_does_not_say_its_disk_is_taken() {
     let _a = Node::start_with(config(A, at_b), listen_a, strict);
     let mut b = Node::start(config(B, at_a), listen_b);
     loop {
-        match b.next_event().await {
-            PeerEvent::Connected { lane: Lane::Protocol, .. } => return,
-            PeerEvent::Connected { .. } | PeerEvent::Unreachable { .. } => {}
-            event => panic!("{event:?}"),
+        let event = b.next_event().await;
+        if matches!(event, PeerEvent::Connected { lane: Lane::Protocol, .. }) {
+            return;
         }
+        assert!(matches!(event, PeerEvent::Connected { .. } | PeerEvent::Unreachable { .. }), "{event:?}");
     }
 }
 

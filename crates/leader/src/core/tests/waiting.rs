@@ -189,6 +189,44 @@ fn a_copy_that_joins_a_waiting_call_makes_its_refusal_recorded() {
     assert_eq!(replies(bench.ack_all()), [stored(2, "d", unchanged, Stored::Now)]);
 }
 
+/// A12, ADR 0022: a gateway that hears nothing for a while sends a patient call again. Catches a copy that is refused or
+/// answered by itself, that begins the patience anew or ends it, and a double of the call that runs.
+#[test]
+fn a_copy_from_the_same_gateway_attaches_to_the_waiting_call() {
+    let request = RequestId::Gateway(7);
+    let copy = |copy, patience| Call { request: request.clone(), copy, ..patient(patience, outbound("l", 5)) };
+    for helped in [false, true] {
+        let mut bench = Bench::new();
+        bench.lead();
+        assert_eq!(bench.say(2, execute(copy(0, 10))), []);
+        for again in 1..4 {
+            bench.wait(Duration::from_secs(2));
+            // Later copies have less patience left, or as much: it is the first one's that counts.
+            assert_eq!(bench.say(2, execute(copy(again, [0, 10][again as usize % 2]))), []);
+            assert_eq!(bench.leader.load().kept_calls, 1);
+        }
+        assert_eq!(proposed(&bench.end_turn()), []);
+        let mut run = Vec::new();
+        if helped {
+            inbound(&mut bench, "in", "A", 5);
+        } else {
+            run = bench.wait(Duration::from_millis(3_999));
+            assert_eq!(bench.leader.load().kept_calls, 1);
+            run.extend(bench.wait(Duration::from_millis(1)));
+        }
+        assert_eq!(bench.leader.load().kept_calls, 0);
+        run.extend(bench.end_turn());
+        assert_eq!(requests(&run).iter().filter(|run| **run == request).count(), 1);
+        assert_eq!(replies(bench.ack_all()).len(), 1 + usize::from(helped), "one answer, and that of what helped");
+        let repeated = replies(bench.say(2, execute(copy(4, 0))));
+        let [Effect::Send { message: Message::Gateway(ToGateway::Executed(told)), .. }] = &repeated[..] else {
+            panic!("the answer was lost, and is given again: {repeated:?}")
+        };
+        let issued = matches!(told.outcome, Outcome::Issued { .. });
+        assert_eq!((issued, told.stored), (helped, Stored::Before));
+    }
+}
+
 /// Without patience there is no waiting, and a refusal that cannot pass is no reason for any.
 #[test]
 fn only_refusals_that_may_pass_are_waited_for() {

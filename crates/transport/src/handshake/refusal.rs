@@ -1,0 +1,156 @@
+//! Why a connection is refused, and what the dialer is told of it.
+
+use protocol::NodeId;
+
+use super::{Answer, HANDSHAKE_DEADLINE, VERSION, Verdict};
+
+/// Why a listener refuses a connection. The text goes to both nodes' logs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The bytes are no `Hello`.
+    #[error("what connected is not a Quorate node")]
+    NotAPeer,
+    /// An HTTP client on the wrong port.
+    #[error("an HTTP request came to the port for nodes; clients use the address of `listen.http`")]
+    Http,
+    /// Nothing, or not all of it, within [`HANDSHAKE_DEADLINE`].
+    #[error("no handshake came within {}s", HANDSHAKE_DEADLINE.as_secs())]
+    Silent,
+    /// Too many others are shaking hands.
+    #[error("too many connections are in their handshake")]
+    TooMany,
+    /// Another version.
+    #[error(
+        "the peer speaks protocol version {theirs}, this node speaks version {VERSION}: run versions of Quorate that understand each other"
+    )]
+    Version {
+        /// The dialer's.
+        theirs: u32,
+    },
+    /// Another cluster.
+    #[error(
+        "the peer belongs to cluster {theirs:?}, this node to {}",
+        if theirs == ours {
+            "one of the same name and another id: they were restored from different backups, or only one of them was \
+             (the file `ORIGIN` in a data directory names its backup), or the names in `cluster.members`, \
+             `cluster.weights` or `cluster.majority_sets` differ between them".to_owned()
+        } else {
+            format!("{ours:?}: check the addresses under `cluster.members`")
+        }
+    )]
+    OtherCluster {
+        /// The dialer's.
+        theirs: String,
+        /// This node's.
+        ours: String,
+    },
+    /// Somebody uses this node's id, or this node dialed itself.
+    #[error(
+        "the peer says that it is node {0}, which is this node: two nodes have one id, or an address leads back to this node"
+    )]
+    OwnId(NodeId),
+    /// Not a member.
+    #[error("node {0} ({1:?}) is not a member of this cluster: `cluster.members` differs between the nodes")]
+    UnknownNode(NodeId, String),
+    /// The id belongs to another name here.
+    #[error("node {node} is {ours:?} here and calls itself {theirs:?}: `cluster.members` differs between the nodes")]
+    OtherName {
+        /// The dialer's id.
+        node: NodeId,
+        /// Its name here.
+        ours: String,
+        /// The name it gives.
+        theirs: String,
+    },
+    /// It wanted another node.
+    #[error(
+        "the peer expects node {expects} here, and this is node {me} ({name:?}): check its addresses under `cluster.members`"
+    )]
+    WrongNode {
+        /// Whom the dialer wanted.
+        expects: NodeId,
+        /// This node.
+        me: NodeId,
+        /// Its name.
+        name: String,
+    },
+    /// It learns what is issued in another way.
+    #[error(
+        "the peer has protocol.learn_from = {theirs:?}, this node has {ours:?}, and they would not learn from each other: give all nodes the same value and restart those that had another"
+    )]
+    OtherLearnFrom {
+        /// The dialer's.
+        theirs: String,
+        /// This node's.
+        ours: &'static str,
+    },
+    /// A lane that this version does not have.
+    #[error("the peer asks for a lane with number {0}, which this version does not have")]
+    UnknownLane(u32),
+    /// The node had another disk.
+    #[error(
+        "node {0} comes with another disk than the one that this node knows of it: what it promised and voted for is not on \
+         it, and it must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it \
+         joins again as one that learns and serves, and does not vote"
+    )]
+    OtherDisk(NodeId),
+    /// The disk is an old copy.
+    #[error(
+        "node {node} comes with an old copy of its disk ({found}): what it promised and voted for since is not on it, and it \
+         must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it joins again as \
+         one that learns and serves, and does not vote"
+    )]
+    OldDisk {
+        /// The dialer.
+        node: NodeId,
+        /// By what that was seen.
+        found: String,
+    },
+    /// Another process of that node is connected. Says nothing of the disk of this one.
+    #[error("node {0} is connected already with another process; stop one of them")]
+    ConnectedAlready(NodeId),
+    /// The disk of the listener does not take the note.
+    #[error("this node cannot note the disk of node {0}, since its own storage failed")]
+    NotNoted(NodeId),
+}
+
+impl Refusal {
+    /// The label in metrics, and what a warning is limited by.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotAPeer => "not_a_peer",
+            Self::Http => "http",
+            Self::Silent => "silent",
+            Self::TooMany => "too_many",
+            Self::Version { .. } => "version",
+            Self::OtherCluster { .. } => "other_cluster",
+            Self::OwnId(_) => "own_id",
+            Self::UnknownNode(..) => "unknown_node",
+            Self::OtherName { .. } => "other_name",
+            Self::WrongNode { .. } => "wrong_node",
+            Self::OtherLearnFrom { .. } => "other_learn_from",
+            Self::UnknownLane(_) => "unknown_lane",
+            Self::OtherDisk(_) => "other_disk",
+            Self::OldDisk { .. } => "old_disk",
+            Self::ConnectedAlready(_) => "connected_already",
+            Self::NotNoted(_) => "not_noted",
+        }
+    }
+
+    /// Whether the dialer is refused for its disk, for good.
+    #[must_use]
+    pub fn is_for_its_disk(&self) -> bool {
+        matches!(self, Self::OtherDisk(_) | Self::OldDisk { .. })
+    }
+
+    /// What the dialer is told.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        Answer {
+            verdict: Some(Verdict::Refused(self.to_string())),
+            disk_refused: self.is_for_its_disk(),
+            connected_already: matches!(self, Self::ConnectedAlready(_)),
+        }
+    }
+}
