@@ -337,7 +337,10 @@ impl Node {
                 PeerEvent::ConnectedAlready { peer, why } => {
                     format!("node `{}` refuses this node, and this node stops: {why}", name(peer))
                 }
-                _ => return events.on_event(event),
+                PeerEvent::Connected { .. }
+                | PeerEvent::Closed { .. }
+                | PeerEvent::Unreachable { .. }
+                | PeerEvent::Noted { .. } => return events.on_event(event),
             };
             // Nobody listens only when the node is ending already.
             _ = failed.send(ends);
