@@ -45,7 +45,7 @@ fn config() -> Config {
     let learners = vec![NodeId(1)];
     let acceptors = MajoritySets::simple(learners.clone()).expect("a node");
     let (learn_from, part_bytes) = (LearnFrom::Leader, 1 << 20);
-    Config { me: NodeId(1), window: 64, acceptors, learners, learn_from, part_bytes, nonce: 7 }
+    Config { me: NodeId(1), window: 64, acceptors: acceptors.into(), learners, learn_from, part_bytes, nonce: 7 }
 }
 
 fn start(disk: &Arc<Disk>) -> actix::Addr<AcceptorActor> {

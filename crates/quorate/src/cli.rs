@@ -176,7 +176,7 @@ pub(crate) struct Recover {
     /// Give up a data directory that can be used, and with it the votes of this node, for good
     #[arg(long)]
     pub(crate) force: bool,
-    /// Say what there is and what would be done; change nothing
+    /// Say what there is and what would be done, with the exit code that doing it would have; change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// For people or for programs

@@ -98,7 +98,11 @@ async fn send_to_any(connection: &Connection, request: &Request) -> Result<Reply
         }
         match exchange(builder).await {
             Ok((status, headers, body)) if status.is_success() => return Ok(Reply { headers, body }),
-            Ok((status, _, body)) => return Err(Failure::Refused(Refusal::new(status, &body))),
+            Ok((status, _, body)) => {
+                let refusal = Refusal::new(status, &body);
+                let is_read = request.method == Method::GET;
+                return Err(Failure::Refused(if is_read { refusal.of_read() } else { refusal }));
+            }
             Err(error) => unreachable.push(format!("{url}: {}", innermost(&error))),
         }
     }
@@ -176,6 +180,12 @@ fn new_key() -> String {
 pub(crate) fn show(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_ref()).and_then(|()| out.flush()).context("standard output cannot be written")
+}
+
+/// Writes a line to standard error. One that cannot be written is missed by nobody, and changes no exit code;
+/// `eprintln!` would panic.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// An argument, or standard input for `-`.

@@ -53,6 +53,8 @@ impl Failure {
 pub(crate) struct Refusal {
     status: StatusCode,
     document: Value,
+    /// What was asked changes nothing.
+    read: bool,
 }
 
 impl Refusal {
@@ -64,7 +66,12 @@ impl Refusal {
             let code = title.to_lowercase().replace(' ', "_");
             json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "outcome": "unknown"})
         });
-        Self { status, document }
+        Self { status, document, read: false }
+    }
+
+    /// The answer to a request that changes nothing: there is no outcome to ask for.
+    pub(crate) fn of_read(self) -> Self {
+        Self { read: true, ..self }
     }
 
     fn field(&self, name: &str) -> Option<String> {
@@ -84,6 +91,7 @@ impl fmt::Display for Refusal {
         let detail = self.field("detail").or_else(|| self.field("title"));
         let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
         let outcome = match self.field("outcome").as_deref() {
+            _ if self.read => "",
             Some("not_executed") => "; it was not executed",
             Some("unknown") => "; whether it was executed is unknown: ask again with the same key",
             Some(_) | None => "",

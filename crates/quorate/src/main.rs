@@ -4,6 +4,12 @@
 //! configuration. Every failure is one line on standard error that says what to do; a client
 //! that was told `--output json` gives a problem document on standard output, too.
 
+#![warn(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "they panic where nothing can be written: `client::say`, `show`"
+)]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -47,7 +53,7 @@ fn main() -> ExitCode {
                 // Standard output may be what failed; the line below says so.
                 let _ = client::show(format!("{document}\n"));
             }
-            eprintln!("quorate: {failure}");
+            client::say(format_args!("quorate: {failure}"));
             failure.exit_code()
         }
     }

@@ -347,3 +347,83 @@ fn a_port_in_use_is_said_before_anything_starts() {
     assert!(error.contains(&format!("port {peer} cannot be used")) && error.contains("--peer-base"), "{error}");
     assert!(!data.path().join("new").exists(), "nothing was made");
 }
+
+/// Catches messages that panic where standard error cannot be written: the exit code would be 101.
+#[test]
+fn a_full_disk_behind_standard_error_changes_no_exit_code() {
+    let dead = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    for (arguments, code) in
+        [(&["get", "k", "--url", &format!("http://{dead}")][..], 1), (&["serve", "--set", "protocol.windw=5"], 2)]
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let status = quorate(arguments).stderr(full).stdout(Stdio::null()).status().expect("the binary runs");
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+/// Catches a backup that takes the place of a device, a socket or a link, or asks a node before it looks.
+#[test]
+fn a_backup_takes_the_place_of_regular_files_only() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| place.path().join(name).to_str().expect("a plain path").to_owned();
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).expect("a socket");
+    std::os::unix::fs::symlink("nowhere", path("link")).expect("a link");
+    let dead = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let dead = format!("http://{dead}");
+    for (file, says) in [
+        (path("socket"), "is no regular file"),
+        (path("link"), "leads to no file"),
+        (path("."), "is a directory"),
+        ("-".to_owned(), "is no file"),
+    ] {
+        let (code, _, error) = said(&run(&["backup", "--force", &file, "--url", &dead]));
+        assert!(code == Some(2) && error.contains(says) && error.lines().count() == 1, "{file}: {code:?} {error}");
+    }
+    let (code, _, error) = said(&run(&["restore", "-", "--dry-run"]));
+    assert!(code == Some(2) && error.contains("`-` is no file"), "{code:?} {error}");
+}
+
+/// Catches advice that fits calls only.
+#[test]
+fn a_refused_backup_has_no_key() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("b");
+    let problem = r#"{"code": "busy", "detail": "wait", "outcome": "unknown"}"#;
+    let (url, _requests) = server(vec![answer("503 Service Unavailable", "", problem)]);
+    let (code, _, error) = said(&run(&["backup", file.to_str().expect("a plain path"), "--url", &url]));
+    assert_eq!((code, error.as_str()), (Some(1), "quorate: busy: wait (HTTP 503)\n"));
+}
+
+/// Catches a recovery that takes the vote of a new disk away unasked, a dry run that ends otherwise than the real one,
+/// and one that goes on with the directory of another cluster.
+#[test]
+fn a_recovery_takes_nothing_unasked() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (http, peer) = free_ports();
+    let (data, file) = (place.path().join("data"), place.path().join("a.toml"));
+    let text = format!(
+        "[node]\nname = \"a\"\ndata_dir = {data:?}\n[cluster]\nname = \"q\"\n\
+         members = [\"a=127.0.0.1:{peer}\", \"b=127.0.0.1:1\", \"c=127.0.0.1:2\"]\n\
+         [listen]\nhttp = \"127.0.0.1:{http}\"\npeer = \"127.0.0.1:{peer}\"\n"
+    );
+    std::fs::write(&file, text).expect("written");
+    let config = file.to_str().expect("a plain path");
+    let recover = |more: &[&str]| said(&run(&[&["recover", "--config", config], more].concat()));
+    let says = |(code, _, error): (Option<i32>, String, String), says: &str| {
+        assert!(code == Some(2) && error.contains(says) && error.lines().count() == 1, "{code:?} {error}");
+    };
+    says(recover(&["--set", &format!("node.data_dir={config}")]), "node.data_dir");
+    let (code, out, _) = recover(&["--dry-run"]);
+    assert!(code == Some(0) && out.contains("never votes") && out.contains("nothing was changed"), "{code:?} {out}");
+    let mut node = quorate(&["serve", "--config", config]).stderr(Stdio::null()).spawn().expect("the binary runs");
+    wait_until("the directory", || data.join("IDENTITY").exists());
+    node.kill().expect("killed");
+    node.wait().expect("ended");
+    for more in [&[][..], &["--dry-run"]] {
+        says(recover(more), "--force");
+    }
+    assert!(!data.join("before-recovery-1").exists());
+    let begun = format!("before-recovery-1\n{}\nother\n1\na\n", "0f".repeat(16));
+    std::fs::write(data.join("RECOVERING"), begun).expect("written");
+    says(recover(&["--force"]), "belongs to node `a` (id 1) of cluster `other`");
+}

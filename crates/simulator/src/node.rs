@@ -273,7 +273,7 @@ pub(crate) fn acceptor_config(me: NodeId, swarm: &Swarm, membership: &Membership
     acceptor::core::Config {
         me,
         window: usize::try_from(swarm.window).expect("a small window"),
-        acceptors: membership.majority().clone(),
+        acceptors: membership.majority().clone().into(),
         learners: membership.learners().collect(),
         learn_from: swarm.learn_from,
         part_bytes: swarm.part_bytes,

@@ -190,7 +190,7 @@ fn acceptor_config(me: NodeId, settings: &Settings, membership: &Membership) -> 
     acceptor::core::Config {
         me,
         window: usize::try_from(settings.window).expect("a small window"),
-        acceptors: membership.majority().clone(),
+        acceptors: membership.majority().clone().into(),
         learners: membership.learners().collect(),
         learn_from: settings.learn_from,
         // So small that a promise with a few votes comes in several parts.

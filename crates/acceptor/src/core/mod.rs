@@ -34,6 +34,7 @@ mod silence;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot, ToAcceptor, ToLeader, ToLearner, Voted};
 use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Run, Space, Vote};
@@ -52,7 +53,7 @@ pub struct Config {
     /// Here it bounds the commands that wait for their precedents.
     pub window: usize,
     /// The majority sets of the membership in which this node starts; their nodes are the acceptors.
-    pub acceptors: MajoritySets,
+    pub acceptors: Arc<MajoritySets>,
     /// All learners, this node's included, until [`Input::Learners`] says otherwise.
     pub learners: Vec<NodeId>,
     /// Whether votes go to the learners too.

@@ -108,7 +108,15 @@ struct World {
 fn config(nonce: u64) -> Config {
     let learners = vec![NodeId(1), NodeId(2)];
     let acceptors = MajoritySets::simple(learners.clone()).expect("two nodes");
-    Config { me: NodeId(2), window: 3, acceptors, learners, learn_from: LearnFrom::Voters, part_bytes: 200, nonce }
+    Config {
+        me: NodeId(2),
+        window: 3,
+        acceptors: acceptors.into(),
+        learners,
+        learn_from: LearnFrom::Voters,
+        part_bytes: 200,
+        nonce,
+    }
 }
 
 impl World {

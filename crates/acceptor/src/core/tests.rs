@@ -13,7 +13,7 @@ fn config() -> Config {
     Config {
         me: NodeId(2),
         window: 4,
-        acceptors: MajoritySets::simple((1..=3).map(NodeId)).expect("three nodes"),
+        acceptors: MajoritySets::simple((1..=3).map(NodeId)).expect("three nodes").into(),
         learners: vec![NodeId(1), NodeId(2), NodeId(3)],
         learn_from: LearnFrom::Leader,
         part_bytes: 1 << 20,

@@ -24,12 +24,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Takes the backup.
 ///
 /// # Errors
-/// A file that is there already, no node that answers, or a backup that did not arrive whole.
+/// A file that is there already, or is none, no node that answers, or a backup that did not arrive whole.
 pub(crate) fn run(backup: &Backup) -> Result<(), Failure> {
-    let file = &backup.file;
-    if !backup.force && file.exists() {
-        return Err(Failure::Usage(format!("{} is there already; name another file, or say --force", file.display())));
-    }
+    let file = &target(backup)?;
     let aside = aside(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let fetched = runtime.block_on(fetch(backup, &aside));
@@ -48,6 +45,25 @@ pub(crate) fn run(backup: &Backup) -> Result<(), Failure> {
             _ = fs::remove_file(&aside);
             Err(failure)
         }
+    }
+}
+
+/// The file to write. A symbolic link leads to the file that is replaced.
+fn target(backup: &Backup) -> Result<PathBuf, Failure> {
+    let file = &backup.file;
+    super::refuse_stream(file)?;
+    let wrong = |why: &str| Failure::Usage(format!("{} {why}", file.display()));
+    let found = match fs::symlink_metadata(file) {
+        Ok(found) if found.is_symlink() => fs::metadata(file),
+        Ok(found) => Ok(found),
+        Err(_) => return Ok(file.clone()),
+    };
+    match found {
+        Ok(found) if found.is_dir() => Err(wrong("is a directory; give the name of the file to write")),
+        Ok(found) if !found.is_file() => Err(wrong("is no regular file; give the name of the file to write")),
+        Ok(_) if !backup.force => Err(wrong("is there already; name another file, or say --force")),
+        Ok(_) => Ok(fs::canonicalize(file).with_context(|| format!("{} cannot be found", file.display()))?),
+        Err(_) => Err(wrong("is a symbolic link that leads to no file; name another file")),
     }
 }
 
@@ -88,7 +104,7 @@ async fn ask(backup: &Backup) -> Result<Response, Failure> {
             Ok(response) => {
                 let status = response.status();
                 let body = response.bytes().await.unwrap_or_default();
-                return Err(Failure::Refused(Refusal::new(status, &body)));
+                return Err(Failure::Refused(Refusal::new(status, &body).of_read()));
             }
             Err(error) => unreachable.push(format!("{url}: {}", client::innermost(&error))),
         }
@@ -116,5 +132,25 @@ fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
             manifest.records,
             manifest.digest
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Connection;
+
+    /// Catches `--force` that replaces a link in place of the file to which it leads, and one that is not needed.
+    #[test]
+    fn a_link_leads_to_the_file_that_is_replaced() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (file, link) = (place.path().join("file"), place.path().join("link"));
+        fs::write(&file, "old").expect("written");
+        std::os::unix::fs::symlink("file", &link).expect("a link");
+        let connection = Connection { url: Vec::new(), output: Output::Text };
+        let mut backup = Backup { file: link, force: true, connection };
+        assert_eq!(target(&backup).expect("a file"), fs::canonicalize(&file).expect("it is there"));
+        backup.force = false;
+        assert!(matches!(target(&backup), Err(Failure::Usage(_))));
     }
 }

@@ -16,10 +16,26 @@ mod progress;
 mod restore;
 mod send;
 
+use std::path::Path;
+
+use crate::failure::Failure;
+
 pub(crate) use fetch::run as fetch;
 pub(crate) use format::Manifest;
 pub(crate) use restore::{check_finished, cluster_of, run as restore};
 pub(crate) use send::stream;
+
+/// Refuses `-`: a backup is read twice, and gets its name when it is verified.
+fn refuse_stream(file: &Path) -> Result<(), Failure> {
+    if file == Path::new("-") {
+        return Err(Failure::Usage(
+            "`-` is no file: a backup is not written to standard output or read from standard input; name a file \
+             (./- for one of that name)"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
 
 /// Lower-case hexadecimal.
 fn hex(bytes: &[u8]) -> String {

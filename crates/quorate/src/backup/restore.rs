@@ -42,6 +42,7 @@ const NOBODYS: &str = "lost+found";
 /// # Errors
 /// A file that is not a whole backup, a data directory that is in use, or a failing disk.
 pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
+    super::refuse_stream(&restore.file)?;
     let nodes = if restore.dry_run { Vec::new() } else { nodes(restore)? };
     for config in &nodes {
         check_empty(&config.node.data_dir)?;

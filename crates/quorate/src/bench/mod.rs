@@ -228,7 +228,8 @@ async fn show_progress(run: Rc<Run>) {
         let at = now();
         let rate = report::rate(successes - last.0, at - last_at);
         let elapsed = (at - start).as_secs_f64();
-        eprintln!("{elapsed:6.1} s  {rate:9.0} calls/s  {:6} not successful", others - last.1);
+        let failed = others - last.1;
+        crate::client::say(format_args!("{elapsed:6.1} s  {rate:9.0} calls/s  {failed:6} not successful"));
         (last, last_at) = ((successes, others), at);
     }
 }

@@ -55,7 +55,7 @@ pub(crate) async fn stock(hosts: &[String], count: u64, run_key: &str) -> anyhow
         all_succeeded(&answer.body, end - first)?;
         first = end;
     }
-    eprintln!("setup: {count} warehouses with {STOCK} goods more");
+    crate::client::say(format_args!("setup: {count} warehouses with {STOCK} goods more"));
     Ok(())
 }
 

@@ -26,12 +26,20 @@ pub(crate) fn run(recover: &Recover) -> Result<(), Failure> {
              (`quorate restore`)"
         )));
     }
+    if dir.exists() && !dir.is_dir() {
+        return Err(Failure::Usage(format!(
+            "node.data_dir = {dir:?}: is no directory; name the data directory of this node"
+        )));
+    }
     crate::backup::check_finished(&dir)?;
     config.cluster.id = crate::backup::cluster_of(&config)?;
     let doing = || format!("data directory {}", dir.display());
     let found = condition(&dir, &config.identity()).with_context(doing)?;
     let what = describe(&found);
-    if needs_force(&found) && !recover.force && !recover.dry_run {
+    if let Condition::Another(_) = found {
+        return Err(Failure::Usage(what));
+    }
+    if needs_force(&found) && !recover.force {
         return Err(Failure::Usage(format!(
             "node.data_dir = {dir:?}: {what}; with --force it is given up, and this node never votes again under its name"
         )));
@@ -43,12 +51,12 @@ pub(crate) fn run(recover: &Recover) -> Result<(), Failure> {
     Ok(report(recover, &dir, &what, Some(aside.as_deref()))?)
 }
 
-/// What is lost by it is the vote of a node that could vote.
+/// What is lost by it is the vote of a node that can vote, or will.
 fn needs_force(found: &Condition) -> bool {
     match found {
-        Condition::Usable | Condition::Replaced => true,
-        Condition::Absent
-        | Condition::NotAdmitted
+        Condition::NotAdmitted | Condition::Usable | Condition::Replaced => true,
+        Condition::Another(_)
+        | Condition::Absent
         | Condition::Refused(_)
         | Condition::Lost(_)
         | Condition::CutShort => false,
@@ -57,8 +65,13 @@ fn needs_force(found: &Condition) -> bool {
 
 fn describe(found: &Condition) -> String {
     match found {
+        Condition::Another(whose) => whose.clone(),
         Condition::Absent => "there is no data".to_owned(),
-        Condition::NotAdmitted => "it is new, and this node has not voted with it".to_owned(),
+        Condition::NotAdmitted => {
+            "it is new or restored, and this node votes with it once the others have noted it; start the node \
+             (`quorate serve`)"
+                .to_owned()
+        }
         Condition::Refused(why) => format!("the other nodes have refused it: {why}"),
         Condition::Lost(why) => format!("what this node has promised and voted for is lost: {why}"),
         Condition::CutShort => "a recovery was cut short here".to_owned(),
@@ -80,7 +93,10 @@ fn report(recover: &Recover, dir: &Path, what: &str, made: Option<Option<&Path>>
     }
     let mut text = format!("{}: {what}\n", dir.display());
     match made {
-        None => text.push_str("nothing was changed (--dry-run)\n"),
+        None => text.push_str(
+            "nothing was changed (--dry-run); else what is there, if anything, goes into `before-recovery-N` beside a new \
+             one, with which this node learns and serves and never votes\n",
+        ),
         Some(aside) => {
             if let Some(aside) = aside {
                 text.push_str(&format!("what was there is in {}; remove it when nobody needs it\n", aside.display()));

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 mod layout;
 
 use crate::cli::Dev;
-use crate::client::show;
+use crate::client::{say, show};
 use crate::clock::now;
 use crate::failure::Failure;
 pub(crate) use layout::Layout;
@@ -97,7 +97,8 @@ async fn run_cluster(layout: &Layout) -> Result<(), Failure> {
     cluster.stop().await;
     for node in &layout.nodes {
         if TcpListener::bind((Ipv4Addr::LOCALHOST, node.http_port)).is_err() {
-            eprintln!("node {} was started by hand and still runs on {}; stop it by its pid", node.name, node.url());
+            let (name, url) = (&node.name, node.url());
+            say(format_args!("node {name} was started by hand and still runs on {url}; stop it by its pid"));
         }
     }
     done.map_err(Failure::from)
@@ -141,7 +142,7 @@ impl<'a> Cluster<'a> {
             }
             let line = format!("waiting for {}", waiting.join(", "));
             if line != shown {
-                eprintln!("{line}");
+                say(&line);
                 shown = line;
             }
             if now() - start > READY_WAIT {
@@ -154,7 +155,7 @@ impl<'a> Cluster<'a> {
                     if let Some((index, status)) = ended {
                         self.pids[index] = None;
                         let node = &self.layout.nodes[index];
-                        eprint!("{}", node.last_lines(LOG_LINES_SHOWN));
+                        say(node.last_lines(LOG_LINES_SHOWN).trim_end());
                         return Err(anyhow!("node {} did not start: {}; its log: {}", node.name, how(&status), node.log.display()));
                     }
                 }
@@ -179,7 +180,7 @@ impl<'a> Cluster<'a> {
 
     /// Asks every node to stop, and kills those that do not.
     async fn stop(&mut self) {
-        eprintln!("stopping");
+        say("stopping");
         self.signal_all(Signal::SIGTERM);
         let all_gone = async {
             while self.pids.iter().any(Option::is_some) {
@@ -188,7 +189,7 @@ impl<'a> Cluster<'a> {
             }
         };
         if tokio::time::timeout(STOP_WAIT, all_gone).await.is_err() {
-            eprintln!("nodes that did not stop in {} s are killed", STOP_WAIT.as_secs());
+            say(format_args!("nodes that did not stop in {} s are killed", STOP_WAIT.as_secs()));
             self.signal_all(Signal::SIGKILL);
             while self.pids.iter().any(Option::is_some) {
                 let Some((index, _)) = self.ended.recv().await else { break };

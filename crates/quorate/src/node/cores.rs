@@ -25,7 +25,7 @@ pub(super) fn acceptor(config: &Config, membership: &Membership, nonce: u64) -> 
     acceptor::core::Config {
         me: config.cluster.me,
         window: usize::try_from(config.window).expect("the window fits into 17 bits"),
-        acceptors: membership.majority().clone(),
+        acceptors: membership.majority().clone().into(),
         learners: membership.learners().collect(),
         learn_from: config.learn_from,
         part_bytes: PART_BYTES,

@@ -3,12 +3,14 @@
 //! The old content is set aside, into `before-recovery-N` beside the new one, and the new one has
 //! [`Standing::Replaced`]: with it the node learns and serves, and never speaks for itself again. The file
 //! `RECOVERING` stands there from the first step to the last; while it does, nothing opens the directory, and another
-//! recovery goes on with it: what lies there by then and was set aside already is a part of the new one, which is
-//! made again.
+//! recovery, of the same node, goes on with it: what lies there by then and was set aside already is a part of the new
+//! one, which is made again.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use protocol::{ClusterId, NodeId};
 
 use super::log::RocksLog;
 use super::mark::{self, Found, sync_directory, write_whole};
@@ -17,7 +19,7 @@ use super::open::{LOCK, Options, Stores, make_and_lock, open_locked, open_log_re
 use super::opening::another;
 use crate::{Identity, Standing, StorageError};
 
-/// There while a directory is being replaced; names where the old content goes.
+/// There while a directory is being replaced: see [`Begun`].
 const RECOVERING: &str = "RECOVERING";
 /// What begins the names of what was set aside.
 const ASIDE: &str = "before-recovery-";
@@ -27,6 +29,8 @@ const STAYS: [&str; 4] = [LOCK, RECOVERING, "ORIGIN", "lost+found"];
 /// What there is to recover from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
+    /// It is that of another node or cluster, as this says.
+    Another(String),
     /// There is nothing.
     Absent,
     /// A new disk, with which this node has not said anything yet.
@@ -46,15 +50,18 @@ pub enum Condition {
 /// Says what there is, and changes nothing.
 ///
 /// # Errors
-/// [`StorageError`] when another process holds the directory, it is that of another node, or it cannot be read.
+/// [`StorageError`] when another process holds the directory, or it cannot be read.
 pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageError> {
     let failed = |error: io::Error| StorageError::Failed(format!("looking into {}: {error}", dir.display()));
     if !dir.try_exists().map_err(failed)? {
         return Ok(Condition::Absent);
     }
     let _lock = make_and_lock(dir)?;
-    if dir.join(RECOVERING).try_exists().map_err(failed)? {
-        return Ok(Condition::CutShort);
+    if let Some(begun) = Begun::read(dir).map_err(failed)? {
+        return Ok(match begun.owner {
+            Some(owner) if owner != *identity => Condition::Another(another(dir, &owner, identity).to_string()),
+            Some(_) | None => Condition::CutShort,
+        });
     }
     if entries(dir).map_err(failed)?.is_empty() {
         return Ok(Condition::Absent);
@@ -76,7 +83,9 @@ pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageEr
         }),
     };
     match mark {
-        Ok(mark) if mark.identity != *identity => Err(another(dir, &mark.identity, identity)),
+        Ok(mark) if mark.identity != *identity => {
+            Ok(Condition::Another(another(dir, &mark.identity, identity).to_string()))
+        }
         Ok(mark) => Ok(match (mark.refused, mark.standing) {
             (Some(why), _) => Condition::Refused(why),
             (None, Standing::Fresh) => Condition::NotAdmitted,
@@ -97,7 +106,12 @@ pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageEr
 pub fn replace(dir: &Path, identity: &Identity, options: &Options) -> Result<Option<PathBuf>, StorageError> {
     let lock = make_and_lock(dir)?;
     let failed = |error: io::Error| StorageError::Failed(format!("replacing what is in {}: {error}", dir.display()));
-    let aside = set_aside(dir).map_err(failed)?;
+    let begun = match Begun::read(dir).map_err(failed)? {
+        Some(Begun { owner: Some(owner), .. }) if owner != *identity => return Err(another(dir, &owner, identity)),
+        Some(begun) => begun,
+        None => Begun::begin(dir, identity).map_err(failed)?,
+    };
+    let aside = set_aside(dir, &begun.aside).map_err(failed)?;
     let options = Options { standing_of_new: Standing::Replaced, ..options.clone() };
     let Stores { log, state } = open_locked(dir, identity, &options, lock)?;
     drop((log, state));
@@ -118,22 +132,54 @@ pub(crate) fn check_finished(dir: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// What the file `RECOVERING` says, a line each.
+struct Begun {
+    /// Where the old content goes.
+    aside: String,
+    /// Who began: nobody else goes on. `None`: an earlier version, which did not say.
+    owner: Option<Identity>,
+}
+
+impl Begun {
+    fn read(dir: &Path) -> io::Result<Option<Self>> {
+        let text = match fs::read_to_string(dir.join(RECOVERING)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut lines = text.lines();
+        let aside = lines.next().filter(|name| name.starts_with(ASIDE) && !name.contains('/'));
+        let wrong =
+            || io::Error::new(io::ErrorKind::InvalidData, format!("the file {RECOVERING} cannot be understood"));
+        let aside = aside.ok_or_else(wrong)?.to_owned();
+        let owner = match [(); 4].map(|()| lines.next()) {
+            [Some(cluster), Some(cluster_name), Some(node), Some(node_name)] => {
+                let id = u128::from_str_radix(cluster, 16).map_err(|_| wrong())?;
+                Some(Identity {
+                    cluster: ClusterId(id.to_be_bytes()),
+                    cluster_name: cluster_name.to_owned(),
+                    node: NodeId(node.parse().map_err(|_| wrong())?),
+                    node_name: node_name.to_owned(),
+                })
+            }
+            _ => None,
+        };
+        Ok(Some(Self { aside, owner }))
+    }
+
+    /// Durable before anything is moved.
+    fn begin(dir: &Path, identity: &Identity) -> io::Result<Self> {
+        let free = (1_u64..).map(|number| format!("{ASIDE}{number}")).find(|name| !dir.join(name).exists());
+        let aside = free.expect("there are more numbers than directories");
+        let Identity { cluster, cluster_name, node, node_name } = identity;
+        let text = format!("{aside}\n{cluster}\n{cluster_name}\n{}\n{node_name}\n", node.0);
+        write_whole(dir, RECOVERING, text.as_bytes())?;
+        Ok(Self { aside, owner: Some(identity.clone()) })
+    }
+}
+
 /// Moves the old content, each part once.
-fn set_aside(dir: &Path) -> io::Result<Option<PathBuf>> {
-    let begun = match fs::read_to_string(dir.join(RECOVERING)) {
-        Ok(name) => Some(name.trim_end().to_owned()).filter(|name| name.starts_with(ASIDE) && !name.contains('/')),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    let name = match begun {
-        Some(name) => name,
-        None => {
-            let free = (1_u64..).map(|number| format!("{ASIDE}{number}")).find(|name| !dir.join(name).exists());
-            let name = free.expect("there are more numbers than directories");
-            write_whole(dir, RECOVERING, format!("{name}\n").as_bytes())?;
-            name
-        }
-    };
+fn set_aside(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
     step()?;
     let aside = dir.join(name);
     fs::create_dir_all(&aside)?;
@@ -174,7 +220,7 @@ fn entries(dir: &Path) -> io::Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{Ballot, ClusterId, NodeId};
+    use protocol::Ballot;
 
     use super::*;
     use crate::rocksdb::mend::cut;
@@ -191,8 +237,8 @@ mod tests {
         stores.log.write(&[LogRecord::Standing(Standing::Sound), promise]).expect("written");
     }
 
-    /// Catches a recovery that is cut short and leaves a directory that a node would use, loses what was there, or
-    /// cannot be finished.
+    /// Catches a recovery that is cut short and leaves a directory that a node would use, loses what was there,
+    /// cannot be finished, or is finished for a node of another cluster.
     #[test]
     fn a_recovery_can_be_cut_short_anywhere() {
         for steps in 0.. {
@@ -206,6 +252,10 @@ mod tests {
                 let served = open(dir.path(), &identity(), &Options::default());
                 assert!(matches!(served, Err(StorageError::Refused(_))), "after {steps} steps");
                 assert_eq!(condition(dir.path(), &identity()), Ok(Condition::CutShort));
+                let other = Identity { cluster: ClusterId([2; 16]), cluster_name: "other".into(), ..identity() };
+                assert!(matches!(condition(dir.path(), &other), Ok(Condition::Another(_))), "after {steps} steps");
+                let taken = replace(dir.path(), &other, &Options::default());
+                assert!(matches!(taken, Err(StorageError::Refused(_))), "after {steps} steps: {taken:?}");
                 replace(dir.path(), &identity(), &Options::default()).expect("the second time");
             }
             let old = dir.path().join("before-recovery-1");

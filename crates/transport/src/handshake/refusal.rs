@@ -29,7 +29,14 @@ pub enum Refusal {
     },
     /// Another cluster.
     #[error(
-        "the peer belongs to cluster {theirs:?}, this node to {ours:?} (their ids differ): check the addresses under `cluster.members`"
+        "the peer belongs to cluster {theirs:?}, this node to {}",
+        if theirs == ours {
+            "one of the same name and another id: they were restored from different backups, or only one of them was \
+             (the file `ORIGIN` in a data directory names its backup), or the names in `cluster.members`, \
+             `cluster.weights` or `cluster.majority_sets` differ between them".to_owned()
+        } else {
+            format!("{ours:?}: check the addresses under `cluster.members`")
+        }
     )]
     OtherCluster {
         /// The dialer's.

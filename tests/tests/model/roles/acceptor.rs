@@ -113,7 +113,7 @@ fn acceptor_config(me: NodeId, config: &Config) -> acceptor::core::Config {
     acceptor::core::Config {
         me,
         window: usize::try_from(config.numbers).expect("few numbers"),
-        acceptors: majority(),
+        acceptors: majority().into(),
         learners: NODES.to_vec(),
         learn_from: config.learn_from,
         part_bytes: 1 << 20,

@@ -194,7 +194,11 @@ fn one_node_has_nobody_to_wait_for() {
     let of = |nodes: &[NodeId]| {
         let image = LogImage { standing: Standing::Fresh, ..LogImage::default() };
         let acceptors = MajoritySets::simple(nodes.iter().copied()).expect("nodes");
-        Acceptor::new(Config { acceptors, learners: nodes.to_vec(), ..config() }, image, CommandId::NULL)
+        Acceptor::new(
+            Config { acceptors: acceptors.into(), learners: nodes.to_vec(), ..config() },
+            image,
+            CommandId::NULL,
+        )
     };
     assert_eq!(of(&[NodeId(2)]).silence(), None);
     let mut two = of(&[LEADER, NodeId(2)]);
@@ -214,7 +218,7 @@ fn lost_disks_do_not_admit_each_other() {
     assert_eq!([2, 3, 4, 5, 6, 7].map(|count| needed(&simple(count))), [1, 2, 2, 3, 4, 5]);
     for acceptors in (2..=9).map(simple).chain([weighted.expect("weights")]) {
         let learners: Vec<NodeId> = acceptors.nodes().iter().copied().collect();
-        let config = Config { acceptors: acceptors.clone(), learners, ..config() };
+        let config = Config { acceptors: acceptors.clone().into(), learners, ..config() };
         let log = LogImage { standing: Standing::Fresh, ..LogImage::default() };
         let speaks = |noted: &[NodeId]| {
             let mut acceptor = Acceptor::new(config.clone(), log.clone(), CommandId::NULL);

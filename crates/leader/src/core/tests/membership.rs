@@ -47,6 +47,8 @@ fn five() -> Bench {
         bench.promise(1, issued, Vec::new());
         bench.promise(2, issued, Vec::new());
         assert_eq!(bench.leader.leads(), Some(ballot(ballot_led + 1)));
+        // The third one is late, and speaks as well.
+        assert_eq!(bench.vote(3, None, 0), []);
     }
     bench
 }
