@@ -34,7 +34,7 @@ async fn acceptors(cluster: &Cluster, node: usize) -> Vec<(u64, u64)> {
 async fn acceptors_change_under_load() {
     let mut cluster = Cluster::start("members", 5, &[]).await;
     let load = Load::start(&cluster, "load", 4).await;
-    for (node, weight) in [("e", 0), ("d", 0), ("d", 1), ("e", 2)] {
+    for (node, weight) in [("e", 0), ("d", 0), ("d", 1), ("e", 1), ("e", 2)] {
         change(&cluster, "cluster.set_acceptor", &json!({"node": node, "weight": weight})).await;
         load.progress(50).await;
     }
@@ -42,6 +42,8 @@ async fn acceptors_change_under_load() {
     cluster.terminate(4);
     cluster.ended(4).await;
     load.progress(50).await;
+    cluster.call(0, "cluster.remove", &json!({"node": "e"})).await.assert_problem(422, "in_steps");
+    change(&cluster, "cluster.set_acceptor", &json!({"node": "e", "weight": 1})).await;
     change(&cluster, "cluster.remove", &json!({"node": "e"})).await;
     load.progress(50).await;
     let killed = cluster.leader().await;
