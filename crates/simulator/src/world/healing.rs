@@ -95,11 +95,13 @@ impl World {
     }
 
     /// Those of the core that have lost something and are silent, although the others of it hold a majority set
-    /// that speaks: they can learn what they lack, and must.
+    /// that speaks: they can learn what they lack, and must. Silence ends with what a majority of the learners have
+    /// durable, and where votes weigh differently the core may have fewer.
     pub(super) fn still_silent(&self) -> Vec<NodeId> {
         let acceptor = |id: NodeId| self.node(id).roles.as_ref().map(|roles| &roles.acceptor);
         let speaks = |id| self.core.contains(&id) && acceptor(id).is_some_and(|acceptor| acceptor.silence().is_none());
-        if !self.swarm.majority.holds(speaks) {
+        let most_learn = self.core.len() > self.swarm.nodes.len() / 2;
+        if !most_learn || !self.swarm.majority.holds(speaks) {
             return Vec::new();
         }
         let must = |id: &NodeId| matches!(acceptor(*id)?.silence()?, Silence::Damaged | Silence::Behind).then_some(*id);
