@@ -134,6 +134,12 @@ impl Disks {
         self.disks.get(&node)?.votes.get(&number).copied()
     }
 
+    /// Up to which number the votes of a node are forgotten.
+    #[must_use]
+    pub fn forgotten(&self, node: NodeId) -> CommandNumber {
+        self.disks.get(&node).map_or(CommandNumber::NULL, |disk| disk.forgotten)
+    }
+
     /// The durable votes of a node from a number on.
     pub fn votes_from(
         &self,

@@ -150,13 +150,17 @@ impl Promise {
         Ok(())
     }
 
-    /// A vote told is durable, or another one of a higher ballot that took its place.
+    /// A vote told is durable, or another one of a higher ballot that took its place; or it was forgotten in the very
+    /// batch that wrote it, since what it is for is durable in states meanwhile.
     fn tells(&mut self, node: NodeId, voted: &Voted, disks: &Disks) -> Result<(), Violation> {
         let Some(run) = voted.run else { return Ok(()) };
         let (ballot, last) = self.told_last;
         let told_before = if ballot == voted.ballot { last } else { CommandNumber::NULL };
         for number in (run.first.0.max(told_before.0 + 1)..=run.last.number.0).map(CommandNumber) {
             let durable = disks.vote(node, number);
+            if durable.is_none() && number <= disks.forgotten(node) {
+                continue;
+            }
             let same = |id: CommandId| number != run.last.number || id == run.last;
             let kept = durable.is_some_and(|(at, id)| at > voted.ballot || (at == voted.ballot && same(id)));
             ensure(kept, || format!("tells its vote at {number} in {}, and durable is {durable:?}", voted.ballot))?;
@@ -246,6 +250,10 @@ mod tests {
         assert_fails(run(&[promised(2), promised(1)]), "after 2.1");
         assert_fails(run(&[promised(2), cast]), "has promised 2.1");
         assert_fails(run(&[promised(1), voted(1, &[one])]), "tells its vote at 1");
+        let forgets = |through| written(2, LogRecord::Forget(CommandNumber(through)));
+        assert_eq!(run(&[promised(1), written_votes(2, 1, &[one, two]), forgets(1), voted(1, &[one, two])]), Ok(()));
+        let too_many = [promised(1), written_votes(2, 1, &[one]), forgets(1), voted(1, &[one, two])];
+        assert_fails(run(&too_many), "tells its vote at 2");
         let half = [promised(1), written_votes(2, 1, &[one]), voted(1, &[one, two])];
         assert_fails(run(&half), "tells its vote at 2");
     }
