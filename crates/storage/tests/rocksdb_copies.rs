@@ -1,5 +1,7 @@
 //! Copies of a state on RocksDB: checkpoints of a busy state, and what a power cut meets while one is received.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -10,23 +12,12 @@ use quorate_storage::memory::MemoryState;
 use quorate_storage::rocksdb::{Options, Stores, open};
 use quorate_storage::{Identity, Installation, Retention, StateStore};
 
+use support::copy;
+
 fn opened(dir: &Path) -> Stores {
     let identity =
         Identity { cluster: ClusterId([1; 16]), cluster_name: "shop".into(), node: NodeId(1), node_name: "n1".into() };
     open(dir, &identity, &Options::default()).expect("the stores open")
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copied");
-        }
-    }
 }
 
 /// The file that the state is written to.

@@ -1,6 +1,8 @@
 //! Each file of the log, damaged at every kind of place while the node is down: the start finds all that was
 //! acknowledged, or refuses. Never fewer votes in silence (S-13, S-15).
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,8 @@ use quorate_storage::conformance::{body, command, put, vote};
 use quorate_storage::rocksdb::{Options, Stores, open};
 use quorate_storage::{Identity, LogImage, LogRecord, LogStore, Standing, StateStore as _, StorageError};
 use tempfile::TempDir;
+
+use support::copy;
 
 /// Small tables, so that there are several of them and the file MANIFEST has something to lose.
 const BUFFER: usize = 64 << 10;
@@ -38,19 +42,6 @@ type Life = (u64, End);
 struct Made {
     dir: TempDir,
     acknowledged: LogImage,
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copied");
-        }
-    }
 }
 
 fn after(lives: &[Life]) -> Made {

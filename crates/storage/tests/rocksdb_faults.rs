@@ -1,6 +1,8 @@
 //! RocksDB when things go wrong: directories of others, torn and damaged files, lost parts,
 //! failing disks.
 
+mod support;
+
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use protocol::{Ballot, ClusterId, CommandNumber, NodeId, StateView};
 use quorate_storage::conformance::{body, command, key, put, vote};
 use quorate_storage::rocksdb::{DiskId, Noted, Options, Stores, open};
 use quorate_storage::{Identity, LogRecord, LogStore, Standing, StateStore, StorageError};
+
+use support::copy;
 
 fn identity() -> Identity {
     Identity { cluster: ClusterId([1; 16]), cluster_name: "shop".into(), node: NodeId(1), node_name: "n1".into() }
@@ -51,19 +55,6 @@ fn cut(file: &Path, bytes: u64) {
     let length = fs::metadata(file).expect("a file").len();
     let file = OpenOptions::new().write(true).open(file).expect("a file");
     file.set_len(length.checked_sub(bytes).expect("the file is longer")).expect("cut");
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copied");
-        }
-    }
 }
 
 /// Catches a node that starts on the data of another cluster or node, and a refusal that does
