@@ -34,7 +34,7 @@ pub fn functions() -> Vec<Arc<dyn Function>> {
     vec![
         Arc::new(TypedFunction::new(
             "cluster.join",
-            "Adds a node, which learns only; perhaps in the place of another.",
+            "Adds a node, which learns only; perhaps in the place of another. A node that starts with `cluster.join` asks for it by itself.",
             join,
         )),
         Arc::new(TypedFunction::new(
@@ -61,9 +61,9 @@ enum NodeArgument {
 #[serde(deny_unknown_fields)]
 #[schemars(transform = without_null_defaults)]
 struct Join {
-    /// The name of the node: letters, digits, `.`, `_`, `-`; no other node has it.
+    /// The name of the node: letters, digits, `.`, `_`, `-`. A node of that name which is not heard is removed.
     name: String,
-    /// Where the other nodes reach it, `host:port`.
+    /// Where the other nodes reach it, `host:port`. A node at that address which is not heard is removed.
     address: String,
     /// The node, by id or name, that it takes the place of: that one is removed.
     #[serde(default, deserialize_with = "present")]
@@ -123,10 +123,27 @@ fn one() -> u64 {
 
 fn join(context: &mut ExecutionContext<'_>, arguments: Join) -> Result<Changed, Failure> {
     let now = in_force(context)?;
-    let left = match arguments.replaces {
-        Some(replaced) => now.without(find(&now, &replaced)?).map_err(refused)?,
-        None => now.clone(),
-    };
+    let mut left = now.clone();
+    if let Some(replaced) = arguments.replaces {
+        let node = find(&now, &replaced)?;
+        check_step(&now, node, 0)?;
+        left = left.without(node).map_err(refused)?;
+    }
+    let heard = (context.cluster().applied)();
+    for (node, member) in left.clone().nodes() {
+        let (code, what) = match () {
+            () if member.name == arguments.name => ("name_taken", format!("named {}", member.name)),
+            () if member.address == arguments.address => ("address_taken", format!("at {}", member.address)),
+            () => continue,
+        };
+        // One that is not heard is gone, or it is this one, which comes back without its disk.
+        if heard.contains_key(node) {
+            let text = format!("a node {what} is heard; stop it first, or join under another name and address");
+            return Err(refusal(code, text, true));
+        }
+        check_step(&now, *node, 0)?;
+        left = left.without(*node).map_err(refused)?;
+    }
     let (next, id) = left.joined(&arguments.name, &arguments.address).map_err(refused)?;
     change(context, &now, &next, Some(id), arguments.dry_run)
 }

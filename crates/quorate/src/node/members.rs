@@ -1,0 +1,242 @@
+//! What a running node does about who the members are: it takes newcomers in, asks for its own vote when it has joined,
+//! keeps its seat, and leaves.
+//!
+//! All of it is calls of the functions `cluster.*`, sent by the gateway of this node as for any caller. The leader
+//! decides; nothing here does.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Addr;
+use bytes::Bytes;
+use http_api::GatewayActor;
+use http_api::actor::Submit;
+use http_api::core::Answer;
+use learner::Queries;
+use protocol::{CommandNumber, NodeId, Outcome};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use transport::join::{ADMISSION_DEADLINE, Admission, Admit, Again, Newcomer, NotAdmitted};
+
+use super::disks::Disks;
+use super::router::Router;
+use super::{Node, outside};
+use crate::config::Config;
+use crate::seat::{Came, Seat};
+
+/// How long the cluster may take to decide on a newcomer, which asks again; what is left is for this node to hear of it.
+const DECISION: Duration = Duration::from_secs(4);
+/// How often a node that joined looks whether it can ask for its vote.
+const VOTE_SOUGHT: Duration = Duration::from_millis(250);
+/// How long it waits for the answer, and after a refusal.
+const VOTE_WAIT: Duration = Duration::from_secs(5);
+/// Refusals that pass. They are the function's own codes.
+const PASSING: [&str; 5] = ["another_change", "would_lose_majority", "not_caught_up", "name_taken", "address_taken"];
+
+/// See the module.
+pub(super) struct Members {
+    config: Arc<Config>,
+    router: Arc<Router>,
+    disks: Arc<Disks>,
+    gateway: Addr<GatewayActor>,
+    queries: Queries,
+    came: Mutex<Came>,
+}
+
+impl Members {
+    pub(super) fn new(node: &Node, came: Came) -> Arc<Self> {
+        Arc::new(Self {
+            config: Arc::clone(&node.config),
+            router: Arc::clone(&node.router),
+            disks: Arc::clone(&node.disks),
+            gateway: node.gateway.clone(),
+            queries: node.queries.clone(),
+            came: Mutex::new(came),
+        })
+    }
+
+    fn me(&self) -> NodeId {
+        self.config.cluster.me
+    }
+
+    /// How the listener has the cluster decide on newcomers.
+    pub(super) fn admits(self: &Arc<Self>) -> Admit {
+        let members = Arc::clone(self);
+        Arc::new(move |newcomer| {
+            let members = Arc::clone(&members);
+            Box::pin(async move { members.admit(newcomer).await })
+        })
+    }
+
+    async fn admit(&self, newcomer: Newcomer) -> Result<Admission, NotAdmitted> {
+        let not = |again: Again, why: String| NotAdmitted { why, again };
+        let key = format!("quorate-join-{:032x}", u128::from_be_bytes(newcomer.key));
+        let arguments = json!({"name": newcomer.name, "address": newcomer.address});
+        let (command, result) = match self.call("cluster.join", &arguments, key, DECISION).await {
+            Answer::Outcome { outcome: Outcome::Issued { command, result }, .. } => (command, result),
+            Answer::Outcome { outcome: Outcome::Refused { code, message, .. }, .. } => {
+                let passes = PASSING.contains(&code.as_str());
+                return Err(not(if passes { Again::Anew } else { Again::Never }, message));
+            }
+            Answer::Outcome { outcome: Outcome::InvalidArguments { message }, .. } => {
+                return Err(not(Again::Never, message));
+            }
+            other => return Err(not(Again::Same, format!("the cluster has not decided ({})", said(&other)))),
+        };
+        let node = serde_json::from_slice::<Value>(&result).ok().and_then(|result| result["node"].as_u64());
+        let node = node.ok_or_else(|| not(Again::Never, "the cluster gave no id".to_owned()))?;
+        let membership = tokio::time::timeout(ADMISSION_DEADLINE - DECISION, self.membership_of(command)).await;
+        let membership = membership.map_err(|_| not(Again::Same, "this node has not caught up".to_owned()))?;
+        if membership.node(NodeId(node)).is_none() {
+            return Err(not(Again::Anew, "it was admitted before, and removed again".to_owned()));
+        }
+        tracing::info!(node, name = newcomer.name, address = newcomer.address, "a node has joined the cluster");
+        Ok(Admission {
+            node,
+            cluster: Bytes::copy_from_slice(&self.config.cluster.id.0),
+            number: membership.number().0,
+            membership: membership.to_value(),
+        })
+    }
+
+    /// The membership of now, once it is not older than that command.
+    async fn membership_of(&self, command: CommandNumber) -> Arc<protocol::Membership> {
+        let mut memberships = self.router.memberships();
+        let known = memberships.wait_for(|membership| membership.number() >= command).await;
+        // The router, and with it the sender, lives as long as this.
+        known.map(|known| Arc::clone(&known)).unwrap_or_else(|_| self.router.membership())
+    }
+
+    /// Notes who the members are whenever that changes, as long as the node runs.
+    pub(super) async fn keep_seat(self: Arc<Self>) {
+        let mut memberships = self.router.memberships();
+        loop {
+            if memberships.borrow_and_update().number() > self.config.cluster.start.number() || self.is_voter() {
+                self.write_seat().await;
+            }
+            if memberships.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_voter(&self) -> bool {
+        self.router.membership().is_acceptor(self.me())
+    }
+
+    fn came(&self) -> Came {
+        let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+        // It has what it came for. An operator who takes the vote away is not contradicted.
+        if *came == Came::JoinedForAVote && self.is_voter() {
+            *came = Came::Joined;
+        }
+        *came
+    }
+
+    async fn write_seat(&self) {
+        let seat = Seat {
+            cluster: self.config.cluster.id,
+            node: self.me(),
+            membership: self.router.membership(),
+            came: self.came(),
+        };
+        let dir = self.config.node.data_dir.clone();
+        let written = tokio::task::spawn_blocking(move || seat.write(&dir)).await;
+        if let Ok(Err(error)) = written {
+            // The stores meet a failing disk too, and they end the node.
+            tracing::error!("cannot note who the members are: {error:#}");
+        }
+    }
+
+    /// Asks for the vote of a node that has joined for one, once it has caught up and its acceptor speaks.
+    pub(super) async fn seek_vote(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(VOTE_SOUGHT);
+        let mut said = String::new();
+        while self.came() == Came::JoinedForAVote {
+            interval.tick().await;
+            let membership = self.router.membership();
+            let applied = self.queries.progress().applied >= membership.number();
+            if self.disks.silence().is_some() || membership.node(self.me()).is_none() || !applied {
+                continue;
+            }
+            let arguments = json!({"node": self.me().0, "weight": 1});
+            let answer = self.call("cluster.set_acceptor", &arguments, own_key("vote"), VOTE_WAIT).await;
+            let answer = said_of(&answer);
+            if answer != said {
+                tracing::info!(answer, "this node asks to become an acceptor");
+                said = answer;
+            }
+        }
+    }
+
+    /// Leaves the cluster, so that nobody waits for this node; at most for so long. What a node that could not leave does
+    /// not do any more counts as failed.
+    pub(super) async fn leave(&self, wait: Duration) {
+        let gone = async {
+            let (mut memberships, me) = (self.router.memberships(), self.me());
+            // An error: the node ends.
+            _ = memberships.wait_for(|membership| membership.node(me).is_none()).await;
+            "this node has left the cluster".to_owned()
+        };
+        let asked = async {
+            let answer = self.call("cluster.remove", &json!({"node": self.me().0}), own_key("leave"), wait).await;
+            match answer {
+                Answer::Outcome { outcome: Outcome::Issued { .. }, .. } => {
+                    Ok("this node has left the cluster".to_owned())
+                }
+                other => Err(said(&other)),
+            }
+        };
+        let left = tokio::select! {
+            left = gone => Ok(left),
+            left = asked => left,
+            () = tokio::time::sleep(wait) => Err("no answer in time".to_owned()),
+        };
+        match left {
+            Ok(left) => {
+                tracing::info!("{left}");
+                let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+                *came = if *came == Came::Listed { Came::Listed } else { Came::Left };
+            }
+            Err(why) => {
+                tracing::warn!(
+                    why,
+                    "this node could not leave the cluster and counts as failed until it is back or removed"
+                );
+            }
+        }
+        self.write_seat().await;
+    }
+
+    /// A call by this node itself.
+    async fn call(&self, function: &str, arguments: &Value, key: String, wait: Duration) -> Answer {
+        let nobody = Answer::NotHere(http_api::core::Unavailable::Stopping);
+        let Some(call) = http_api::call_of_node(function, arguments, key, wait) else { return nobody };
+        let (reply, answer) = oneshot::channel();
+        let submit = Submit { call, wait, applied: self.queries.progress().applied, reply };
+        match self.gateway.send(submit).await {
+            Ok(_) => answer.await.unwrap_or(nobody),
+            Err(_) => nobody,
+        }
+    }
+}
+
+/// A key that nobody else uses.
+fn own_key(what: &str) -> String {
+    format!("quorate-{what}-{:016x}{:016x}", outside::chance(), outside::chance())
+}
+
+/// For people.
+fn said(answer: &Answer) -> String {
+    match answer {
+        Answer::Outcome { outcome: Outcome::Refused { message, .. }, .. } => message.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn said_of(answer: &Answer) -> String {
+    match answer {
+        Answer::Outcome { outcome: Outcome::Issued { .. } | Outcome::Unchanged { .. }, .. } => "granted".to_owned(),
+        other => said(other),
+    }
+}
