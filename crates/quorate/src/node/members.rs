@@ -72,17 +72,12 @@ impl Members {
         let not = |again: Again, why: String| NotAdmitted { why, again };
         let key = format!("quorate-join-{:032x}", u128::from_be_bytes(newcomer.key));
         let arguments = json!({"name": newcomer.name, "address": newcomer.address});
-        let (command, result) = match self.call("cluster.join", &arguments, key, DECISION).await {
-            Answer::Outcome { outcome: Outcome::Issued { command, result }, .. } => (command, result),
-            Answer::Outcome { outcome: Outcome::Refused { code, message, .. }, .. } => {
-                let passes = PASSING.contains(&code.as_str());
-                return Err(not(if passes { Again::Anew } else { Again::Never }, message));
-            }
-            Answer::Outcome { outcome: Outcome::InvalidArguments { message }, .. } => {
-                return Err(not(Again::Never, message));
-            }
-            other => return Err(not(Again::Same, format!("the cluster has not decided ({})", said(&other)))),
-        };
+        let (command, result) =
+            self.call("cluster.join", &arguments, key, DECISION).await.map_err(|why| match why {
+                NotDone::Refused { code, message } if PASSING.contains(&code.as_str()) => not(Again::Anew, message),
+                NotDone::Refused { message, .. } => not(Again::Never, message),
+                NotDone::Unknown(why) => not(Again::Same, format!("the cluster has not decided ({why})")),
+            })?;
         let node = serde_json::from_slice::<Value>(&result).ok().and_then(|result| result["node"].as_u64());
         let node = node.ok_or_else(|| not(Again::Never, "the cluster gave no id".to_owned()))?;
         let membership = tokio::time::timeout(ADMISSION_DEADLINE - DECISION, self.membership_of(command)).await;
@@ -160,8 +155,8 @@ impl Members {
                 continue;
             }
             let arguments = json!({"node": self.me().0, "weight": 1});
-            let answer = self.call("cluster.set_acceptor", &arguments, own_key("vote"), VOTE_WAIT).await;
-            let answer = said_of(&answer);
+            let asked = self.call("cluster.set_acceptor", &arguments, own_key("vote"), VOTE_WAIT).await;
+            let answer = asked.map_or_else(|why| why.to_string(), |_| "granted".to_owned());
             if answer != said {
                 tracing::info!(answer, "this node asks to become an acceptor");
                 said = answer;
@@ -176,25 +171,17 @@ impl Members {
             let (mut memberships, me) = (self.router.memberships(), self.me());
             // An error: the node ends.
             _ = memberships.wait_for(|membership| membership.node(me).is_none()).await;
-            "this node has left the cluster".to_owned()
         };
-        let asked = async {
-            let answer = self.call("cluster.remove", &json!({"node": self.me().0}), own_key("leave"), wait).await;
-            match answer {
-                Answer::Outcome { outcome: Outcome::Issued { .. }, .. } => {
-                    Ok("this node has left the cluster".to_owned())
-                }
-                other => Err(said(&other)),
-            }
-        };
+        let this = json!({"node": self.me().0});
+        let asked = self.call("cluster.remove", &this, own_key("leave"), wait);
         let left = tokio::select! {
-            left = gone => Ok(left),
-            left = asked => left,
+            () = gone => Ok(()),
+            left = asked => left.map(drop).map_err(|why| why.to_string()),
             () = tokio::time::sleep(wait) => Err("no answer in time".to_owned()),
         };
         match left {
-            Ok(left) => {
-                tracing::info!("{left}");
+            Ok(()) => {
+                tracing::info!("this node has left the cluster");
                 let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
                 *came = if *came == Came::Listed { Came::Listed } else { Came::Left };
             }
@@ -208,35 +195,52 @@ impl Members {
         self.write_seat().await;
     }
 
-    /// A call by this node itself.
-    async fn call(&self, function: &str, arguments: &Value, key: String, wait: Duration) -> Answer {
-        let nobody = Answer::NotHere(http_api::core::Unavailable::Stopping);
-        let Some(call) = http_api::call_of_node(function, arguments, key, wait) else { return nobody };
+    /// A call by this node itself: the number of its command, or of the state that is so already, and its result.
+    async fn call(
+        &self,
+        function: &str,
+        arguments: &Value,
+        key: String,
+        wait: Duration,
+    ) -> Result<(CommandNumber, Bytes), NotDone> {
+        let stopping = || NotDone::Unknown("this node stops".to_owned());
+        let call = http_api::call_of_node(function, arguments, key, wait).ok_or_else(stopping)?;
         let (reply, answer) = oneshot::channel();
         let submit = Submit { call, wait, applied: self.queries.progress().applied, reply };
-        match self.gateway.send(submit).await {
-            Ok(_) => answer.await.unwrap_or(nobody),
-            Err(_) => nobody,
+        self.gateway.send(submit).await.map_err(|_| stopping())?;
+        let answer = answer.await.map_err(|_| stopping())?;
+        let unknown = format!("{answer:?}");
+        let Answer::Outcome { outcome, .. } = answer else { return Err(NotDone::Unknown(unknown)) };
+        match outcome {
+            Outcome::Issued { command, result } => Ok((command, result)),
+            Outcome::Unchanged { at, result } => Ok((at, result)),
+            Outcome::Refused { code, message, .. } => Err(NotDone::Refused { code, message }),
+            Outcome::InvalidArguments { message } | Outcome::TooLarge { message } => {
+                Err(NotDone::Refused { code: String::new(), message })
+            }
+            Outcome::UnknownFunction
+            | Outcome::RequestReused
+            | Outcome::Failed { .. }
+            | Outcome::Overloaded
+            | Outcome::DiskFull
+            | Outcome::NotLeader
+            | Outcome::LeadershipLost => Err(NotDone::Unknown(unknown)),
         }
     }
+}
+
+/// Why a call of this node's own came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum NotDone {
+    /// The function refused.
+    #[error("{message}")]
+    Refused { code: String, message: String },
+    /// It may have been executed, or may still be.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 /// A key that nobody else uses.
 fn own_key(what: &str) -> String {
     format!("quorate-{what}-{:016x}{:016x}", outside::chance(), outside::chance())
-}
-
-/// For people.
-fn said(answer: &Answer) -> String {
-    match answer {
-        Answer::Outcome { outcome: Outcome::Refused { message, .. }, .. } => message.clone(),
-        other => format!("{other:?}"),
-    }
-}
-
-fn said_of(answer: &Answer) -> String {
-    match answer {
-        Answer::Outcome { outcome: Outcome::Issued { .. } | Outcome::Unchanged { .. }, .. } => "granted".to_owned(),
-        other => said(other),
-    }
 }

@@ -237,7 +237,7 @@ mod tests {
 
     use super::*;
     use crate::rocksdb::mend::cut;
-    use crate::rocksdb::open;
+    use crate::rocksdb::{Options, open};
     use crate::{LogImage, LogRecord, LogStore as _};
 
     fn identity() -> Identity {

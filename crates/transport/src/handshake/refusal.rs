@@ -156,10 +156,7 @@ impl Refusal {
             verdict: Some(Verdict::Refused(self.to_string())),
             disk_refused: self.is_for_its_disk(),
             connected_already: matches!(self, Self::ConnectedAlready(_)),
-            again: match self {
-                Self::NotAdmitted(_, why) => why.again.into(),
-                _ => Again::Never.into(),
-            },
+            again: if let Self::NotAdmitted(_, why) = self { why.again } else { Again::Never }.into(),
             admission: None,
         }
     }
