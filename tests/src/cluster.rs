@@ -92,7 +92,8 @@ impl Cluster {
         cluster
     }
 
-    /// The same, and so many more nodes that do not run yet: each joins when it is booted.
+    /// The same, and so many more nodes that do not run yet: each joins when it is booted, and leaves when it is asked to
+    /// stop.
     pub async fn start_with_newcomers(name: &str, nodes: usize, newcomers: usize, settings: &[&str]) -> Self {
         let mut cluster = Self::new(name, nodes + newcomers, settings);
         cluster.nodes[nodes..].iter_mut().for_each(|node| node.joins = true);
@@ -165,7 +166,7 @@ impl Cluster {
         let own = &self.nodes[node];
         let listed = self.nodes.iter().zip(&own.peers).filter(|(member, _)| !member.joins);
         let (key, list): (_, Vec<String>) = if own.joins {
-            ("join", listed.map(|(_, address)| address.to_string()).collect())
+            ("leave = \"on_stop\"\njoin", listed.map(|(_, address)| address.to_string()).collect())
         } else {
             ("members", listed.map(|(member, address)| format!("{}={address}", member.name)).collect())
         };

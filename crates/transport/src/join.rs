@@ -90,12 +90,14 @@ pub struct NotAdmitted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum Again {
+    /// Not said: by a version that takes nobody in. Another member may do better.
+    Unsaid = 0,
     /// No: the cluster has decided, and would decide the same.
-    Never = 0,
+    Never = 1,
     /// Under the same key: perhaps it is admitted and was not told.
-    Same = 1,
+    Same = 2,
     /// Under another key: the cluster has refused this one, and what was in the way passes.
-    Anew = 2,
+    Anew = 3,
 }
 
 /// What becomes of a newcomer.
@@ -170,6 +172,7 @@ pub async fn ask(address: &str, application: &Application) -> Result<Admission, 
         (Some(Verdict::Refused(why)), _) => {
             let why = format!("{address}: {why}");
             Err(match again {
+                Again::Unsaid => NoAdmission::Nobody(why),
                 Again::Never => NoAdmission::Refused(why),
                 Again::Same => NoAdmission::NotYet(why),
                 Again::Anew => NoAdmission::NotNow(why),

@@ -78,7 +78,10 @@ fn the_answer_is_the_new_membership() {
 fn a_wiped_node_joins_as_another_one_in_its_own_place() {
     let mut state = MapState::default();
     let again = json!({"name": "n3", "address": "n3:7080"});
-    refuses(&state, "cluster.join", &again, "name_taken", true);
+    refuses(&state, "cluster.join", &again, "still_heard", true);
+    for (name, address, code) in [("n3", "other:7080", "name_taken"), ("other", "n3:7080", "address_taken")] {
+        refuses(&state, "cluster.join", &json!({"name": name, "address": address}), code, false);
+    }
     state.heard.remove(&NodeId(3));
     change(&mut state, "cluster.join", &again);
     assert_eq!(now(&state).named("n3"), Some(NodeId(4)));
@@ -98,7 +101,7 @@ fn what_cannot_be_done_is_refused_with_its_reason() {
         refuses(&state, function, &json!({"node": "x"}), "unknown_node", false);
     }
     refuses(&state, "cluster.set_rule", &json!({"majority_sets": [["x"]]}), "unknown_node", false);
-    refuses(&state, "cluster.join", &json!({"name": "e", "address": "d:7080"}), "address_taken", true);
+    refuses(&state, "cluster.join", &json!({"name": "e", "address": "d:7080"}), "address_taken", false);
     refuses(&state, "cluster.set_rule", &json!({"majority_sets": [[1, 2], [3]]}), "two_disjoint_sets", false);
     refuses(&state, "cluster.set_acceptor", &json!({"node": 1, "weight": u64::MAX}), "weights_out_of_range", false);
     state.assert_invalid("cluster.join", r#"{"name": "a b", "address": "d:1"}"#, "no name");

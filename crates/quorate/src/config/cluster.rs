@@ -64,6 +64,12 @@ impl Cluster {
             let start = alone.genesis(settings, &myself)?;
             return Ok(Self { name, id: ClusterId([0; 16]), me: NodeId(0), start, join, leaves_on_stop });
         }
+        if leaves_on_stop {
+            return Err(settings.refuse(
+                "cluster.leave",
+                "a node that is listed in cluster.members comes back; only one with cluster.join can leave when it stops",
+            ));
+        }
         if list.is_empty() {
             list.push(format!("{}={advertise}", node.name));
         }

@@ -135,6 +135,7 @@ const MISTAKES: &[(&[&str], &str)] = &[
     ),
     (&["cluster.join=10.0.0.1"], "\"10.0.0.1\" is not host:port"),
     (&["cluster.join=h:1", "cluster.weights={a = 2}"], "leave it out"),
+    (&["cluster.leave=on_stop"], "only one with cluster.join can leave"),
     (&["cluster.leave=always"], "must be \"never\" or \"on_stop\""),
     (&["listen.advertise_peer=nowhere"], "listen.advertise_peer = \"nowhere\" (--set): must be the host:port"),
     (&["listen.http=8080"], "listen.http = \"8080\" (--set): must be an IP address and a port"),

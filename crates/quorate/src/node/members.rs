@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use actix::Addr;
 use bytes::Bytes;
+use failure_detector::core::View;
 use http_api::GatewayActor;
 use http_api::actor::Submit;
 use http_api::core::Answer;
 use learner::Queries;
 use protocol::{CommandNumber, NodeId, Outcome};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use transport::join::{ADMISSION_DEADLINE, Admission, Admit, Again, Newcomer, NotAdmitted};
 
 use super::disks::Disks;
@@ -30,8 +31,10 @@ const DECISION: Duration = Duration::from_secs(4);
 const VOTE_SOUGHT: Duration = Duration::from_millis(250);
 /// How long it waits for the answer, and after a refusal.
 const VOTE_WAIT: Duration = Duration::from_secs(5);
+/// How long it waits after a refusal that does not pass by itself, such as a rule of majority sets without it.
+const VOTE_REFUSED: Duration = Duration::from_secs(60);
 /// Refusals that pass. They are the function's own codes.
-const PASSING: [&str; 5] = ["another_change", "would_lose_majority", "not_caught_up", "name_taken", "address_taken"];
+const PASSING: [&str; 4] = ["another_change", "would_lose_majority", "not_caught_up", "still_heard"];
 
 /// See the module.
 pub(super) struct Members {
@@ -41,6 +44,9 @@ pub(super) struct Members {
     gateway: Addr<GatewayActor>,
     queries: Queries,
     came: Mutex<Came>,
+    /// Held while the seat is written: what is written last must be what is so.
+    writing: tokio::sync::Mutex<()>,
+    view: watch::Receiver<View>,
 }
 
 impl Members {
@@ -52,6 +58,8 @@ impl Members {
             gateway: node.gateway.clone(),
             queries: node.queries.clone(),
             came: Mutex::new(came),
+            writing: tokio::sync::Mutex::default(),
+            view: node.view.clone(),
         })
     }
 
@@ -72,12 +80,12 @@ impl Members {
         let not = |again: Again, why: String| NotAdmitted { why, again };
         let key = format!("quorate-join-{:032x}", u128::from_be_bytes(newcomer.key));
         let arguments = json!({"name": newcomer.name, "address": newcomer.address});
-        let (command, result) =
-            self.call("cluster.join", &arguments, key, DECISION).await.map_err(|why| match why {
-                NotDone::Refused { code, message } if PASSING.contains(&code.as_str()) => not(Again::Anew, message),
-                NotDone::Refused { message, .. } => not(Again::Never, message),
-                NotDone::Unknown(why) => not(Again::Same, format!("the cluster has not decided ({why})")),
-            })?;
+        let decided = self.call("cluster.join", &arguments, key, DECISION).await;
+        let (command, result) = decided.map_err(|why| match why {
+            NotDone::Unknown(why) => not(Again::Same, format!("the cluster has not decided ({why})")),
+            refused @ NotDone::Refused { .. } if refused.may_pass() => not(Again::Anew, refused.to_string()),
+            refused @ NotDone::Refused { .. } => not(Again::Never, refused.to_string()),
+        })?;
         let node = serde_json::from_slice::<Value>(&result).ok().and_then(|result| result["node"].as_u64());
         let node = node.ok_or_else(|| not(Again::Never, "the cluster gave no id".to_owned()))?;
         let membership = tokio::time::timeout(ADMISSION_DEADLINE - DECISION, self.membership_of(command)).await;
@@ -129,6 +137,7 @@ impl Members {
     }
 
     async fn write_seat(&self) {
+        let _one = self.writing.lock().await;
         let seat = Seat {
             cluster: self.config.cluster.id,
             node: self.me(),
@@ -156,43 +165,57 @@ impl Members {
             }
             let arguments = json!({"node": self.me().0, "weight": 1});
             let asked = self.call("cluster.set_acceptor", &arguments, own_key("vote"), VOTE_WAIT).await;
-            let answer = asked.map_or_else(|why| why.to_string(), |_| "granted".to_owned());
+            let (answer, pause) = match asked {
+                Ok(_) => ("granted".to_owned(), Duration::ZERO),
+                Err(why) if why.may_pass() => (why.to_string(), VOTE_WAIT),
+                Err(why) => (why.to_string(), VOTE_REFUSED),
+            };
             if answer != said {
                 tracing::info!(answer, "this node asks to become an acceptor");
                 said = answer;
             }
+            tokio::time::sleep(pause).await;
         }
     }
 
-    /// Leaves the cluster, so that nobody waits for this node; at most for so long. What a node that could not leave does
-    /// not do any more counts as failed.
+    /// Leaves the cluster, so that nobody waits for this node; at most for so long. A node that could not leave counts as
+    /// failed.
     pub(super) async fn leave(&self, wait: Duration) {
-        let gone = async {
-            let (mut memberships, me) = (self.router.memberships(), self.me());
-            // An error: the node ends.
-            _ = memberships.wait_for(|membership| membership.node(me).is_none()).await;
-        };
-        let this = json!({"node": self.me().0});
-        let asked = self.call("cluster.remove", &this, own_key("leave"), wait);
-        let left = tokio::select! {
-            () = gone => Ok(()),
-            left = asked => left.map(drop).map_err(|why| why.to_string()),
-            () = tokio::time::sleep(wait) => Err("no answer in time".to_owned()),
-        };
-        match left {
+        let left = tokio::time::timeout(wait, self.try_to_leave(wait)).await;
+        match left.unwrap_or_else(|_| Err(NotDone::Unknown("no answer in time".to_owned()))) {
             Ok(()) => {
                 tracing::info!("this node has left the cluster");
                 let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
                 *came = if *came == Came::Listed { Came::Listed } else { Came::Left };
             }
             Err(why) => {
-                tracing::warn!(
-                    why,
-                    "this node could not leave the cluster and counts as failed until it is back or removed"
-                );
+                tracing::warn!(%why, "this node could not leave the cluster and counts as failed until it is back or removed");
             }
         }
         self.write_seat().await;
+    }
+
+    /// First without a vote. What its vote has decided is on other disks before it goes: its own may be given up then.
+    async fn try_to_leave(&self, wait: Duration) -> Result<(), NotDone> {
+        let me = self.me();
+        if self.is_voter() {
+            let no_vote = json!({"node": me.0, "weight": 0});
+            let (number, _) = self.call("cluster.set_acceptor", &no_vote, own_key("leave"), wait).await?;
+            let membership = self.membership_of(number).await;
+            let mut view = self.view.clone();
+            let durable = |view: &View| {
+                let durable = |node: NodeId| view.peers.get(&node)?.last.as_ref().map(|last| last.durable);
+                membership.majority().holds(|node| durable(node).is_some_and(|durable| durable >= number))
+            };
+            // An error: the node ends.
+            _ = view.wait_for(durable).await;
+        }
+        let mut memberships = self.router.memberships();
+        let this = json!({"node": me.0});
+        tokio::select! {
+            _ = memberships.wait_for(|membership| membership.node(me).is_none()) => Ok(()),
+            left = self.call("cluster.remove", &this, own_key("leave"), wait) => left.map(drop),
+        }
     }
 
     /// A call by this node itself: the number of its command, or of the state that is so already, and its result.
@@ -238,6 +261,16 @@ enum NotDone {
     /// It may have been executed, or may still be.
     #[error("{0}")]
     Unknown(String),
+}
+
+impl NotDone {
+    /// Whether it is worth asking again soon.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => PASSING.contains(&code.as_str()),
+            Self::Unknown(_) => true,
+        }
+    }
 }
 
 /// A key that nobody else uses.

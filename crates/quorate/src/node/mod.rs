@@ -43,7 +43,7 @@ use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use protocol::{Membership, NodeId};
 use storage::rocksdb::Stores;
-use storage::{LogStore as _, StateStore as _, StorageError};
+use storage::{LogStore as _, Standing, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
@@ -109,9 +109,10 @@ async fn be_seated(
     asked_to_stop: impl Future<Output = &'static str>,
 ) -> Result<Option<Came>, Failure> {
     check_directory(&config.node.data_dir)?;
+    storage::rocksdb::check_recovered(&config.node.data_dir).context("data directory")?;
     config.cluster.id = crate::backup::cluster_of(config)?;
     match crate::seat::take(config)? {
-        Some(came @ (Came::Joined | Came::JoinedForAVote)) => return Ok(Some(came)),
+        Some(came @ (Came::Founded | Came::Joined | Came::JoinedForAVote)) => return Ok(Some(came)),
         Some(Came::Left) => crate::seat::give_up(&config.node.data_dir)?,
         Some(Came::Listed) | None => {}
     }
@@ -139,7 +140,10 @@ fn check_directory(directory: &Path) -> Result<(), Failure> {
 
 fn open(config: &Config) -> Result<Stores, Failure> {
     let directory = &config.node.data_dir;
-    let options = storage::rocksdb::Options { alone: config.cluster.start.nodes().len() <= 1, ..Default::default() };
+    let alone = config.cluster.start.nodes().len() <= 1;
+    // The disk of the first node of a cluster needs nobody's note; it votes on, however many come later.
+    let standing_of_new = if alone { Standing::Sound } else { Standing::Fresh };
+    let options = storage::rocksdb::Options { alone, standing_of_new, ..Default::default() };
     let stores = storage::rocksdb::open(directory, &config.identity(), &options)
         .with_context(|| format!("data directory {}", directory.display()))?;
     Ok(stores)
@@ -189,12 +193,13 @@ async fn serve(
     // Those who still wait near the end of the grace are told so while they can be.
     let margin = (config.shutdown_grace / 4).min(Duration::from_secs(1));
     let mut answered = std::pin::pin!(http.stop(true));
+    let (began, grace) = (tokio::time::Instant::now(), config.shutdown_grace - margin);
     let leaves = config.cluster.leaves_on_stop;
-    let finishing = (config.shutdown_grace - margin) / (1 + u32::from(leaves));
+    let finishing = if leaves { grace / 2 } else { grace };
     let finished = tokio::time::timeout(finishing, &mut answered).await.is_ok();
     if leaves {
         // No call comes back to a node that has left.
-        members.leave(finishing).await;
+        members.leave(grace.saturating_sub(began.elapsed())).await;
     }
     if !finished {
         info!("calls are still in flight near the end of shutdown.grace; their callers are told to ask another node");

@@ -47,6 +47,9 @@ pub(crate) struct Seat {
 pub(crate) enum Came {
     /// It is in the list of its configuration.
     Listed,
+    /// It began its cluster alone, and drew the cluster's id: one that loses its disk begins another cluster, to which
+    /// nobody belongs who joined the first.
+    Founded,
     /// It joined, and still is to ask for a vote.
     JoinedForAVote,
     /// It joined.
@@ -119,7 +122,7 @@ impl Seat {
     pub(crate) fn is_told(&self) -> bool {
         match self.came {
             Came::Listed => false,
-            Came::JoinedForAVote | Came::Joined | Came::Left => true,
+            Came::Founded | Came::JoinedForAVote | Came::Joined | Came::Left => true,
         }
     }
 }
@@ -143,19 +146,41 @@ pub(crate) fn give_up(dir: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// A file that cannot be read, or that is that of another node.
 pub(crate) fn take(config: &mut Config) -> anyhow::Result<Option<Came>> {
-    let Some(seat) = Seat::read(&config.node.data_dir)? else { return Ok(None) };
+    let Some(seat) = Seat::read(&config.node.data_dir)? else {
+        return found(config).map(|founded| founded.then_some(Came::Founded));
+    };
     let cluster = &mut config.cluster;
     if seat.came == Came::Left {
         return Ok(Some(Came::Left));
     }
     if seat.is_told() {
+        joining::forget(&config.node.data_dir)?;
         (cluster.id, cluster.me) = (seat.cluster, seat.node);
+        if let Some(member) = seat.membership.node(seat.node) {
+            // That of a container may be another one each time.
+            config.node.name.clone_from(&member.name);
+        }
         cluster.start = seat.membership;
     } else if (seat.cluster, seat.node) == (cluster.id, cluster.me) && seat.membership.number() > cluster.start.number()
     {
         cluster.start = seat.membership;
     }
     Ok(Some(seat.came))
+}
+
+/// Writes the seat of the first node of a new cluster of one.
+fn found(config: &mut Config) -> anyhow::Result<bool> {
+    let (dir, cluster) = (&config.node.data_dir, &mut config.cluster);
+    if cluster.start.nodes().len() > 1 || !cluster.join.is_empty() || joining::has_data(dir) || joining::asks(dir) {
+        return Ok(false);
+    }
+    #[expect(clippy::disallowed_methods, reason = "where chance enters: no other cluster may have this id")]
+    let id: u128 = rand::random();
+    cluster.id = ClusterId(id.to_be_bytes());
+    let (membership, came) = (Arc::clone(&cluster.start), Came::Founded);
+    storage::rocksdb::make(dir)?;
+    Seat { cluster: cluster.id, node: cluster.me, membership, came }.write(dir)?;
+    Ok(true)
 }
 
 #[cfg(test)]

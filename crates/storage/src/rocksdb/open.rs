@@ -75,7 +75,7 @@ impl Stores {
 /// - [`StorageError::Failed`] when the disk fails.
 pub fn open(dir: &Path, identity: &Identity, options: &Options) -> Result<Stores, StorageError> {
     let lock = make_and_lock(dir)?;
-    recover::check_finished(dir)?;
+    recover::check_recovered(dir)?;
     open_locked(dir, identity, options, lock)
 }
 

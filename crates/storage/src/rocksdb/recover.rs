@@ -134,8 +134,11 @@ pub fn discard(dir: &Path, last: &str) -> Result<(), StorageError> {
     sync_directory(dir).map_err(failed)
 }
 
-/// Refuses a directory whose replacement was cut short.
-pub(crate) fn check_finished(dir: &Path) -> Result<(), StorageError> {
+/// Refuses a directory whose recovery was cut short.
+///
+/// # Errors
+/// [`StorageError::Refused`] says what to do.
+pub fn check_recovered(dir: &Path) -> Result<(), StorageError> {
     if dir.join(RECOVERING).exists() {
         return Err(StorageError::Refused(format!(
             "a recovery of the data directory {} was cut short; run `quorate recover` again with the same configuration",
