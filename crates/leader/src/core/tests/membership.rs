@@ -265,6 +265,21 @@ fn who_learns_of_a_change_while_it_prepares_asks_the_new_acceptors() {
     assert_eq!(led_under(&bench.put("a", 1)), [3; 4]);
 }
 
+/// Catches a lead that ends when its change is in M(p), before the leader is told that all up to there is issued: what is
+/// in its pipeline would get lost.
+#[test]
+fn a_change_that_is_not_heard_of_ends_no_lead() {
+    let mut bench = Bench::new();
+    bench.lead();
+    let mut commands = proposed(&bench.put("a", 1));
+    commands.extend(proposed(&change(&mut bench, "join", "cluster.join", member(4))));
+    bench.machine.apply(&commands).expect("memory");
+    let effects = bench.feed(Input::Learned(commands[0].id));
+    assert_eq!((asked(&effects), bench.leader.leads()), (vec![], Some(ballot(1))));
+    let effects = bench.feed(Input::Learned(commands[1].id));
+    assert_eq!(asked(&effects), [1, 2, 3].map(|to| (to, ballot(2), 3)));
+}
+
 /// Catches a candidate that a change makes no member and that leads all the same, and one in the middle of asking.
 #[test]
 fn a_candidate_that_is_removed_gives_up() {
@@ -273,10 +288,15 @@ fn a_candidate_that_is_removed_gives_up() {
     let stored = other.machine.commands(number(1), 10, usize::MAX).expect("memory").expect("kept");
     let all: Vec<Command> = stored.into_iter().chain(commands).collect();
     let mut bench = Bench::new();
-    bench.campaign();
+    // Above all ballots in which something was issued: it does not give up for one of those.
+    bench.feed(Input::Campaign { above: foreign(9) });
     bench.call("k", "test.look", json!({}));
     let effects = bench.learn(&all);
-    assert!(effects.contains(&executed(2, "k", Outcome::NotLeader)), "{effects:?}");
+    let (ballot, reason) = (ballot(10), "it may not lead under the new membership");
+    assert!(effects.ends_with(&[
+        executed(2, "k", Outcome::NotLeader),
+        Effect::Note(Note::StepsDown { ballot, reason, superseded_by: None, unissued: 0 }),
+    ]));
     assert_eq!(bench.campaign(), [Effect::Ignored(IgnoreReason::NothingToDo)]);
 }
 
