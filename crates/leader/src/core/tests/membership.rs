@@ -265,8 +265,27 @@ fn who_learns_of_a_change_while_it_prepares_asks_the_new_acceptors() {
     assert_eq!(led_under(&bench.put("a", 1)), [3; 4]);
 }
 
-/// Catches a lead that ends when its change is in M(p), before the leader is told that all up to there is issued: what is
-/// in its pipeline would get lost.
+/// Catches a promise that goes on counting when a change makes its giver no acceptor: what it voted for is taken up.
+#[test]
+fn the_promise_of_a_removed_acceptor_does_not_count() {
+    let mut other = five();
+    other.heard.remove(&NodeId(3));
+    let commands = proposed(&change(&mut other, "remove", "cluster.remove", json!({"node": 3})));
+    let stored = other.machine.commands(number(1), 10, usize::MAX).expect("memory").expect("kept");
+    let all: Vec<Command> = stored.into_iter().chain(commands).collect();
+    let mut bench = Bench::new();
+    bench.feed(Input::Campaign { above: foreign(9) });
+    let voted = chain(foreign(8), all[2].id, 1);
+    bench.promise(3, CommandId::NULL, vec![vote_for(foreign(8), &voted[0])]);
+    assert_eq!(asked(&bench.learn(&all)), [1, 2].map(|to| (to, ballot(10), 1)));
+    bench.promise(1, all[2].id, Vec::new());
+    let effects = bench.promise(2, all[2].id, Vec::new());
+    assert_eq!(effects[0], Effect::Leads(Some(ballot(10))));
+    assert_eq!(begun(&effects), []);
+}
+
+/// Catches a lead that ends when its change is in M(p), before the leader is told that all up to there is issued: what
+/// is in its pipeline would get lost.
 #[test]
 fn a_change_that_is_not_heard_of_ends_no_lead() {
     let mut bench = Bench::new();
