@@ -371,6 +371,20 @@ fn nothing_that_shows_a_change_leaves_before_the_next_ballot() {
     assert_eq!(bench.ack(2), [passed(3, 5, Some(1))]);
 }
 
+/// S-20, S-21: catches a reply that leaves with the end of a ballot although no round has come back since it was
+/// computed: somebody else may lead by then.
+#[test]
+fn what_no_round_has_confirmed_is_not_told_when_a_change_ends_the_ballot() {
+    let mut bench = Bench::new();
+    bench.lead();
+    assert_eq!(bench.call("look", "test.look", json!({})), []);
+    let commands = proposed(&change(&mut bench, "join", "cluster.join", member(4)));
+    for node in [1, 2] {
+        bench.vote(node, Some(commands[0].id), 0);
+    }
+    assert_eq!(replies(bench.learn(&commands)), [executed(2, "look", Outcome::NotLeader)]);
+}
+
 /// Catches a command of the cluster's own that anybody may write: the leader would take it for a change.
 #[test]
 fn only_functions_of_the_cluster_change_it() {
