@@ -376,8 +376,7 @@ impl Leader {
                 self.change_membership(later, turn);
             }
             Ok(Some(_)) => {}
-            Ok(None) if matches!(self.phase, Phase::Preparing(_)) => self.lead_when_ready(turn),
-            Ok(None) => {}
+            Ok(None) => self.lead_when_ready(turn),
             Err(error) => turn.effects.push(Effect::Failed(error)),
         }
     }

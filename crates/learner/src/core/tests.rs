@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::Run;
 use protocol::message::{CatchUp, Commands};
+use protocol::{CommandBody, Fingerprint, Forget, RequestId, Run, Timestamp, Verdict};
+use storage::StateStore;
+use storage::memory::MemoryState;
 
 use super::*;
 
@@ -523,4 +525,22 @@ fn a_digest_at_the_last_number_is_taken_at_once() {
 #[should_panic(expected = "the window is at least 1")]
 fn a_window_of_nothing_is_refused() {
     let _refused = Learner::new(Config { window: 0, ..config(LearnFrom::Leader) }, CommandId::NULL);
+}
+
+/// Catches a learner that begins anew in a restart.
+#[test]
+fn a_learner_begins_with_what_its_store_holds() {
+    let body = CommandBody {
+        time: Timestamp(1),
+        request: RequestId::Gateway(1),
+        fingerprint: Fingerprint::default(),
+        function: "f".into(),
+        verdict: Verdict::Unchanged(Bytes::new()),
+        effects: Vec::new(),
+        forget: Forget::default(),
+    };
+    let command = Command { body: body.encode(), ..chain(1).remove(0) };
+    let store = MemoryState::new();
+    store.apply(std::slice::from_ref(&command)).expect("memory");
+    assert_eq!(Stored::of(&store), Stored::from(command.id));
 }

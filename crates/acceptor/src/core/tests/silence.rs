@@ -40,8 +40,9 @@ fn forget(number: u64) -> Effect {
 }
 
 /// S-13, S-14: catches a damaged acceptor that promises, votes, keeps the bodies from its learner, or
-/// speaks before its state is *durable* up to the last command that the leader proposed; one that does
-/// not keep what it needs for a later loss of its state; and one that is silent again after a reboot.
+/// speaks before its state is *durable* up to the last command that the leader proposed, or waits for more when
+/// it is answered again; one that does not keep what it needs for a later loss of its state; and one that is silent
+/// again after a reboot.
 #[test]
 fn damage_silences_until_the_state_is_durable_up_to_the_last_proposed_command() {
     let mut node = damaged(ballot(3));
@@ -53,7 +54,14 @@ fn damage_silences_until_the_state_is_durable_up_to_the_last_proposed_command() 
     assert_eq!(node.begin(ballot(4), &commands[..2], 1), [proposed, asks(ballot(4))], "the question may be lost");
     assert_eq!(node.handle(rejoined(ballot(4), NONCE, 3)), []);
     assert_eq!(node.begin(ballot(4), &[], 2), [silent()], "nothing is left to ask of this leader");
+    let late = [Effect::Ignored(IgnoreReason::NotAsked)];
+    assert_eq!(
+        node.handle(rejoined(ballot(4), NONCE, 4)),
+        late,
+        "the question was asked twice: the first answer is enough"
+    );
     assert_eq!(node.handle(Input::Issued(commands[3].id)), [], "what is issued may still be lost with the power");
+    assert_eq!(node.begin(ballot(4), &commands[3..], 2), [silent()], "its learner has these bodies");
     assert_eq!(node.handle(Input::Forget(CommandNumber(2))), [forget(2)]);
     assert_eq!(node.acceptor.silence(), Some(Silence::Damaged));
     let raised = Effect::Persist(LogRecord::NextBallot(ballot(4)));
@@ -250,4 +258,16 @@ fn a_replaced_disk_is_silent_for_ever() {
         assert!(!node.handle(input).contains(&Effect::Speaks));
     }
     assert_eq!(node.acceptor.silence(), Some(Silence::Replaced));
+}
+
+/// B1: catches a node that begins ballots beside a disk that may know of others, and one that leaves the cluster
+/// without a leader although it knows all that it has begun.
+#[test]
+fn who_may_have_begun_unknown_ballots_is_barred() {
+    let mut behind = with_standing(Standing::Sound).log;
+    behind.forgotten = CommandNumber(3);
+    let behind = Acceptor::new(config(), behind, CommandId::NULL);
+    assert_eq!((behind.silence(), behind.is_barred()), (Some(Silence::Behind), false));
+    let standings = [Standing::Sound, Standing::Damaged, Standing::Fresh, Standing::Replaced];
+    assert_eq!(standings.map(|standing| with_standing(standing).acceptor.is_barred()), [false, false, true, true]);
 }

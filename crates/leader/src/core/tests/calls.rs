@@ -53,6 +53,22 @@ fn a_repetition_attaches_to_the_proposed_command() {
     assert_eq!(bench.say(3, execute(&put("k", 1))), [issued(3, "k", 1, "{}", true)]);
 }
 
+/// A12, S-22: its gateway counts each copy of a call without a key as gone once it is answered. Catches the double of
+/// one that was declined and is executed later, and the next copy that is taken for a double.
+#[test]
+fn the_double_of_a_declined_copy_is_never_executed() {
+    let mut bench = Bench::new();
+    let copy = |copy| execute(&Call { request: RequestId::Gateway(7), copy, ..put("unused", 1) });
+    let doubled = [Effect::Ignored(IgnoreReason::Doubled)];
+    assert_eq!(bench.say(2, copy(1)).len(), 1, "nobody leads here");
+    assert_eq!(bench.say(2, copy(1)), doubled);
+    bench.lead();
+    assert_eq!(bench.say(2, copy(1)), doubled);
+    assert_eq!(proposed(&bench.end_turn()), []);
+    bench.say(2, copy(2));
+    assert_eq!(proposed(&bench.end_turn()).len(), 1);
+}
+
 /// S-23: catches a repetition at a later leader that runs again: the outcome is in the history,
 /// or applied long ago.
 #[test]

@@ -265,6 +265,40 @@ fn who_learns_of_a_change_while_it_prepares_asks_the_new_acceptors() {
     assert_eq!(led_under(&bench.put("a", 1)), [3; 4]);
 }
 
+/// Catches a promise that goes on counting when a change makes its giver no acceptor: what it voted for is taken up.
+#[test]
+fn the_promise_of_a_removed_acceptor_does_not_count() {
+    let mut other = five();
+    other.heard.remove(&NodeId(3));
+    let commands = proposed(&change(&mut other, "remove", "cluster.remove", json!({"node": 3})));
+    let stored = other.machine.commands(number(1), 10, usize::MAX).expect("memory").expect("kept");
+    let all: Vec<Command> = stored.into_iter().chain(commands).collect();
+    let mut bench = Bench::new();
+    bench.feed(Input::Campaign { above: foreign(9) });
+    let voted = chain(foreign(8), all[2].id, 1);
+    bench.promise(3, CommandId::NULL, vec![vote_for(foreign(8), &voted[0])]);
+    assert_eq!(asked(&bench.learn(&all)), [1, 2].map(|to| (to, ballot(10), 1)));
+    bench.promise(1, all[2].id, Vec::new());
+    let effects = bench.promise(2, all[2].id, Vec::new());
+    assert_eq!(effects[0], Effect::Leads(Some(ballot(10))));
+    assert_eq!(begun(&effects), []);
+}
+
+/// Catches a lead that ends when its change is in M(p), before the leader is told that all up to there is issued: what
+/// is in its pipeline would get lost.
+#[test]
+fn a_change_that_is_not_heard_of_ends_no_lead() {
+    let mut bench = Bench::new();
+    bench.lead();
+    let mut commands = proposed(&bench.put("a", 1));
+    commands.extend(proposed(&change(&mut bench, "join", "cluster.join", member(4))));
+    bench.machine.apply(&commands).expect("memory");
+    let effects = bench.feed(Input::Learned(commands[0].id));
+    assert_eq!((asked(&effects), bench.leader.leads()), (vec![], Some(ballot(1))));
+    let effects = bench.feed(Input::Learned(commands[1].id));
+    assert_eq!(asked(&effects), [1, 2, 3].map(|to| (to, ballot(2), 3)));
+}
+
 /// Catches a candidate that a change makes no member and that leads all the same, and one in the middle of asking.
 #[test]
 fn a_candidate_that_is_removed_gives_up() {
@@ -273,10 +307,15 @@ fn a_candidate_that_is_removed_gives_up() {
     let stored = other.machine.commands(number(1), 10, usize::MAX).expect("memory").expect("kept");
     let all: Vec<Command> = stored.into_iter().chain(commands).collect();
     let mut bench = Bench::new();
-    bench.campaign();
+    // Above all ballots in which something was issued: it does not give up for one of those.
+    bench.feed(Input::Campaign { above: foreign(9) });
     bench.call("k", "test.look", json!({}));
     let effects = bench.learn(&all);
-    assert!(effects.contains(&executed(2, "k", Outcome::NotLeader)), "{effects:?}");
+    let (ballot, reason) = (ballot(10), "it may not lead under the new membership");
+    assert!(effects.ends_with(&[
+        executed(2, "k", Outcome::NotLeader),
+        Effect::Note(Note::StepsDown { ballot, reason, superseded_by: None, unissued: 0 }),
+    ]));
     assert_eq!(bench.campaign(), [Effect::Ignored(IgnoreReason::NothingToDo)]);
 }
 
@@ -330,6 +369,20 @@ fn nothing_that_shows_a_change_leaves_before_the_next_ballot() {
     bench.promise(2, commands[0].id, Vec::new());
     bench.ack(1);
     assert_eq!(bench.ack(2), [passed(3, 5, Some(1))]);
+}
+
+/// S-20, S-21: catches a reply that leaves with the end of a ballot although no round has come back since it was
+/// computed: somebody else may lead by then.
+#[test]
+fn what_no_round_has_confirmed_is_not_told_when_a_change_ends_the_ballot() {
+    let mut bench = Bench::new();
+    bench.lead();
+    assert_eq!(bench.call("look", "test.look", json!({})), []);
+    let commands = proposed(&change(&mut bench, "join", "cluster.join", member(4)));
+    for node in [1, 2] {
+        bench.vote(node, Some(commands[0].id), 0);
+    }
+    assert_eq!(replies(bench.learn(&commands)), [executed(2, "look", Outcome::NotLeader)]);
 }
 
 /// Catches a command of the cluster's own that anybody may write: the leader would take it for a change.

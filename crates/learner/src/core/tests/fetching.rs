@@ -138,6 +138,15 @@ fn after_a_silence_everybody_is_asked_for_the_rest() {
     assert_eq!(learner.handle(sends(2, id, Some(last())), at(9_002)), stages(2, id, last()));
 }
 
+/// A14: catches a learner that waits for a piece from a peer that is gone, or asks anew because another one is.
+#[test]
+fn nobody_waits_for_a_peer_that_is_gone() {
+    let c = chain(10);
+    let id = snapshot(&c[9]);
+    assert_eq!(half_way(&c, id).handle(Input::PeerLost(NodeId(2)), at(3)), [fetches(3, Some(id), place("k"))]);
+    assert_eq!(half_way(&c, id).handle(Input::PeerLost(NodeId(3)), at(3)), []);
+}
+
 /// A14: catches a learner that waits for ever for the rest of a state that nobody has any more.
 #[test]
 fn a_part_of_which_nobody_has_the_rest_is_given_up() {
@@ -199,6 +208,12 @@ fn commands_that_come_meanwhile_are_applied_and_may_make_it_useless() {
     assert_eq!(learner.handle(answer(3, &c, c[9].id), at(4)), [applies(&c)]);
     assert_eq!(learner.handle(Input::Staged(staged(id, None)), at(5)), [Effect::DropStaged]);
     assert_eq!(learner.handle(Input::Tick, at(9_999)), []);
+
+    let mut learner = behind(&c);
+    learner.handle(sends(2, id, Some(first())), at(1));
+    assert_eq!(learner.handle(answer(3, &c[..6], c[5].id), at(2)), [applies(&c[..6])], "exactly up to the state");
+    let effects = learner.handle(Input::Staged(staged(id, Some(place("k")))), at(3));
+    assert_eq!(effects, [Effect::DropStaged, fetches_any(2)], "another one, since 2 knows more and keeps nothing");
 }
 
 /// Catches a command that is applied to a state which is being replaced; and one that is lost for it.
