@@ -42,8 +42,11 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Make the data of a new cluster from a backup, or only check the file
     Restore(Restore),
-    /// Let a node that has lost its disk join its cluster again, as one that learns and serves
+    /// Let a node that has lost its disk join its cluster again, as a new one
     Recover(Recover),
+    /// Say which nodes vote
+    #[command(subcommand)]
+    Acceptor(Acceptor),
 }
 
 impl Command {
@@ -60,6 +63,9 @@ impl Command {
             Self::Backup(Backup { connection, .. }) => connection.output,
             Self::Restore(restore) => restore.output,
             Self::Recover(recover) => recover.output,
+            Self::Acceptor(Acceptor::Add(Add { change, .. }) | Acceptor::Remove(Remove { change, .. })) => {
+                change.connection.output
+            }
         }
     }
 }
@@ -164,7 +170,7 @@ pub(crate) struct Restore {
 /// `quorate recover`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "For a node whose disk is lost, or was replaced by an old copy, or whose log and MARK are both damaged: what it\npromised and voted for is gone, so that it must not vote again under its name. This asks nobody. It moves what is in\nthe data directory into `before-recovery-N` beside it and makes a new one; then `quorate serve` joins the cluster as a\nnode that learns, and serves reads and calls, and never votes or leads. The cluster stands the loss of one node less.\n\nA damaged disk of which the node itself says that it heals needs none of this. If the old disk comes back whole, put\nit back instead.\n\nExamples:\n  quorate recover --config a.toml --dry-run\n      say what there is, and what would be done\n  quorate recover --config a.toml\n      then: quorate serve --config a.toml\n  quorate recover --config a.toml --force\n      give up the votes of a node whose data directory can be used\n\nExit codes: 0 done; 1 the disk failed, or another process uses the directory; 2 wrong usage or configuration, or the\ndata directory can be used and --force is not given."
+    after_help = "For a node whose disk is lost, or was replaced by an old copy, or whose log and MARK are both damaged: what it\npromised and voted for is gone, so that it must not vote again under its id. This asks nobody. It moves what is in\nthe data directory into `before-recovery-N`; then `quorate serve` joins the cluster as a new node of the same name, in\nthe place of the old one, and votes again when it has caught up.\n\nA damaged disk of which the node itself says that it heals needs none of this. If the old disk comes back whole, put\nit back instead.\n\nExamples:\n  quorate recover --config a.toml --dry-run\n      say what there is, and what would be done\n  quorate recover --config a.toml\n      then: quorate serve --config a.toml\n  quorate recover --config a.toml --force\n      give up the votes of a node whose data directory can be used\n\nExit codes: 0 done; 1 the disk failed, or another process uses the directory; 2 wrong usage or configuration, or the\ndata directory can be used and --force is not given."
 )]
 pub(crate) struct Recover {
     /// The configuration of the node
@@ -182,6 +188,58 @@ pub(crate) struct Recover {
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+}
+
+/// `quorate acceptor`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Acceptor {
+    /// Give a node a vote, or change what its vote weighs
+    Add(Add),
+    /// Take the vote of a node away, so that it only learns; or remove the node
+    Remove(Remove),
+}
+
+/// `quorate acceptor add`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The node must be a member that has caught up (`quorate status`). A new node joins by itself: start it with\ncluster.join = [\"HOST:PORT\"], the listen.peer of some member.\n\nExamples:\n  quorate acceptor add d\n  quorate acceptor add d --dry-run"
+)]
+pub(crate) struct Add {
+    /// The node, by name or id
+    pub(crate) node: String,
+    /// What its vote weighs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) weight: u64,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// `quorate acceptor remove`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  quorate acceptor remove d\n      it stays a member and learns\n  quorate acceptor remove d --for-good\n      it is no member any more: for one that is lost, or will not come back"
+)]
+pub(crate) struct Remove {
+    /// The node, by name or id
+    pub(crate) node: String,
+    /// Remove the node from the cluster
+    #[arg(long)]
+    pub(crate) for_good: bool,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// What every change of the membership takes.
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How long to wait for what is in the way to pass, such as 30s
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 }
 
 /// How every client command reaches the cluster.

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::Backup(backup) => backup::fetch(backup),
         Command::Restore(restore) => backup::restore(restore),
         Command::Recover(recover) => commands::recover::run(recover),
+        Command::Acceptor(acceptor) => commands::acceptor::run(acceptor),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -196,6 +196,26 @@ fn keys_and_conditions_arrive_as_given() {
     assert!(request.starts_with("delete ") && request.contains("\r\nif-none-match: *\r\n"), "{request}");
 }
 
+/// Catches a node that loses its vote where it was to be removed, or the other way round, and a dry run that is none.
+#[test]
+fn acceptors_are_changed_as_it_was_said() {
+    let body = r#"{"command": 7, "result": {"membership": {"nodes": [{"name": "a", "weight": 1}]}}}"#;
+    let asked: [(&[&str], &str, &str); 3] = [
+        (&["add", "d", "--weight", "2"], "set_acceptor", r#"{"dry_run":false,"node":"d","weight":2}"#),
+        (&["remove", "4", "--wait", "1500ms"], "set_acceptor", r#"{"dry_run":false,"node":4,"weight":0}"#),
+        (&["remove", "d", "--for-good", "--dry-run"], "remove", r#"{"dry_run":true,"node":"d"}"#),
+    ];
+    let (url, requests) = server(vec![answer("200 OK", "Content-Type: application/json\r\n", body); 3]);
+    for (words, function, arguments) in asked {
+        let (code, out, error) = said(&run(&[&["acceptor"], words, &["--url", &url]].concat()));
+        assert!(code == Some(0) && out.contains(": a"), "{words:?}: {code:?} {out} {error}");
+        let request = requests.recv_timeout(DEADLINE).expect("a request");
+        assert!(request.starts_with(&format!("POST /v1/functions/cluster.{function} HTTP/1.1")), "{request}");
+        assert!(request.ends_with(arguments), "{request}");
+        assert_eq!(request.to_lowercase().contains("prefer: wait=2"), words.contains(&"--wait"), "{request}");
+    }
+}
+
 /// Catches a bench that is told its nodes otherwise than every other command, and a measurement
 /// that counts refusals as calls, or does not count them at all.
 #[test]

@@ -43,6 +43,6 @@ pub(crate) fn run(call: &Call) -> Result<(), Failure> {
 }
 
 /// `Prefer: wait` counts whole seconds; rounded up, so that nobody waits less than asked.
-fn whole_seconds(wait: Duration) -> u64 {
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }

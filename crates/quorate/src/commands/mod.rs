@@ -1,5 +1,6 @@
 //! One file for each command, but for `dev` and `bench`, which have rooms of their own.
 
+pub(crate) mod acceptor;
 pub(crate) mod call;
 pub(crate) mod recover;
 pub(crate) mod serve;

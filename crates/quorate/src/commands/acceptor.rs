@@ -1,0 +1,82 @@
+//! `quorate acceptor`: which nodes vote. Calls of `cluster.set_acceptor` and `cluster.remove`.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::call::whole_seconds;
+use crate::cli::{Acceptor, Add, Change, Output, Remove};
+use crate::client::{Request, send, show};
+use crate::failure::Failure;
+
+/// Changes the membership, or only says what would be done, and shows who votes then.
+///
+/// # Errors
+/// The refusal, with its reason.
+pub(crate) fn run(acceptor: &Acceptor) -> Result<(), Failure> {
+    match acceptor {
+        Acceptor::Add(Add { node, weight, change }) => {
+            call("cluster.set_acceptor", json!({"node": node_of(node), "weight": weight}), change)
+        }
+        Acceptor::Remove(Remove { node, for_good: false, change }) => {
+            call("cluster.set_acceptor", json!({"node": node_of(node), "weight": 0}), change)
+        }
+        Acceptor::Remove(Remove { node, for_good: true, change }) => {
+            call("cluster.remove", json!({"node": node_of(node)}), change)
+        }
+    }
+}
+
+/// By id where it is a number, else by name.
+fn node_of(node: &str) -> Value {
+    node.parse::<u64>().map_or_else(|_| Value::from(node), Value::from)
+}
+
+fn call(function: &str, mut arguments: Value, change: &Change) -> Result<(), Failure> {
+    arguments["dry_run"] = change.dry_run.into();
+    let mut request = Request::new(Method::POST, format!("/v1/functions/{function}")).with_key(None);
+    request.headers.push(("Content-Type", "application/json".to_owned()));
+    if let Some(wait) = change.wait {
+        request.headers.push(("Prefer", format!("wait={}", whole_seconds(wait))));
+        request.wait = Some(wait);
+    }
+    request.body = Some(arguments.to_string());
+    let answer = send(&change.connection, &request)?.json()?;
+    let text = match change.connection.output {
+        Output::Json => format!("{answer}\n"),
+        Output::Text => said(&answer, change.dry_run),
+    };
+    Ok(show(text)?)
+}
+
+/// Who votes, and by which command.
+fn said(answer: &Value, dry_run: bool) -> String {
+    let nodes = answer["result"]["membership"]["nodes"].as_array().cloned().unwrap_or_default();
+    let voters = nodes.iter().filter(|node| node["weight"].as_u64() > Some(0)).map(|node| {
+        let (name, weight) = (node["name"].as_str().unwrap_or("?"), node["weight"].as_u64().unwrap_or(1));
+        if weight == 1 { name.to_owned() } else { format!("{name} ({weight})") }
+    });
+    let voters = voters.collect::<Vec<_>>().join(", ");
+    match answer["command"].as_u64() {
+        Some(command) if !dry_run => format!("acceptors: {voters}\ncommand {command}\n"),
+        _ if dry_run => format!("acceptors would be: {voters}\nnothing was changed (--dry-run)\n"),
+        _ => format!("acceptors: {voters}\nno command: it was so\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches learners that are shown as voters, weights that are not said, and a dry run that looks like the deed.
+    #[test]
+    fn it_says_who_votes() {
+        let node = |name: &str, weight: u64| json!({"name": name, "weight": weight});
+        let membership = json!({"nodes": [node("a", 1), node("b", 2), node("c", 0)]});
+        let answer = json!({"command": 17, "result": {"membership": membership}});
+        assert_eq!(said(&answer, false), "acceptors: a, b (2)\ncommand 17\n");
+        assert!(said(&answer, true).starts_with("acceptors would be: a, b (2)\nnothing was changed"));
+        let same = json!({"command": null, "result": {"membership": membership}});
+        assert!(said(&same, false).contains("it was so"));
+        assert_eq!((node_of("3"), node_of("d")), (json!(3), json!("d")));
+    }
+}
