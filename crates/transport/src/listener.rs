@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::disk::Disk;
-use crate::handshake::{self, HANDSHAKE_DEADLINE, Hello, ReadError, Refusal};
+use crate::handshake::{self, Answer, HANDSHAKE_DEADLINE, Hello, ReadError, Refusal};
 use crate::join::{ADMISSION_BYTES_MAX, ADMISSION_DEADLINE, Again, Join, NotAdmitted};
 use crate::processes::Connection;
 use crate::transport::Shared;
@@ -147,7 +147,7 @@ async fn take_in(shared: &Shared, mut stream: TcpStream, hello: &Hello, join: &J
         }
         Err(refusal) => {
             refused(shared, &name.escape_debug().to_string(), &refusal);
-            timeout(HANDSHAKE_DEADLINE, answer(&mut stream, &refusal)).await
+            timeout(HANDSHAKE_DEADLINE, close_with(&mut stream, &refusal.answer_to_newcomer())).await
         }
     };
     // It asks again.
@@ -188,8 +188,17 @@ async fn answer(stream: &mut TcpStream, refusal: &Refusal) -> io::Result<()> {
     if *refusal == Refusal::Http {
         stream.write_all(HTTP_ANSWER).await?;
     } else {
-        handshake::write(stream, &refusal.answer()).await?;
+        return close_with(stream, &refusal.answer()).await;
     }
+    finish(stream).await
+}
+
+async fn close_with(stream: &mut TcpStream, answer: &Answer) -> io::Result<()> {
+    handshake::write(stream, answer).await?;
+    finish(stream).await
+}
+
+async fn finish(stream: &mut TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     while stream.read(&mut [0; 1024]).await? > 0 {}
     Ok(())

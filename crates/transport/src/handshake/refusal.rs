@@ -156,8 +156,14 @@ impl Refusal {
             verdict: Some(Verdict::Refused(self.to_string())),
             disk_refused: self.is_for_its_disk(),
             connected_already: matches!(self, Self::ConnectedAlready(_)),
-            again: if let Self::NotAdmitted(_, why) = self { why.again } else { Again::Never }.into(),
-            admission: None,
+            ..Answer::default()
         }
+    }
+
+    /// What a newcomer is told.
+    #[must_use]
+    pub fn answer_to_newcomer(&self) -> Answer {
+        let again = if let Self::NotAdmitted(_, why) = self { why.again } else { Again::Never };
+        Answer { again: again.into(), ..self.answer() }
     }
 }
