@@ -265,8 +265,6 @@ impl Node {
         let mut functions = Registry::with_builtins();
         // A node that has joined could not be started yet.
         functions.remove("cluster.join");
-        // Majority sets that share no node with those before: see `functions::cluster`.
-        functions.remove("cluster.set_rule");
         let (seen, view) = watch::channel(failure_detector::core::View::default());
 
         let actor = AcceptorActor::new(acceptor, stores.log.clone(), ports.acceptor());
