@@ -4,6 +4,8 @@
 //! They are made here, around the shipped cores, so that nothing of them is in what is shipped. The model
 //! check of `tests/` makes its own from here too.
 
+pub(crate) mod no_barrier;
+
 use acceptor::core::{Acceptor, Config};
 use clap::ValueEnum;
 use protocol::message::{BeginBallot, ToAcceptor, Voted};
@@ -26,6 +28,8 @@ pub enum Planted {
     NeverRejoins,
     /// DESIGN 8: an acceptor forgets votes when their commands are applied, wherever they are durable.
     ForgetsTooMuch,
+    /// ADR 0025: a leader proposes above a change of the membership in the same ballot. Needs changes.
+    NoBarrier,
 }
 
 /// S-01: the votes that the gap-free rule forbids, and what an acceptor without the rule says of

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use protocol::Now;
+use protocol::{Membership, Now};
 
 use crate::fact::{Fact, Observer};
 use crate::invariants::Invariants;
@@ -49,6 +50,18 @@ impl Watchers {
     #[must_use]
     pub fn broken(&self) -> Option<String> {
         self.invariants.broken().map(str::to_owned)
+    }
+
+    /// The membership in force above the last decided command.
+    #[must_use]
+    pub fn membership(&self) -> &Arc<Membership> {
+        self.invariants.history().disks.membership().0
+    }
+
+    /// Whether a majority set can speak.
+    #[must_use]
+    pub fn can_decide(&self) -> bool {
+        self.invariants.history().disks.can_decide()
     }
 
     /// The run is over.

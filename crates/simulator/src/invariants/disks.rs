@@ -37,6 +37,7 @@ struct Disk {
     durable_once: CommandNumber,
     forgotten: CommandNumber,
     standing: Standing,
+    voted_under: CommandNumber,
     /// Stored votes are damaged, or the disk is gone: what the next start finds, nobody knows.
     broken: bool,
 }
@@ -44,7 +45,7 @@ struct Disk {
 impl Disk {
     /// Whether its node may promise and vote: otherwise no majority set is formed with it.
     fn speaks(&self) -> bool {
-        !self.broken && self.standing == Standing::Sound && self.forgotten <= self.durable
+        !self.broken && self.standing == Standing::Sound && self.forgotten.max(self.voted_under) <= self.durable
     }
 
     fn lose_state(&mut self) {
@@ -157,6 +158,13 @@ impl Disks {
         !self.under.majority().holds(|node| self.disks.get(&node).is_none_or(|disk| disk.speaks() && !disk.has(id)))
     }
 
+    /// Whether nodes that are not silent hold a majority set of the membership in force. A change may have been decided
+    /// between the damage of a disk and the silence of its node: then nothing is decided any more.
+    #[must_use]
+    pub fn can_decide(&self) -> bool {
+        self.membership.majority().holds(|node| self.disks.get(&node).is_some_and(Disk::speaks))
+    }
+
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
     /// before they were lost: nobody hears of that at once. All nodes learn.
     #[must_use]
@@ -224,6 +232,7 @@ impl Disks {
                 // It may be in a majority set again.
                 self.changed.extend((1..=self.decided.len() as u64).map(CommandNumber));
             }
+            LogRecord::VotedUnder(number) => disk.voted_under = *number,
             LogRecord::LastTried(ballot) => disk.last_tried = *ballot,
             LogRecord::NextBallot(ballot) => disk.next_ballot = *ballot,
             LogRecord::Vote(vote) => {
@@ -241,10 +250,20 @@ impl Disks {
     /// nobody had heard. Opening makes durable what is there of the state.
     fn started(&mut self, node: NodeId, log: &LogImage, durable: CommandNumber) {
         let votes = log.votes.iter().map(|vote| (vote.command.number(), (vote.ballot, vote.command.id))).collect();
-        let LogImage { last_tried, next_ballot, forgotten, standing, .. } = *log;
+        let LogImage { last_tried, next_ballot, forgotten, standing, voted_under, .. } = *log;
         let before = self.disks.remove(&node).unwrap_or_default();
         let durable_once = before.durable_once;
-        let disk = Disk { last_tried, next_ballot, votes, durable, durable_once, forgotten, standing, broken: false };
+        let disk = Disk {
+            last_tried,
+            next_ballot,
+            votes,
+            durable,
+            durable_once,
+            forgotten,
+            standing,
+            voted_under,
+            broken: false,
+        };
         for (number, (_, id)) in before.votes {
             if disk.votes.get(&number).is_none_or(|(_, now)| *now != id) {
                 self.changed.push(number);
