@@ -2,9 +2,8 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use protocol::{Membership, Now};
+use protocol::{NodeId, Now};
 
 use crate::fact::{Fact, Observer};
 use crate::invariants::Invariants;
@@ -52,10 +51,10 @@ impl Watchers {
         self.invariants.broken().map(str::to_owned)
     }
 
-    /// The membership in force above the last decided command.
+    /// Whether these nodes hold a majority set, of each membership whose acceptors are needed.
     #[must_use]
-    pub fn membership(&self) -> &Arc<Membership> {
-        self.invariants.history().disks.membership().0
+    pub fn hold(&self, present: impl Fn(NodeId) -> bool) -> bool {
+        self.invariants.history().disks.hold(present)
     }
 
     /// Whether a majority set can speak.

@@ -50,11 +50,7 @@ impl IgnoreReason {
     pub fn is_alarming(self) -> bool {
         match self {
             Self::NotTheOwner | Self::NotARun | Self::TwoCommandsAtOneNumber | Self::BrokenChain => true,
-            Self::NotPromised
-            | Self::NotAfterIssued
-            | Self::EarlierMembership
-            | Self::Silent
-            | Self::NotAsked => false,
+            Self::NotPromised | Self::NotAfterIssued | Self::EarlierMembership | Self::Silent | Self::NotAsked => false,
         }
     }
 }

@@ -158,11 +158,18 @@ impl Disks {
         !self.under.majority().holds(|node| self.disks.get(&node).is_none_or(|disk| disk.speaks() && !disk.has(id)))
     }
 
-    /// Whether nodes that are not silent hold a majority set of the membership in force. A change may have been decided
-    /// between the damage of a disk and the silence of its node: then nothing is decided any more.
+    /// Whether these nodes hold a majority set of the membership in force, and of the one before while nothing is decided
+    /// above the change: until then only its votes say that there is one.
+    #[must_use]
+    pub fn hold(&self, present: impl Fn(NodeId) -> bool) -> bool {
+        [&self.membership, &self.under].iter().all(|membership| membership.majority().holds(&present))
+    }
+
+    /// Whether nodes that are not silent hold a majority set. A change may have been decided between the damage of a disk
+    /// and the silence of its node: then nothing is decided any more.
     #[must_use]
     pub fn can_decide(&self) -> bool {
-        self.membership.majority().holds(|node| self.disks.get(&node).is_some_and(Disk::speaks))
+        self.hold(|node| self.disks.get(&node).is_some_and(Disk::speaks))
     }
 
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
@@ -359,5 +366,21 @@ mod tests {
         let forgot = disks(&[&two[..], &[started(1, 2, &[])]].concat());
         assert_eq!(forgot.changed(), [CommandNumber(1)]);
         assert!(!forgot.is_held(command.id), "1 and 3 would not know it");
+    }
+
+    /// Catches a world that takes away the disks by which alone a change can be found, before anything is above it.
+    #[test]
+    fn the_membership_before_a_change_is_needed_until_something_is_above_it() {
+        let changed = three().weighing(NodeId(1), 9).expect("it decides alone").to_value();
+        let change = body("r1", vec![Effect::Put { key: membership::key(), value: changed }]);
+        let commands = chain_of(&[change, body("r2", vec![put("a", "1")])]);
+        let change = [votes(1, 1, &[&commands[0]]), votes(2, 1, &[&commands[0]])];
+        let one = |node| node == NodeId(1);
+        let before = disks(&change);
+        assert_eq!(before.membership().1, 1);
+        assert!(!before.hold(one), "only its votes say that there is a change");
+        let after = disks(&[&change[..], &[votes(1, 1, &[&commands[1]])]].concat());
+        assert_eq!(after.last_decided(), CommandNumber(2));
+        assert!(after.hold(one));
     }
 }

@@ -101,7 +101,7 @@ impl World {
         let acceptor = |id: NodeId| self.node(id).roles.as_ref().map(|roles| &roles.acceptor);
         let speaks = |id| self.core.contains(&id) && acceptor(id).is_some_and(|acceptor| acceptor.silence().is_none());
         let most_learn = self.core.len() > self.swarm.nodes.len() / 2;
-        if !most_learn || !self.watchers.membership().majority().holds(speaks) {
+        if !most_learn || !self.watchers.hold(speaks) {
             return Vec::new();
         }
         let must = |id: &NodeId| matches!(acceptor(*id)?.silence()?, Silence::Damaged | Silence::Behind).then_some(*id);

@@ -196,6 +196,6 @@ impl World {
     /// new disk is admitted: only a minority is ever lost.
     fn may_lose(&self, id: NodeId) -> bool {
         let others = |node| node != id && self.node(node).is_sound();
-        self.swarm.majority.holds(others) && self.watchers.membership().majority().holds(others)
+        self.swarm.majority.holds(others) && self.watchers.hold(others)
     }
 }

@@ -9,9 +9,11 @@ fn begin_under(node: &mut Node, membership: u64, ballot: Ballot, commands: &[Com
     node.handle(Input::Message { from: ballot.node, message })
 }
 
-/// The votes and memberships that are made durable, in order.
+/// What is made durable, in order.
 fn written(effects: &[Effect]) -> Vec<&LogRecord> {
-    let record = |effect| if let Effect::Persist(record) = effect { Some(record) } else { None };
+    fn record(effect: &Effect) -> Option<&LogRecord> {
+        if let Effect::Persist(record) = effect { Some(record) } else { None }
+    }
     effects.iter().filter_map(record).collect()
 }
 
