@@ -137,8 +137,7 @@ pub fn the_log_keeps_promises_and_votes(disk: Disk<'_>) {
     let (tried, promised) = (Ballot::new(3, NodeId(2)), Ballot::new(4, NodeId(1)));
     let votes = [vote(4, 1, "a"), vote(4, 2, "b")];
     let under = CommandNumber(5);
-    let mut records =
-        vec![LogRecord::LastTried(tried), LogRecord::NextBallot(promised), LogRecord::VotedUnder(under)];
+    let mut records = vec![LogRecord::LastTried(tried), LogRecord::NextBallot(promised), LogRecord::VotedUnder(under)];
     records.extend(votes.iter().cloned().map(LogRecord::Vote));
     opened.log.write(&records).expect("the log is written");
     let expected = LogImage {

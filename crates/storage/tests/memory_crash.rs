@@ -228,11 +228,8 @@ fn a_damaged_vote_is_found_where_the_log_is_read_and_named_where_it_is_opened() 
         assert!(!damage(&log, 0), "there is nothing to damage");
         let ballot = |round| Ballot::new(round, NodeId(1));
         let voted_under = CommandNumber(4);
-        let marked = [
-            LogRecord::LastTried(ballot(7)),
-            LogRecord::NextBallot(ballot(8)),
-            LogRecord::VotedUnder(voted_under),
-        ];
+        let marked =
+            [LogRecord::LastTried(ballot(7)), LogRecord::NextBallot(ballot(8)), LogRecord::VotedUnder(voted_under)];
         log.write(&marked).expect("written");
         log.write(&votes).expect("written");
         assert!(!damage(&log, 4));

@@ -127,10 +127,9 @@ impl Mark {
     /// Whether it has what the record says.
     pub(crate) fn has(record: &LogRecord) -> bool {
         match record {
-            LogRecord::LastTried(_)
-            | LogRecord::NextBallot(_)
-            | LogRecord::Standing(_)
-            | LogRecord::VotedUnder(_) => true,
+            LogRecord::LastTried(_) | LogRecord::NextBallot(_) | LogRecord::Standing(_) | LogRecord::VotedUnder(_) => {
+                true
+            }
             LogRecord::Vote(_) | LogRecord::Forget(_) => false,
         }
     }
