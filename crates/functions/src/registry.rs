@@ -50,11 +50,6 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes the function of that name out, if there is one.
-    pub fn remove(&mut self, name: &str) {
-        self.functions.remove(name);
-    }
-
     /// The function of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Function>> {
@@ -101,8 +96,6 @@ mod tests {
             Err(DuplicateName("kv.put".to_owned()))
         );
         assert!(registry.get("test").is_none());
-        registry.remove("kv.increment");
-        assert!(registry.get("kv.increment").is_none());
         let before = registry.clone();
         registry.register(Arc::new(Closure::inline(|_, _| Ok(Value::Null)))).expect("a new name");
         assert!(registry.get("test").is_some() && before.get("test").is_none());

@@ -273,6 +273,8 @@ pub struct Rejoined {
     /// The number of the last command that the sender has proposed in this ballot, its initial
     /// history included, or, when there is none, knows to be issued.
     pub last: CommandNumber,
+    /// The number of the membership under which the sender leads: who has voted under a later one is not helped by it.
+    pub membership: CommandNumber,
 }
 
 /// Steps 5 and 6, leader to learners: all commands up to `issued` are issued. A majority set's

@@ -74,7 +74,7 @@ pub struct Kind {
 fn world(seed: u64, kind: Kind, lines: usize) -> World {
     let mut chance = Chance::new(seed);
     let faults = faults(&mut chance, kind.longest);
-    let swarm = Swarm { planted: kind.planted, ..Swarm::draw(&mut chance, faults) }.changing(kind.changes);
+    let swarm = Swarm { planted: kind.planted, changes: kind.changes, ..Swarm::draw(&mut chance, faults) };
     let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
     let watchers = Watchers::new(Invariants::new(&swarm.genesis(), bound), lines);
     let mut world = World::new(swarm, chance.any(), watchers);
@@ -120,11 +120,13 @@ fn finish(seed: u64, kind: Kind, world: &mut World) -> Report {
     let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
     let broken = ran.unwrap_or_else(|panic| Err(format!("a failed assertion: {}", panic_text(panic.as_ref()))));
     let watchers = world.watchers();
+    let mut tally = watchers.tally.clone();
+    tally.stuck = u64::from(!watchers.can_decide());
     Report {
         seed,
         kind,
         hash: watchers.hasher.short(),
-        tally: watchers.tally.clone(),
+        tally,
         events: world.events(),
         failure: broken.err().map(|what| Failure { what, log: watchers.log.tail(TAIL) }),
     }
@@ -258,8 +260,8 @@ impl fmt::Display for Kind {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { faults, shapes, issued, installed, rejoined, leader_changes, questions, retries, micros, .. } =
-            &self.tally;
+        let Tally { faults, shapes, issued, changes, installed, rejoined, stuck, .. } = &self.tally;
+        let Tally { leader_changes, questions, retries, micros, .. } = &self.tally;
         let took = self.took.as_millis().max(1);
         let per_second = u128::from(self.events) * 1_000 / took;
         writeln!(
@@ -274,6 +276,9 @@ impl fmt::Display for Summary {
             "{issued} commands issued, {installed} snapshots installed, {rejoined} damaged nodes rejoined, \
              {leader_changes} leader changes, {questions} questions, {retries} retries"
         )?;
+        if *changes > 0 {
+            writeln!(f, "{changes} times a leader took note of a change; {stuck} seeds ended without a majority set")?;
+        }
         write!(f, "faults:")?;
         for (name, count) in Fault::KINDS.iter().zip(faults) {
             write!(f, " {name} {count}")?;

@@ -252,20 +252,7 @@ impl Swarm {
     }
 }
 
-/// Mostly a simple majority; sometimes weights, of which one may be nothing.
 impl Swarm {
-    /// The same with changes of the membership: so many of a thousand calls. Then no disk is damaged or lost: which nodes
-    /// can be spared is not known beforehand.
-    #[must_use]
-    pub fn changing(self, changes: u32) -> Self {
-        if changes == 0 {
-            return self;
-        }
-        let damages = [Trouble::BitRot, Trouble::Misdirect, Trouble::DiskLost, Trouble::StateLost];
-        let troubles = self.troubles.into_iter().filter(|trouble| !damages.contains(&trouble.0)).collect();
-        Self { changes, troubles, ..self }
-    }
-
     /// The membership that nodes begin with.
     #[must_use]
     pub fn genesis(&self) -> Arc<Membership> {
@@ -278,6 +265,7 @@ impl Swarm {
     }
 }
 
+/// Mostly a simple majority; sometimes weights, of which one may be nothing.
 fn majority(nodes: &[NodeId], chance: &mut Chance) -> MajoritySets {
     let weighted = chance.happens(1_500);
     let mut weights: Vec<(NodeId, u64)> =

@@ -54,6 +54,8 @@ pub struct Tally {
     pub installed: u64,
     /// How often a node whose votes were damaged spoke again.
     pub rejoined: u64,
+    /// Runs that ended with so many silent nodes that nothing could be decided any more.
+    pub stuck: u64,
     /// How often a node began to lead after another one, or after itself.
     pub leader_changes: u64,
     /// Questions of clients.
@@ -81,6 +83,7 @@ impl Tally {
         self.changes += other.changes;
         self.installed += other.installed;
         self.rejoined += other.rejoined;
+        self.stuck += other.stuck;
         self.leader_changes += other.leader_changes;
         self.questions += other.questions;
         self.retries += other.retries;

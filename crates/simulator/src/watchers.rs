@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use protocol::Now;
+use protocol::{NodeId, Now};
 
 use crate::fact::{Fact, Observer};
 use crate::invariants::Invariants;
@@ -49,6 +49,18 @@ impl Watchers {
     #[must_use]
     pub fn broken(&self) -> Option<String> {
         self.invariants.broken().map(str::to_owned)
+    }
+
+    /// Whether these nodes hold a majority set, of each membership whose acceptors are needed.
+    #[must_use]
+    pub fn hold(&self, present: impl Fn(NodeId) -> bool) -> bool {
+        self.invariants.history().disks.hold(present)
+    }
+
+    /// Whether a majority set can speak.
+    #[must_use]
+    pub fn can_decide(&self) -> bool {
+        self.invariants.history().disks.can_decide()
     }
 
     /// The run is over.

@@ -85,7 +85,7 @@ impl fmt::Display for Said<'_> {
                 write!(f, "({ballot}{under}, round {round}, {})", Votes(voted.run))
             }
             Message::Acceptor(ToAcceptor::Rejoined(rejoined)) => {
-                write!(f, "({}, last {})", rejoined.ballot, rejoined.last)
+                write!(f, "({}{}, last {})", rejoined.ballot, Under(rejoined.membership), rejoined.last)
             }
             Message::Leader(ToLeader::Rejoin(rejoin)) => write!(f, "({})", rejoin.ballot),
             Message::Leader(ToLeader::ExecuteFunction(call)) => {

@@ -35,6 +35,7 @@ use crate::fact::{Fact, Question};
 use crate::fault::Shape;
 use crate::network::{Link, Network};
 use crate::node::Node;
+use crate::planted::{Planted, no_barrier};
 use crate::schedule::{Event, Schedule};
 use crate::swarm::Swarm;
 use crate::watchers::Watchers;
@@ -112,6 +113,12 @@ impl World {
             plans: BTreeMap::new(),
             swarm,
         };
+        if world.swarm.planted == Some(Planted::NoBarrier) {
+            let genesis = world.swarm.genesis();
+            for node in world.nodes.values_mut() {
+                node.functions = no_barrier::registry(&node.functions, &genesis);
+            }
+        }
         for node in world.swarm.nodes.clone() {
             world.start(node);
         }

@@ -136,10 +136,17 @@ pub fn the_log_keeps_promises_and_votes(disk: Disk<'_>) {
     opened.log.write(&[LogRecord::Standing(Standing::Sound)]).expect("the log is written");
     let (tried, promised) = (Ballot::new(3, NodeId(2)), Ballot::new(4, NodeId(1)));
     let votes = [vote(4, 1, "a"), vote(4, 2, "b")];
-    let mut records = vec![LogRecord::LastTried(tried), LogRecord::NextBallot(promised)];
+    let under = CommandNumber(5);
+    let mut records = vec![LogRecord::LastTried(tried), LogRecord::NextBallot(promised), LogRecord::VotedUnder(under)];
     records.extend(votes.iter().cloned().map(LogRecord::Vote));
     opened.log.write(&records).expect("the log is written");
-    let expected = LogImage { last_tried: tried, next_ballot: promised, votes: votes.into(), ..LogImage::default() };
+    let expected = LogImage {
+        last_tried: tried,
+        next_ballot: promised,
+        voted_under: under,
+        votes: votes.into(),
+        ..LogImage::default()
+    };
     assert_eq!(opened.log.load(CommandNumber::NULL), Ok(expected.clone()));
     drop(opened);
     assert_eq!(disk().log.load(CommandNumber::NULL), Ok(expected), "after a restart");

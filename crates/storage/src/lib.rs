@@ -83,6 +83,8 @@ pub enum LogRecord {
     Forget(CommandNumber),
     /// What the log is good for from now on.
     Standing(Standing),
+    /// The number of the membership under which the votes that follow are cast (ADR 0026). It never goes down.
+    VotedUnder(CommandNumber),
 }
 
 /// What a log is good for: whether its acceptor may speak for the node.
@@ -110,6 +112,8 @@ pub struct LogImage {
     pub forgotten: CommandNumber,
     /// See [`LogRecord::Standing`].
     pub standing: Standing,
+    /// See [`LogRecord::VotedUnder`]: as exact as the promise, also where votes are lost.
+    pub voted_under: CommandNumber,
     /// The votes for numbers above the one asked for, ascending by number.
     pub votes: Vec<Vote>,
 }

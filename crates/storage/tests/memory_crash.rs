@@ -216,7 +216,7 @@ fn a_torn_write_is_all_or_nothing() {
 }
 
 /// S-13, S-14: catches a damaged or misplaced vote that is read as if it were well, or taken for absent; and an
-/// opening that does not say so, keeps some of the votes, or loses the promise, `last_tried`, or the mark itself.
+/// opening that does not say so, keeps some of the votes, or loses what the mark has, or the mark itself.
 #[test]
 fn a_damaged_vote_is_found_where_the_log_is_read_and_named_where_it_is_opened() {
     let votes: Vec<LogRecord> = (1..=3).map(|number| LogRecord::Vote(vote(1, number, "a"))).collect();
@@ -226,16 +226,18 @@ fn a_damaged_vote_is_found_where_the_log_is_read_and_named_where_it_is_opened() 
         };
         let log = MemoryLog::new();
         assert!(!damage(&log, 0), "there is nothing to damage");
-        log.write(&[LogRecord::LastTried(Ballot::new(7, NodeId(1))), LogRecord::NextBallot(Ballot::new(8, NodeId(1)))])
-            .expect("written");
+        let ballot = |round| Ballot::new(round, NodeId(1));
+        let voted_under = CommandNumber(4);
+        let marked =
+            [LogRecord::LastTried(ballot(7)), LogRecord::NextBallot(ballot(8)), LogRecord::VotedUnder(voted_under)];
+        log.write(&marked).expect("written");
         log.write(&votes).expect("written");
         assert!(!damage(&log, 4));
         assert!(damage(&log, 2));
         assert!(matches!(log.load(CommandNumber::NULL), Err(StorageError::Corrupt(_))));
         log.crash();
-        let ballot = |round| Ballot::new(round, NodeId(1));
-        let (last_tried, next_ballot) = (ballot(7), ballot(8));
-        let image = LogImage { last_tried, next_ballot, standing: Standing::Damaged, ..LogImage::default() };
+        let (last_tried, next_ballot, standing) = (ballot(7), ballot(8), Standing::Damaged);
+        let image = LogImage { last_tried, next_ballot, standing, voted_under, ..LogImage::default() };
         assert_eq!(log.load(CommandNumber::NULL), Ok(image.clone()));
         log.restart();
         assert_eq!(log.load(CommandNumber::NULL), Ok(image), "until it is said to be sound");

@@ -106,7 +106,8 @@ fn a_held_directory_is_refused() {
 /// A directory that has promised, voted and applied something.
 fn used(dir: &Path) {
     let stores = opened(dir);
-    stores.log.write(&[LogRecord::LastTried(TRIED), LogRecord::NextBallot(PROMISE)]).expect("written");
+    let marked = [LogRecord::LastTried(TRIED), LogRecord::NextBallot(PROMISE), LogRecord::VotedUnder(UNDER)];
+    stores.log.write(&marked).expect("written");
     vote_for(&stores, 1..=3);
     stores.state.apply(&[command(1, &body(1, vec![put("k", "v")]))]).expect("applied");
     stores.state.sync().expect("synced");
@@ -115,11 +116,12 @@ fn used(dir: &Path) {
 
 const TRIED: Ballot = Ballot { round: 7, node: NodeId(1) };
 const PROMISE: Ballot = Ballot { round: 9, node: NodeId(3) };
+const UNDER: CommandNumber = CommandNumber(1);
 
 /// That the log lost votes and says so, and nothing else.
 fn assert_damaged(stores: &Stores) {
     let image = stores.log.load(CommandNumber::NULL).expect("readable");
-    assert_eq!((image.last_tried, image.next_ballot), (TRIED, PROMISE), "the mark has them");
+    assert_eq!((image.last_tried, image.next_ballot, image.voted_under), (TRIED, PROMISE, UNDER), "the mark has them");
     assert_eq!((image.standing, image.votes), (Standing::Damaged, Vec::new()));
     assert_eq!(stores.log.mark().votes_lost, PROMISE);
 }

@@ -111,7 +111,11 @@ impl Checks {
                 LogRecord::Vote(vote) => {
                     self.votes.entry(node).or_default().insert(vote.command.number(), vote.clone());
                 }
-                LogRecord::LastTried(_) | LogRecord::NextBallot(_) | LogRecord::Forget(_) | LogRecord::Standing(_) => {}
+                LogRecord::LastTried(_)
+                | LogRecord::NextBallot(_)
+                | LogRecord::Forget(_)
+                | LogRecord::Standing(_)
+                | LogRecord::VotedUnder(_) => {}
             }
         }
     }

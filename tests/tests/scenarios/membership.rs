@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::{Ballot, CommandNumber, LearnFrom, NodeId, Outcome};
-use quorate_tests::world::{Cut, P, Q, R, Settings, World};
+use quorate_tests::world::{Cut, Envelope, P, Q, R, Settings, World};
 use serde_json::{Value, json};
 
 use crate::support::{goods, lead, stock_up};
@@ -206,6 +206,43 @@ fn an_old_leader_in_a_lower_ballot_issues_nothing() {
         world.run(5);
         assert!(!world.outcomes("late").iter().any(|outcome| matches!(outcome, Outcome::Issued { .. })));
         assert_eq!(world.leads(P), None);
+    }
+}
+
+/// ADR 0026: no majority set before the change shares a node with the one after it. Those after it learn of the change
+/// through a ballot under the old membership, and go on in a lower one, of which the old acceptors hear nothing. Catches
+/// learners that take what is issued there for old news, for ever, and nodes that disagree afterwards.
+#[test]
+fn majority_sets_need_not_meet_those_before() {
+    let [six, seven] = [6, 7].map(NodeId);
+    for learn_from in [LearnFrom::Leader, LearnFrom::Voters] {
+        let mut world = World::new(Settings { nodes: 7, learn_from, ..Settings::default() });
+        lead(&mut world, P);
+        world.call(P, P, "rule", "cluster.set_rule", &json!({"majority_sets": [[6, 7]]}));
+        // All have the body, and p alone knows that it is issued; then p is gone.
+        world.settle_if(|envelope| envelope.is("BeginBallot") || envelope.to == P);
+        assert!(matches!(world.outcomes("rule").as_slice(), [Outcome::Issued { .. }]));
+        world.crash(P);
+        world.drop_if(|_| true);
+        world.campaign_in_round(R, 9);
+        let asks = |envelope: &Envelope| envelope.is("NextBallot") || envelope.is("BeginBallot");
+        world.settle_if(|envelope| ![six, seven].contains(&envelope.to) || !asks(envelope));
+        for node in [six, seven] {
+            assert_eq!(acceptors(&world, node), [6, 7], "learnt through ballot 9.3");
+        }
+        world.crash(R);
+        world.drop_if(|_| true);
+        world.campaign_in_round(six, 5);
+        world.settle();
+        assert_eq!(world.leads(six), Some(Ballot::new(5, six)));
+        stock_up(&mut world, six, "a", "A", 1);
+        assert_eq!([six, seven].map(|node| world.node(node).stock("A")), [1, 1]);
+        world.restart(P);
+        world.restart(R);
+        world.run(5);
+        for id in world.ids() {
+            assert_eq!((acceptors(&world, id), world.node(id).stock("A")), (vec![6, 7], 1), "node {id}");
+        }
     }
 }
 

@@ -14,6 +14,10 @@
 //! So a vote for `m` stands for all numbers below, and a tally of an old ballot cannot come
 //! true after one of its votes has been overwritten.
 //!
+//! **Memberships** (ADR 0026). A ballot is led under one membership, named by the number of the command that made it.
+//! Whoever votes under one knows that command to be issued, durably. The acceptor keeps the number of the last one that
+//! it has voted under, and votes in no ballot that is led under an earlier one.
+//!
 //! An acceptor whose disk has lost something is *silent* (see [`Silence`]) until that can do no harm.
 //!
 //! An older ballot's votes *above* a new vote are kept until they are voted on again: their
@@ -136,6 +140,9 @@ pub struct Acceptor {
     round: u64,
     /// The number of the membership under which `next_ballot` is led, by its `BeginBallot`.
     membership: CommandNumber,
+    /// The last membership under which it has voted. Durable with the first such vote; not above `issued`, unless the
+    /// state was lost.
+    voted_under: CommandNumber,
     /// The disk has no room for votes: none is cast. Promises are small, and rounds are free: they go on.
     full: bool,
     /// None while its word is good.
@@ -146,23 +153,34 @@ impl Acceptor {
     /// The acceptor that left `image` behind, on a node that knows commands up to `issued` to
     /// be issued.
     ///
-    /// It is silent ([`Acceptor::silence`]) if its log is not sound, or if votes are forgotten whose
-    /// commands this node has no longer.
+    /// It is silent ([`Acceptor::silence`]) if its log is not sound, or if this node has no longer what its votes are
+    /// forgotten for, or were cast above.
     ///
     /// # Panics
     /// When a stored vote lies above the stored promise: a broken log of our own.
     #[must_use]
     pub fn new(config: Config, image: LogImage, issued: CommandId) -> Self {
-        let LogImage { next_ballot, forgotten, standing, .. } = image;
-        let silent = Silent::at_start(&config, standing, forgotten, issued.number);
+        let LogImage { next_ballot, forgotten, standing, voted_under, .. } = image;
+        let silent = Silent::at_start(&config, standing, forgotten.max(voted_under), issued.number);
         let above = image.votes.into_iter().filter(|vote| vote.command.number() > issued.number);
         let votes: BTreeMap<_, _> = above.map(|vote| (vote.command.number(), vote)).collect();
         assert!(
             votes.values().all(|vote| vote.ballot <= next_ballot),
             "invariant 3: a stored vote lies above the stored promise {next_ballot}"
         );
-        let (waiting, membership) = (BTreeMap::new(), CommandNumber::NULL);
-        Self { config, next_ballot, issued, forgotten, votes, waiting, round: 0, membership, full: false, silent }
+        Self {
+            config,
+            next_ballot,
+            issued,
+            forgotten,
+            votes,
+            waiting: BTreeMap::new(),
+            round: 0,
+            membership: CommandNumber::NULL,
+            voted_under,
+            full: false,
+            silent,
+        }
     }
 
     /// The node.
@@ -276,6 +294,10 @@ impl Acceptor {
         }
         // Numbers up to the last issued one are decided; nothing depends on votes there.
         commands.retain(|command| command.number() > self.issued.number);
+        if membership < self.voted_under {
+            // All of them are above a change that their leader does not know: they are never issued.
+            commands.clear();
+        }
         if let Some(reason) = commands.iter().find_map(|command| self.contradicted(command)) {
             return effects.push(Effect::Ignored(reason));
         }
@@ -348,6 +370,10 @@ impl Acceptor {
             if !self.may_vote(&command) {
                 later.insert(number, command);
                 continue;
+            }
+            if self.membership > self.voted_under {
+                self.voted_under = self.membership;
+                effects.push(Effect::Persist(LogRecord::VotedUnder(self.membership)));
             }
             let vote = Vote { ballot: self.next_ballot, command };
             let earlier = self.votes.insert(number, vote.clone());

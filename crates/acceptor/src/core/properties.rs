@@ -19,8 +19,10 @@ enum Step {
         ballot: Ballot,
         ahead: u64,
     },
-    /// In the promised ballot, or in another one.
+    /// In the promised ballot, or in another one. A ballot is led under the membership that the last issued command
+    /// has made when it begins, or under that of the genesis.
     Begin {
+        changed: bool,
         other: Option<Ballot>,
         ahead: u64,
         length: u64,
@@ -55,10 +57,12 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let ballot = || (1..=ROUNDS, 1..=3u64).prop_map(|(round, node)| Ballot::new(round, NodeId(node)));
     let other = prop::option::weighted(0.2, ballot());
-    let begin = (other, 1..5u64, 0..4u64, prop::bool::weighted(0.15), 0..5u64);
+    let begin = (any::<bool>(), other, 1..5u64, 0..4u64, prop::bool::weighted(0.15), 0..5u64);
     prop_oneof![
         4 => (ballot(), 0..4u64).prop_map(|(ballot, ahead)| Step::Next { ballot, ahead }),
-        40 => begin.prop_map(|(other, ahead, length, forked, round)| Step::Begin { other, ahead, length, forked, round }),
+        40 => begin.prop_map(|(changed, other, ahead, length, forked, round)| {
+            Step::Begin { changed, other, ahead, length, forked, round }
+        }),
         8 => (1..4u64).prop_map(|ahead| Step::Issued { ahead }),
         8 => (0..3u64).prop_map(|behind| Step::Forget { behind }),
         3 => prop::bool::weighted(0.8).prop_map(Step::Room),
@@ -98,6 +102,8 @@ struct World {
     life: u64,
     /// The last number proposed in each ballot.
     proposed: BTreeMap<Ballot, CommandNumber>,
+    /// The membership under which each ballot is led.
+    under: BTreeMap<Ballot, CommandNumber>,
     /// What leaders have answered, each when it was asked.
     answers: Vec<Rejoined>,
     /// Votes that were durable, and are lost.
@@ -133,6 +139,7 @@ impl World {
             votes: 0,
             life: 0,
             proposed: BTreeMap::new(),
+            under: BTreeMap::new(),
             answers: vec![],
             lost: vec![],
             rejoined: 0,
@@ -146,15 +153,17 @@ impl World {
                 let message = ToAcceptor::NextBallot(NextBallot { ballot, first });
                 self.handle(Input::Message { from: ballot.node, message });
             }
-            Step::Begin { other, ahead, length, forked, round } => {
+            Step::Begin { changed, other, ahead, length, forked, round } => {
                 let ballot = other.unwrap_or(self.acceptor.next_ballot());
-                let first = self.acceptor.issued().number.0 + ahead;
+                let issued = self.acceptor.issued().number;
+                let change = if changed { issued } else { CommandNumber::NULL };
+                let membership = *self.under.entry(ballot).or_insert(change);
+                let first = membership.max(issued).0 + ahead;
                 let last = CommandNumber((first + length).saturating_sub(1));
                 let proposed = self.proposed.entry(ballot).or_default();
                 *proposed = last.max(*proposed);
                 let commands = (first..first + length).map(|number| command(number, ballot, forked)).collect();
-                let message =
-                    ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round, membership: CommandNumber::NULL });
+                let message = ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round, membership });
                 self.handle(Input::Message { from: ballot.node, message });
             }
             Step::Issued { ahead } => {
@@ -173,9 +182,9 @@ impl World {
             Step::Flush => self.flush(),
             Step::Crash { behind } => self.start(usize::try_from(behind).expect("small")),
             Step::Damage => {
-                let LogImage { last_tried, next_ballot, .. } = self.durable;
+                let LogImage { last_tried, next_ballot, voted_under, .. } = self.durable;
                 let standing = Standing::Damaged;
-                let damaged = LogImage { last_tried, next_ballot, standing, ..LogImage::default() };
+                let damaged = LogImage { last_tried, next_ballot, standing, voted_under, ..LogImage::default() };
                 let before = std::mem::replace(&mut self.durable, damaged);
                 self.lost.extend(before.votes.iter().map(|vote| (vote.ballot, vote.command.number())));
                 self.start(0);
@@ -208,7 +217,8 @@ impl World {
     /// A leader that leads the ballot says how far it has proposed by now.
     fn asks(&mut self, ballot: Ballot, nonce: u64) {
         let last = self.proposed.get(&ballot).copied().unwrap_or_default();
-        let answer = Rejoined { ballot, nonce, last };
+        let membership = self.under.get(&ballot).copied().unwrap_or_default();
+        let answer = Rejoined { ballot, nonce, last, membership };
         if !self.answers.contains(&answer) {
             self.answers.push(answer);
         }
@@ -218,11 +228,14 @@ impl World {
     }
 
     /// What must be so when it speaks again: whatever it may have voted for in the ballot that it takes
-    /// part in is durably learnt. (Votes in lower ballots are the leader's to know of.)
+    /// part in is durably learnt. (Votes in lower ballots are the leader's to know of, where it leads under a membership
+    /// that is not before theirs.)
     fn speaks(&mut self) {
         self.rejoined += 1;
         let promise = self.acceptor.next_ballot();
+        let under = |ballot: &Ballot| self.under.get(ballot).copied().unwrap_or_default();
         for (ballot, number) in &self.lost {
+            assert!(under(ballot) <= under(&promise), "a leader under an earlier membership knows nothing of {number}");
             assert!(
                 *ballot < promise || number.0 <= self.state as u64,
                 "it speaks in {promise}, has lost its vote at {number} there, and has {} durable",
@@ -241,6 +254,8 @@ impl World {
         let is_silent = self.acceptor.silence().is_some();
         let has_forgotten = self.acceptor.forgotten <= self.acceptor.issued().number;
         assert!(has_forgotten || is_silent, "a vote is forgotten that is still needed");
+        let knows_change = self.acceptor.voted_under <= self.acceptor.issued().number;
+        assert!(knows_change || is_silent, "it does not have what its votes are above");
         let mut voted: BTreeSet<CommandId> = BTreeSet::new();
         for effect in effects {
             match effect {
@@ -277,6 +292,8 @@ impl World {
             || before.has_voted_for(command.precedent);
         assert!(gap_free, "a vote with a gap: {vote:?}");
         assert!(!before.full, "a vote for which there is no room: {vote:?}");
+        let (under, known) = (self.under[&vote.ballot], before.voted_under);
+        assert!(under >= known, "a vote under {under} after one under {known}: {vote:?}");
     }
 
     /// One sync, then all sends, which are checked against the disk.
@@ -293,6 +310,10 @@ impl World {
                     self.durable.votes.retain(|vote| vote.command.number() > number);
                 }
                 LogRecord::Standing(standing) => self.durable.standing = standing,
+                LogRecord::VotedUnder(number) => {
+                    assert!(number > self.durable.voted_under, "it votes under {number}, and has under a later one");
+                    self.durable.voted_under = number;
+                }
                 LogRecord::LastTried(_) => panic!("lastTried is the leader's"),
             }
         }
@@ -319,6 +340,8 @@ impl World {
 
     fn hear(&mut self, voted: &Voted) {
         let Some(run) = voted.run else { return };
+        let under = self.under.get(&voted.ballot).copied().unwrap_or_default();
+        assert!(self.durable.voted_under >= under, "a vote is told, and under which membership is not durable");
         let known = self.told.entry((voted.ballot, run.last.number)).or_insert(run.last);
         assert_eq!(*known, run.last, "two commands at one number in ballot {}", voted.ballot);
         if run.last.number <= self.durable.forgotten {
@@ -337,8 +360,8 @@ proptest! {
     /// losses of what was not synced, a promise that goes down, a vote outside the promised
     /// ballot, with a gap or without room, two commands at one number of a ballot, and anything told that a
     /// crash could take back. S-13, S-14: with damage at any moment, silence that ends at once, or before what
-    /// may be lost is durable, or by an answer to an earlier start; and a later loss of the state that is not
-    /// noticed.
+    /// may be lost is durable, or by an answer to an earlier start or under an earlier membership; and a later loss of
+    /// the state that is not noticed. ADR 0026: a vote above a change under what was before it.
     #[test]
     fn no_interleaving_breaks_a_promise_or_a_vote(steps in prop::collection::vec(step(), 1..120)) {
         let mut world = World::new();

@@ -19,6 +19,8 @@ pub enum IgnoreReason {
     TwoCommandsAtOneNumber,
     /// The command does not chain with those known of this same ballot.
     BrokenChain,
+    /// The sender leads under a membership before one that this acceptor has voted under.
+    EarlierMembership,
     /// This acceptor is silent.
     Silent,
     /// An answer to a question that this acceptor did not ask since it started, or does not ask any more.
@@ -36,6 +38,7 @@ impl IgnoreReason {
             Self::NotAfterIssued => "not_after_issued",
             Self::TwoCommandsAtOneNumber => "two_commands_at_one_number",
             Self::BrokenChain => "broken_chain",
+            Self::EarlierMembership => "earlier_membership",
             Self::Silent => "silent",
             Self::NotAsked => "not_asked",
         }
@@ -47,7 +50,7 @@ impl IgnoreReason {
     pub fn is_alarming(self) -> bool {
         match self {
             Self::NotTheOwner | Self::NotARun | Self::TwoCommandsAtOneNumber | Self::BrokenChain => true,
-            Self::NotPromised | Self::NotAfterIssued | Self::Silent | Self::NotAsked => false,
+            Self::NotPromised | Self::NotAfterIssued | Self::EarlierMembership | Self::Silent | Self::NotAsked => false,
         }
     }
 }

@@ -10,9 +10,11 @@
 //!   the leader of b says which command it proposed *last*. Whatever was lost and was issued, or still can be, lies at or below that
 //!   number: if cast in b, it was proposed before this node started, and the nonce is of this start;
 //!   if cast in a lower ballot, it is known to one of those who promised b, so it is in the history
-//!   of b. When the state of this node is durable up to there, its word is good again.
+//!   of b. When the state of this node is durable up to there, its word is good again. Only a leader under a
+//!   membership that is not before one it has voted under may say so: others know nothing of its last votes.
 //! - [`Silence::Behind`]: the state was lost, and votes up to `forgotten` are gone from the log
-//!   because it had them. Until it has them again, no answer may say "no vote there".
+//!   because it had them. Until it has them again, no answer may say "no vote there". The same up to the membership
+//!   that it has voted under: whoever was no acceptor before that relies on those who have what came before.
 //! - [`Silence::Fresh`]: a new disk. This node may have had another one, and have spoken with it.
 //!   So many of the other acceptors must have noted this disk and know of no other ([`notes_needed`])
 //!   that a second disk of one node is found out by somebody.
@@ -95,7 +97,7 @@ impl Silent {
     pub(super) fn at_start(
         config: &Config,
         standing: Standing,
-        forgotten: CommandNumber,
+        needed: CommandNumber,
         issued: CommandNumber,
     ) -> Option<Self> {
         let reason = match standing {
@@ -103,20 +105,21 @@ impl Silent {
             Standing::Fresh if notes_needed(&config.acceptors, config.me) > 0 => Silence::Fresh,
             Standing::Replaced => Silence::Replaced,
             Standing::Damaged => Silence::Damaged,
-            Standing::Fresh | Standing::Sound if forgotten > issued => Silence::Behind,
+            Standing::Fresh | Standing::Sound if needed > issued => Silence::Behind,
             Standing::Fresh | Standing::Sound => return None,
         };
         Some(Self { reason, noted: BTreeSet::new(), rejoined: None, durable: CommandNumber::NULL })
     }
 
-    fn is_over(&self, config: &Config, forgotten: CommandNumber) -> bool {
+    /// `needed`: whatever else is the case, the state must be durable up to there.
+    fn is_over(&self, config: &Config, needed: CommandNumber) -> bool {
         match self.reason {
             Silence::Fresh => self.noted.len() >= notes_needed(&config.acceptors, config.me),
             Silence::Replaced => false,
             Silence::Damaged => {
-                self.rejoined.as_ref().is_some_and(|rejoined| rejoined.last.max(forgotten) <= self.durable)
+                self.rejoined.as_ref().is_some_and(|rejoined| rejoined.last.max(needed) <= self.durable)
             }
-            Silence::Behind => forgotten <= self.durable,
+            Silence::Behind => needed <= self.durable,
         }
     }
 }
@@ -147,8 +150,7 @@ impl Acceptor {
     /// Instead of a vote in `ballot`, which is not below the promise.
     pub(super) fn ask_to_rejoin(&self, ballot: Ballot, effects: &mut Vec<Effect>) {
         let asks = self.silent.as_ref().is_some_and(|silent| {
-            let known = silent.rejoined.as_ref().map_or(Ballot::NONE, |rejoined| rejoined.ballot);
-            silent.reason == Silence::Damaged && ballot > known
+            silent.reason == Silence::Damaged && silent.rejoined.as_ref().is_none_or(|known| ballot != known.ballot)
         });
         if !asks {
             return effects.push(Effect::Ignored(IgnoreReason::Silent));
@@ -157,17 +159,20 @@ impl Acceptor {
         self.send(ballot.node, Message::Leader(ToLeader::Rejoin(rejoin)), effects);
     }
 
-    /// The leader of a ballot says how far it has proposed. Each such answer is enough; the one of the
-    /// highest ballot counts, because the commands of an earlier one may never be issued.
+    /// The leader of a ballot says how far it has proposed. Each such answer is enough; the latest one counts, by
+    /// membership and then by ballot, because the commands of an earlier one may never be issued.
     pub(super) fn on_rejoined(&mut self, from: NodeId, message: Rejoined, effects: &mut Vec<Effect>) {
-        let (nonce, promise) = (self.config.nonce, self.next_ballot);
+        let (nonce, promise, voted_under) = (self.config.nonce, self.next_ballot, self.voted_under);
         let Some(silent) = self.silent.as_mut().filter(|silent| silent.reason == Silence::Damaged) else {
             return effects.push(Effect::Ignored(IgnoreReason::NotAsked));
         };
-        let known = silent.rejoined.as_ref().map_or(Ballot::NONE, |rejoined| rejoined.ballot);
-        let is_asked = message.nonce == nonce && message.ballot >= promise && message.ballot > known;
-        if message.ballot.node != from || !is_asked {
+        let is_asked = message.nonce == nonce && message.ballot >= promise && message.ballot.node == from;
+        let is_later = |known: &Rejoined| (message.membership, message.ballot) > (known.membership, known.ballot);
+        if !is_asked || !silent.rejoined.as_ref().is_none_or(is_later) {
             return effects.push(Effect::Ignored(IgnoreReason::NotAsked));
+        }
+        if message.membership < voted_under {
+            return effects.push(Effect::Ignored(IgnoreReason::EarlierMembership));
         }
         silent.rejoined = Some(message);
         self.speak_when_it_may(effects);
@@ -191,8 +196,8 @@ impl Acceptor {
     }
 
     fn speak_when_it_may(&mut self, effects: &mut Vec<Effect>) {
-        let (config, forgotten) = (&self.config, self.forgotten);
-        let Some(silent) = self.silent.take_if(|silent| silent.is_over(config, forgotten)) else { return };
+        let (config, needed) = (&self.config, self.forgotten.max(self.voted_under));
+        let Some(silent) = self.silent.take_if(|silent| silent.is_over(config, needed)) else { return };
         if let Some(Rejoined { ballot, last, .. }) = silent.rejoined {
             assert!(last <= self.forgotten, "a later loss of the state must make this node silent up to {last} again");
             if ballot > self.next_ballot {

@@ -1,5 +1,6 @@
 //! Exact effects, rule by rule, with reboots in the middle.
 
+mod membership;
 mod silence;
 
 use bytes::Bytes;
@@ -47,6 +48,7 @@ impl Node {
                     self.log.votes.retain(|vote| vote.command.number() > *number);
                 }
                 Effect::Persist(LogRecord::Standing(standing)) => self.log.standing = *standing,
+                Effect::Persist(LogRecord::VotedUnder(number)) => self.log.voted_under = *number,
                 Effect::Persist(LogRecord::LastTried(_)) => panic!("lastTried is the leader's"),
                 Effect::Proposed { .. } | Effect::Send { .. } | Effect::Speaks | Effect::Ignored(_) => {}
             }

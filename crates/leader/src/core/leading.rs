@@ -236,14 +236,11 @@ impl Leading {
 
     /// Whatever the acceptor voted for in this ballot was proposed before it asked, and whatever it voted
     /// for in a lower one and could be issued is in the initial history or issued: the pipeline holds
-    /// both, what the window keeps back too, and its last number never goes down. But a change of membership ends the
-    /// history, and what others voted for after it is not in the pipeline: then the next ballot answers.
+    /// both, what the window keeps back too, and its last number never goes down. What was voted for under a later
+    /// membership is in none of them: so it is told under which this ballot is led (ADR 0026).
     pub(super) fn on_rejoin(&self, from: NodeId, nonce: u64, turn: &mut Turn<'_>) {
-        if self.barrier.is_some() {
-            return turn.ignore(IgnoreReason::OtherBallot);
-        }
-        let last = self.pipeline.last().number;
-        turn.ask_acceptor(from, ToAcceptor::Rejoined(Rejoined { ballot: self.ballot, nonce, last }));
+        let (ballot, last, membership) = (self.ballot, self.pipeline.last().number, turn.config.membership.number());
+        turn.ask_acceptor(from, ToAcceptor::Rejoined(Rejoined { ballot, nonce, last, membership }));
     }
 
     /// Sends again what acceptors have not answered, oldest first. One that has not promised is

@@ -344,9 +344,10 @@ impl Leader {
         }
     }
 
-    /// An acceptor may have lost votes, and asks how far it must learn.
+    /// An acceptor may have lost votes, and asks how far it must learn. It need not be one of the membership in force:
+    /// one that was before, and may be again, should have its word back by then.
     fn on_rejoin(&mut self, from: NodeId, rejoin: &Rejoin, turn: &mut Turn<'_>) {
-        if !turn.config.membership.is_acceptor(from) {
+        if turn.config.membership.node(from).is_none() {
             return turn.ignore(IgnoreReason::NotAnAcceptor);
         }
         match &self.phase {

@@ -141,6 +141,19 @@ impl Ahead {
         self.declared = self.declared.split_off(&number.next());
     }
 
+    /// Drops the candidates that no unbroken chain from `issued` reaches: what is said of their ballots is no reason any
+    /// more to prefer them to others.
+    pub(super) fn keep_what_follows(&mut self, issued: CommandId) {
+        let mut last = issued;
+        self.candidates.retain(|_, candidate| {
+            let follows = candidate.command.follows(last);
+            if follows {
+                last = candidate.command.id;
+            }
+            follows
+        });
+    }
+
     /// The id that the first declaration above `number` fixes at `number`, if the candidates
     /// reach down to there.
     fn pinned(&self, number: CommandNumber) -> Option<CommandId> {

@@ -34,7 +34,9 @@
 //!
 //! - The membership changes by a command like any other (ADR 0025); the node says so when it is applied
 //!   ([`Input::Membership`]). Own counts are of votes in ballots that are led under the membership in force here, and of
-//!   no others: the acceptors of those are not the ones that decide.
+//!   no others: the acceptors of those are not the ones that decide. The ballots of two memberships are not in one order:
+//!   a change may be learnt through a higher ballot than the one in which the command after it is issued. So with a
+//!   change the first rule begins anew, and bodies that do not follow what is issued are dropped (ADR 0026).
 //!
 //! # Caveats
 //!
@@ -84,7 +86,7 @@ pub struct Learner {
     peers: Vec<NodeId>,
     /// The last issued command.
     issued: CommandId,
-    /// The highest ballot through which a declaration issued a command here.
+    /// The highest ballot through which a declaration issued a command here, under the membership in force.
     issued_through: Ballot,
     ahead: Ahead,
     tally: Tally,
@@ -260,6 +262,8 @@ impl Learner {
         }
         self.config.membership = membership;
         self.tally = Tally::default();
+        self.issued_through = Ballot::NONE;
+        self.ahead.keep_what_follows(self.issued);
         let before = std::mem::replace(&mut self.peers, peers_of(&self.config));
         for gone in before.into_iter().filter(|peer| !self.peers.contains(peer)).collect::<Vec<_>>() {
             self.on_peer_lost(gone);

@@ -307,9 +307,7 @@ impl Node {
             failed: failed.clone(),
         };
         let (core_thread, detector_thread) = (Arbiter::new(), Arbiter::new());
-        let mut functions = Registry::with_builtins();
-        // Majority sets that share no node with those before: see `functions::cluster`.
-        functions.remove("cluster.set_rule");
+        let functions = Registry::with_builtins();
         let (seen, view) = watch::channel(failure_detector::core::View::default());
 
         let actor = AcceptorActor::new(acceptor, stores.log.clone(), ports.acceptor());

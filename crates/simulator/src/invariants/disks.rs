@@ -39,6 +39,7 @@ struct Disk {
     durable_once: CommandNumber,
     forgotten: CommandNumber,
     standing: Standing,
+    voted_under: CommandNumber,
     /// Stored votes are damaged, or the disk is gone: what the next start finds, nobody knows.
     broken: bool,
 }
@@ -46,7 +47,7 @@ struct Disk {
 impl Disk {
     /// Whether its node may promise and vote: otherwise no majority set is formed with it.
     fn speaks(&self) -> bool {
-        !self.broken && self.standing == Standing::Sound && self.forgotten <= self.durable
+        !self.broken && self.standing == Standing::Sound && self.forgotten.max(self.voted_under) <= self.durable
     }
 
     fn lose_state(&mut self) {
@@ -162,6 +163,20 @@ impl Disks {
         !majority.holds(lacks) && majority.holds(|node| !lacks(node))
     }
 
+    /// Whether these nodes hold a majority set of the membership in force, and of the one before while nothing is decided
+    /// above the change: until then only its votes say that there is one.
+    #[must_use]
+    pub fn hold(&self, present: impl Fn(NodeId) -> bool) -> bool {
+        [&self.membership, &self.under].iter().all(|membership| membership.majority().holds(&present))
+    }
+
+    /// Whether nodes that are not silent hold a majority set. A change may have been decided between the damage of a disk
+    /// and the silence of its node: then nothing is decided any more.
+    #[must_use]
+    pub fn can_decide(&self) -> bool {
+        self.hold(|node| self.disks.get(&node).is_some_and(Disk::speaks))
+    }
+
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
     /// before they were lost: nobody hears of that at once. All nodes learn.
     #[must_use]
@@ -234,6 +249,7 @@ impl Disks {
                 // It may be in a majority set again.
                 self.changed.extend((1..=self.decided.len() as u64).map(CommandNumber));
             }
+            LogRecord::VotedUnder(number) => disk.voted_under = *number,
             LogRecord::LastTried(ballot) => disk.last_tried = *ballot,
             LogRecord::NextBallot(ballot) => disk.next_ballot = *ballot,
             LogRecord::Vote(vote) => {
@@ -251,11 +267,20 @@ impl Disks {
     /// nobody had heard. Opening makes durable what is there of the state.
     fn started(&mut self, node: NodeId, log: &LogImage, durable: CommandNumber) {
         let votes = log.votes.iter().map(|vote| (vote.command.number(), (vote.ballot, vote.command.id))).collect();
-        let LogImage { last_tried, next_ballot, forgotten, standing, .. } = *log;
+        let LogImage { last_tried, next_ballot, forgotten, standing, voted_under, .. } = *log;
         let before = self.disks.remove(&node).unwrap_or_default();
         let durable_once = before.durable_once;
-        let disk =
-            Disk { last_tried, next_ballot, votes, durable, durable_once, forgotten, standing, ..Disk::default() };
+        let disk = Disk {
+            last_tried,
+            next_ballot,
+            votes,
+            durable,
+            durable_once,
+            forgotten,
+            standing,
+            voted_under,
+            ..Disk::default()
+        };
         for (number, (_, id)) in before.votes {
             if disk.votes.get(&number).is_none_or(|(_, now)| *now != id) {
                 self.changed.push(number);
@@ -366,5 +391,21 @@ mod tests {
         assert!(disks.is_held(command.id), "it is silent");
         disks.learn(&started(3, 2, &[]));
         assert!(!disks.is_held(command.id));
+    }
+
+    /// Catches a world that takes away the disks by which alone a change can be found, before anything is above it.
+    #[test]
+    fn the_membership_before_a_change_is_needed_until_something_is_above_it() {
+        let changed = three().weighing(NodeId(1), 9).expect("it decides alone").to_value();
+        let change = body("r1", vec![Effect::Put { key: membership::key(), value: changed }]);
+        let commands = chain_of(&[change, body("r2", vec![put("a", "1")])]);
+        let change = [votes(1, 1, &[&commands[0]]), votes(2, 1, &[&commands[0]])];
+        let one = |node| node == NodeId(1);
+        let before = disks(&change);
+        assert_eq!(before.membership().1, 1);
+        assert!(!before.hold(one), "only its votes say that there is a change");
+        let after = disks(&[&change[..], &[votes(1, 1, &[&commands[1]])]].concat());
+        assert_eq!(after.last_decided(), CommandNumber(2));
+        assert!(after.hold(one));
     }
 }

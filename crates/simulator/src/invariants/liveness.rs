@@ -5,6 +5,9 @@
 //! A call with a key is answered when its outcome is known for certain. A client that hears less asks again, and the
 //! time goes on from where it first asked; its own patience with a refusal comes on top. A read, and a call that
 //! cannot be asked again, is answered by any answer.
+//!
+//! Nothing is demanded of a world in which a change of the membership and the damage of disks have met, so that no majority
+//! set can speak any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +28,8 @@ struct Waiting {
 /// See the module.
 pub(super) struct Liveness {
     bound: Duration,
+    /// No majority set can speak, by a change.
+    stuck: bool,
     /// The connected core, and what was decided when it came to be.
     healed: Option<(BTreeSet<NodeId>, CommandNumber)>,
     /// By client: each has one question at a time.
@@ -35,7 +40,7 @@ pub(super) struct Liveness {
 
 impl Liveness {
     pub(super) fn new(bound: Duration) -> Self {
-        Self { bound, healed: None, waiting: BTreeMap::new(), until: BTreeSet::new() }
+        Self { bound, stuck: false, healed: None, waiting: BTreeMap::new(), until: BTreeSet::new() }
     }
 
     fn waits(&mut self, client: u64, question: &Question, now: Tick) {
@@ -60,7 +65,8 @@ impl Liveness {
     }
 
     fn late(&self, now: Tick) -> Result<(), Violation> {
-        let Some((until, client)) = self.until.first().filter(|(until, _)| *until < now) else { return Ok(()) };
+        let due = self.until.first().filter(|(until, _)| *until < now && !self.stuck);
+        let Some((until, client)) = due else { return Ok(()) };
         let question = self.waiting.get(client).map(|waiting| &waiting.question);
         Err(format!("client {client} should have been answered by {} us: {question:?}", until.0))
     }
@@ -73,6 +79,9 @@ impl Invariant for Liveness {
 
     fn check(&mut self, now: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
         self.late(now.tick)?;
+        if self.healed.is_some() || matches!(fact, Fact::Healed { .. }) {
+            self.stuck |= history.disks.membership().1 > 0 && !history.disks.can_decide();
+        }
         match fact {
             Fact::Healed { core } => {
                 let core: BTreeSet<NodeId> = core.iter().copied().collect();
@@ -111,7 +120,8 @@ impl Invariant for Liveness {
         self.late(now.tick)?;
         let last = history.chain.last();
         ensure(last > CommandNumber::NULL, || "nothing was issued in the whole run".to_owned())?;
-        let Some((_, before)) = self.healed else { return Ok(()) };
+        let Some((_, before)) = self.healed.as_ref().filter(|_| !self.stuck) else { return Ok(()) };
+        let before = *before;
         ensure(last > before, || format!("nothing was issued after the faults: {before} before and {last} at the end"))
     }
 }

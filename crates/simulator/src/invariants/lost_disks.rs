@@ -74,7 +74,8 @@ fn binds(record: &LogRecord) -> bool {
     match record {
         LogRecord::LastTried(_) | LogRecord::NextBallot(_) | LogRecord::Vote(_) => true,
         LogRecord::Standing(standing) => *standing == Standing::Sound,
-        LogRecord::Forget(_) => false,
+        // It comes with a vote.
+        LogRecord::Forget(_) | LogRecord::VotedUnder(_) => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A vote is cast only in a ballot equal to the promise; promises never go down, on the disk, in what is said
-//! and across restarts; nothing is said that is not durable, and what was said is there after a restart
-//! (DESIGN 14.3, RELIABILITY 3.3).
+//! and across restarts; nothing is said that is not durable, and what was said is there after a restart; and so with
+//! the memberships under which it is cast (DESIGN 14.3, RELIABILITY 3.3).
 
 use std::collections::BTreeMap;
 
@@ -23,6 +23,8 @@ pub(super) struct Promises {
 struct Promise {
     durable: Ballot,
     said: Ballot,
+    /// The last membership under which it has durably voted.
+    voted_under: CommandNumber,
     /// The ballot of the last vote that it told anyone, by number.
     told: BTreeMap<CommandNumber, Ballot>,
     /// The highest of the numbers told in the ballot that it voted in last.
@@ -85,6 +87,10 @@ impl Promise {
                 self.damaged = false;
                 Ok(())
             }
+            LogRecord::VotedUnder(number) => {
+                let earlier = std::mem::replace(&mut self.voted_under, *number);
+                ensure(*number > earlier, || format!("votes under membership {number} after {earlier}"))
+            }
             LogRecord::NextBallot(ballot) => {
                 let earlier = std::mem::replace(&mut self.durable, *ballot);
                 ensure(*ballot >= earlier, || format!("promises {ballot} after {earlier}"))
@@ -101,6 +107,10 @@ impl Promise {
             format!("had promised {promised}, and after its start {}", log.next_ballot)
         })?;
         self.durable = log.next_ballot;
+        ensure(log.voted_under >= self.voted_under, || {
+            format!("had voted under membership {}, and after its start {}", self.voted_under, log.voted_under)
+        })?;
+        self.voted_under = log.voted_under;
         if log.standing == Standing::Damaged {
             ensure(self.damaged, || "says that its votes are damaged, and they are not".to_owned())?;
             (self.told, self.told_last) = (BTreeMap::new(), Default::default());
@@ -154,6 +164,9 @@ impl Promise {
     /// A vote told is durable, or another one of a higher ballot that took its place.
     fn tells(&mut self, node: NodeId, voted: &Voted, disks: &Disks) -> Result<(), Violation> {
         let Some(run) = voted.run else { return Ok(()) };
+        ensure(voted.membership <= self.voted_under, || {
+            format!("tells a vote under membership {}, and durable is {}", voted.membership, self.voted_under)
+        })?;
         let (ballot, last) = self.told_last;
         let told_before = if ballot == voted.ballot { last } else { CommandNumber::NULL };
         for number in (run.first.0.max(told_before.0 + 1)..=run.last.number.0).map(CommandNumber) {

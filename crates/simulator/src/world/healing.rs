@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use acceptor::core::Silence;
-use protocol::{MajoritySets, NodeId, Space};
+use protocol::{NodeId, Space};
 
 use super::{TIMEOUTS_TO_ANSWER, World};
 use crate::fact::{Fact, Stop};
@@ -99,7 +99,7 @@ impl World {
         let state = |id: NodeId| self.node(id).roles.as_ref().map(|roles| roles.acceptor.silence());
         let core: BTreeMap<NodeId, Option<Silence>> =
             self.core.iter().filter_map(|id| Some((*id, state(*id)?))).collect();
-        must_speak(&core, self.swarm.nodes.len(), &self.swarm.majority)
+        must_speak(&core, self.swarm.nodes.len(), |speaks| self.watchers.hold(speaks))
     }
 
     /// The run ends soon after the clients are content, and nobody is silent who need not be.
@@ -130,9 +130,13 @@ impl World {
 /// Those of a core that have lost something and are silent, although the others of it hold a majority set that speaks:
 /// they can learn what they lack, and must. Silence ends with what a majority of the learners have durable, all nodes,
 /// and where votes weigh differently the core may have fewer.
-fn must_speak(core: &BTreeMap<NodeId, Option<Silence>>, nodes: usize, majority: &MajoritySets) -> Vec<NodeId> {
+fn must_speak(
+    core: &BTreeMap<NodeId, Option<Silence>>,
+    nodes: usize,
+    hold: impl Fn(&dyn Fn(NodeId) -> bool) -> bool,
+) -> Vec<NodeId> {
     let most_learn = core.len() > nodes / 2;
-    if !most_learn || !majority.holds(|id| core.get(&id) == Some(&None)) {
+    if !most_learn || !hold(&|id| core.get(&id) == Some(&None)) {
         return Vec::new();
     }
     let lost = |silence: &Option<Silence>| matches!(silence, Some(Silence::Damaged | Silence::Behind));
@@ -141,6 +145,8 @@ fn must_speak(core: &BTreeMap<NodeId, Option<Silence>>, nodes: usize, majority: 
 
 #[cfg(test)]
 mod tests {
+    use protocol::MajoritySets;
+
     use super::*;
 
     /// S-14, A13: catches a node that need not be silent and is not asked for, and one that is asked for although nobody
@@ -152,6 +158,7 @@ mod tests {
             let others = (1..=others).map(|id| (NodeId(id), None));
             others.chain([(NodeId(6), Some(last))]).collect::<BTreeMap<_, _>>()
         };
+        let must_speak = |core: &_, nodes, sets: &MajoritySets| must_speak(core, nodes, |speaks| sets.holds(speaks));
         let heavy = MajoritySets::weighted((1..=6).map(|id| (NodeId(id), u64::from(id < 3)))).expect("two count");
         let six = MajoritySets::simple((1..=6).map(NodeId)).expect("six");
         for lost in [Silence::Damaged, Silence::Behind] {

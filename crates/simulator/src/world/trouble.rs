@@ -192,8 +192,10 @@ impl World {
         self.tell(&Fact::Fault(Fault::StateLost(id)));
     }
 
-    /// Whether the others hold a majority set without it: only a minority is ever lost.
+    /// Whether the others hold a majority set without it, of the membership in force and of the first one, by which a
+    /// new disk is admitted: only a minority is ever lost.
     fn may_lose(&self, id: NodeId) -> bool {
-        self.swarm.majority.holds(|node| node != id && self.node(node).is_sound())
+        let others = |node| node != id && self.node(node).is_sound();
+        self.swarm.majority.holds(others) && self.watchers.hold(others)
     }
 }

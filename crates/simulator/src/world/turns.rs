@@ -1,5 +1,6 @@
 //! What the roles of a node do: messages in, turns, effects out.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::World;
 use crate::fact::{Fact, Stop};
 use crate::network::some_of;
 use crate::node::{Cut, Mail, Node, Roles, acceptor_config};
-use crate::planted::{Planted, Unchanging, rebuild, votes_with_gaps};
+use crate::planted::{Planted, no_barrier, rebuild, votes_with_gaps};
 use crate::schedule::{Event, Timer};
 
 /// Inputs that a mailbox holds: as the smallest of the actors'.
@@ -211,19 +212,25 @@ impl World {
     pub(super) fn leader_turn(&mut self, id: NodeId, inputs: Vec<leader::core::Input>) {
         use leader::core::{Effect, Input};
         let now = self.clock(id);
+        let lost: BTreeSet<NodeId> = self.nodes.values().filter(|node| node.lost).map(|node| node.id).collect();
         let node = self.nodes.get_mut(&id).expect("a node of this world");
         let Some(roles) = &mut node.roles else { return };
-        let (stored, unchanging) = (StoredMachine(&node.state), Unchanging(StoredMachine(&node.state)));
-        let no_barrier = self.swarm.planted == Some(Planted::NoBarrier);
-        let machine: &dyn leader::core::Machine = if no_barrier { &unchanging } else { &stored };
+        let stored = StoredMachine(&node.state);
+        let has_barrier = self.swarm.planted != Some(Planted::NoBarrier);
+        let veiled = no_barrier::Veiled(StoredMachine(&node.state));
+        let machine: &dyn leader::core::Machine = if has_barrier { &stored } else { &veiled };
         let (view, applied) = (roles.detector.view(), roles.progress.applied);
         let heard = || {
-            let peers = view.peers.iter().filter(|(_, peer)| peer.heard);
+            // One that has another disk than it had never votes.
+            let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !lost.contains(id));
             let peers = peers.map(|(id, peer)| (*id, peer.last.as_ref().map_or(applied, |last| last.applied)));
             peers.chain([(id, applied)]).collect()
         };
         let mut effects = Vec::new();
-        for input in inputs.into_iter().chain([Input::EndOfTurn]) {
+        for mut input in inputs.into_iter().chain([Input::EndOfTurn]) {
+            if !has_barrier {
+                no_barrier::veil(&mut input);
+            }
             let entropy = self.chance.any();
             let world = leader::core::World {
                 now,
@@ -244,7 +251,12 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Persist(_) => {}
-                Effect::Send { to, message } => self.send(id, to, message),
+                Effect::Send { to, mut message } => {
+                    if !has_barrier {
+                        no_barrier::unveil(&mut message);
+                    }
+                    self.send(id, to, message);
+                }
                 Effect::RunOnPool(job) => self.run_on_pool(id, job),
                 Effect::LearnFromPeer { peer, issued } => {
                     self.put(id, Mail::Learner(learner::Input::PeerIssued { peer, issued }));

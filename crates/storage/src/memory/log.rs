@@ -16,6 +16,7 @@ pub struct LogDisk {
     next_ballot: Ballot,
     forgotten: CommandNumber,
     standing: Standing,
+    voted_under: CommandNumber,
     /// By the number in the key, which is that of the vote unless a write was misdirected.
     votes: BTreeMap<CommandNumber, Vote>,
     /// Votes that do not fit their checksums any more.
@@ -48,15 +49,16 @@ impl LogDisk {
             }
             LogRecord::Forget(_) => {}
             LogRecord::Standing(standing) => self.standing = *standing,
+            LogRecord::VotedUnder(number) => self.voted_under = *number,
         }
     }
 
     /// What opening does with damaged votes: none of the votes can be told from those that are missing, so
-    /// all are set aside. The promise and `last_tried` are kept a second time, and are exact.
+    /// all are set aside. What the mark has is kept a second time, and is exact.
     fn mend(&mut self) {
         if self.check().is_err() {
-            let Self { last_tried, next_ballot, .. } = *self;
-            *self = Self { last_tried, next_ballot, standing: Standing::Damaged, ..Self::default() };
+            let Self { last_tried, next_ballot, voted_under, .. } = *self;
+            *self = Self { last_tried, next_ballot, voted_under, standing: Standing::Damaged, ..Self::default() };
         }
     }
 
@@ -203,6 +205,7 @@ impl LogStore for MemoryLog {
             next_ballot: inner.disk.next_ballot,
             forgotten: inner.disk.forgotten,
             standing: inner.disk.standing,
+            voted_under: inner.disk.voted_under,
             votes: votes.map(|(_, vote)| vote.clone()).collect(),
         })
     }

@@ -61,7 +61,7 @@ fn keys() -> Vec<(&'static str, Vec<u8>)> {
 /// A record's name, how it is written now, and whether bytes are read as it.
 type Recorded = (&'static str, Vec<u8>, fn(&[u8]) -> bool);
 
-fn mark() -> Mark {
+fn mark(voted_under: u64) -> Mark {
     let noted = Noted { disk: DiskId([6; 16]), starts: 2, run: 0x0405, promise: Ballot::new(0x0102, NodeId(3)) };
     Mark {
         revision: 0x0102,
@@ -77,6 +77,7 @@ fn mark() -> Mark {
         last_tried: Ballot::new(7, NodeId(4)),
         next_ballot: Ballot::new(0x0102, NodeId(3)),
         standing: Standing::Damaged,
+        voted_under: CommandNumber(voted_under),
         votes_lost: Ballot::new(8, NodeId(1)),
         refused: Some("an old one".into()),
         peers: BTreeMap::from([(NodeId(1), noted)]),
@@ -124,7 +125,8 @@ fn records() -> Vec<Recorded> {
         ("counter", record::counter(u64::MAX), |bytes| record::read_counter(bytes) == Ok(u64::MAX)),
         ("vote", record::vote(&vote(), 0x0123_4567_89ab_cdef), |bytes| record::read_vote(bytes) == Ok(vote())),
         ("identity", record::identity(&identity()), |bytes| record::read_identity(bytes) == Ok(identity())),
-        ("mark", record::mark(&mark()), |bytes| record::read_mark(bytes) == Ok(mark())),
+        ("mark", record::mark(&mark(0)), |bytes| record::read_mark(bytes) == Ok(mark(0))),
+        ("mark, after a change", record::mark(&mark(9)), |bytes| record::read_mark(bytes) == Ok(mark(9))),
         ("standing", record::standing(Standing::Fresh), |bytes| record::read_standing(bytes) == Ok(Standing::Fresh)),
         ("head", record::head(&head()), |bytes| record::read_head(bytes) == Ok(head())),
         ("staged, more", record::staged(&staged(more())), |bytes| record::read_staged(bytes) == Ok(staged(more()))),

@@ -60,7 +60,11 @@ impl Position {
                 LogRecord::Vote(vote) if vote.ballot == self.promise => {
                     self.voted = self.voted.max(vote.command.number());
                 }
-                LogRecord::Vote(_) | LogRecord::LastTried(_) | LogRecord::Forget(_) | LogRecord::Standing(_) => {}
+                LogRecord::Vote(_)
+                | LogRecord::LastTried(_)
+                | LogRecord::Forget(_)
+                | LogRecord::Standing(_)
+                | LogRecord::VotedUnder(_) => {}
             }
         }
     }
@@ -314,7 +318,8 @@ impl LogStore for RocksLog {
                     batch.put(LogKey::Forgotten.to_bytes(), record::counter(number.0));
                     forgotten = *number;
                 }
-                LogRecord::Forget(_) => {}
+                // The mark has it.
+                LogRecord::Forget(_) | LogRecord::VotedUnder(_) => {}
                 LogRecord::Standing(standing) => batch.put(LogKey::Standing.to_bytes(), record::standing(*standing)),
             }
         }
@@ -336,6 +341,7 @@ impl LogStore for RocksLog {
             next_ballot: ballot(&self.database, LogKey::NextBallot)?,
             forgotten: self.forgotten(),
             standing: self.standing()?,
+            voted_under: self.known().mark.voted_under,
             votes: Vec::new(),
         };
         let above = above.max(image.forgotten);

@@ -1,7 +1,7 @@
 //! The mark: the little of a node that must never be lost.
 //!
 //! Which disk this is, how often the node was started on it, which ballots the node has promised and
-//! tried, and which disks the other nodes were last known with. It changes rarely, so it is kept twice:
+//! tried, under which membership it voted last, and which disks the other nodes were last known with. It changes rarely, so it is kept twice:
 //! in the log database and in the file `MARK`, which is written aside, synced and renamed *after* the
 //! batch that changes it in the log: that batch may have more in it, and the mark must not say what depends
 //! on the rest. Nothing is told before both are durable. Whichever of the two is damaged, the other one has
@@ -17,7 +17,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use protocol::{Ballot, NodeId};
+use protocol::{Ballot, CommandNumber, NodeId};
 
 use super::record;
 use crate::{Identity, LogRecord, Standing, StorageError};
@@ -80,6 +80,8 @@ pub struct Mark {
     pub next_ballot: Ballot,
     /// See [`crate::LogImage::standing`].
     pub standing: Standing,
+    /// See [`crate::LogImage::voted_under`].
+    pub voted_under: CommandNumber,
     /// Votes in ballots up to this one may have been lost here, with a damaged log.
     pub votes_lost: Ballot,
     /// Why other nodes refused this disk for good, if they did.
@@ -100,18 +102,20 @@ impl Mark {
             last_tried: Ballot::default(),
             next_ballot: Ballot::default(),
             standing,
+            voted_under: CommandNumber::NULL,
             votes_lost: Ballot::default(),
             refused: None,
             peers: BTreeMap::new(),
         }
     }
 
-    /// The newer of two copies, with the higher ballots of both.
+    /// The newer of two copies, with the higher ballots of both, and the later membership.
     pub(crate) fn newer(self, other: Self) -> Self {
         let (last_tried, next_ballot) =
             (self.last_tried.max(other.last_tried), self.next_ballot.max(other.next_ballot));
+        let voted_under = self.voted_under.max(other.voted_under);
         let newer = if self.revision >= other.revision { self } else { other };
-        Self { last_tried, next_ballot, ..newer }
+        Self { last_tried, next_ballot, voted_under, ..newer }
     }
 
     /// One more start.
@@ -122,7 +126,12 @@ impl Mark {
 
     /// Whether it has what the record says.
     pub(crate) fn has(record: &LogRecord) -> bool {
-        matches!(record, LogRecord::LastTried(_) | LogRecord::NextBallot(_) | LogRecord::Standing(_))
+        match record {
+            LogRecord::LastTried(_) | LogRecord::NextBallot(_) | LogRecord::Standing(_) | LogRecord::VotedUnder(_) => {
+                true
+            }
+            LogRecord::Vote(_) | LogRecord::Forget(_) => false,
+        }
     }
 
     /// What it is once `records` are in the log.
@@ -132,6 +141,7 @@ impl Mark {
                 LogRecord::LastTried(ballot) => self.last_tried = *ballot,
                 LogRecord::NextBallot(ballot) => self.next_ballot = *ballot,
                 LogRecord::Standing(standing) => self.standing = *standing,
+                LogRecord::VotedUnder(number) => self.voted_under = *number,
                 LogRecord::Vote(_) | LogRecord::Forget(_) => {}
             }
         }

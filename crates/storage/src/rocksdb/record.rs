@@ -109,7 +109,9 @@ pub(crate) fn mark(mark: &Mark) -> Vec<u8> {
     let noted = |writer: Writer, (node, noted): (&NodeId, &Noted)| {
         writer.number(node.0).rest(&noted.disk.0).number(noted.starts).number(noted.run).ballot(noted.promise)
     };
-    mark.peers.iter().fold(fixed, noted).0
+    let peers = mark.peers.iter().fold(fixed, noted);
+    // Left out while it is 0: a version that does not know of it may read the mark until then, and not afterwards.
+    if mark.voted_under == CommandNumber::NULL { peers.0 } else { peers.number(mark.voted_under.0).0 }
 }
 
 pub(crate) fn read_mark(bytes: &[u8]) -> Result<Mark, String> {
@@ -123,6 +125,7 @@ pub(crate) fn read_mark(bytes: &[u8]) -> Result<Mark, String> {
         last_tried: reader.ballot()?,
         next_ballot: reader.ballot()?,
         standing: reader.standing()?,
+        voted_under: CommandNumber::NULL,
         votes_lost: reader.ballot()?,
         refused: match (reader.flag()?, reader.text()?) {
             (true, why) => Some(why),
@@ -139,6 +142,9 @@ pub(crate) fn read_mark(bytes: &[u8]) -> Result<Mark, String> {
             return Err("nodes out of order".to_owned());
         }
         mark.peers.insert(node, noted);
+    }
+    if !reader.0.is_empty() {
+        mark.voted_under = CommandNumber(reader.number()?);
     }
     reader.end()?;
     Ok(mark)

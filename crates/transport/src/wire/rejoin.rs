@@ -21,6 +21,8 @@ pub(super) struct Rejoined {
     nonce: u64,
     #[prost(uint64, tag = "3")]
     last: u64,
+    #[prost(uint64, tag = "4")]
+    membership: u64, // Absent: 0, the genesis, under which less is taken for true.
 }
 
 impl From<&message::Rejoin> for Rejoin {
@@ -39,7 +41,8 @@ impl TryFrom<Rejoin> for message::Rejoin {
 
 impl From<&message::Rejoined> for Rejoined {
     fn from(rejoined: &message::Rejoined) -> Self {
-        Self { ballot: rejoined.ballot.into(), nonce: rejoined.nonce, last: rejoined.last.0 }
+        let message::Rejoined { ballot, nonce, last, membership } = rejoined;
+        Self { ballot: (*ballot).into(), nonce: *nonce, last: last.0, membership: membership.0 }
     }
 }
 
@@ -47,7 +50,7 @@ impl TryFrom<Rejoined> for message::Rejoined {
     type Error = WireError;
 
     fn try_from(rejoined: Rejoined) -> Result<Self, WireError> {
-        let last = CommandNumber(rejoined.last);
-        Ok(Self { ballot: rejoined.ballot.try_into()?, nonce: rejoined.nonce, last })
+        let (last, membership) = (CommandNumber(rejoined.last), CommandNumber(rejoined.membership));
+        Ok(Self { ballot: rejoined.ballot.try_into()?, nonce: rejoined.nonce, last, membership })
     }
 }

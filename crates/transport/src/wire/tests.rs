@@ -224,11 +224,9 @@ fn message() -> BoxedStrategy<Message> {
         (ballot(), commands(), any::<u64>(), any_number()).prop_map(|(ballot, commands, round, membership)| {
             ToAcceptor::BeginBallot(BeginBallot { ballot, commands, round, membership })
         }),
-        (ballot(), any::<u64>(), any_number()).prop_map(|(ballot, nonce, last)| ToAcceptor::Rejoined(Rejoined {
-            ballot,
-            nonce,
-            last
-        })),
+        (ballot(), any::<u64>(), any_number(), any_number()).prop_map(|(ballot, nonce, last, membership)| {
+            ToAcceptor::Rejoined(Rejoined { ballot, nonce, last, membership })
+        }),
     ];
     let to_learner = prop_oneof![
         (ballot(), command_id(), commands()).prop_map(|(ballot, issued, commands)| ToLearner::Success(Success {

@@ -147,6 +147,9 @@ pub(crate) fn all() -> Vec<(String, Message)> {
     let success = Success { ballot: BALLOT, issued: command(12).id, commands: commands.clone() };
     let begin = BeginBallot { ballot: BALLOT, commands: commands.clone(), round: 4, membership: CommandNumber::NULL };
     let begun = BeginBallot { membership: CommandNumber(10), ..begin.clone() };
+    let (nonce, last, membership) = (0xfeed, CommandNumber(12), CommandNumber::NULL);
+    let rejoined = Rejoined { ballot: BALLOT, nonce, last, membership };
+    let rejoined_later = Rejoined { membership: CommandNumber(10), ..rejoined.clone() };
     let passed = BarrierPassed { id: 77, at: Some(CommandNumber(12)) };
     let mut all = vec![
         ("next_ballot", acceptor(ToAcceptor::NextBallot(NextBallot { ballot: BALLOT, first: CommandNumber(11) }))),
@@ -155,10 +158,8 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         ("ballot_info", leader(ToLeader::BallotInfo(info))),
         ("my_next_bal", leader(ToLeader::MyNextBal(MyNextBal { ballot: BALLOT, refused: Ballot::new(3, NodeId(1)) }))),
         ("rejoin", leader(ToLeader::Rejoin(Rejoin { ballot: BALLOT, nonce: 0xfeed }))),
-        (
-            "rejoined",
-            acceptor(ToAcceptor::Rejoined(Rejoined { ballot: BALLOT, nonce: 0xfeed, last: CommandNumber(12) })),
-        ),
+        ("rejoined", acceptor(ToAcceptor::Rejoined(rejoined))),
+        ("rejoined_membership", acceptor(ToAcceptor::Rejoined(rejoined_later))),
         ("voted_to_leader", leader(ToLeader::Voted(voted.clone()))),
         ("voted_membership", leader(ToLeader::Voted(Voted { membership: CommandNumber(10), ..voted.clone() }))),
         ("execute_function", leader(ToLeader::ExecuteFunction(call))),

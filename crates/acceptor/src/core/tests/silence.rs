@@ -19,7 +19,12 @@ fn with_standing(standing: Standing) -> Node {
 }
 
 fn rejoined(ballot: Ballot, nonce: u64, last: u64) -> Input {
-    let message = ToAcceptor::Rejoined(Rejoined { ballot, nonce, last: CommandNumber(last) });
+    rejoined_under(0, ballot, nonce, last)
+}
+
+fn rejoined_under(membership: u64, ballot: Ballot, nonce: u64, last: u64) -> Input {
+    let (last, membership) = (CommandNumber(last), CommandNumber(membership));
+    let message = ToAcceptor::Rejoined(Rejoined { ballot, nonce, last, membership });
     Input::Message { from: ballot.node, message }
 }
 
@@ -80,7 +85,8 @@ fn damage_silences_until_the_state_is_durable_up_to_the_last_proposed_command() 
 fn only_the_answer_to_its_own_question_counts() {
     let mut node = damaged(rival(3));
     let before = node.acceptor.clone();
-    let stolen = Rejoined { ballot: ballot(4), nonce: NONCE, last: CommandNumber::NULL };
+    let (last, membership) = (CommandNumber::NULL, CommandNumber::NULL);
+    let stolen = Rejoined { ballot: ballot(4), nonce: NONCE, last, membership };
     let cases = [
         rejoined(ballot(4), NONCE + 1, 0),
         rejoined(ballot(3), NONCE, 0),
@@ -115,6 +121,27 @@ fn the_answer_of_the_highest_ballot_counts() {
         [Effect::Persist(LogRecord::NextBallot(rival(4))), sound(), Effect::Speaks]
     );
     assert_eq!(node.handle(rejoined(ballot(3), NONCE, 9)), [Effect::Ignored(IgnoreReason::NotAsked)]);
+}
+
+/// ADR 0026: this acceptor voted above the change with number 5, and lost that vote. Catches an answer that leaves it
+/// out being taken: that of a leader which does not know the change, in whatever ballot; and one of such a leader that is
+/// preferred to one under the change for its higher ballot, and may never come true.
+#[test]
+fn only_a_leader_under_no_earlier_membership_is_believed() {
+    let mut node = damaged(ballot(3));
+    node.log.voted_under = CommandNumber(5);
+    node.reboot(CommandId::NULL);
+    let earlier = Effect::Ignored(IgnoreReason::EarlierMembership);
+    assert_eq!(node.handle(rejoined_under(0, rival(9), NONCE, 0)), std::slice::from_ref(&earlier));
+    assert_eq!(node.handle(rejoined_under(4, rival(9), NONCE, 4)), [earlier]);
+    assert_eq!(node.begin(rival(9), &[], 1), [asks(rival(9))], "it is still asked, since it may learn of the change");
+    assert_eq!(node.handle(rejoined_under(5, rival(9), NONCE, 20)), []);
+    assert_eq!(node.handle(rejoined_under(5, ballot(8), NONCE, 7)), [Effect::Ignored(IgnoreReason::NotAsked)]);
+    assert_eq!(node.handle(rejoined_under(6, ballot(8), NONCE, 7)), [], "a later membership, and a lower ballot");
+    node.handle(Input::Issued(id(ballot(8), 7)));
+    let raised = Effect::Persist(LogRecord::NextBallot(ballot(8)));
+    assert_eq!(node.handle(Input::Forget(CommandNumber(7))), [forget(7), raised, sound(), Effect::Speaks]);
+    assert_eq!(node.acceptor.voted_under, CommandNumber(5), "it has not voted under another one");
 }
 
 /// Liveness: catches a damaged acceptor of an idle cluster that nobody asks, for its leader has had all the answers

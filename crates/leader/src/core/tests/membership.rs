@@ -419,20 +419,3 @@ fn a_kept_call_that_another_leader_has_executed_is_repeated() {
     bench.ack(1);
     assert_eq!(replies(bench.ack(2)), [issued(2, "put-a-1", 2, "{}", true)]);
 }
-
-/// ADR 0023: an acceptor that may have lost votes asks how far it must learn. Catches an answer by who knows the history
-/// only up to a change: the votes above, of another majority set, would be forgotten.
-#[test]
-fn who_may_have_lost_votes_is_answered_by_a_ballot_without_a_change() {
-    let mut bench = Bench::new();
-    bench.lead();
-    let commands = proposed(&change(&mut bench, "join", "cluster.join", member(4)));
-    let rejoin = |ballot| ToLeader::Rejoin(Rejoin { ballot, nonce: 7 });
-    assert_eq!(bench.say(3, rejoin(ballot(1))), [Effect::Ignored(IgnoreReason::OtherBallot)]);
-    bench.ack_all();
-    bench.learn(&commands);
-    bench.sent = (None, 0);
-    bench.promise(1, commands[0].id, Vec::new());
-    bench.promise(2, commands[0].id, Vec::new());
-    assert_eq!(bench.say(3, rejoin(ballot(2))).len(), 1);
-}

@@ -9,7 +9,8 @@ fn rejoin(ballot: Ballot) -> ToLeader {
 }
 
 fn rejoined(to: u64, last: u64) -> Effect {
-    let message = Rejoined { ballot: ballot(2), nonce: 7, last: CommandNumber(last) };
+    let (ballot, last, membership) = (ballot(2), CommandNumber(last), CommandNumber::NULL);
+    let message = Rejoined { ballot, nonce: 7, last, membership };
     send(to, Message::Acceptor(ToAcceptor::Rejoined(message)))
 }
 
@@ -37,6 +38,29 @@ fn an_acceptor_is_told_the_last_proposed_command() {
     bench.learn(&history);
     bench.put("a", 1);
     assert_eq!(bench.say(3, rejoin(ballot(2))), [rejoined(3, 4)], "not even sent");
+}
+
+/// ADR 0026: catches an answer that does not say under which membership it is given, one that leaves out a change under
+/// way, and a damaged node which only learns now and is not answered: made an acceptor again, it would be missed.
+#[test]
+fn the_answer_names_the_membership_and_goes_to_learners_too() {
+    let mut bench = Bench::new();
+    bench.lead();
+    let demotes = json!({"node": 3, "weight": 0});
+    let mut effects = bench.call("demote", "cluster.set_acceptor", demotes);
+    effects.extend(bench.end_turn());
+    let commands = proposed(&effects);
+    let told = |last, membership, ballot| {
+        let message = Rejoined { ballot, nonce: 7, last: CommandNumber(last), membership: CommandNumber(membership) };
+        [send(3, Message::Acceptor(ToAcceptor::Rejoined(message)))]
+    };
+    assert_eq!(bench.say(3, rejoin(ballot(1))), told(1, 0, ballot(1)), "under the membership before");
+    bench.ack_all();
+    bench.learn(&commands);
+    bench.promise(1, commands[0].id, Vec::new());
+    bench.promise(2, commands[0].id, Vec::new());
+    assert_eq!(bench.leader.leads(), Some(ballot(2)));
+    assert_eq!(bench.say(3, rejoin(ballot(2))), told(1, 1, ballot(2)));
 }
 
 /// Liveness: catches a leader that answers only whom it has asked. It is idle and has asked nobody, in two schedules:

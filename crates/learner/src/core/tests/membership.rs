@@ -69,6 +69,43 @@ fn who_hears_votes_of_a_later_membership_asks_for_it() {
     assert_eq!(asks, [Effect::Ask { to: NodeId(2), first: CommandNumber(1) }]);
 }
 
+/// ADR 0026: the change is learnt through a ballot under the old membership that is above the one in which the new leader
+/// goes on. Catches a learner that waits for ever, since it takes the new leader's word for an old one; and one that
+/// prefers what the old leader proposed above the change for its ballot.
+#[test]
+fn the_ballots_of_two_memberships_are_not_compared() {
+    let c = chain(3);
+    let (old, new) = (ballot(9, 3), ballot(5, 2));
+    for learn_from in [LearnFrom::Leader, LearnFrom::Voters] {
+        let mut learner = learner(learn_from);
+        let lost = run_after(CommandId::NULL, ballot(8, 3), 3);
+        learner.handle(bodies(old, &lost[1..]), at(0));
+        assert_eq!(learner.handle(success(old, c[0].id, &c[..1]), at(0)), [applies(&c[..1])]);
+        learner.handle(changed(3, 1), at(0));
+        learner.handle(bodies(new, &c[1..]), at(0));
+        let effects = match learn_from {
+            LearnFrom::Leader => learner.handle(success(new, c[2].id, &[]), at(0)),
+            LearnFrom::Voters => {
+                assert_eq!(learner.handle(voted_under(1, 1, new, c[2].id), at(0)), []);
+                learner.handle(voted_under(1, 2, new, c[2].id), at(0))
+            }
+        };
+        assert_eq!(effects, [applies(&c[1..])]);
+        assert_eq!(learner.handle(success(ballot(4, 2), run_after(c[2].id, new, 1)[0].id, &[]), at(0)).len(), 1);
+    }
+}
+
+/// Catches a change that takes bodies away which the new leader has sent before this node knew of it.
+#[test]
+fn what_follows_the_change_is_kept() {
+    let c = chain(3);
+    let mut learner = learner(LearnFrom::Leader);
+    learner.handle(bodies(ballot(2, 2), &c[1..]), at(0));
+    learner.handle(success(ballot(1, 2), c[0].id, &c[..1]), at(0));
+    learner.handle(changed(3, 1), at(0));
+    assert_eq!(learner.handle(success(ballot(2, 2), c[2].id, &[]), at(0)), [applies(&c[1..])]);
+}
+
 /// Catches a node that has joined and is not asked or answered, and one that has left and is.
 #[test]
 fn peers_come_and_go() {
