@@ -122,10 +122,16 @@ fn one() -> u64 {
 
 fn join(context: &mut ExecutionContext<'_>, arguments: Join) -> Result<Changed, Failure> {
     let now = in_force(context)?;
-    let place = match arguments.replaces {
-        Some(replaced) => Some(find(&now, &replaced)?),
-        None => place_of(context, &now, &arguments.name, &arguments.address)?,
+    let place = match &arguments.replaces {
+        Some(replaced) => Some(find(&now, replaced)?),
+        // It is gone, or it is this one, which comes back without its disk.
+        None => now.nodes().iter().find(|(_, member)| is_same(member, &arguments)).map(|(node, _)| *node),
     };
+    if let Some(place) = place.filter(|place| (context.cluster().is_heard)(*place)) {
+        let text =
+            format!("node {} is heard; stop it first, or join under another name and address", name_of(&now, place));
+        return Err(refusal("still_heard", text, true));
+    }
     let mut left = now.clone();
     if let Some(place) = place {
         left = left.without(place).map_err(refused)?;
@@ -134,21 +140,8 @@ fn join(context: &mut ExecutionContext<'_>, arguments: Join) -> Result<Changed, 
     change(context, &now, &next, Some(id), arguments.dry_run)
 }
 
-/// The node in whose place another one comes of the same name and address: it is gone, or it is that one, which comes back
-/// without its disk. Not while it is heard.
-fn place_of(
-    context: &ExecutionContext<'_>,
-    now: &Membership,
-    name: &str,
-    address: &str,
-) -> Result<Option<NodeId>, Failure> {
-    let same = |member: &Member| member.name == name && member.address == address;
-    let Some((node, _)) = now.nodes().iter().find(|(_, member)| same(member)) else { return Ok(None) };
-    if (context.cluster().is_heard)(*node) {
-        let text = format!("node {name} at {address} is heard; stop it first, or join under another name and address");
-        return Err(refusal("still_heard", text, true));
-    }
-    Ok(Some(*node))
+fn is_same(member: &Member, arguments: &Join) -> bool {
+    (&member.name, &member.address) == (&arguments.name, &arguments.address)
 }
 
 fn set_acceptor(context: &mut ExecutionContext<'_>, arguments: SetAcceptor) -> Result<Changed, Failure> {

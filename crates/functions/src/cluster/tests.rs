@@ -89,7 +89,10 @@ fn a_wiped_node_joins_as_another_one_in_its_own_place() {
     assert_eq!(now(&state).named("n3"), Some(NodeId(4)));
     assert_eq!(now(&state).learners().collect::<Vec<_>>(), [1, 2, 4].map(NodeId));
     all_are_up(&mut state);
-    change(&mut state, "cluster.join", &json!({"name": "n3", "address": "n3:7080", "replaces": "n3"}));
+    let replacing = json!({"name": "e", "address": "e:7080", "replaces": 4});
+    refuses(&state, "cluster.join", &replacing, "still_heard", true);
+    state.heard.remove(&NodeId(4));
+    change(&mut state, "cluster.join", &replacing);
     assert_eq!(now(&state).learners().collect::<Vec<_>>(), [1, 2, 5].map(NodeId), "as the operator says");
 }
 

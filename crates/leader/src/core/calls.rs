@@ -317,6 +317,7 @@ impl Leading {
         while let Some(pending) = self.calls.take_late(turn.world.now.tick) {
             self.execute(pending, 0, turn);
         }
+        self.calls.touch_members(turn.world.now.tick);
         self.take_queued(turn);
     }
 }

@@ -4,12 +4,16 @@
 //! concern them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use functions::ReadSet;
-use protocol::{Call, Effect as StateEffect, Key, Outcome, RequestId, Tick};
+use protocol::{Call, Effect as StateEffect, Key, Outcome, RequestId, Tick, membership};
 
 use super::Turn;
 use super::pipeline::Waiter;
+
+/// How often changes of the membership are tried again: well below the time in which nodes come and go.
+const MEMBERS_TRIED: Duration = Duration::from_millis(200);
 
 /// A call at this leader, wherever it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +51,8 @@ pub(crate) struct Calls {
     scanning: BTreeSet<u64>,
     /// Waiting calls to try again, because something that they read was written.
     touched: BTreeSet<u64>,
+    /// When those were last touched that look at the membership.
+    members_tried: Tick,
 }
 
 impl Calls {
@@ -147,6 +153,17 @@ impl Calls {
             {
                 self.touched.insert(*id);
             }
+        }
+    }
+
+    /// Marks the waiting calls that look at the membership, from time to time: they also wait for who is heard, and how far
+    /// each is, which changes without a write.
+    pub(super) fn touch_members(&mut self, now: Tick) {
+        if let Some(waiting) = self.by_key.get(&membership::key())
+            && now.since(self.members_tried) >= MEMBERS_TRIED
+        {
+            self.members_tried = now;
+            self.touched.extend(waiting);
         }
     }
 

@@ -4,6 +4,7 @@
 //! All of it is calls of the functions `cluster.*`, sent by the gateway of this node as for any caller. The leader
 //! decides; nothing here does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(super) struct Members {
     came: Mutex<Came>,
     /// Held while the seat is written: what is written last must be what is so.
     writing: tokio::sync::Mutex<()>,
+    /// It does not ask for a vote any more.
+    leaving: AtomicBool,
     view: watch::Receiver<View>,
 }
 
@@ -59,6 +62,7 @@ impl Members {
             queries: node.queries.clone(),
             came: Mutex::new(came),
             writing: tokio::sync::Mutex::default(),
+            leaving: AtomicBool::new(false),
             view: node.view.clone(),
         })
     }
@@ -130,7 +134,7 @@ impl Members {
     fn came(&self) -> Came {
         let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
         // It has what it came for. An operator who takes the vote away is not contradicted.
-        if *came == Came::JoinedForAVote && self.is_voter() {
+        if *came == Came::JoinedForAVote && self.is_voter() && !self.leaving.load(Ordering::Acquire) {
             *came = Came::Joined;
         }
         *came
@@ -158,6 +162,9 @@ impl Members {
         let mut said = String::new();
         while self.came() == Came::JoinedForAVote {
             interval.tick().await;
+            if self.leaving.load(Ordering::Acquire) {
+                return;
+            }
             let membership = self.router.membership();
             let applied = self.queries.progress().applied >= membership.number();
             if self.disks.silence().is_some() || membership.node(self.me()).is_none() || !applied {
@@ -166,7 +173,11 @@ impl Members {
             let arguments = json!({"node": self.me().0, "weight": 1});
             let asked = self.call("cluster.set_acceptor", &arguments, own_key("vote"), VOTE_WAIT).await;
             let (answer, pause) = match asked {
-                Ok(_) => ("granted".to_owned(), Duration::ZERO),
+                Ok((number, _)) => {
+                    // Then it sees that it has it, and asks no more.
+                    _ = tokio::time::timeout(VOTE_WAIT, self.membership_of(number)).await;
+                    ("granted".to_owned(), Duration::ZERO)
+                }
                 Err(why) if why.may_pass() => (why.to_string(), VOTE_WAIT),
                 Err(why) => (why.to_string(), VOTE_REFUSED),
             };
@@ -181,17 +192,19 @@ impl Members {
     /// Leaves the cluster, so that nobody waits for this node; at most for so long. A node that could not leave counts as
     /// failed.
     pub(super) async fn leave(&self, wait: Duration) {
+        self.leaving.store(true, Ordering::Release);
         let left = tokio::time::timeout(wait, self.try_to_leave(wait)).await;
         match left.unwrap_or_else(|_| Err(NotDone::Unknown("no answer in time".to_owned()))) {
-            Ok(()) => {
-                tracing::info!("this node has left the cluster");
-                let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
-                *came = if *came == Came::Listed { Came::Listed } else { Came::Left };
-            }
+            Ok(()) => tracing::info!("this node has left the cluster"),
             Err(why) => {
                 tracing::warn!(%why, "this node could not leave the cluster and counts as failed until it is back or removed");
             }
         }
+    }
+
+    /// Whatever happens next, this is what the next start finds.
+    async fn note(&self, came: Came) {
+        *self.came.lock().unwrap_or_else(PoisonError::into_inner) = came;
         self.write_seat().await;
     }
 
@@ -199,6 +212,8 @@ impl Members {
     async fn try_to_leave(&self, wait: Duration) -> Result<(), NotDone> {
         let me = self.me();
         if self.is_voter() {
+            // One that does not get further asks for its vote again when it is back.
+            self.note(Came::JoinedForAVote).await;
             let no_vote = json!({"node": me.0, "weight": 0});
             let (number, _) = self.call("cluster.set_acceptor", &no_vote, own_key("leave"), wait).await?;
             let membership = self.membership_of(number).await;
@@ -210,6 +225,8 @@ impl Members {
             // An error: the node ends.
             _ = view.wait_for(durable).await;
         }
+        // From here on its disk is not needed. If it stays a member, it takes its own place when it is back.
+        self.note(Came::Left).await;
         let mut memberships = self.router.memberships();
         let this = json!({"node": me.0});
         tokio::select! {

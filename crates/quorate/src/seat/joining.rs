@@ -18,8 +18,8 @@ use crate::failure::Failure;
 const ASKING: &str = "JOINING";
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_secs(1);
-/// After how many of them it is said again whom it waits for.
-const SAID_AGAIN: u32 = 30;
+/// How often it is said again whom it waits for.
+const SAID_AGAIN: Duration = Duration::from_secs(30);
 
 /// Whether a node without a seat is to ask for one: by its configuration, or because it was recovered.
 ///
@@ -30,8 +30,8 @@ pub(crate) fn joins(config: &Config) -> Result<bool, Failure> {
     let has_data = has_data(dir);
     if has_data && !config.cluster.join.is_empty() {
         return Err(Failure::Usage(format!(
-            "cluster.join: node.data_dir = {dir:?} is that of a node which did not join: leave out cluster.join, or name an \
-             empty directory"
+            "cluster.join: node.data_dir = {dir:?} is that of a node which did not join (then leave out cluster.join), or its \
+             file MEMBERSHIP is missing (then put it back, or name an empty directory)"
         )));
     }
     Ok(!has_data && (!config.cluster.join.is_empty() || asks(dir)))
@@ -177,7 +177,8 @@ async fn ask_around(config: &Config) -> Result<Admission, Failure> {
         members = asking.members.join(", "),
         "asks to be taken into the cluster"
     );
-    for round in 0_u32.. {
+    let mut said: Option<tokio::time::Instant> = None;
+    loop {
         let mut answers = Vec::new();
         for member in asking.members.clone() {
             match transport::join::ask(&member, &asking.application(config)).await {
@@ -193,12 +194,12 @@ async fn ask_around(config: &Config) -> Result<Admission, Failure> {
                 Err(NoAdmission::NotYet(why) | NoAdmission::Nobody(why)) => answers.push(why),
             }
         }
-        if round % SAID_AGAIN == 0 {
+        if said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {
+            said = Some(tokio::time::Instant::now());
             tracing::warn!("no member has taken this node in yet; it asks until one does: {}", answers.join("; "));
         }
         tokio::time::sleep(PAUSE).await;
     }
-    unreachable!("it asks for ever")
 }
 
 fn seat(admission: &Admission, wants_a_vote: bool) -> anyhow::Result<Seat> {

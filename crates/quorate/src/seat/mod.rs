@@ -54,7 +54,7 @@ pub(crate) enum Came {
     JoinedForAVote,
     /// It joined.
     Joined,
-    /// It had joined, and has left: it may join anew.
+    /// It had joined, and has left, or was about to and has no vote any more: it joins anew.
     Left,
 }
 

@@ -51,6 +51,23 @@ fn a_write_of_what_it_read_wakes_a_waiting_call() {
     assert_eq!(answers[3..], [issued(2, "l", 4, result, false), issued(3, "l", 4, result, true)]);
 }
 
+/// Catches a change of the membership that waits for a node to be heard, and is tried again only when its patience is
+/// over: nodes that join or leave together would each wait for so long.
+#[test]
+fn a_change_of_the_membership_is_tried_again_without_a_write() {
+    let mut bench = Bench::new();
+    bench.lead();
+    bench.heard.retain(|node, _| *node == NodeId(1));
+    let removal = patient(60, call("x", "cluster.remove", json!({"node": 3})));
+    bench.say(2, execute(removal));
+    bench.wait(Duration::from_secs(1));
+    assert_eq!(bench.leader.load().kept_calls, 1, "one of two is no majority set");
+    bench.heard.insert(NodeId(2), CommandNumber::NULL);
+    let effects = bench.wait(Duration::from_secs(1));
+    assert_eq!(bench.leader.load().kept_calls, 0);
+    assert_eq!(requests(&[effects, bench.end_turn()].concat()), [request("x")]);
+}
+
 /// Catches a call that waits on a range and is not woken by a new key in it, or by one outside.
 #[test]
 fn a_write_into_a_range_wakes_a_waiting_call() {
