@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod coverage;
 mod fuzz;
+mod image;
 mod mutants;
 mod setup;
 mod simulate;
@@ -61,6 +62,8 @@ enum Job {
     Bench(bench::Arguments),
     /// Run whole clusters under faults, each from one seed, and look for broken invariants
     Simulate(simulate::Arguments),
+    /// Build a container image that holds a static binary and nothing else (needs Docker Engine)
+    Image(image::Arguments),
     /// Give bytes of a fuzzer to all that reads bytes from outside (needs cargo-fuzz)
     Fuzz(fuzz::Arguments),
     /// Change the cores in small ways, one at a time, and list the changes that no test notices
@@ -121,6 +124,10 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Simulate(arguments) => {
             setup::run()?;
             simulate::run(&arguments)
+        }
+        Job::Image(arguments) => {
+            setup::run()?;
+            image::run(&arguments)
         }
         Job::Fuzz(arguments) => {
             setup::run()?;
