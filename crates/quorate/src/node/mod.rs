@@ -19,6 +19,7 @@ mod admission;
 mod backend;
 mod cores;
 mod disks;
+mod meters;
 mod outside;
 mod ports;
 mod router;
@@ -38,7 +39,7 @@ use http_api::actor::EndCalls;
 use http_api::{Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::Membership;
 use storage::rocksdb::Stores;
 use storage::{LogStore as _, StateStore as _, StorageError};
@@ -77,8 +78,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let http = bind(config.listen.http, "listen.http")?;
         let peer = bind(config.listen.peer, "listen.peer")?;
         let stores = open(&mut config)?;
-        let prometheus =
-            PrometheusBuilder::new().install_recorder().context("the recorder of metrics cannot be installed")?;
+        let prometheus = meters::install(&config)?;
         serve(Arc::new(config), Listeners { http, peer }, stores, prometheus, asked_to_stop).await?;
         Ok(())
     })
@@ -137,6 +137,7 @@ async fn serve(
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));
     actix::spawn(admission::watch(Arc::clone(&node.config), Arc::clone(&node.router), Arc::clone(&node.disks)));
+    actix::spawn(meters::watch(Arc::clone(&backend), Arc::clone(&node.router), Arc::clone(&config)));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
@@ -285,6 +286,7 @@ impl Node {
         }
         let core = Gateway::new(cores::gateway(&config), outside::chance());
         let actor = GatewayActor::new(core, ports.send("gateway"), Box::new(outside::now));
+        let actor = actor.counting(functions.iter().map(|function| function.name().to_owned()));
         let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| actor);
         router.gateway.set(gateway.clone()).ok();
         let core = failure_detector::core::FailureDetector::new(cores::detector(&config, membership));
