@@ -32,6 +32,9 @@ struct Cli {
 /// Names the file in which tests note that they were skipped (`tests/src/skip.rs`).
 const SKIPPED_TESTS: &str = "SKIPPED_TESTS";
 
+/// The image that tests of containers start.
+const TEST_IMAGE: &str = "quorate:test";
+
 #[derive(Subcommand)]
 enum Job {
     /// Check for the system packages that building RocksDB needs; as root, install what is missing
@@ -167,7 +170,14 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
         step("tests");
         &["test", "--workspace"]
     };
-    cargo_with(&[runner, &arguments[..]].concat(), &[(SKIPPED_TESTS, &skipped)])?;
+    let validator = setup::validator(&target_directory()?);
+    let mut variables = vec![(SKIPPED_TESTS, skipped.as_path())];
+    variables.extend(validator.iter().map(|program| ("KUBERNETES_VALIDATE", program.as_path())));
+    if image::has_docker() {
+        image::run(&image::Arguments { tag: TEST_IMAGE.to_owned(), debug: true })?;
+        variables.push(("NODE_IMAGE", Path::new(TEST_IMAGE)));
+    }
+    cargo_with(&[runner, &arguments[..]].concat(), &variables)?;
     let skipped = std::fs::read_to_string(skipped).unwrap_or_default();
     if !skipped.is_empty() {
         step(&format!("{} tests were skipped here:", skipped.lines().count()));
