@@ -57,6 +57,8 @@ struct Node {
     peer: Port,
     /// Where this node finds the others; their own ports, unless a [`Tap`] is in between.
     peers: Vec<SocketAddr>,
+    /// It is in nobody's list, and joins when it starts.
+    joins: bool,
     process: Option<Child>,
     frozen: bool,
 }
@@ -90,6 +92,16 @@ impl Cluster {
         cluster
     }
 
+    /// The same, and so many more nodes that do not run yet: each joins when it is booted, and leaves when it is asked to
+    /// stop.
+    pub async fn start_with_newcomers(name: &str, nodes: usize, newcomers: usize, settings: &[&str]) -> Self {
+        let mut cluster = Self::new(name, nodes + newcomers, settings);
+        cluster.nodes[nodes..].iter_mut().for_each(|node| node.joins = true);
+        (0..nodes).for_each(|node| cluster.boot(node));
+        cluster.wait_ready().await;
+        cluster
+    }
+
     /// A cluster whose nodes do not run yet.
     #[must_use]
     pub fn new(name: &str, nodes: usize, settings: &[&str]) -> Self {
@@ -100,6 +112,7 @@ impl Cluster {
             http,
             peer,
             peers: peers.clone(),
+            joins: false,
             process: None,
             frozen: false,
         });
@@ -151,14 +164,19 @@ impl Cluster {
 
     fn configuration(&self, node: usize) -> String {
         let own = &self.nodes[node];
-        let members = self.nodes.iter().zip(&own.peers).map(|(member, address)| format!("{}={address}", member.name));
+        let listed = self.nodes.iter().zip(&own.peers).filter(|(member, _)| !member.joins);
+        let (key, list): (_, Vec<String>) = if own.joins {
+            ("leave = \"on_stop\"\njoin", listed.map(|(_, address)| address.to_string()).collect())
+        } else {
+            ("members", listed.map(|(member, address)| format!("{}={address}", member.name)).collect())
+        };
         // JSON texts and lists of texts are TOML too.
         format!(
-            "[node]\nname = {}\ndata_dir = {}\n[cluster]\nname = {}\nmembers = {}\n[listen]\nhttp = {}\npeer = {}\n",
+            "[node]\nname = {}\ndata_dir = {}\n[cluster]\nname = {}\n{key} = {}\n[listen]\nhttp = {}\npeer = {}\n",
             Value::from(own.name.as_str()),
             Value::from(self.data_dir(node).to_str().expect("temporary directories have plain names")),
             Value::from(self.name.as_str()),
-            Value::from(members.collect::<Vec<_>>()),
+            Value::from(list),
             Value::from(own.http.address.to_string()),
             Value::from(own.peer.address.to_string()),
         )
@@ -327,8 +345,8 @@ impl Cluster {
             let mut known = Vec::new();
             for node in &living {
                 let view = self.try_get(*node, "/v1/cluster").await.ok()?.json();
-                let id = view["leader"]["id"].as_u64()?;
-                known.push(usize::try_from(id).expect("a small id") - 1);
+                let name = view["leader"]["name"].as_str()?.to_owned();
+                known.push(self.nodes.iter().position(|node| node.name == name)?);
             }
             let agreed = known.windows(2).all(|pair| pair[0] == pair[1]) && living.contains(&known[0]);
             agreed.then_some(known[0])
@@ -372,7 +390,11 @@ impl Cluster {
         self.nodes[node].peer.address
     }
 
-    async fn try_get(&self, node: usize, path: &str) -> Result<Reply, reqwest::Error> {
+    /// The same from a node that may not answer.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn try_get(&self, node: usize, path: &str) -> Result<Reply, reqwest::Error> {
         send(self.client.get(self.url(node, path))).await
     }
 

@@ -74,7 +74,7 @@ pub fn function_calls(bytes: &[u8]) {
         let id = CommandId::new(Ballot::new(1, NodeId(1)), state.applied().number.next());
         let time = Timestamp(id.number.0);
         let applied = || genesis.learners().map(|node| (node, state.applied().number)).collect();
-        let cluster = Cluster { membership: &genesis, applied: &applied };
+        let cluster = Cluster { membership: &genesis, applied: &applied, is_heard: &|_| true };
         let context = ExecutionContext::new(&state, time, id.number.0).of(cluster);
         let execution = functions::run(function.as_ref(), context, &Bytes::copy_from_slice(arguments));
         assert!(!matches!(execution.result, Err(Failure::Panicked(_) | Failure::State(_))), "{:?}", execution.result);

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use protocol::membership::{MembershipError, Rule};
-use protocol::{CommandNumber, Membership, NodeId, StateError, membership};
+use protocol::{CommandNumber, Member, Membership, NodeId, StateError, membership};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub fn functions() -> Vec<Arc<dyn Function>> {
     vec![
         Arc::new(TypedFunction::new(
             "cluster.join",
-            "Adds a node, which learns only; perhaps in the place of another.",
+            "Adds a node, which learns only; perhaps in the place of another. A node that starts with `cluster.join` asks for it by itself.",
             join,
         )),
         Arc::new(TypedFunction::new(
@@ -61,9 +61,10 @@ enum NodeArgument {
 #[serde(deny_unknown_fields)]
 #[schemars(transform = without_null_defaults)]
 struct Join {
-    /// The name of the node: letters, digits, `.`, `_`, `-`; no other node has it.
+    /// The name of the node: letters, digits, `.`, `_`, `-`. No other node has it; but a node of the same name and
+    /// address that is not heard is removed.
     name: String,
-    /// Where the other nodes reach it, `host:port`.
+    /// Where the other nodes reach it, `host:port`. No other node has it, as with the name.
     address: String,
     /// The node, by id or name, that it takes the place of: that one is removed.
     #[serde(default, deserialize_with = "present")]
@@ -123,12 +124,34 @@ fn one() -> u64 {
 
 fn join(context: &mut ExecutionContext<'_>, arguments: Join) -> Result<Changed, Failure> {
     let now = in_force(context)?;
-    let left = match arguments.replaces {
-        Some(replaced) => now.without(find(&now, &replaced)?).map_err(refused)?,
-        None => now.clone(),
+    let place = match arguments.replaces {
+        Some(replaced) => Some(find(&now, &replaced)?),
+        None => place_of(context, &now, &arguments.name, &arguments.address)?,
     };
+    let mut left = now.clone();
+    if let Some(place) = place {
+        check_step(&now, place, 0)?;
+        left = left.without(place).map_err(refused)?;
+    }
     let (next, id) = left.joined(&arguments.name, &arguments.address).map_err(refused)?;
     change(context, &now, &next, Some(id), arguments.dry_run)
+}
+
+/// The node in whose place another one comes of the same name and address: it is gone, or it is that one, which comes back
+/// without its disk. Not while it is heard.
+fn place_of(
+    context: &ExecutionContext<'_>,
+    now: &Membership,
+    name: &str,
+    address: &str,
+) -> Result<Option<NodeId>, Failure> {
+    let same = |member: &Member| member.name == name && member.address == address;
+    let Some((node, _)) = now.nodes().iter().find(|(_, member)| same(member)) else { return Ok(None) };
+    if (context.cluster().is_heard)(*node) {
+        let text = format!("node {name} at {address} is heard; stop it first, or join under another name and address");
+        return Err(refusal("still_heard", text, true));
+    }
+    Ok(Some(*node))
 }
 
 fn set_acceptor(context: &mut ExecutionContext<'_>, arguments: SetAcceptor) -> Result<Changed, Failure> {

@@ -105,8 +105,10 @@ impl ScanRead {
 pub struct Cluster<'a> {
     /// The membership in force where the state has no entry of one.
     pub membership: &'a Membership,
-    /// The nodes that are heard, this one included, with what each has applied.
+    /// The nodes that are heard and whose votes can be counted on, this one included, with what each has applied.
     pub applied: &'a dyn Fn() -> BTreeMap<NodeId, CommandNumber>,
+    /// Whether a node is heard, though its votes may be missing.
+    pub is_heard: &'a dyn Fn(NodeId) -> bool,
 }
 
 /// The world of one execution.

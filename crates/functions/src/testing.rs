@@ -72,7 +72,8 @@ impl MapState {
         let registry = Registry::with_builtins();
         let function = registry.get(function).expect("a built-in function");
         let applied = || self.heard.clone();
-        let cluster = Cluster { membership: &self.genesis, applied: &applied };
+        let is_heard = |node| self.heard.contains_key(&node);
+        let cluster = Cluster { membership: &self.genesis, applied: &applied, is_heard: &is_heard };
         let context = ExecutionContext::new(self, Timestamp(1), 1).of(cluster);
         run(function.as_ref(), context, &Bytes::copy_from_slice(arguments.as_bytes()))
     }

@@ -66,6 +66,14 @@ pub(crate) fn new_call(api: &Api, function: String, arguments: Bytes, wishes: &W
     Ok(Call { request, fingerprint, function, arguments, patience, copy: 0 })
 }
 
+/// A call that a node makes by itself, under a key of its own. `None`: the key is none.
+#[must_use]
+pub fn call_of_node(function: &str, arguments: &serde_json::Value, key: String, wait: Duration) -> Option<Call> {
+    let (request, arguments) = (RequestId::caller(key).ok()?, Bytes::from(arguments.to_string()));
+    let fingerprint = fingerprint::of(function, &arguments).ok()?;
+    Some(Call { request, fingerprint, function: function.to_owned(), arguments, patience: patience(wait), copy: 0 })
+}
+
 /// How long the leader may wait for a refusal to pass, of all that the caller waits.
 fn patience(wait: Duration) -> Duration {
     wait - WAY_BACK.min(wait / 4)

@@ -33,5 +33,6 @@ mod unread;
 
 pub use actor::GatewayActor;
 pub use backend::Backend;
+pub use call::call_of_node;
 pub use core::Gateway;
 pub use server::{Options, server};

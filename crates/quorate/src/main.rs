@@ -25,6 +25,7 @@ mod dev;
 mod failure;
 mod logging;
 mod node;
+mod seat;
 mod stop;
 
 use cli::{Cli, Command, Output};

@@ -414,7 +414,7 @@ fn a_recovery_takes_nothing_unasked() {
     };
     says(recover(&["--set", &format!("node.data_dir={config}")]), "node.data_dir");
     let (code, out, _) = recover(&["--dry-run"]);
-    assert!(code == Some(0) && out.contains("never votes") && out.contains("nothing was changed"), "{code:?} {out}");
+    assert!(code == Some(0) && out.contains("as a new one") && out.contains("nothing was changed"), "{code:?} {out}");
     let mut node = quorate(&["serve", "--config", config]).stderr(Stdio::null()).spawn().expect("the binary runs");
     wait_until("the directory", || data.join("IDENTITY").exists());
     node.kill().expect("killed");

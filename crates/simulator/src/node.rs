@@ -20,6 +20,7 @@ use storage::{Checkpoint, LogRecord, LogStore as _, Standing, StateStore as _, S
 
 use crate::clocks::Clocks;
 use crate::functions::{Executions, registry};
+use crate::planted::Planted;
 use crate::schedule::Event;
 use crate::swarm::Swarm;
 
@@ -233,12 +234,13 @@ impl Node {
         self.powered = true;
         let genesis = swarm.genesis();
         let later = genesis.later_in(&self.state).expect("memory does not fail");
-        let membership = later.unwrap_or(genesis);
+        let membership = later.unwrap_or_else(|| Arc::clone(&genesis));
         if self.state.durable() < membership.number() {
             self.state.sync()?;
         }
         let durable = self.state.durable();
         let shared = || Arc::clone(&membership);
+        let led_under = if swarm.planted == Some(Planted::NoBarrier) { genesis } else { shared() };
         let config = acceptor::core::Config { nonce: chance, ..acceptor_config(self.id, swarm, &membership) };
         let acceptor = Acceptor::new(config, image, applied);
         let silence = acceptor.silence();
@@ -246,7 +248,7 @@ impl Node {
         self.damaged = matches!(silence, Some(Silence::Damaged | Silence::Behind));
         self.roles = Some(Box::new(Roles {
             acceptor,
-            leader: Leader::new(leader_config(self.id, swarm, shared()), last_tried, applied),
+            leader: Leader::new(leader_config(self.id, swarm, led_under), last_tried, applied),
             learner: Learner::new(learner_config(self.id, swarm, shared()), Stored::of(&self.state)),
             gateway: Gateway::new(http_api::core::Settings::default(), chance),
             detector: FailureDetector::new(detector_config(self.id, swarm, shared())),

@@ -6,8 +6,13 @@
 
 use acceptor::core::{Acceptor, Config};
 use clap::ValueEnum;
+use leader::core::Machine;
+use leader::machine::StoredMachine;
 use protocol::message::{BeginBallot, ToAcceptor, Voted};
-use protocol::{Command, CommandNumber, Run, Vote};
+use protocol::{
+    Command, CommandNumber, Entry, Key, RequestId, Run, StateError, StateView, StoredOutcome, Timestamp, Vote,
+    membership,
+};
 use storage::{LogRecord, LogStore as _};
 
 use crate::node::Node;
@@ -26,6 +31,9 @@ pub enum Planted {
     NeverRejoins,
     /// DESIGN 8: an acceptor forgets votes when their commands are applied, wherever they are durable.
     ForgetsTooMuch,
+    /// DESIGN 10: leaders lead on past a change of the membership with the majority sets that they began with. Needs
+    /// `--changes`.
+    NoBarrier,
 }
 
 /// S-01: the votes that the gap-free rule forbids, and what an acceptor without the rule says of
@@ -44,6 +52,34 @@ pub fn votes_with_gaps(acceptor: &Acceptor, input: &acceptor::core::Input) -> Op
     let vote = |command: &Command| LogRecord::Vote(Vote { ballot: *ballot, command: command.clone() });
     let run = Some(Run { first: first.number(), last: last.id });
     Some((commands.iter().map(vote).collect(), Voted { ballot: *ballot, run, round: *round, membership: *membership }))
+}
+
+/// M(p) for a leader that must not notice a change: functions read the membership as it is, and it looks as old as the
+/// genesis.
+pub(crate) struct Unchanging<'a>(pub(crate) StoredMachine<'a>);
+
+impl StateView for Unchanging<'_> {
+    fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
+        let mut entry = self.0.get(key)?;
+        if let Some(entry) = entry.as_mut().filter(|_| *key == membership::key()) {
+            entry.version = CommandNumber::NULL;
+        }
+        Ok(entry)
+    }
+
+    fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
+        self.0.scan(prefix, after, limit)
+    }
+
+    fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
+        self.0.outcome(request)
+    }
+}
+
+impl Machine for Unchanging<'_> {
+    fn last_time(&self) -> Result<Timestamp, StateError> {
+        self.0.last_time()
+    }
 }
 
 /// The acceptor learns from its disk of votes that it did not cast itself.

@@ -57,10 +57,12 @@ fn planted_mistakes_are_caught() {
         Planted::RejoinsAtOnce,
         Planted::NeverRejoins,
         Planted::ForgetsTooMuch,
+        Planted::NoBarrier,
     ];
     for planted in all {
         let caught = (1..=2_000).find_map(|seed| {
-            let failure = run::seed(seed, Kind { planted: Some(planted), ..KIND }).failure?;
+            let changes = if planted == Planted::NoBarrier { 100 } else { 0 };
+            let failure = run::seed(seed, Kind { planted: Some(planted), changes, ..KIND }).failure?;
             Some((seed, failure.what))
         });
         let (seed, what) = caught.expect("it is caught");

@@ -72,7 +72,7 @@ mod state;
 mod wal;
 
 pub use log::{Position, RocksLog};
-pub use mark::{DiskId, Mark, Noted};
-pub use open::{Options, Stores, open};
-pub use recover::{Condition, condition, replace};
+pub use mark::{DiskId, Mark, Noted, write_whole};
+pub use open::{Options, Stores, make, open};
+pub use recover::{Condition, check_recovered, condition, discard, set_aside};
 pub use state::RocksState;

@@ -36,6 +36,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::disk::Disk;
 use crate::frame::{self, HEADER_BYTES, Header};
+use crate::join::{Admission, Again, Join};
 use crate::lane::Lane;
 
 mod refusal;
@@ -95,6 +96,9 @@ pub struct Hello {
     /// The dialer's disk; nothing from a version that does not say it.
     #[prost(message, optional, tag = "11")]
     pub disk: Option<Disk>,
+    /// The dialer is no node yet, and wants to become one (module `join`); it has no id, cluster, lane or disk.
+    #[prost(message, optional, tag = "12")]
+    pub join: Option<Join>,
 }
 
 /// What the listener answers.
@@ -109,6 +113,12 @@ pub struct Answer {
     /// Refused while another process of the dialer's node is connected: it may try again.
     #[prost(bool, tag = "4")]
     pub connected_already: bool,
+    /// What a newcomer is to be; only where one asked.
+    #[prost(message, optional, tag = "5")]
+    pub admission: Option<Admission>,
+    /// Whether a newcomer that is refused may ask again.
+    #[prost(enumeration = "Again", tag = "6")]
+    pub again: i32,
 }
 
 /// Whether the dialer is welcome.
@@ -226,6 +236,7 @@ impl Identity {
             learn_from: Some(self.learn_from.name().to_owned()),
             window: Some(self.window),
             disk,
+            join: None,
         }
     }
 
@@ -243,14 +254,9 @@ impl Identity {
     /// since each is meaningless where the one before it differs.
     pub fn judge(&self, hello: &Hello, name_of: impl Fn(NodeId) -> Option<String>) -> Result<(NodeId, Lane), Refusal> {
         let (node, expects) = (NodeId(hello.node), NodeId(hello.expects));
-        if hello.magic != MAGIC {
-            return Err(Refusal::NotAPeer);
-        }
-        if hello.version != VERSION {
-            return Err(Refusal::Version { theirs: hello.version });
-        }
+        self.judge_version(hello)?;
         if hello.cluster != self.cluster.0[..] {
-            return Err(Refusal::OtherCluster { theirs: shown(&hello.cluster_name), ours: self.cluster_name.clone() });
+            return Err(self.other_cluster(hello));
         }
         if node == self.me {
             return Err(Refusal::OwnId(node));
@@ -262,12 +268,31 @@ impl Identity {
         if expects != self.me {
             return Err(Refusal::WrongNode { expects, me: self.me, name: self.name.clone() });
         }
-        let (theirs, ours) = (hello.learn_from.as_deref(), self.learn_from.name());
-        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
-            return Err(Refusal::OtherLearnFrom { theirs: shown(theirs), ours });
-        }
+        self.judge_learn_from(hello)?;
         let lane = Lane::from_number(hello.lane).ok_or(Refusal::UnknownLane(hello.lane))?;
         Ok((node, lane))
+    }
+
+    pub(crate) fn judge_version(&self, hello: &Hello) -> Result<(), Refusal> {
+        if hello.magic != MAGIC {
+            return Err(Refusal::NotAPeer);
+        }
+        if hello.version != VERSION {
+            return Err(Refusal::Version { theirs: hello.version });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn other_cluster(&self, hello: &Hello) -> Refusal {
+        Refusal::OtherCluster { theirs: shown(&hello.cluster_name), ours: self.cluster_name.clone() }
+    }
+
+    pub(crate) fn judge_learn_from(&self, hello: &Hello) -> Result<(), Refusal> {
+        let (theirs, ours) = (hello.learn_from.as_deref(), self.learn_from.name());
+        match theirs.filter(|theirs| *theirs != ours) {
+            Some(theirs) => Err(Refusal::OtherLearnFrom { theirs: shown(theirs), ours }),
+            None => Ok(()),
+        }
     }
 
     /// The window of a dialer that has another one than this node.
@@ -284,10 +309,7 @@ impl Identity {
 /// [`DialError`] unless the node that was expected says welcome.
 pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hello) -> Result<bool, DialError> {
     write(stream, hello).await?;
-    let answer = read::<Answer, _>(stream).await.map_err(|error| match error {
-        ReadError::Io(error) => DialError::Broken(error),
-        ReadError::Garbage { .. } => DialError::NotAPeer,
-    })?;
+    let answer = read::<Answer, _>(stream).await?;
     match answer.verdict {
         Some(Verdict::Welcome(welcome)) if welcome.version != VERSION => Err(DialError::Version(welcome.version)),
         Some(Verdict::Welcome(welcome)) if welcome.node != hello.expects => {
@@ -319,6 +341,15 @@ impl From<io::Error> for ReadError {
     }
 }
 
+impl From<ReadError> for DialError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::Broken(error),
+            ReadError::Garbage { .. } => Self::NotAPeer,
+        }
+    }
+}
+
 impl ReadError {
     /// Whether an HTTP client wrote this.
     pub(crate) fn is_http(&self) -> bool {
@@ -337,6 +368,15 @@ where
     M: prost::Message + Default,
     S: AsyncRead + Unpin,
 {
+    read_within(stream, HANDSHAKE_BYTES_MAX).await
+}
+
+/// The same, of a frame with a payload of so many bytes at most.
+pub(crate) async fn read_within<M, S>(stream: &mut S, limit: usize) -> Result<M, ReadError>
+where
+    M: prost::Message + Default,
+    S: AsyncRead + Unpin,
+{
     let mut start = [0; HEADER_BYTES];
     let count = stream.read(&mut start).await?;
     if count == 0 {
@@ -349,7 +389,7 @@ where
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(garbage),
         Err(error) => return Err(error.into()),
     }
-    let Ok(header) = Header::read(start, HANDSHAKE_BYTES_MAX) else { return Err(garbage) };
+    let Ok(header) = Header::read(start, limit) else { return Err(garbage) };
     let mut payload = vec![0; header.length];
     stream.read_exact(&mut payload).await?;
     match header.verify(&payload) {
@@ -360,8 +400,17 @@ where
 
 /// Writes one frame of the handshake.
 pub(crate) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, message: &impl prost::Message) -> io::Result<()> {
+    write_within(stream, message, HANDSHAKE_BYTES_MAX).await
+}
+
+/// The same, of a frame with a payload of so many bytes at most.
+pub(crate) async fn write_within<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    message: &impl prost::Message,
+    limit: usize,
+) -> io::Result<()> {
     let mut buffer = BytesMut::new();
-    frame::append(&mut buffer, HANDSHAKE_BYTES_MAX, |buffer| {
+    frame::append(&mut buffer, limit, |buffer| {
         message.encode(buffer).expect("a BytesMut grows as needed");
     })
     .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;

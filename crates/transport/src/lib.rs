@@ -23,6 +23,7 @@ mod disk;
 pub mod frame;
 pub mod fuzz;
 pub mod handshake;
+pub mod join;
 mod lane;
 mod listener;
 mod processes;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::disk::Disk;
 use crate::handshake::{self, HANDSHAKE_DEADLINE, Hello, ReadError, Refusal};
+use crate::join::{ADMISSION_BYTES_MAX, ADMISSION_DEADLINE, Again, Join, NotAdmitted};
 use crate::processes::Connection;
 use crate::transport::Shared;
 use crate::{reader, socket};
@@ -83,6 +84,11 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
         }
         Err(_) => (Err(Refusal::Silent), from.ip().to_string()),
     };
+    if let Ok(hello) = &hello
+        && let Some(join) = &hello.join
+    {
+        return take_in(shared, stream, hello, join).await;
+    }
     let name_of = |node| shared.link(node).map(|link| link.peer.name.clone());
     let judged = hello.and_then(|hello| {
         let (node, lane) = shared.identity.judge(&hello, name_of)?;
@@ -116,6 +122,37 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
         }
         Ok(Err(error)) => tracing::debug!(peer, "a connection ended during its handshake: {error}"),
         Err(_) => refused(shared, &peer, &Refusal::Silent),
+    }
+}
+
+/// Answers a newcomer, who is then to start as a node.
+async fn take_in(shared: &Shared, mut stream: TcpStream, hello: &Hello, join: &Join) {
+    let name = handshake::shown(&hello.node_name);
+    let not_admitted = |why: &str| {
+        let why = NotAdmitted { why: why.to_owned(), again: Again::Same };
+        Refusal::NotAdmitted(name.clone(), why)
+    };
+    let admitted = async {
+        let newcomer = shared.identity.judge_newcomer(hello, join)?;
+        let admit = shared.admit.get().ok_or_else(|| not_admitted("this node starts"))?;
+        let _one = shared.newcomers.try_acquire().map_err(|_| not_admitted("others are joining"))?;
+        let admitted = timeout(ADMISSION_DEADLINE, admit(newcomer)).await;
+        let admitted = admitted.map_err(|_| not_admitted("the cluster has not decided in time"))?;
+        admitted.map_err(|why| Refusal::NotAdmitted(name.clone(), why))
+    };
+    let told = match admitted.await {
+        Ok(admission) => {
+            let answer = shared.identity.admit(admission);
+            timeout(HANDSHAKE_DEADLINE, handshake::write_within(&mut stream, &answer, ADMISSION_BYTES_MAX)).await
+        }
+        Err(refusal) => {
+            refused(shared, &name.escape_debug().to_string(), &refusal);
+            timeout(HANDSHAKE_DEADLINE, answer(&mut stream, &refusal)).await
+        }
+    };
+    // It asks again.
+    if !matches!(told, Ok(Ok(()))) {
+        tracing::debug!(name, "a newcomer has gone before its answer");
     }
 }
 

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix::ArbiterHandle;
 use metrics::counter;
 use protocol::{ClusterId, LearnFrom, Message, NodeId};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::dialer::Dialer;
 use crate::disk::Disks;
 use crate::handshake::Identity;
+use crate::join::{Admit, NEWCOMERS_MAX};
 use crate::lane::Lane;
 use crate::listener;
 use crate::processes::Processes;
@@ -172,6 +173,8 @@ impl Transport {
             inbound: Mutex::default(),
             processes: Arc::new(Processes::new(limits.silence)),
             report: Report::new(),
+            admit: OnceLock::new(),
+            newcomers: Semaphore::new(NEWCOMERS_MAX),
             stop: watch::Sender::new(false),
         });
         let mut running = shared.runtimes.data.spawn(listener::run(shared.clone(), listener));
@@ -250,6 +253,11 @@ impl Handle {
         let _running = self.shared.set_peers(peers);
     }
 
+    /// From now on newcomers are taken in, as `admit` says. The first one counts.
+    pub fn admit_with(&self, admit: Admit) {
+        self.shared.admit.set(admit).ok();
+    }
+
     /// Closes all connections and the listener, soon after. No event follows; a message that is
     /// being delivered may.
     pub fn stop(&self) {
@@ -267,6 +275,9 @@ pub(crate) struct Shared {
     pub(crate) on_message: OnMessage,
     pub(crate) on_event: OnEvent,
     pub(crate) report: Report,
+    /// Until it is there, newcomers are asked to come again.
+    pub(crate) admit: OnceLock<Admit>,
+    pub(crate) newcomers: Semaphore,
     runtimes: Runtimes,
     pub(crate) processes: Arc<Processes>,
     /// The reader of each peer and lane ends when its sender is dropped.

@@ -37,6 +37,13 @@ impl History {
         self.0.len() as u64
     }
 
+    /// How many commands are no changes of the membership, which nodes ask for by themselves.
+    #[must_use]
+    pub fn of_callers(&self) -> usize {
+        let is_change = |command: &Value| command["function"].as_str().is_some_and(|name| name.starts_with("cluster."));
+        self.0.iter().filter(|command| !is_change(command)).count()
+    }
+
     /// The commands, from number 1 on.
     #[must_use]
     pub fn commands(&self) -> &[Value] {

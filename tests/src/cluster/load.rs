@@ -205,7 +205,7 @@ impl Ledger {
                 assert!(effects.contains(&put), "the caller of {key} was told {result}, and this was issued: {issued}");
             }
         }
-        assert_eq!(history.last(), self.0.len() as u64, "every command belongs to a call");
+        assert_eq!(history.of_callers(), self.0.len(), "every command belongs to a call");
         let brought: u64 = self.0.iter().map(|call| call.inbound).sum();
         assert_eq!(history.stock(), brought, "goods were lost or made");
     }

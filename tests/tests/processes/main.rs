@@ -12,6 +12,7 @@ mod crashes;
 mod disks;
 mod frozen;
 mod hostile;
+mod joining;
 mod links;
 mod lost;
 mod membership;

@@ -77,12 +77,18 @@ fn the_answer_is_the_new_membership() {
 #[test]
 fn a_wiped_node_joins_as_another_one_in_its_own_place() {
     let mut state = MapState::default();
-    state.heard.remove(&NodeId(3));
     let again = json!({"name": "n3", "address": "n3:7080"});
-    refuses(&state, "cluster.join", &again, "name_taken", false);
-    change(&mut state, "cluster.join", &json!({"name": "n3", "address": "n3:7080", "replaces": "n3"}));
+    refuses(&state, "cluster.join", &again, "still_heard", true);
+    for (name, address, code) in [("n3", "other:7080", "name_taken"), ("other", "n3:7080", "address_taken")] {
+        refuses(&state, "cluster.join", &json!({"name": name, "address": address}), code, false);
+    }
+    state.heard.remove(&NodeId(3));
+    change(&mut state, "cluster.join", &again);
     assert_eq!(now(&state).named("n3"), Some(NodeId(4)));
     assert_eq!(now(&state).learners().collect::<Vec<_>>(), [1, 2, 4].map(NodeId));
+    all_are_up(&mut state);
+    change(&mut state, "cluster.join", &json!({"name": "n3", "address": "n3:7080", "replaces": "n3"}));
+    assert_eq!(now(&state).learners().collect::<Vec<_>>(), [1, 2, 5].map(NodeId), "as the operator says");
 }
 
 /// S-16 to S-19: each refusal by its code, and whether it may pass. Catches a change that would leave a cluster that

@@ -156,7 +156,8 @@ impl Leading {
                 let speaks =
                     |node: &NodeId| !turn.config.membership.is_acceptor(*node) || self.pipeline.has_promised(*node);
                 let applied = || (turn.world.heard)().into_iter().filter(|(node, _)| speaks(node)).collect();
-                let cluster = Cluster { membership: &turn.config.membership, applied: &applied };
+                let is_heard = |node| (turn.world.heard)().contains_key(&node);
+                let cluster = Cluster { membership: &turn.config.membership, applied: &applied, is_heard: &is_heard };
                 let context = ExecutionContext::new(&view, now, pending.entropy).of(cluster);
                 let execution = functions::run(function.as_ref(), context, &pending.call.arguments);
                 self.conclude(pending, execution, now, turn);

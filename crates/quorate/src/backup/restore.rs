@@ -45,6 +45,13 @@ pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
     super::refuse_stream(&restore.file)?;
     let nodes = if restore.dry_run { Vec::new() } else { nodes(restore)? };
     for config in &nodes {
+        if !config.cluster.join.is_empty() {
+            return Err(Failure::Usage(
+                "cluster.join: a node that joins a cluster learns its state from it; a restore makes the nodes of a new \
+                 cluster, which are listed in cluster.members"
+                    .to_owned(),
+            ));
+        }
         check_empty(&config.node.data_dir)?;
     }
     let total = open(&restore.file)?.metadata().map(|found| found.len()).unwrap_or(0);

@@ -1,12 +1,12 @@
-//! `quorate recover`: a node that has lost its disk joins its cluster again, and does not vote.
+//! `quorate recover`: a node that has lost its disk joins its cluster again, under a new id.
 //!
-//! What is done to the data directory stands in `storage::rocksdb::replace`. Here it is decided whether to do it.
+//! What is done to the data directory stands in `storage::rocksdb::set_aside`. Here it is decided whether to do it.
 
 use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::json;
-use storage::rocksdb::{Condition, Options, condition, replace};
+use storage::rocksdb::{Condition, condition, set_aside};
 
 use crate::cli::{Output, Recover};
 use crate::client::show;
@@ -20,12 +20,6 @@ use crate::failure::Failure;
 pub(crate) fn run(recover: &Recover) -> Result<(), Failure> {
     let (mut config, _) = Config::load(&Sources::of_this_process(recover.config.clone(), &recover.sets))?;
     let dir = config.node.data_dir.clone();
-    if config.cluster.members.len() <= 1 {
-        return Err(Failure::Usage(format!(
-            "node.data_dir = {dir:?}: this cluster has no other node to learn from; make it anew from a backup \
-             (`quorate restore`)"
-        )));
-    }
     if dir.exists() && !dir.is_dir() {
         return Err(Failure::Usage(format!(
             "node.data_dir = {dir:?}: is no directory; name the data directory of this node"
@@ -33,6 +27,13 @@ pub(crate) fn run(recover: &Recover) -> Result<(), Failure> {
     }
     crate::backup::check_finished(&dir)?;
     config.cluster.id = crate::backup::cluster_of(&config)?;
+    crate::seat::take(&mut config)?;
+    if config.cluster.start.nodes().len() <= 1 && config.cluster.join.is_empty() {
+        return Err(Failure::Usage(format!(
+            "node.data_dir = {dir:?}: this cluster has no other node to learn from; make it anew from a backup \
+             (`quorate restore`)"
+        )));
+    }
     let doing = || format!("data directory {}", dir.display());
     let found = condition(&dir, &config.identity()).with_context(doing)?;
     let what = describe(&found);
@@ -41,23 +42,26 @@ pub(crate) fn run(recover: &Recover) -> Result<(), Failure> {
     }
     if needs_force(&found) && !recover.force {
         return Err(Failure::Usage(format!(
-            "node.data_dir = {dir:?}: {what}; with --force it is given up, and this node never votes again under its name"
+            "node.data_dir = {dir:?}: {what}; with --force it is given up, and this node joins anew"
         )));
     }
     if recover.dry_run {
         return Ok(report(recover, &dir, &what, None)?);
     }
-    let aside = replace(&dir, &config.identity(), &Options::default()).with_context(doing)?;
+    // First: without it the next start would be that of the same node with an empty disk, which the others refuse.
+    crate::seat::ask_to_join(&config)?;
+    let aside = set_aside(&dir, &config.identity()).with_context(doing)?;
     Ok(report(recover, &dir, &what, Some(aside.as_deref()))?)
 }
 
 /// What is lost by it is the vote of a node that can vote, or will.
 fn needs_force(found: &Condition) -> bool {
     match found {
-        Condition::NotAdmitted | Condition::Usable | Condition::Replaced => true,
+        Condition::NotAdmitted | Condition::Usable => true,
         Condition::Another(_)
         | Condition::Absent
         | Condition::Refused(_)
+        | Condition::Replaced
         | Condition::Lost(_)
         | Condition::CutShort => false,
     }
@@ -78,7 +82,9 @@ fn describe(found: &Condition) -> String {
         Condition::Usable => {
             "it can be used, and where it is damaged it heals by itself; start the node (`quorate serve`)".to_owned()
         }
-        Condition::Replaced => "it is that of a node that was recovered already; start it (`quorate serve`)".to_owned(),
+        Condition::Replaced => {
+            "it is that of a node that was recovered by an earlier version, and does not vote".to_owned()
+        }
     }
 }
 
@@ -94,16 +100,16 @@ fn report(recover: &Recover, dir: &Path, what: &str, made: Option<Option<&Path>>
     let mut text = format!("{}: {what}\n", dir.display());
     match made {
         None => text.push_str(
-            "nothing was changed (--dry-run); else what is there, if anything, goes into `before-recovery-N` beside a new \
-             one, with which this node learns and serves and never votes\n",
+            "nothing was changed (--dry-run); else what is there, if anything, goes into `before-recovery-N`, and this node \
+             joins its cluster as a new one when it starts\n",
         ),
         Some(aside) => {
             if let Some(aside) = aside {
                 text.push_str(&format!("what was there is in {}; remove it when nobody needs it\n", aside.display()));
             }
             text.push_str(
-                "made a new one, with which this node learns and serves and never votes; now: quorate serve, with the same \
-                 configuration\n",
+                "now: quorate serve, with the same configuration; this node joins its cluster as a new one in the place of the \
+                 old one, and votes again when it has caught up\n",
             );
         }
     }

@@ -1,4 +1,5 @@
-//! What every node of a cluster must work out alike from `[cluster]`: pure.
+//! What every node of a cluster must work out alike from `[cluster]`: pure. A node with `cluster.join` works nothing out:
+//! it is told by the cluster who it is (module `seat`).
 //!
 //! A member's id is its place, from 1, among the names in order, so that the order of the list
 //! does not matter. The id of the cluster covers all that must be the same on every node and
@@ -6,7 +7,6 @@
 //! refuse each other instead of forming majority sets that do not intersect.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use protocol::majority::MajorityError;
@@ -23,35 +23,55 @@ pub(crate) struct Cluster {
     pub(crate) name: String,
     /// Its id.
     pub(crate) id: ClusterId,
-    /// All members, this node included.
-    pub(crate) members: BTreeMap<NodeId, Member>,
-    /// This node.
+    /// This node. Nobody (0) until a node that joins is told.
     pub(crate) me: NodeId,
-    /// The majority sets; their nodes are the acceptors.
-    pub(crate) majority: MajoritySets,
-    /// The membership that the cluster begins with: all of the above. What its state says later counts more.
-    pub(crate) genesis: Arc<Membership>,
+    /// The membership with which this node begins, itself included; what its state says later counts more. That of the
+    /// configuration, or the one that a node that joined was told.
+    pub(crate) start: Arc<Membership>,
+    /// Where a node that is not listed there asks to be taken in.
+    pub(crate) join: Vec<String>,
+    /// Whether this node leaves the cluster when it is asked to stop.
+    pub(crate) leaves_on_stop: bool,
 }
 
-/// One node of the cluster.
+/// One node that the configuration lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
-    /// Its name.
-    pub(crate) name: String,
+struct Listed {
+    name: String,
     /// Where the other nodes reach it, `host:port`.
-    pub(crate) address: String,
+    address: String,
 }
 
 impl Cluster {
-    /// Reads and checks `[cluster]` for a node that listens for its peers on `peer`.
-    pub(super) fn from_settings(settings: &Settings, node: &Node, peer: SocketAddr) -> Result<Self, ConfigError> {
+    /// Reads and checks `[cluster]` for a node that its peers reach at `advertise`.
+    pub(super) fn from_settings(settings: &Settings, node: &Node, advertise: &str) -> Result<Self, ConfigError> {
         let name = settings.text("cluster.name")?;
         if !membership::is_name(&name) {
             return Err(settings.wrong("cluster.name"));
         }
+        let leaves_on_stop = match settings.text("cluster.leave")?.as_str() {
+            "never" => false,
+            "on_stop" => true,
+            _ => return Err(settings.wrong("cluster.leave")),
+        };
         let mut list = settings.texts("cluster.members")?;
+        let join = settings.texts("cluster.join")?;
+        if !join.is_empty() {
+            check_join(settings, &join)?;
+            let myself = parse_members(&[format!("{}={}", node.name, advertise)])
+                .map_err(|why| settings.refuse("listen.advertise_peer", &why))?;
+            let alone = Rule::Weights(myself.keys().map(|id| (*id, 1)).collect());
+            let start = alone.genesis(settings, &myself)?;
+            return Ok(Self { name, id: ClusterId([0; 16]), me: NodeId(0), start, join, leaves_on_stop });
+        }
+        if leaves_on_stop {
+            return Err(settings.refuse(
+                "cluster.leave",
+                "a node that is listed in cluster.members comes back; only one with cluster.join can leave when it stops",
+            ));
+        }
         if list.is_empty() {
-            list.push(format!("{}={peer}", node.name));
+            list.push(format!("{}={advertise}", node.name));
         }
         let members = parse_members(&list).map_err(|why| settings.refuse("cluster.members", &why))?;
         let own = members.iter().find(|(_, member)| member.name == node.name);
@@ -61,9 +81,9 @@ impl Cluster {
             return Err(settings.refuse("node.name", &needs));
         };
         let rule = Rule::from_settings(settings, &members)?;
-        let majority = rule.majority_sets(settings, &members)?;
+        let start = rule.genesis(settings, &members)?;
         let accepts = node.roles.contains(&NodeRole::Acceptor);
-        if accepts != majority.nodes().contains(&me) {
+        if accepts != start.is_acceptor(me) {
             let needs = if accepts {
                 "this node has no part in any majority set of [cluster], so leave out \"acceptor\""
             } else {
@@ -72,9 +92,27 @@ impl Cluster {
             };
             return Err(settings.refuse("node.roles", needs));
         }
-        let genesis = rule.genesis(&members, &majority).map_err(|why| settings.refuse("cluster.members", &why))?;
-        Ok(Self { id: cluster_id(&name, &members, &rule), name, members, me, majority, genesis })
+        Ok(Self { id: cluster_id(&name, &members, &rule), name, me, start, join, leaves_on_stop })
     }
+}
+
+/// What goes with `cluster.join`, and what does not.
+fn check_join(settings: &Settings, join: &[String]) -> Result<(), ConfigError> {
+    if let Some(wrong) = join.iter().find(|address| !membership::is_address(address)) {
+        let needs = format!("{wrong:?} is not host:port, such as \"10.0.0.1:7080\", the listen.peer of a member");
+        return Err(settings.refuse("cluster.join", &needs));
+    }
+    for (key, is_empty) in [
+        ("cluster.members", settings.texts("cluster.members")?.is_empty()),
+        ("cluster.weights", settings.value("cluster.weights").as_table().is_some_and(toml::Table::is_empty)),
+        ("cluster.majority_sets", settings.value("cluster.majority_sets").as_array().is_some_and(Vec::is_empty)),
+    ] {
+        if !is_empty {
+            let needs = "leave it out: a node with cluster.join is told by the cluster who the members are";
+            return Err(settings.refuse(key, needs));
+        }
+    }
+    Ok(())
 }
 
 /// How majority sets are told.
@@ -85,7 +123,7 @@ enum Rule {
 }
 
 impl Rule {
-    fn from_settings(settings: &Settings, members: &BTreeMap<NodeId, Member>) -> Result<Self, ConfigError> {
+    fn from_settings(settings: &Settings, members: &BTreeMap<NodeId, Listed>) -> Result<Self, ConfigError> {
         let id_of = |key: &'static str, name: &str| {
             let found = members.iter().find(|(_, member)| member.name == name);
             found.map(|(id, _)| *id).ok_or_else(|| settings.refuse(key, &format!("{name:?} is not in cluster.members")))
@@ -118,7 +156,7 @@ impl Rule {
     fn majority_sets(
         &self,
         settings: &Settings,
-        members: &BTreeMap<NodeId, Member>,
+        members: &BTreeMap<NodeId, Listed>,
     ) -> Result<MajoritySets, ConfigError> {
         let (key, made) = match self {
             Self::Weights(weights) => {
@@ -144,8 +182,9 @@ impl Rule {
         })
     }
 
-    fn genesis(&self, members: &BTreeMap<NodeId, Member>, majority: &MajoritySets) -> Result<Arc<Membership>, String> {
-        let member = |(id, member): (&NodeId, &Member)| {
+    fn genesis(&self, settings: &Settings, members: &BTreeMap<NodeId, Listed>) -> Result<Arc<Membership>, ConfigError> {
+        let majority = self.majority_sets(settings, members)?;
+        let member = |(id, member): (&NodeId, &Listed)| {
             let (name, address) = (member.name.clone(), member.address.clone());
             // Who may lead is for each node to say by its roles.
             (*id, protocol::Member { name, address, weight: majority.weight(*id), may_lead: true })
@@ -155,7 +194,7 @@ impl Rule {
             Self::Sets(sets) => membership::Rule::Sets(sets.clone()),
         };
         let genesis = Membership::genesis(members.iter().map(member).collect(), rule);
-        genesis.map(Arc::new).map_err(|error| error.to_string())
+        genesis.map(Arc::new).map_err(|error| settings.refuse("cluster.members", &error.to_string()))
     }
 
     /// What the id of the cluster covers of the rule; nothing for a simple majority.
@@ -174,7 +213,7 @@ impl Rule {
     }
 }
 
-fn cluster_id(name: &str, members: &BTreeMap<NodeId, Member>, rule: &Rule) -> ClusterId {
+fn cluster_id(name: &str, members: &BTreeMap<NodeId, Listed>, rule: &Rule) -> ClusterId {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"quorate cluster\0");
     hasher.update(name.as_bytes());
@@ -194,7 +233,7 @@ fn cluster_id(name: &str, members: &BTreeMap<NodeId, Member>, rule: &Rule) -> Cl
 }
 
 /// Reads `name=host:port` of each member and gives out the ids.
-fn parse_members(list: &[String]) -> Result<BTreeMap<NodeId, Member>, String> {
+fn parse_members(list: &[String]) -> Result<BTreeMap<NodeId, Listed>, String> {
     let mut by_name: BTreeMap<&str, &str> = BTreeMap::new();
     let mut addresses = BTreeSet::new();
     for entry in list {
@@ -211,6 +250,6 @@ fn parse_members(list: &[String]) -> Result<BTreeMap<NodeId, Member>, String> {
     }
     let members = by_name.into_iter().zip(1..);
     Ok(members
-        .map(|((name, address), id)| (NodeId(id), Member { name: name.to_owned(), address: address.to_owned() }))
+        .map(|((name, address), id)| (NodeId(id), Listed { name: name.to_owned(), address: address.to_owned() }))
         .collect())
 }

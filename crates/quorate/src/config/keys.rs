@@ -38,7 +38,12 @@ pub(crate) const SECTIONS_TO_COME: [(&str, &str); 2] =
 
 /// All keys, in the order in which `--print-config` shows them.
 pub(crate) const KEYS: &[Key] = &[
-    key("node.name", Shape::Text, "\"a\"", "1 to 64 letters, digits, '.', '_' or '-'"),
+    key(
+        "node.name",
+        Shape::Text,
+        "\"a\"",
+        "1 to 64 letters, digits, '.', '_' or '-'; empty: the name of the host, as for containers that are scaled",
+    ),
     key("node.data_dir", Shape::Text, "\"quorate-data\"", "a directory of this node's own, made when it is missing"),
     key(
         "node.roles",
@@ -69,14 +74,34 @@ pub(crate) const KEYS: &[Key] = &[
         "a list of lists of members, such as [[\"a\", \"b\"], [\"b\", \"c\"]], any two with a member in common, the \
          same on every node; empty: more than half of the weights",
     ),
-    key("cluster.join", Shape::Texts, "[]", "a list of addresses"),
+    key(
+        "cluster.join",
+        Shape::Texts,
+        "[]",
+        "a list of host:port, the listen.peer of some members of a running cluster that this node is to join; not \
+         together with cluster.members",
+    ),
+    key(
+        "cluster.leave",
+        Shape::Text,
+        "\"never\"",
+        "\"never\" or \"on_stop\": whether this node leaves the cluster when it is asked to stop",
+    ),
     key("listen.http", Shape::Text, "\"127.0.0.1:8080\"", "an IP address and a port, such as 127.0.0.1:8080"),
     key("listen.peer", Shape::Text, "\"127.0.0.1:7080\"", "an IP address and a port, such as 127.0.0.1:7080"),
     key(
         "listen.advertise",
         Shape::Text,
         "\"\"",
-        "the host:port at which callers reach this node's REST; empty: listen.http",
+        "the host:port at which callers reach this node's REST; empty: listen.http, or the name of the host where that is \
+         every address",
+    ),
+    key(
+        "listen.advertise_peer",
+        Shape::Text,
+        "\"\"",
+        "the host:port at which the other nodes reach listen.peer of a node that joins; empty: listen.peer, or the name of \
+         the host where that is every address",
     ),
     key(
         "listen.insecure",

@@ -103,6 +103,8 @@ pub(crate) struct Listen {
     pub(crate) peer: SocketAddr,
     /// The REST address that others are told, `host:port`; that of `http` by default.
     pub(crate) advertise: String,
+    /// Where the other nodes reach `peer`, `host:port`.
+    pub(crate) advertise_peer: String,
 }
 
 /// `[detector]`: heartbeat < `timeout_min` <= `timeout_max`.
@@ -182,10 +184,9 @@ impl Config {
     }
 
     fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
-        refuse_what_is_not_there_yet(settings)?;
         let listen = Listen::from_settings(settings)?;
         let node = Node::from_settings(settings)?;
-        let cluster = Cluster::from_settings(settings, &node, listen.peer)?;
+        let cluster = Cluster::from_settings(settings, &node, &listen.advertise_peer)?;
         let learn_from = settings.text("protocol.learn_from")?;
         let learn_from = [LearnFrom::Leader, LearnFrom::Voters].into_iter().find(|way| way.name() == learn_from);
         Ok(Self {
@@ -234,7 +235,10 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Node {
     fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
-        let name = settings.text("node.name")?;
+        let name = match settings.text("node.name")? {
+            text if text.is_empty() => host_name()?,
+            text => text,
+        };
         if !protocol::membership::is_name(&name) {
             return Err(settings.wrong("node.name"));
         }
@@ -284,13 +288,28 @@ impl Listen {
             return Err(settings.refuse("listen.peer", "must differ from listen.http"));
         }
         let advertise = match settings.text("listen.advertise")? {
+            text if text.is_empty() && http.ip().is_unspecified() => format!("{}:{}", host_name()?, http.port()),
             text if text.is_empty() => http.to_string(),
             // What the other nodes would refuse in every heartbeat must not start.
             text if protocol::membership::is_address(&text) && text.len() <= Heartbeat::HTTP_BYTES_MAX => text,
             _ => return Err(settings.wrong("listen.advertise")),
         };
-        Ok(Self { http, peer, advertise })
+        let advertise_peer = match settings.text("listen.advertise_peer")? {
+            text if text.is_empty() && peer.ip().is_unspecified() => format!("{}:{}", host_name()?, peer.port()),
+            text if text.is_empty() => peer.to_string(),
+            text if protocol::membership::is_address(&text) => text,
+            _ => return Err(settings.wrong("listen.advertise_peer")),
+        };
+        Ok(Self { http, peer, advertise, advertise_peer })
     }
+}
+
+/// The name of this machine or container, by which a network of containers finds it.
+fn host_name() -> Result<String, ConfigError> {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| protocol::membership::is_name(name)).ok_or_else(|| {
+        ConfigError("this machine has no name to be called by; give node.name and listen.advertise_peer".to_owned())
+    })
 }
 
 impl Detector {
@@ -370,15 +389,4 @@ impl Log {
 fn ends_in_a_level(directive: &str) -> bool {
     let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
     ["off", "error", "warn", "info", "debug", "trace"].iter().any(|word| level.eq_ignore_ascii_case(word))
-}
-
-/// Keys of the contract whose feature is still to come: only their defaults are taken.
-fn refuse_what_is_not_there_yet(settings: &Settings) -> Result<(), ConfigError> {
-    if !settings.texts("cluster.join")?.is_empty() {
-        return Err(settings.refuse(
-            "cluster.join",
-            "joining a running cluster is not yet available in this version; list all nodes in cluster.members",
-        ));
-    }
-    Ok(())
 }

@@ -40,8 +40,8 @@ fn without_anything_it_is_a_cluster_of_one_on_loopback() {
         ("127.0.0.1:8080".into(), "127.0.0.1:7080".into())
     );
     assert_eq!(config.listen.advertise, "127.0.0.1:8080");
-    assert_eq!(config.cluster.members.len(), 1);
-    assert!(config.cluster.majority.is_majority(&BTreeSet::from([config.cluster.me])));
+    assert_eq!(config.cluster.start.nodes().len(), 1);
+    assert!(config.cluster.start.majority().is_majority(&BTreeSet::from([config.cluster.me])));
     assert_eq!((config.window, config.learn_from), (1024, LearnFrom::Leader));
     assert_eq!(config.detector.timeout_min, Duration::from_millis(250));
     assert_eq!(config.idempotency_retention, Duration::from_secs(86_400));
@@ -130,9 +130,14 @@ const MISTAKES: &[(&[&str], &str)] = &[
     (&["cluster.weights=a"], "cluster.weights = \"a\" (--set): must be a table"),
     (&["cluster.majority_sets=[1]"], "(--set): must be a list of lists of members"),
     (
-        &["cluster.join=10.0.0.1:7080"],
-        "cluster.join = [\"10.0.0.1:7080\"] (--set): joining a running cluster is not yet available",
+        &[THREE, "cluster.join=10.0.0.1:7080"],
+        "leave it out: a node with cluster.join is told by the cluster who the members are",
     ),
+    (&["cluster.join=10.0.0.1"], "\"10.0.0.1\" is not host:port"),
+    (&["cluster.join=h:1", "cluster.weights={a = 2}"], "leave it out"),
+    (&["cluster.leave=on_stop"], "only one with cluster.join can leave"),
+    (&["cluster.leave=always"], "must be \"never\" or \"on_stop\""),
+    (&["listen.advertise_peer=nowhere"], "listen.advertise_peer = \"nowhere\" (--set): must be the host:port"),
     (&["listen.http=8080"], "listen.http = \"8080\" (--set): must be an IP address and a port"),
     (&["listen.peer=localhost:7080"], "listen.peer = \"localhost:7080\" (--set): must be an IP address and a port"),
     (&["listen.http=0.0.0.0:8080"], "on a network that you trust, set listen.insecure = true"),
@@ -239,10 +244,9 @@ fn ids_do_not_depend_on_the_order_of_the_list() {
     let one = load(&[THREE, "node.name=b"]);
     let other = load(&["cluster.members=c=127.0.0.1:7082,a=127.0.0.1:7080,b=127.0.0.1:7081", "node.name=c"]);
     assert_eq!((one.cluster.me, other.cluster.me), (NodeId(2), NodeId(3)));
-    assert_eq!(one.cluster.members, other.cluster.members);
+    assert_eq!(one.cluster.start, other.cluster.start);
     assert_eq!(one.cluster.id, other.cluster.id);
-    assert_eq!(one.cluster.majority, other.cluster.majority);
-    assert!(one.cluster.majority.is_majority(&BTreeSet::from([NodeId(1), NodeId(3)])));
+    assert!(one.cluster.start.majority().is_majority(&BTreeSet::from([NodeId(1), NodeId(3)])));
 }
 
 /// Catches two clusters that take each other's frames and data: another name, other members, or
@@ -287,10 +291,9 @@ fn disjoint_majority_sets_are_refused_by_name() {
 #[test]
 fn weights_and_roles_must_agree() {
     let config = load(&[THREE, "cluster.weights={a = 2, c = 0}"]);
-    assert_eq!(config.cluster.majority.nodes(), &BTreeSet::from([NodeId(1), NodeId(2)]));
-    assert_eq!(config.cluster.majority.weight(NodeId(1)), 2);
-    assert_eq!(config.cluster.genesis.majority(), &config.cluster.majority);
-    assert!(config.cluster.majority.is_majority(&BTreeSet::from([NodeId(1)])));
+    assert_eq!(config.cluster.start.majority().nodes(), &BTreeSet::from([NodeId(1), NodeId(2)]));
+    assert_eq!(config.cluster.start.majority().weight(NodeId(1)), 2);
+    assert!(config.cluster.start.majority().is_majority(&BTreeSet::from([NodeId(1)])));
     let light = [THREE, "node.name=c", "cluster.weights={c = 0}"];
     assert!(refused(&light).contains("leave out \"acceptor\""));
     let learner = load(&[&light[..], &["node.roles=leader,gateway"]].concat());

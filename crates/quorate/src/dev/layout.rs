@@ -293,9 +293,12 @@ mod tests {
             let (config, _) = Config::load(&sources).expect("its own file");
             assert_eq!(config.cluster.me.0, u64::from(node.id));
             assert_eq!(config.listen.http.port(), 18_079 + node.id);
-            assert_eq!(config.cluster.members[&config.cluster.me].address, config.listen.peer.to_string());
+            assert_eq!(
+                config.cluster.start.node(config.cluster.me).expect("it is one").address,
+                config.listen.peer.to_string()
+            );
             assert!(config.node.data_dir.starts_with(directory.path().join(format!("node-{}", node.id))));
-            clusters.push((config.cluster.id, config.cluster.members));
+            clusters.push((config.cluster.id, config.cluster.start));
         }
         assert!(clusters.windows(2).all(|pair| pair[0] == pair[1]), "{clusters:?}");
     }

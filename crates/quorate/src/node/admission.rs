@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acceptor::core::{Silence, notes_needed};
-use protocol::{MajoritySets, NodeId};
+use protocol::{MajoritySets, Membership, NodeId};
 
 use super::disks::Disks;
 use super::router::Router;
-use crate::config::Config;
 
 /// How often the acceptor is told again who has noted its disk: a mailbox may have been full.
 const TOLD_AGAIN: Duration = Duration::from_secs(1);
@@ -16,7 +15,7 @@ const TOLD_AGAIN: Duration = Duration::from_secs(1);
 const SAID_AGAIN: u32 = 30;
 
 /// Until the acceptor speaks.
-pub(super) async fn watch(config: Arc<Config>, router: Arc<Router>, disks: Arc<Disks>) {
+pub(super) async fn watch(router: Arc<Router>, disks: Arc<Disks>) {
     let mut interval = tokio::time::interval(TOLD_AGAIN);
     for round in 0_u32.. {
         interval.tick().await;
@@ -26,7 +25,7 @@ pub(super) async fn watch(config: Arc<Config>, router: Arc<Router>, disks: Arc<D
             tracing::warn!(
                 reason = silence.name(),
                 "the acceptor of this node is silent: {}",
-                explain(&config, &disks, silence)
+                explain(router.me(), &router.membership(), &disks, silence)
             );
         }
         if silence == Silence::Replaced {
@@ -36,12 +35,12 @@ pub(super) async fn watch(config: Arc<Config>, router: Arc<Router>, disks: Arc<D
 }
 
 /// A sentence.
-pub(super) fn explain(config: &Config, disks: &Disks, silence: Silence) -> String {
+pub(super) fn explain(me: NodeId, membership: &Membership, disks: &Disks, silence: Silence) -> String {
     match silence {
         Silence::Fresh => {
             let noted = disks.all_noted_by();
-            let (me, acceptors) = (config.cluster.me, &config.cluster.majority);
-            let name = |id: &NodeId| config.cluster.members[id].name.clone();
+            let acceptors = membership.majority();
+            let name = |id: &NodeId| membership.node(*id).map_or_else(|| id.to_string(), |member| member.name.clone());
             let others = acceptors.nodes().iter().filter(|id| **id != me);
             let missing: Vec<String> = others.filter(|id| !noted.contains(id)).map(name).collect();
             format!(
@@ -56,9 +55,7 @@ pub(super) fn explain(config: &Config, disks: &Disks, silence: Silence) -> Strin
                               this name; as long as that is so, the cluster stands the loss of one node less"
                 .to_owned()
         }
-        Silence::Damaged
-            if !is_dispensable(&config.cluster.majority, config.cluster.me, |node| disks.is_replaced(node)) =>
-        {
+        Silence::Damaged if !is_dispensable(membership.majority(), me, |node| disks.is_replaced(node)) => {
             "its log was damaged, and votes may be lost; the others that vote hold no majority set without it, so \
              it votes again only if one of them leads already: else nobody can lead any more, and this cluster must be \
              restored as a new one, from a backup of the node that has applied the most"

@@ -99,7 +99,7 @@ impl NodeBackend {
             name: self.config.node.name.clone(),
             roles: roles.map(|(_, word)| (*word).to_owned()).collect(),
             addresses: Addresses {
-                peer: self.config.listen.peer.to_string(),
+                peer: self.config.listen.advertise_peer.clone(),
                 http: self.config.listen.advertise.clone(),
             },
             reachable: true,
@@ -168,7 +168,8 @@ impl NodeBackend {
     fn acceptor(&self) -> Check {
         let detail = match self.disks.silence() {
             Some(silence) => {
-                format!("silent ({}): {}", silence.name(), admission::explain(&self.config, &self.disks, silence))
+                let (me, membership) = (self.config.cluster.me, self.router.membership());
+                format!("silent ({}): {}", silence.name(), admission::explain(me, &membership, &self.disks, silence))
             }
             None => "promises and votes".to_owned(),
         };

@@ -19,6 +19,7 @@ mod admission;
 mod backend;
 mod cores;
 mod disks;
+mod members;
 mod meters;
 mod outside;
 mod ports;
@@ -27,6 +28,7 @@ mod space;
 mod status;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,17 +42,19 @@ use http_api::{Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::PrometheusHandle;
-use protocol::Membership;
+use protocol::{Membership, NodeId};
 use storage::rocksdb::Stores;
-use storage::{LogStore as _, StateStore as _, StorageError};
+use storage::{LogStore as _, Standing, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
 
 use crate::config::{Config, NodeRole};
 use crate::failure::Failure;
+use crate::seat::Came;
 use backend::NodeBackend;
 use disks::Disks;
+use members::Members;
 use ports::Ports;
 use router::Router;
 use space::Room;
@@ -77,9 +81,11 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let asked_to_stop = crate::stop::requested(stop_with_parent)?;
         let http = bind(config.listen.http, "listen.http")?;
         let peer = bind(config.listen.peer, "listen.peer")?;
-        let stores = open(&mut config)?;
+        let mut asked_to_stop = std::pin::pin!(asked_to_stop);
+        let Some(came) = be_seated(&mut config, &mut asked_to_stop).await? else { return Ok(()) };
+        let stores = open(&config)?;
         let prometheus = meters::install(&config)?;
-        serve(Arc::new(config), Listeners { http, peer }, stores, prometheus, asked_to_stop).await?;
+        serve(Arc::new(config), Listeners { http, peer }, stores, came, prometheus, asked_to_stop).await?;
         Ok(())
     })
 }
@@ -97,8 +103,29 @@ fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure
     })
 }
 
-fn open(config: &mut Config) -> Result<Stores, Failure> {
-    let directory = &config.node.data_dir;
+/// Finds out who this node is; one that joins asks the cluster first. `None`: it was asked to stop meanwhile.
+async fn be_seated(
+    config: &mut Config,
+    asked_to_stop: impl Future<Output = &'static str>,
+) -> Result<Option<Came>, Failure> {
+    check_directory(&config.node.data_dir)?;
+    storage::rocksdb::check_recovered(&config.node.data_dir).context("data directory")?;
+    config.cluster.id = crate::backup::cluster_of(config)?;
+    match crate::seat::take(config)? {
+        Some(came @ (Came::Founded | Came::Joined | Came::JoinedForAVote)) => return Ok(Some(came)),
+        Some(Came::Left) => crate::seat::give_up(&config.node.data_dir)?,
+        Some(Came::Listed) | None => {}
+    }
+    if !crate::seat::joins(config)? {
+        return Ok(Some(Came::Listed));
+    }
+    if crate::seat::join(config, asked_to_stop).await?.is_none() {
+        return Ok(None);
+    }
+    Ok(crate::seat::take(config)?)
+}
+
+fn check_directory(directory: &Path) -> Result<(), Failure> {
     let in_the_way = match std::fs::metadata(directory) {
         Ok(found) => !found.is_dir(),
         Err(error) => error.kind() == std::io::ErrorKind::NotADirectory,
@@ -108,10 +135,15 @@ fn open(config: &mut Config) -> Result<Stores, Failure> {
             "node.data_dir = {directory:?} is, or lies in, something that is no directory; name another one"
         )));
     }
-    crate::backup::check_finished(directory)?;
-    config.cluster.id = crate::backup::cluster_of(config)?;
+    crate::backup::check_finished(directory)
+}
+
+fn open(config: &Config) -> Result<Stores, Failure> {
     let directory = &config.node.data_dir;
-    let options = storage::rocksdb::Options { alone: config.cluster.members.len() <= 1, ..Default::default() };
+    let alone = config.cluster.start.nodes().len() <= 1;
+    // The disk of the first node of a cluster needs nobody's note; it votes on, however many come later.
+    let standing_of_new = if alone { Standing::Sound } else { Standing::Fresh };
+    let options = storage::rocksdb::Options { alone, standing_of_new, ..Default::default() };
     let stores = storage::rocksdb::open(directory, &config.identity(), &options)
         .with_context(|| format!("data directory {}", directory.display()))?;
     Ok(stores)
@@ -121,12 +153,17 @@ async fn serve(
     config: Arc<Config>,
     listeners: Listeners,
     stores: Stores,
+    came: Came,
     prometheus: PrometheusHandle,
     asked_to_stop: impl Future<Output = &'static str>,
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
     let node = Node::start(Arc::clone(&config), stores, failed)?;
     let transport = node.connect(listeners.peer)?;
+    let members = Members::new(&node, came);
+    transport.admit_with(members.admits());
+    actix::spawn(Arc::clone(&members).keep_seat());
+    actix::spawn(Arc::clone(&members).seek_vote());
     let backend = Arc::new(NodeBackend::new(&node));
     let options = http_api::Options {
         workers: http_workers(),
@@ -136,7 +173,7 @@ async fn serve(
     };
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));
-    actix::spawn(admission::watch(Arc::clone(&node.config), Arc::clone(&node.router), Arc::clone(&node.disks)));
+    actix::spawn(admission::watch(Arc::clone(&node.router), Arc::clone(&node.disks)));
     actix::spawn(meters::watch(Arc::clone(&backend), Arc::clone(&node.router), Arc::clone(&config)));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
@@ -157,7 +194,15 @@ async fn serve(
     // Those who still wait near the end of the grace are told so while they can be.
     let margin = (config.shutdown_grace / 4).min(Duration::from_secs(1));
     let mut answered = std::pin::pin!(http.stop(true));
-    if tokio::time::timeout(config.shutdown_grace - margin, &mut answered).await.is_err() {
+    let (began, grace) = (tokio::time::Instant::now(), config.shutdown_grace - margin);
+    let leaves = config.cluster.leaves_on_stop;
+    let finishing = if leaves { grace / 2 } else { grace };
+    let finished = tokio::time::timeout(finishing, &mut answered).await.is_ok();
+    if leaves {
+        // No call comes back to a node that has left.
+        members.leave(grace.saturating_sub(began.elapsed())).await;
+    }
+    if !finished {
         info!("calls are still in flight near the end of shutdown.grace; their callers are told to ask another node");
         _ = node.gateway.send(EndCalls).await;
         backend.end();
@@ -210,8 +255,8 @@ fn http_workers() -> usize {
 
 /// The membership in force in the state of this node. A change is durable before anybody hears of it.
 fn membership(config: &Config, stores: &Stores) -> anyhow::Result<Arc<Membership>> {
-    let genesis = &config.cluster.genesis;
-    let membership = genesis.later_in(&*stores.state)?.unwrap_or_else(|| Arc::clone(genesis));
+    let start = &config.cluster.start;
+    let membership = start.later_in(&*stores.state)?.unwrap_or_else(|| Arc::clone(start));
     if stores.state.durable() < membership.number() {
         stores.state.sync()?;
     }
@@ -264,8 +309,6 @@ impl Node {
         };
         let (core_thread, detector_thread) = (Arbiter::new(), Arbiter::new());
         let mut functions = Registry::with_builtins();
-        // A node that has joined could not be started yet.
-        functions.remove("cluster.join");
         // Majority sets that share no node with those before: see `functions::cluster`.
         functions.remove("cluster.set_rule");
         let (seen, view) = watch::channel(failure_detector::core::View::default());
@@ -328,9 +371,10 @@ impl Node {
         let (messages, events) = (Arc::clone(&self.router), Arc::clone(&self.router));
         let on_message = Arc::new(move |from, message| messages.deliver(from, message));
         let (failed, refused) = (self.failed.clone(), Arc::clone(&self.disks));
-        let named = self.config.clone();
+        let named = Arc::clone(&self.router);
         let on_event = Arc::new(move |event| {
-            let name = |peer| named.cluster.members.get(peer).map_or("", |member| &member.name);
+            let name =
+                |peer: &NodeId| named.membership().node(*peer).map(|member| member.name.clone()).unwrap_or_default();
             let ends = match &event {
                 PeerEvent::DiskRefused { peer, why } => {
                     refused.refused(why);

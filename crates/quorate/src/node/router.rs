@@ -1,7 +1,8 @@
 //! Where every message of a node passes: to a role of this node, or to a peer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use acceptor::actor::AcceptorActor;
 use actix::dev::ToEnvelope;
@@ -12,7 +13,7 @@ use http_api::actor::{FromLeader, LeaderIs};
 use leader::actor::LeaderActor;
 use learner::LearnerActor;
 use protocol::message::{ToAcceptor, ToLeader, ToLearner};
-use protocol::{Ballot, Command, CommandId, CommandNumber, Membership, Message, NodeId};
+use protocol::{Ballot, Command, CommandId, CommandNumber, Membership, Message, NodeId, Tick};
 use tokio::sync::watch;
 use transport::{Lane, PeerEvent};
 
@@ -20,12 +21,17 @@ use super::disks::Disks;
 use super::meters::{nothing_in_flight, try_mailbox};
 use super::status::Status;
 
+/// How long a node that was removed may still be told so: some turns of its gateway.
+const LEAVING: Duration = Duration::from_secs(3);
+
 /// The addresses of a node. Each is set once, while the node starts; what comes before is
 /// dropped like any lost message.
 pub(super) struct Router {
     me: NodeId,
     status: Arc<Status>,
     membership: watch::Sender<Arc<Membership>>,
+    /// Nodes that were removed just now, and since when: what tells them so is still to be sent.
+    leaving: Mutex<BTreeMap<NodeId, (transport::Peer, Tick)>>,
     disks: Arc<Disks>,
     /// Held while the gateway is told who leads: two roles know something of it, on two threads.
     telling: Mutex<()>,
@@ -44,6 +50,7 @@ impl Router {
             status,
             disks,
             membership: watch::Sender::new(membership),
+            leaving: Mutex::default(),
             telling: Mutex::new(()),
             transport: OnceLock::new(),
             acceptor: OnceLock::new(),
@@ -63,6 +70,11 @@ impl Router {
         Arc::clone(&self.membership.borrow())
     }
 
+    /// The same, whenever it changes.
+    pub(super) fn memberships(&self) -> watch::Receiver<Arc<Membership>> {
+        self.membership.subscribe()
+    }
+
     /// The learner of this node has applied a change of the membership. It says so again and again, so that nothing is
     /// missed in a full mailbox.
     pub(super) fn change_membership(&self, membership: Arc<Membership>) {
@@ -71,9 +83,26 @@ impl Router {
         let known = failure_detector::core::Input::Membership(Arc::clone(&membership));
         tell(&self.detector, failure_detector::actor::Deliver(known), "failure_detector");
         if let Some(transport) = self.transport.get() {
-            transport.set_peers(peers(&membership));
+            transport.set_peers(self.peers_until_they_know(&membership));
         }
         self.membership.send_replace(membership);
+    }
+
+    /// The peers under a membership, and for a while those that it has removed.
+    fn peers_until_they_know(&self, membership: &Membership) -> BTreeMap<NodeId, transport::Peer> {
+        let (mut all, now) = (peers(membership), super::outside::now().tick);
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, peer) in peers(&self.membership()) {
+            if !all.contains_key(&id) {
+                leaving.insert(id, (peer, now));
+            }
+        }
+        leaving.retain(|id, (_, since)| !all.contains_key(id) && now.since(*since) < LEAVING);
+        // The place of one may be taken.
+        let names: BTreeSet<String> = all.values().map(|peer| peer.name.clone()).collect();
+        let gone = leaving.iter().filter(|(_, (peer, _))| !names.contains(&peer.name));
+        all.extend(gone.map(|(id, (peer, _))| (*id, peer.clone())));
+        all
     }
 
     /// Sends a message to a node, this one included. Never blocks; it may get lost.

@@ -1,15 +1,17 @@
-//! B3(I,β): once a command is decided in a ballot, no higher ballot carries another one at its number; and
-//! no ballot carries two (DESIGN 14.6, RELIABILITY 3.1).
+//! B3(I,β): a ballot proposes the anchored command of the latest earlier vote in its majority set (DESIGN 14.6,
+//! RELIABILITY 3.1).
 //!
-//! It is looked at from both ends: what is proposed against what is decided, and what is decided against
-//! what was proposed in higher ballots before it was known to be.
+//! It is looked at from two sides. From the *promises*: when a node begins to lead, there is a majority set of promises
+//! that it was told, and above what is issued it proposes what their votes choose ([`choose`], InitHistProc), and
+//! nothing but new commands where that ends. From the *votes*: once a command is decided in a ballot, no higher ballot
+//! carries another one at its number, whether it is proposed before or after that is known; and no ballot carries two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::message::ToAcceptor;
-use protocol::{Ballot, Command, CommandId, CommandNumber, Message, Now};
+use protocol::message::{BallotInfo, ToAcceptor, ToLeader};
+use protocol::{Ballot, Command, CommandId, CommandNumber, Message, NodeId, Now, Vote};
 
-use super::{History, Invariant, Violation, ensure};
+use super::{Chain, History, Invariant, Violation, ensure};
 use crate::fact::Fact;
 
 /// See the module.
@@ -19,6 +21,128 @@ pub(super) struct Anchored {
     proposed: BTreeMap<CommandNumber, BTreeMap<Ballot, CommandId>>,
     /// Up to where the decided commands have been looked at.
     looked_at: CommandNumber,
+    /// The highest ballot of each node.
+    prepared: BTreeMap<NodeId, Prepared>,
+    /// What each node has applied.
+    applied: BTreeMap<NodeId, CommandNumber>,
+}
+
+/// What the owner of a ballot was told before it led.
+#[derive(Default)]
+struct Prepared {
+    ballot: Ballot,
+    promises: BTreeMap<NodeId, Promise>,
+    /// Since it leads: what it may propose again, by one majority set or another, and has proposed so far.
+    choices: Option<Vec<Choice>>,
+}
+
+/// A promise, perhaps in parts.
+#[derive(Default)]
+struct Promise {
+    issued: CommandId,
+    of: u32,
+    parts: BTreeSet<u32>,
+    votes: Vec<Vote>,
+}
+
+/// The initial history above a number; up to there are issued commands.
+struct Choice {
+    above: CommandNumber,
+    commands: Vec<CommandId>,
+}
+
+impl Choice {
+    fn allows(&self, ballot: Ballot, id: CommandId, chain: &Chain) -> bool {
+        match id.number.0.checked_sub(self.above.next().0).and_then(|index| usize::try_from(index).ok()) {
+            Some(index) => self.commands.get(index).map_or(id.ballot == ballot, |chosen| *chosen == id),
+            None => chain.id_at(id.number) == Some(id),
+        }
+    }
+}
+
+/// What the votes choose at the number after `precedent`: of those for commands that follow it, the latest.
+fn choose(votes: &BTreeMap<CommandNumber, Vec<&Vote>>, precedent: CommandId) -> Option<CommandId> {
+    let there = votes.get(&precedent.number.next())?;
+    let dependent = there.iter().filter(|vote| vote.command.follows(precedent));
+    dependent.max_by_key(|vote| vote.ballot).map(|vote| vote.command.id)
+}
+
+impl Prepared {
+    fn is_told(&mut self, from: NodeId, info: &BallotInfo) {
+        if info.ballot > self.ballot {
+            *self = Self { ballot: info.ballot, ..Self::default() };
+        }
+        if info.ballot < self.ballot || self.choices.is_some() {
+            return;
+        }
+        let promise = self.promises.entry(from).or_default();
+        if promise.is_complete() {
+            return;
+        }
+        if (promise.issued, promise.of) != (info.issued, info.parts) {
+            *promise = Promise { issued: info.issued, of: info.parts, ..Promise::default() };
+        }
+        if promise.parts.insert(info.part) {
+            promise.votes.extend(info.votes.iter().cloned());
+        }
+    }
+
+    /// The node leads, and has applied all up to this number: the choices of each majority set.
+    fn leads(&mut self, ballot: Ballot, applied: CommandNumber, history: &History) -> Result<(), Violation> {
+        if ballot != self.ballot {
+            *self = Self { ballot, ..Self::default() };
+        }
+        let complete: Vec<(NodeId, &Promise)> = self
+            .promises
+            .iter()
+            .filter(|(_, promise)| promise.is_complete())
+            .map(|(id, promise)| (*id, promise))
+            .collect();
+        let (membership, changes) = history.disks.membership();
+        let mut choices = Vec::new();
+        for mask in 1..1_u64 << complete.len() {
+            let some: BTreeMap<NodeId, &Promise> =
+                complete.iter().zip(0..).filter(|(_, bit)| mask >> bit & 1 == 1).map(|(promise, _)| *promise).collect();
+            // Under which membership it leads is known as long as there is one.
+            if changes > 0 || membership.majority().is_majority(&some.keys().copied().collect()) {
+                choices.extend(choices_of(&some, applied, &history.chain));
+            }
+        }
+        ensure(!choices.is_empty(), || format!("ballot {ballot} is led without the promises of a majority set"))?;
+        self.choices = Some(choices);
+        Ok(())
+    }
+
+    fn proposes(&mut self, ballot: Ballot, id: CommandId, history: &History) -> Result<(), Violation> {
+        let Some(choices) = self.choices.as_mut().filter(|_| ballot == self.ballot) else { return Ok(()) };
+        choices.retain(|choice| choice.allows(ballot, id, &history.chain));
+        ensure(!choices.is_empty(), || {
+            format!("ballot {ballot} proposes {id}, and the promises of no majority set choose that")
+        })
+    }
+}
+
+impl Promise {
+    fn is_complete(&self) -> bool {
+        self.of > 0 && u32::try_from(self.parts.len()) == Ok(self.of)
+    }
+}
+
+/// What a leader may propose that has these promises. It knows to be issued what they do, or more, up to what its node
+/// has applied; where the votes choose what is issued as well, it makes no difference how much more.
+fn choices_of(promises: &BTreeMap<NodeId, &Promise>, applied: CommandNumber, chain: &Chain) -> Vec<Choice> {
+    let mut votes: BTreeMap<CommandNumber, Vec<&Vote>> = BTreeMap::new();
+    for vote in promises.values().flat_map(|promise| &promise.votes) {
+        votes.entry(vote.command.number()).or_default().push(vote);
+    }
+    let from = promises.values().map(|promise| promise.issued.number).max().unwrap_or_default();
+    let above = |precedent: CommandId| {
+        let next = |id: &CommandId| choose(&votes, *id);
+        Choice { above: precedent.number, commands: std::iter::successors(next(&precedent), next).collect() }
+    };
+    let issued = (from.0..=applied.0).filter_map(|number| chain.id_at(CommandNumber(number)));
+    let differs = |id: &CommandId| id.number >= applied || choose(&votes, *id) != chain.id_at(id.number.next());
+    issued.filter(differs).map(above).collect()
 }
 
 impl Invariant for Anchored {
@@ -34,19 +158,58 @@ impl Invariant for Anchored {
                 against_decided(ballot, id, history)?;
             }
         }
-        let Fact::Sent { message: Message::Acceptor(ToAcceptor::BeginBallot(begin)), .. } = fact else { return Ok(()) };
-        begin.commands.iter().try_for_each(|command| self.proposes(begin.ballot, command, history))
+        match fact {
+            Fact::Sent { from, message: Message::Acceptor(ToAcceptor::BeginBallot(begin)), .. } => {
+                begin.commands.iter().try_for_each(|command| self.proposes(*from, begin.ballot, command, history))?;
+            }
+            Fact::Delivered { from, to, message: Message::Leader(ToLeader::BallotInfo(info)) } => {
+                self.prepared.entry(*to).or_default().is_told(*from, info);
+            }
+            Fact::Leads { node, ballot: Some(ballot) } => {
+                let applied = self.applied.get(node).copied().unwrap_or_default();
+                self.prepared.entry(*node).or_default().leads(*ballot, applied, history)?;
+            }
+            Fact::Applied { node, command, .. } => _ = self.applied.insert(*node, command.number()),
+            Fact::Installed { node, id } => _ = self.applied.insert(*node, id.at.number),
+            Fact::Started { node, applied, .. } => _ = self.applied.insert(*node, applied.number),
+            Fact::Sent { .. }
+            | Fact::Delivered { .. }
+            | Fact::Lost { .. }
+            | Fact::Written { .. }
+            | Fact::Synced { .. }
+            | Fact::Executed { .. }
+            | Fact::Leads { ballot: None, .. }
+            | Fact::Noted { .. }
+            | Fact::Ignored { .. }
+            | Fact::Stopped { .. }
+            | Fact::Asked { .. }
+            | Fact::Told { .. }
+            | Fact::Fault(_)
+            | Fact::Healed { .. } => {}
+        }
+        Ok(())
     }
 }
 
 impl Anchored {
-    fn proposes(&mut self, ballot: Ballot, command: &Command, history: &History) -> Result<(), Violation> {
+    fn proposes(
+        &mut self,
+        node: NodeId,
+        ballot: Ballot,
+        command: &Command,
+        history: &History,
+    ) -> Result<(), Violation> {
         if command.number() <= self.looked_at {
             return against_decided(ballot, command.id, history);
         }
         let proposed = self.proposed.entry(command.number()).or_default();
-        let first = *proposed.entry(ballot).or_insert(command.id);
-        ensure(first == command.id, || format!("ballot {ballot} proposes {first} and {} at one number", command.id))
+        if let Some(first) = proposed.get(&ballot) {
+            return ensure(*first == command.id, || {
+                format!("ballot {ballot} proposes {first} and {} at one number", command.id)
+            });
+        }
+        proposed.insert(ballot, command.id);
+        self.prepared.entry(node).or_default().proposes(ballot, command.id, history)
     }
 }
 
@@ -60,10 +223,67 @@ fn against_decided(ballot: Ballot, id: CommandId, history: &History) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use protocol::NodeId;
-
     use super::super::testing::*;
     use super::*;
+
+    /// Node 1 leads the ballot of round 9 after these promises, and proposes this.
+    fn leads(promises: &[Fact], commands: &[&Command]) -> Result<(), Violation> {
+        let leads = Fact::Leads { node: NodeId(1), ballot: Some(ballot(9)) };
+        run(Anchored::default(), &[promises, &[leads, begin_ballot(1, 2, 9, commands)]].concat())
+    }
+
+    fn first_in(round: u64, number: u64, precedent: CommandId) -> Command {
+        let id = CommandId::new(ballot(round), CommandNumber(number));
+        Command { id, precedent, body: body("r", vec![]).encode() }
+    }
+
+    /// A1r, A8: catches a leader that proposes another command than that of the latest vote of its majority set: a new
+    /// one, one of an earlier ballot, one that only others told of, or one that nobody told of; and one that leads
+    /// without a majority set's promises, or with a part of one.
+    #[test]
+    fn a_leader_proposes_what_its_majority_set_tells() {
+        let [old, late, new] = [2, 3, 9].map(|round| first_in(round, 1, CommandId::NULL));
+        let after = first_in(9, 2, late.id);
+        let none = || promise(1, 9, CommandId::NULL, &[]);
+        let of_old = || promise(2, 9, CommandId::NULL, &[(2, &old)]);
+        let of_late = || promise(3, 9, CommandId::NULL, &[(3, &late)]);
+        assert_eq!(leads(&[none(), of_old()], &[&old]), Ok(()));
+        assert_eq!(leads(&[none(), promise(3, 9, CommandId::NULL, &[])], &[&new]), Ok(()));
+        assert_eq!(leads(&[of_old(), of_late()], &[&late, &after]), Ok(()));
+        for set in [vec![none(), of_old(), of_late()], vec![of_late(), none(), of_old()]] {
+            assert_eq!(leads(&set, &[&old]), Ok(()), "the third came later");
+            assert_eq!(leads(&set, &[&late]), Ok(()));
+            assert_fails(leads(&set, &[&new]), "no majority set choose that");
+        }
+        assert_fails(leads(&[none(), of_old()], &[&late]), "no majority set choose that");
+        assert_fails(leads(&[none(), of_old()], &[&new]), "no majority set choose that");
+        assert_fails(leads(&[of_old(), of_late()], &[&old]), "no majority set choose that");
+        assert_fails(leads(&[none()], &[&new]), "without the promises of a majority set");
+        assert_fails(leads(&[of_old(), of_old()], &[&old]), "without the promises of a majority set");
+        let mut half = of_old();
+        if let Fact::Delivered { message: Message::Leader(ToLeader::BallotInfo(info)), .. } = &mut half {
+            info.parts = 2;
+        }
+        assert_fails(leads(&[none(), half], &[&new]), "without the promises of a majority set");
+    }
+
+    /// S-02, FIG. 6: catches the latest vote being taken before those are dropped whose precedent was not issued, or was
+    /// not chosen; what is issued is as the leader's node has applied it.
+    #[test]
+    fn votes_without_their_precedents_are_dropped_first() {
+        let a = first_in(1, 1, CommandId::NULL);
+        let (b, b2) = (first_in(2, 2, a.id), first_in(5, 2, a.id));
+        let (c, c2) = (first_in(4, 3, b.id), first_in(6, 3, b2.id));
+        let told = [promise(2, 9, b2.id, &[(7, &c)]), promise(3, 9, a.id, &[(5, &b2), (6, &c2)])];
+        let issued = [applied(1, &a), applied(1, &b2)];
+        let with = |facts: &[Fact], commands: &[&Command]| leads(&[facts, &told].concat(), commands);
+        assert_eq!(with(&issued, &[&c2]), Ok(()));
+        assert_fails(with(&issued, &[&c]), "no majority set choose that");
+        let told = [promise(2, 9, a.id, &[(2, &b), (7, &c)]), promise(3, 9, a.id, &[(5, &b2), (6, &c2)])];
+        assert_eq!(leads(&[&issued[..1], &told].concat(), &[&b2, &c2]), Ok(()));
+        assert_fails(leads(&[&issued[..1], &told].concat(), &[&b2, &c]), "no majority set choose that");
+        assert_eq!(leads(&[&issued[..], &told].concat(), &[&b2, &c2]), Ok(()), "it may not have heard of b2 yet");
+    }
 
     /// A1r, S-01: catches a leader that proposes another command at a decided number, whether that number was
     /// known to be decided before or only after; a lower ballot may still do so, in vain.

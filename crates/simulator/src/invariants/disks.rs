@@ -31,6 +31,8 @@ struct Disk {
     next_ballot: Ballot,
     /// The last vote for each number: its ballot, and the command.
     votes: BTreeMap<CommandNumber, (Ballot, CommandId)>,
+    /// Those that its last write forgot: the turn that ends with it may still tell them.
+    just_forgotten: BTreeMap<CommandNumber, (Ballot, CommandId)>,
     /// The last number in the durable state.
     durable: CommandNumber,
     /// The same, before a state was lost: what others may have heard.
@@ -134,10 +136,10 @@ impl Disks {
         self.disks.get(&node)?.votes.get(&number).copied()
     }
 
-    /// Up to which number the votes of a node are forgotten.
+    /// The same, or the vote that was durable there until the last write of the node forgot it.
     #[must_use]
-    pub fn forgotten(&self, node: NodeId) -> CommandNumber {
-        self.disks.get(&node).map_or(CommandNumber::NULL, |disk| disk.forgotten)
+    pub fn vote_of_turn(&self, node: NodeId, number: CommandNumber) -> Option<(Ballot, CommandId)> {
+        self.vote(node, number).or_else(|| self.disks.get(&node)?.just_forgotten.get(&number).copied())
     }
 
     /// The durable votes of a node from a number on.
@@ -151,10 +153,13 @@ impl Disks {
     }
 
     /// Whether no majority set can be formed, of nodes that are not silent, in which nobody holds the
-    /// vote for this decided command, or has it in its durable state: then no later ballot can miss it.
+    /// vote for this decided command, or has it in its durable state: then no later ballot can miss it. And whether a
+    /// majority set has it, the silent ones taken for such: half of four nodes would be enough for the former.
     #[must_use]
     pub fn is_held(&self, id: CommandId) -> bool {
-        !self.under.majority().holds(|node| self.disks.get(&node).is_none_or(|disk| disk.speaks() && !disk.has(id)))
+        let lacks = |node| self.disks.get(&node).is_none_or(|disk| disk.speaks() && !disk.has(id));
+        let majority = self.under.majority();
+        !majority.holds(lacks) && majority.holds(|node| !lacks(node))
     }
 
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
@@ -178,7 +183,10 @@ impl Disks {
     pub(super) fn learn(&mut self, fact: &Fact) {
         self.changed.clear();
         match fact {
-            Fact::Written { node, records } => records.iter().for_each(|record| self.written(*node, record)),
+            Fact::Written { node, records } => {
+                self.disks.entry(*node).or_default().just_forgotten.clear();
+                records.iter().for_each(|record| self.written(*node, record));
+            }
             Fact::Started { node, log, applied, .. } => self.started(*node, log, applied.number),
             Fact::Synced { node, durable } => self.disks.entry(*node).or_default().durable = *durable,
             Fact::Installed { node, id } => self.disks.entry(*node).or_default().durable = id.at.number,
@@ -216,7 +224,9 @@ impl Disks {
         match record {
             LogRecord::Forget(number) => {
                 let kept = disk.votes.split_off(&number.next());
-                self.changed.extend(std::mem::replace(&mut disk.votes, kept).into_keys());
+                let mut gone = std::mem::replace(&mut disk.votes, kept);
+                self.changed.extend(gone.keys());
+                disk.just_forgotten.append(&mut gone);
                 disk.forgotten = disk.forgotten.max(*number);
             }
             LogRecord::Standing(standing) => {
@@ -244,7 +254,8 @@ impl Disks {
         let LogImage { last_tried, next_ballot, forgotten, standing, .. } = *log;
         let before = self.disks.remove(&node).unwrap_or_default();
         let durable_once = before.durable_once;
-        let disk = Disk { last_tried, next_ballot, votes, durable, durable_once, forgotten, standing, broken: false };
+        let disk =
+            Disk { last_tried, next_ballot, votes, durable, durable_once, forgotten, standing, ..Disk::default() };
         for (number, (_, id)) in before.votes {
             if disk.votes.get(&number).is_none_or(|(_, now)| *now != id) {
                 self.changed.push(number);
@@ -340,5 +351,20 @@ mod tests {
         let forgot = disks(&[&two[..], &[started(1, 2, &[])]].concat());
         assert_eq!(forgot.changed(), [CommandNumber(1)]);
         assert!(!forgot.is_held(command.id), "1 and 3 would not know it");
+    }
+
+    /// DESIGN 14.11: catches a decided command that only half of the nodes have left: every majority set meets them, and
+    /// they are none.
+    #[test]
+    fn half_of_the_nodes_do_not_hold_a_command() {
+        let command = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
+        let mut disks = Disks::new(&Membership::of_equals(4));
+        (1..=4).map(|node| started(node, 1, &[])).for_each(|fact| disks.learn(&fact));
+        (1..=3).map(|node| votes(node, 1, &[command])).for_each(|fact| disks.learn(&fact));
+        assert!(disks.is_held(command.id));
+        disks.learn(&disk_lost(3));
+        assert!(disks.is_held(command.id), "it is silent");
+        disks.learn(&started(3, 2, &[]));
+        assert!(!disks.is_held(command.id));
     }
 }

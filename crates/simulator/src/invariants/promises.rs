@@ -121,6 +121,7 @@ impl Promise {
         match message {
             Message::Leader(ToLeader::BallotInfo(info)) => {
                 self.says(info.ballot)?;
+                tells_no_other(node, info, disks)?;
                 tells_its_votes(node, info, disks)
             }
             Message::Leader(ToLeader::MyNextBal(next)) => self.says(next.ballot),
@@ -150,17 +151,13 @@ impl Promise {
         Ok(())
     }
 
-    /// A vote told is durable, or another one of a higher ballot that took its place; or it was forgotten in the very
-    /// batch that wrote it, since what it is for is durable in states meanwhile.
+    /// A vote told is durable, or another one of a higher ballot that took its place.
     fn tells(&mut self, node: NodeId, voted: &Voted, disks: &Disks) -> Result<(), Violation> {
         let Some(run) = voted.run else { return Ok(()) };
         let (ballot, last) = self.told_last;
         let told_before = if ballot == voted.ballot { last } else { CommandNumber::NULL };
         for number in (run.first.0.max(told_before.0 + 1)..=run.last.number.0).map(CommandNumber) {
-            let durable = disks.vote(node, number);
-            if durable.is_none() && number <= disks.forgotten(node) {
-                continue;
-            }
+            let durable = disks.vote_of_turn(node, number);
             let same = |id: CommandId| number != run.last.number || id == run.last;
             let kept = durable.is_some_and(|(at, id)| at > voted.ballot || (at == voted.ballot && same(id)));
             ensure(kept, || format!("tells its vote at {number} in {}, and durable is {durable:?}", voted.ballot))?;
@@ -169,6 +166,16 @@ impl Promise {
         self.told_last = (voted.ballot, told_before.max(run.last.number));
         Ok(())
     }
+}
+
+/// A promise tells no vote that is not durable: of each, that one or one of a higher ballot in its place.
+fn tells_no_other(node: NodeId, info: &BallotInfo, disks: &Disks) -> Result<(), Violation> {
+    info.votes.iter().try_for_each(|vote| {
+        let (number, id) = (vote.command.number(), vote.command.id);
+        let durable = disks.vote_of_turn(node, number);
+        let kept = durable.is_some_and(|(at, there)| at > vote.ballot || (at == vote.ballot && there == id));
+        ensure(kept, || format!("promises, and tells its vote in {} for {id}: durable is {durable:?}", vote.ballot))
+    })
 }
 
 /// A1d: a promise tells every vote of a lower ballot at the numbers asked for that are not known to be issued.
@@ -250,12 +257,38 @@ mod tests {
         assert_fails(run(&[promised(2), promised(1)]), "after 2.1");
         assert_fails(run(&[promised(2), cast]), "has promised 2.1");
         assert_fails(run(&[promised(1), voted(1, &[one])]), "tells its vote at 1");
-        let forgets = |through| written(2, LogRecord::Forget(CommandNumber(through)));
-        assert_eq!(run(&[promised(1), written_votes(2, 1, &[one, two]), forgets(1), voted(1, &[one, two])]), Ok(()));
-        let too_many = [promised(1), written_votes(2, 1, &[one]), forgets(1), voted(1, &[one, two])];
-        assert_fails(run(&too_many), "tells its vote at 2");
         let half = [promised(1), written_votes(2, 1, &[one]), voted(1, &[one, two])];
         assert_fails(run(&half), "tells its vote at 2");
+    }
+
+    /// Catches votes at forgotten numbers that were never cast, not in that ballot, not for that command, or are told
+    /// later than in the turn that forgot them; in that turn they are told, since they were durable when it began, or
+    /// would be but for its end.
+    #[test]
+    fn a_vote_that_is_forgotten_at_once_was_cast() {
+        let all = commands();
+        let (one, two) = (&all[0], &all[1]);
+        let forgets = LogRecord::Forget(CommandNumber(1));
+        let forgotten = || written(2, forgets.clone());
+        let at_once = |commands: &[&Command]| {
+            let mut fact = written_votes(2, 1, commands);
+            if let Fact::Written { records, .. } = &mut fact {
+                records.push(forgets.clone());
+            }
+            fact
+        };
+        let run = |facts: &[Fact]| run(Promises::default(), facts);
+        assert_eq!(run(&[promised(1), at_once(&[one, two]), voted(1, &[one, two])]), Ok(()));
+        let cast = written_votes(2, 1, &[one, two]);
+        assert_eq!(run(&[promised(1), cast.clone(), forgotten(), voted(1, &[one, two])]), Ok(()));
+        assert_fails(run(&[promised(1), at_once(&[one]), voted(1, &[one, two])]), "tells its vote at 2");
+        assert_fails(run(&[promised(1), forgotten(), voted(1, &[one])]), "tells its vote at 1");
+        assert_fails(run(&[promised(1), at_once(&[two]), voted(1, &[one, two])]), "tells its vote at 1");
+        assert_fails(run(&[promised(1), at_once(&[one]), promised(2), voted(2, &[one])]), "tells its vote at 1");
+        assert_fails(run(&[promised(1), cast, forgotten(), promised(2), voted(2, &[one])]), "tells its vote at 1");
+        let mut other = one.clone();
+        other.id.ballot = ballot(0);
+        assert_fails(run(&[promised(1), at_once(&[one]), voted(1, &[&other])]), "tells its vote at 1");
     }
 
     /// A6, S-15: catches a promise or a told vote that is lost in a restart; a vote of a higher ballot takes the
@@ -290,5 +323,23 @@ mod tests {
         assert_eq!(info(&[two], one.id), Ok(()));
         assert_fails(info(&[two], CommandId::NULL), "does not tell its vote in 1.1 for 1@1.1");
         assert_fails(info(&[one], CommandId::NULL), "does not tell its vote in 1.1 for 2@1.1");
+        let mut other = two.clone();
+        other.id.ballot = ballot(0);
+        assert_fails(info(&[one, &other], CommandId::NULL), "promises, and tells its vote in 1.1 for 2@0.0");
+    }
+
+    /// S-11: catches a promise that tells a vote which is not durable yet.
+    #[test]
+    fn a_promise_tells_durable_votes_only() {
+        let all = commands();
+        let (ballot, first, issued) = (ballot(2), CommandNumber(1), CommandId::NULL);
+        let info = BallotInfo { ballot, first, issued, votes: vec![vote(1, &all[0])], part: 0, parts: 1 };
+        let told = sent(2, 1, Message::Leader(ToLeader::BallotInfo(info)));
+        let run = |facts: &[Fact]| run(Promises::default(), facts);
+        let cast = written_votes(2, 1, &[&all[0]]);
+        assert_eq!(run(&[promised(1), cast, promised(2), told.clone()]), Ok(()));
+        let another = [promised(2), written_votes(2, 2, &[&all[0]]), told.clone()];
+        assert_eq!(run(&another), Ok(()), "one of a higher ballot has taken its place");
+        assert_fails(run(&[promised(2), told]), "promises, and tells its vote in 1.1 for 1@1.1");
     }
 }

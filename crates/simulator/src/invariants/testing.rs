@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::message::{BeginBallot, NextBallot, ToAcceptor};
+use protocol::message::{BallotInfo, BeginBallot, NextBallot, ToAcceptor, ToLeader};
 use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, Effect, Fingerprint, Forget, Key, Membership,
     Message, NodeId, Now, Outcome, RequestId, SnapshotId, Tick, Timestamp, Verdict, Vote,
@@ -135,6 +135,14 @@ pub(super) fn sent(from: u64, to: u64, message: Message) -> Fact {
 pub(super) fn next_ballot(from: u64, to: u64, round: u64, owner: u64) -> Fact {
     let message = NextBallot { ballot: Ballot::new(round, NodeId(owner)), first: CommandNumber(1) };
     sent(from, to, Message::Acceptor(ToAcceptor::NextBallot(message)))
+}
+
+/// Node 1 is told a promise of its ballot in this round, with these votes, each with the round of its ballot.
+pub(super) fn promise(from: u64, round: u64, issued: CommandId, votes: &[(u64, &Command)]) -> Fact {
+    let votes = votes.iter().map(|(round, command)| vote(*round, command)).collect();
+    let first = CommandNumber(1);
+    let info = BallotInfo { ballot: ballot(round), first, issued, votes, part: 0, parts: 1 };
+    Fact::Delivered { from: NodeId(from), to: NodeId(1), message: Message::Leader(ToLeader::BallotInfo(info)) }
 }
 
 pub(super) fn begin_ballot(from: u64, to: u64, round: u64, commands: &[&Command]) -> Fact {

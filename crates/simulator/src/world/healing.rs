@@ -4,11 +4,11 @@
 //! up, connected, and stays so; all else is cut off, in both directions or in one, and stays down
 //! where it is down.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use acceptor::core::Silence;
-use protocol::{NodeId, Space};
+use protocol::{MajoritySets, NodeId, Space};
 
 use super::{TIMEOUTS_TO_ANSWER, World};
 use crate::fact::{Fact, Stop};
@@ -94,18 +94,12 @@ impl World {
         }
     }
 
-    /// Those of the core that have lost something and are silent, although the others of it hold a majority set
-    /// that speaks: they can learn what they lack, and must. Silence ends with what a majority of the learners have
-    /// durable, and where votes weigh differently the core may have fewer.
+    /// Those of the core that are silent and must not be.
     pub(super) fn still_silent(&self) -> Vec<NodeId> {
-        let acceptor = |id: NodeId| self.node(id).roles.as_ref().map(|roles| &roles.acceptor);
-        let speaks = |id| self.core.contains(&id) && acceptor(id).is_some_and(|acceptor| acceptor.silence().is_none());
-        let most_learn = self.core.len() > self.swarm.nodes.len() / 2;
-        if !most_learn || !self.swarm.majority.holds(speaks) {
-            return Vec::new();
-        }
-        let must = |id: &NodeId| matches!(acceptor(*id)?.silence()?, Silence::Damaged | Silence::Behind).then_some(*id);
-        self.core.iter().filter_map(must).collect()
+        let state = |id: NodeId| self.node(id).roles.as_ref().map(|roles| roles.acceptor.silence());
+        let core: BTreeMap<NodeId, Option<Silence>> =
+            self.core.iter().filter_map(|id| Some((*id, state(*id)?))).collect();
+        must_speak(&core, self.swarm.nodes.len(), &self.swarm.majority)
     }
 
     /// The run ends soon after the clients are content, and nobody is silent who need not be.
@@ -130,5 +124,44 @@ impl World {
         }
         self.ended = true;
         Ok(())
+    }
+}
+
+/// Those of a core that have lost something and are silent, although the others of it hold a majority set that speaks:
+/// they can learn what they lack, and must. Silence ends with what a majority of the learners have durable, all nodes,
+/// and where votes weigh differently the core may have fewer.
+fn must_speak(core: &BTreeMap<NodeId, Option<Silence>>, nodes: usize, majority: &MajoritySets) -> Vec<NodeId> {
+    let most_learn = core.len() > nodes / 2;
+    if !most_learn || !majority.holds(|id| core.get(&id) == Some(&None)) {
+        return Vec::new();
+    }
+    let lost = |silence: &Option<Silence>| matches!(silence, Some(Silence::Damaged | Silence::Behind));
+    core.iter().filter(|(_, silence)| lost(silence)).map(|(id, _)| *id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S-14, A13: catches a node that need not be silent and is not asked for, and one that is asked for although nobody
+    /// can let it speak: too few learners are up for anything to be durable, or too few others vote, or it is silent for
+    /// ever.
+    #[test]
+    fn who_has_lost_something_speaks_again_when_it_can() {
+        let core = |last: Silence, others: u64| {
+            let others = (1..=others).map(|id| (NodeId(id), None));
+            others.chain([(NodeId(6), Some(last))]).collect::<BTreeMap<_, _>>()
+        };
+        let heavy = MajoritySets::weighted((1..=6).map(|id| (NodeId(id), u64::from(id < 3)))).expect("two count");
+        let six = MajoritySets::simple((1..=6).map(NodeId)).expect("six");
+        for lost in [Silence::Damaged, Silence::Behind] {
+            assert_eq!(must_speak(&core(lost, 3), 6, &heavy), [NodeId(6)]);
+            assert_eq!(must_speak(&core(lost, 4), 6, &six), [NodeId(6)]);
+            assert_eq!(must_speak(&core(lost, 2), 6, &heavy), [], "half of the learners");
+            assert_eq!(must_speak(&core(lost, 3), 6, &six), [], "half of the votes");
+        }
+        for other in [Silence::Fresh, Silence::Replaced] {
+            assert_eq!(must_speak(&core(other, 4), 6, &six), []);
+        }
     }
 }

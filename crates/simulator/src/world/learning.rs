@@ -162,7 +162,20 @@ impl World {
         self.put_surely(id, Mail::Learner(Input::Membership(Arc::clone(&later))));
         self.put_surely(id, Mail::Acceptor(acceptor::core::Input::Learners(later.learners().collect())));
         self.detect(id, failure_detector::core::Input::Membership(later));
+        if self.swarm.planted == Some(Planted::NoBarrier) {
+            self.lead_on(id);
+        }
         true
+    }
+
+    /// Where that mistake is planted: a leader does not stop at the change, and does not hear of it.
+    fn lead_on(&mut self, id: NodeId) {
+        let Some(roles) = &self.node(id).roles else { return };
+        let above = roles.status.highest();
+        if roles.leader.leads().is_some() {
+            self.put_surely(id, Mail::Leader(leader::core::Input::StepDown("planted")));
+            self.put_surely(id, Mail::Leader(leader::core::Input::Campaign { above }));
+        }
     }
 
     fn learned(&mut self, id: NodeId) {

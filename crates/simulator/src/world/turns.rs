@@ -13,7 +13,7 @@ use super::World;
 use crate::fact::{Fact, Stop};
 use crate::network::some_of;
 use crate::node::{Cut, Mail, Node, Roles, acceptor_config};
-use crate::planted::{Planted, rebuild, votes_with_gaps};
+use crate::planted::{Planted, Unchanging, rebuild, votes_with_gaps};
 use crate::schedule::{Event, Timer};
 
 /// Inputs that a mailbox holds: as the smallest of the actors'.
@@ -213,7 +213,9 @@ impl World {
         let now = self.clock(id);
         let node = self.nodes.get_mut(&id).expect("a node of this world");
         let Some(roles) = &mut node.roles else { return };
-        let machine = StoredMachine(&node.state);
+        let (stored, unchanging) = (StoredMachine(&node.state), Unchanging(StoredMachine(&node.state)));
+        let no_barrier = self.swarm.planted == Some(Planted::NoBarrier);
+        let machine: &dyn leader::core::Machine = if no_barrier { &unchanging } else { &stored };
         let (view, applied) = (roles.detector.view(), roles.progress.applied);
         let heard = || {
             let peers = view.peers.iter().filter(|(_, peer)| peer.heard);
@@ -226,7 +228,7 @@ impl World {
             let world = leader::core::World {
                 now,
                 entropy,
-                machine: &machine,
+                machine,
                 functions: &node.functions,
                 room: roles.takes_calls,
                 heard: &heard,

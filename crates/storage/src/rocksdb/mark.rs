@@ -186,8 +186,12 @@ pub(crate) fn write(dir: &Path, mark: &Mark) -> io::Result<()> {
     write_whole(dir, FILE, &bytes)
 }
 
-/// Written aside, synced, then renamed: the file is there whole, as it was, or not at all.
-pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file of a data directory aside, syncs and renames it: it is there whole, as it was, or not at all, and
+/// durable afterwards.
+///
+/// # Errors
+/// When the disk fails.
+pub fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let aside = dir.join(format!("{name}.new"));
     let mut written = File::create(&aside)?;
     written.write_all(bytes)?;

@@ -75,7 +75,7 @@ impl Stores {
 /// - [`StorageError::Failed`] when the disk fails.
 pub fn open(dir: &Path, identity: &Identity, options: &Options) -> Result<Stores, StorageError> {
     let lock = make_and_lock(dir)?;
-    recover::check_finished(dir)?;
+    recover::check_recovered(dir)?;
     open_locked(dir, identity, options, lock)
 }
 
@@ -106,13 +106,17 @@ pub(crate) fn open_locked(
     Err(last)
 }
 
+/// Makes a data directory if it is not there, for nobody else's eyes.
+///
+/// # Errors
+/// When the disk fails.
+pub fn make(dir: &Path) -> Result<(), StorageError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| failed(dir, "making directory", &error))
+}
+
 /// Makes a data directory if it is not there, and keeps others off it.
 pub(crate) fn make_and_lock(dir: &Path) -> Result<File, StorageError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| failed(dir, "making directory", &error))?;
+    make(dir)?;
     let lock = File::create(dir.join(LOCK)).map_err(|error| failed(dir, "making the file LOCK in", &error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),

@@ -132,8 +132,8 @@ impl Opening<'_> {
     fn lost(&self, why: &str, mark: &str) -> StorageError {
         StorageError::Refused(format!(
             "the data directory {} has lost what this node has promised and voted for: {why}, and {mark}. It must not \
-             vote again under its name: run `quorate recover` with the configuration of this node, and it joins again as \
-             one that learns and serves, and does not vote",
+             vote again under its id: run `quorate recover` with the configuration of this node, and it joins anew, under \
+             another one",
             self.dir.display()
         ))
     }

@@ -1,10 +1,7 @@
-//! A new data directory in the place of one that must not be used any more.
+//! A data directory that must not be used any more is emptied, so that its node joins its cluster as a new one.
 //!
-//! The old content is set aside, into `before-recovery-N` beside the new one, and the new one has
-//! [`Standing::Replaced`]: with it the node learns and serves, and never speaks for itself again. The file
-//! `RECOVERING` stands there from the first step to the last; while it does, nothing opens the directory, and another
-//! recovery, of the same node, goes on with it: what lies there by then and was set aside already is a part of the new
-//! one, which is made again.
+//! What was there is set aside, into `before-recovery-N`. The file `RECOVERING` stands there from the first step to the
+//! last; while it does, nothing opens the directory, and another recovery, of the same node, goes on with it.
 
 use std::fs;
 use std::io;
@@ -15,7 +12,7 @@ use protocol::{ClusterId, NodeId};
 use super::log::RocksLog;
 use super::mark::{self, Found, sync_directory, write_whole};
 use super::mend::step;
-use super::open::{LOCK, Options, Stores, make_and_lock, open_locked, open_log_read_only};
+use super::open::{LOCK, make_and_lock, open_log_read_only};
 use super::opening::another;
 use crate::{Identity, Standing, StorageError};
 
@@ -24,7 +21,7 @@ const RECOVERING: &str = "RECOVERING";
 /// What begins the names of what was set aside.
 const ASIDE: &str = "before-recovery-";
 /// What stays: it belongs to the cluster, or to the file system.
-const STAYS: [&str; 4] = [LOCK, RECOVERING, "ORIGIN", "lost+found"];
+const STAYS: [&str; 5] = [LOCK, RECOVERING, "JOINING", "ORIGIN", "lost+found"];
 
 /// What there is to recover from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,30 +96,49 @@ pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageEr
     }
 }
 
-/// Sets aside what is there and makes a new directory in its place. Returns where the old content is, if there was any.
+/// Sets aside what is there. Returns where it is, if there was anything.
 ///
 /// # Errors
 /// [`StorageError`]; afterwards this can be tried again.
-pub fn replace(dir: &Path, identity: &Identity, options: &Options) -> Result<Option<PathBuf>, StorageError> {
-    let lock = make_and_lock(dir)?;
-    let failed = |error: io::Error| StorageError::Failed(format!("replacing what is in {}: {error}", dir.display()));
+pub fn set_aside(dir: &Path, identity: &Identity) -> Result<Option<PathBuf>, StorageError> {
+    let _lock = make_and_lock(dir)?;
+    let failed =
+        |error: io::Error| StorageError::Failed(format!("setting aside what is in {}: {error}", dir.display()));
     let begun = match Begun::read(dir).map_err(failed)? {
         Some(Begun { owner: Some(owner), .. }) if owner != *identity => return Err(another(dir, &owner, identity)),
         Some(begun) => begun,
         None => Begun::begin(dir, identity).map_err(failed)?,
     };
-    let aside = set_aside(dir, &begun.aside).map_err(failed)?;
-    let options = Options { standing_of_new: Standing::Replaced, ..options.clone() };
-    let Stores { log, state } = open_locked(dir, identity, &options, lock)?;
-    drop((log, state));
+    let aside = move_aside(dir, &begun.aside).map_err(failed)?;
     step().map_err(failed)?;
     fs::remove_file(dir.join(RECOVERING)).map_err(failed)?;
     sync_directory(dir).map_err(failed)?;
     Ok(aside)
 }
 
-/// Refuses a directory whose replacement was cut short.
-pub(crate) fn check_finished(dir: &Path) -> Result<(), StorageError> {
+/// Removes what a node has left there that has left its cluster, `last` last: who is cut short finds that still there.
+///
+/// # Errors
+/// [`StorageError`] when another process holds the directory, or the disk fails.
+pub fn discard(dir: &Path, last: &str) -> Result<(), StorageError> {
+    let _lock = make_and_lock(dir)?;
+    let failed = |error: io::Error| StorageError::Failed(format!("emptying {}: {error}", dir.display()));
+    let (last, rest): (Vec<String>, Vec<String>) =
+        entries(dir).map_err(failed)?.into_iter().partition(|name| name == last);
+    for name in rest.into_iter().chain(last) {
+        sync_directory(dir).map_err(failed)?;
+        let path = dir.join(name);
+        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        removed.map_err(failed)?;
+    }
+    sync_directory(dir).map_err(failed)
+}
+
+/// Refuses a directory whose recovery was cut short.
+///
+/// # Errors
+/// [`StorageError::Refused`] says what to do.
+pub fn check_recovered(dir: &Path) -> Result<(), StorageError> {
     if dir.join(RECOVERING).exists() {
         return Err(StorageError::Refused(format!(
             "a recovery of the data directory {} was cut short; run `quorate recover` again with the same configuration",
@@ -179,7 +195,7 @@ impl Begun {
 }
 
 /// Moves the old content, each part once.
-fn set_aside(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
+fn move_aside(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
     step()?;
     let aside = dir.join(name);
     fs::create_dir_all(&aside)?;
@@ -224,7 +240,7 @@ mod tests {
 
     use super::*;
     use crate::rocksdb::mend::cut;
-    use crate::rocksdb::open;
+    use crate::rocksdb::{Options, open};
     use crate::{LogImage, LogRecord, LogStore as _};
 
     fn identity() -> Identity {
@@ -246,7 +262,7 @@ mod tests {
             used(dir.path());
             fs::write(dir.path().join("ORIGIN"), "of the cluster").expect("written");
             cut::after(Some(steps));
-            let done = replace(dir.path(), &identity(), &Options::default());
+            let done = set_aside(dir.path(), &identity());
             cut::after(None);
             if done.is_err() {
                 let served = open(dir.path(), &identity(), &Options::default());
@@ -254,20 +270,19 @@ mod tests {
                 assert_eq!(condition(dir.path(), &identity()), Ok(Condition::CutShort));
                 let other = Identity { cluster: ClusterId([2; 16]), cluster_name: "other".into(), ..identity() };
                 assert!(matches!(condition(dir.path(), &other), Ok(Condition::Another(_))), "after {steps} steps");
-                let taken = replace(dir.path(), &other, &Options::default());
+                let taken = set_aside(dir.path(), &other);
                 assert!(matches!(taken, Err(StorageError::Refused(_))), "after {steps} steps: {taken:?}");
-                replace(dir.path(), &identity(), &Options::default()).expect("the second time");
+                set_aside(dir.path(), &identity()).expect("the second time");
             }
             let old = dir.path().join("before-recovery-1");
             let Ok(Found::Whole(mark)) = mark::read(&old) else { panic!("after {steps} steps: the old mark is lost") };
             assert_eq!(mark.next_ballot, Ballot::new(9, NodeId(3)));
             assert!(old.join("log").exists() && old.join("state").exists() && dir.path().join("ORIGIN").exists());
+            assert_eq!(condition(dir.path(), &identity()), Ok(Condition::Absent));
             let stores = open(dir.path(), &identity(), &Options::default()).expect("it opens");
             let image = stores.log.load(protocol::CommandNumber::NULL).expect("readable");
-            assert_eq!(image, LogImage { standing: Standing::Replaced, ..LogImage::default() });
+            assert_eq!(image, LogImage { standing: Standing::Fresh, ..LogImage::default() });
             assert_ne!(stores.log.mark().disk, mark.disk);
-            drop(stores);
-            assert_eq!(condition(dir.path(), &identity()), Ok(Condition::Replaced));
             if done.is_ok() {
                 assert!(steps >= 5, "only {steps} steps");
                 return;

@@ -3,6 +3,7 @@
 use protocol::NodeId;
 
 use super::{Answer, HANDSHAKE_DEADLINE, VERSION, Verdict};
+use crate::join::{Again, NotAdmitted};
 
 /// Why a listener refuses a connection. The text goes to both nodes' logs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,14 +92,14 @@ pub enum Refusal {
     #[error(
         "node {0} comes with another disk than the one that this node knows of it: what it promised and voted for is not on \
          it, and it must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it \
-         joins again as one that learns and serves, and does not vote"
+         joins anew, under another id"
     )]
     OtherDisk(NodeId),
     /// The disk is an old copy.
     #[error(
         "node {node} comes with an old copy of its disk ({found}): what it promised and voted for since is not on it, and it \
-         must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it joins again as \
-         one that learns and serves, and does not vote"
+         must not vote again as this node. Put the disk that it had back, or run `quorate recover` there: it joins anew, \
+         under another id"
     )]
     OldDisk {
         /// The dialer.
@@ -112,6 +113,9 @@ pub enum Refusal {
     /// The disk of the listener does not take the note.
     #[error("this node cannot note the disk of node {0}, since its own storage failed")]
     NotNoted(NodeId),
+    /// The cluster, or this node, does not take a newcomer.
+    #[error("{0:?} cannot join: {why}", why = .1.why)]
+    NotAdmitted(String, NotAdmitted),
 }
 
 impl Refusal {
@@ -135,6 +139,7 @@ impl Refusal {
             Self::OldDisk { .. } => "old_disk",
             Self::ConnectedAlready(_) => "connected_already",
             Self::NotNoted(_) => "not_noted",
+            Self::NotAdmitted(..) => "not_admitted",
         }
     }
 
@@ -151,6 +156,8 @@ impl Refusal {
             verdict: Some(Verdict::Refused(self.to_string())),
             disk_refused: self.is_for_its_disk(),
             connected_already: matches!(self, Self::ConnectedAlready(_)),
+            again: if let Self::NotAdmitted(_, why) = self { why.again } else { Again::Never }.into(),
+            admission: None,
         }
     }
 }

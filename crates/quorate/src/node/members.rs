@@ -1,0 +1,279 @@
+//! What a running node does about who the members are: it takes newcomers in, asks for its own vote when it has joined,
+//! keeps its seat, and leaves.
+//!
+//! All of it is calls of the functions `cluster.*`, sent by the gateway of this node as for any caller. The leader
+//! decides; nothing here does.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Addr;
+use bytes::Bytes;
+use failure_detector::core::View;
+use http_api::GatewayActor;
+use http_api::actor::Submit;
+use http_api::core::Answer;
+use learner::Queries;
+use protocol::{CommandNumber, NodeId, Outcome};
+use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
+use transport::join::{ADMISSION_DEADLINE, Admission, Admit, Again, Newcomer, NotAdmitted};
+
+use super::disks::Disks;
+use super::router::Router;
+use super::{Node, outside};
+use crate::config::Config;
+use crate::seat::{Came, Seat};
+
+/// How long the cluster may take to decide on a newcomer, which asks again; what is left is for this node to hear of it.
+const DECISION: Duration = Duration::from_secs(4);
+/// How often a node that joined looks whether it can ask for its vote.
+const VOTE_SOUGHT: Duration = Duration::from_millis(250);
+/// How long it waits for the answer, and after a refusal.
+const VOTE_WAIT: Duration = Duration::from_secs(5);
+/// How long it waits after a refusal that does not pass by itself, such as a rule of majority sets without it.
+const VOTE_REFUSED: Duration = Duration::from_secs(60);
+/// Refusals that pass. They are the function's own codes.
+const PASSING: [&str; 4] = ["another_change", "would_lose_majority", "not_caught_up", "still_heard"];
+
+/// See the module.
+pub(super) struct Members {
+    config: Arc<Config>,
+    router: Arc<Router>,
+    disks: Arc<Disks>,
+    gateway: Addr<GatewayActor>,
+    queries: Queries,
+    came: Mutex<Came>,
+    /// Held while the seat is written: what is written last must be what is so.
+    writing: tokio::sync::Mutex<()>,
+    view: watch::Receiver<View>,
+}
+
+impl Members {
+    pub(super) fn new(node: &Node, came: Came) -> Arc<Self> {
+        Arc::new(Self {
+            config: Arc::clone(&node.config),
+            router: Arc::clone(&node.router),
+            disks: Arc::clone(&node.disks),
+            gateway: node.gateway.clone(),
+            queries: node.queries.clone(),
+            came: Mutex::new(came),
+            writing: tokio::sync::Mutex::default(),
+            view: node.view.clone(),
+        })
+    }
+
+    fn me(&self) -> NodeId {
+        self.config.cluster.me
+    }
+
+    /// How the listener has the cluster decide on newcomers.
+    pub(super) fn admits(self: &Arc<Self>) -> Admit {
+        let members = Arc::clone(self);
+        Arc::new(move |newcomer| {
+            let members = Arc::clone(&members);
+            Box::pin(async move { members.admit(newcomer).await })
+        })
+    }
+
+    async fn admit(&self, newcomer: Newcomer) -> Result<Admission, NotAdmitted> {
+        let not = |again: Again, why: String| NotAdmitted { why, again };
+        let key = format!("quorate-join-{:032x}", u128::from_be_bytes(newcomer.key));
+        let arguments = json!({"name": newcomer.name, "address": newcomer.address});
+        let decided = self.call("cluster.join", &arguments, key, DECISION).await;
+        let (command, result) = decided.map_err(|why| match why {
+            NotDone::Unknown(why) => not(Again::Same, format!("the cluster has not decided ({why})")),
+            refused @ NotDone::Refused { .. } if refused.may_pass() => not(Again::Anew, refused.to_string()),
+            refused @ NotDone::Refused { .. } => not(Again::Never, refused.to_string()),
+        })?;
+        let node = serde_json::from_slice::<Value>(&result).ok().and_then(|result| result["node"].as_u64());
+        let node = node.ok_or_else(|| not(Again::Never, "the cluster gave no id".to_owned()))?;
+        let membership = tokio::time::timeout(ADMISSION_DEADLINE - DECISION, self.membership_of(command)).await;
+        let membership = membership.map_err(|_| not(Again::Same, "this node has not caught up".to_owned()))?;
+        if membership.node(NodeId(node)).is_none() {
+            return Err(not(Again::Anew, "it was admitted before, and removed again".to_owned()));
+        }
+        tracing::info!(node, name = newcomer.name, address = newcomer.address, "a node has joined the cluster");
+        Ok(Admission {
+            node,
+            cluster: Bytes::copy_from_slice(&self.config.cluster.id.0),
+            number: membership.number().0,
+            membership: membership.to_value(),
+        })
+    }
+
+    /// The membership of now, once it is not older than that command.
+    async fn membership_of(&self, command: CommandNumber) -> Arc<protocol::Membership> {
+        let mut memberships = self.router.memberships();
+        let known = memberships.wait_for(|membership| membership.number() >= command).await;
+        // The router, and with it the sender, lives as long as this.
+        known.map(|known| Arc::clone(&known)).unwrap_or_else(|_| self.router.membership())
+    }
+
+    /// Notes who the members are whenever that changes, as long as the node runs.
+    pub(super) async fn keep_seat(self: Arc<Self>) {
+        let mut memberships = self.router.memberships();
+        loop {
+            if memberships.borrow_and_update().number() > self.config.cluster.start.number() || self.is_voter() {
+                self.write_seat().await;
+            }
+            if memberships.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_voter(&self) -> bool {
+        self.router.membership().is_acceptor(self.me())
+    }
+
+    fn came(&self) -> Came {
+        let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+        // It has what it came for. An operator who takes the vote away is not contradicted.
+        if *came == Came::JoinedForAVote && self.is_voter() {
+            *came = Came::Joined;
+        }
+        *came
+    }
+
+    async fn write_seat(&self) {
+        let _one = self.writing.lock().await;
+        let seat = Seat {
+            cluster: self.config.cluster.id,
+            node: self.me(),
+            membership: self.router.membership(),
+            came: self.came(),
+        };
+        let dir = self.config.node.data_dir.clone();
+        let written = tokio::task::spawn_blocking(move || seat.write(&dir)).await;
+        if let Ok(Err(error)) = written {
+            // The stores meet a failing disk too, and they end the node.
+            tracing::error!("cannot note who the members are: {error:#}");
+        }
+    }
+
+    /// Asks for the vote of a node that has joined for one, once it has caught up and its acceptor speaks.
+    pub(super) async fn seek_vote(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(VOTE_SOUGHT);
+        let mut said = String::new();
+        while self.came() == Came::JoinedForAVote {
+            interval.tick().await;
+            let membership = self.router.membership();
+            let applied = self.queries.progress().applied >= membership.number();
+            if self.disks.silence().is_some() || membership.node(self.me()).is_none() || !applied {
+                continue;
+            }
+            let arguments = json!({"node": self.me().0, "weight": 1});
+            let asked = self.call("cluster.set_acceptor", &arguments, own_key("vote"), VOTE_WAIT).await;
+            let (answer, pause) = match asked {
+                Ok(_) => ("granted".to_owned(), Duration::ZERO),
+                Err(why) if why.may_pass() => (why.to_string(), VOTE_WAIT),
+                Err(why) => (why.to_string(), VOTE_REFUSED),
+            };
+            if answer != said {
+                tracing::info!(answer, "this node asks to become an acceptor");
+                said = answer;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Leaves the cluster, so that nobody waits for this node; at most for so long. A node that could not leave counts as
+    /// failed.
+    pub(super) async fn leave(&self, wait: Duration) {
+        let left = tokio::time::timeout(wait, self.try_to_leave(wait)).await;
+        match left.unwrap_or_else(|_| Err(NotDone::Unknown("no answer in time".to_owned()))) {
+            Ok(()) => {
+                tracing::info!("this node has left the cluster");
+                let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+                *came = if *came == Came::Listed { Came::Listed } else { Came::Left };
+            }
+            Err(why) => {
+                tracing::warn!(%why, "this node could not leave the cluster and counts as failed until it is back or removed");
+            }
+        }
+        self.write_seat().await;
+    }
+
+    /// First without a vote. What its vote has decided is on other disks before it goes: its own may be given up then.
+    async fn try_to_leave(&self, wait: Duration) -> Result<(), NotDone> {
+        let me = self.me();
+        if self.is_voter() {
+            let no_vote = json!({"node": me.0, "weight": 0});
+            let (number, _) = self.call("cluster.set_acceptor", &no_vote, own_key("leave"), wait).await?;
+            let membership = self.membership_of(number).await;
+            let mut view = self.view.clone();
+            let durable = |view: &View| {
+                let durable = |node: NodeId| view.peers.get(&node)?.last.as_ref().map(|last| last.durable);
+                membership.majority().holds(|node| durable(node).is_some_and(|durable| durable >= number))
+            };
+            // An error: the node ends.
+            _ = view.wait_for(durable).await;
+        }
+        let mut memberships = self.router.memberships();
+        let this = json!({"node": me.0});
+        tokio::select! {
+            _ = memberships.wait_for(|membership| membership.node(me).is_none()) => Ok(()),
+            left = self.call("cluster.remove", &this, own_key("leave"), wait) => left.map(drop),
+        }
+    }
+
+    /// A call by this node itself: the number of its command, or of the state that is so already, and its result.
+    async fn call(
+        &self,
+        function: &str,
+        arguments: &Value,
+        key: String,
+        wait: Duration,
+    ) -> Result<(CommandNumber, Bytes), NotDone> {
+        let stopping = || NotDone::Unknown("this node stops".to_owned());
+        let call = http_api::call_of_node(function, arguments, key, wait).ok_or_else(stopping)?;
+        let (reply, answer) = oneshot::channel();
+        let submit = Submit { call, wait, applied: self.queries.progress().applied, reply };
+        self.gateway.send(submit).await.map_err(|_| stopping())?;
+        let answer = answer.await.map_err(|_| stopping())?;
+        let unknown = format!("{answer:?}");
+        let Answer::Outcome { outcome, .. } = answer else { return Err(NotDone::Unknown(unknown)) };
+        match outcome {
+            Outcome::Issued { command, result } => Ok((command, result)),
+            Outcome::Unchanged { at, result } => Ok((at, result)),
+            Outcome::Refused { code, message, .. } => Err(NotDone::Refused { code, message }),
+            Outcome::InvalidArguments { message } | Outcome::TooLarge { message } => {
+                Err(NotDone::Refused { code: String::new(), message })
+            }
+            Outcome::UnknownFunction
+            | Outcome::RequestReused
+            | Outcome::Failed { .. }
+            | Outcome::Overloaded
+            | Outcome::DiskFull
+            | Outcome::NotLeader
+            | Outcome::LeadershipLost => Err(NotDone::Unknown(unknown)),
+        }
+    }
+}
+
+/// Why a call of this node's own came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum NotDone {
+    /// The function refused.
+    #[error("{message}")]
+    Refused { code: String, message: String },
+    /// It may have been executed, or may still be.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl NotDone {
+    /// Whether it is worth asking again soon.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => PASSING.contains(&code.as_str()),
+            Self::Unknown(_) => true,
+        }
+    }
+}
+
+/// A key that nobody else uses.
+fn own_key(what: &str) -> String {
+    format!("quorate-{what}-{:016x}{:016x}", outside::chance(), outside::chance())
+}

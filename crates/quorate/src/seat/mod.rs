@@ -1,0 +1,212 @@
+//! The seat of a node: which cluster it belongs to, under which id, and the last membership that it knew.
+//!
+//! A node whose configuration lists all members needs none: id and cluster follow from the list. One that has joined a
+//! running cluster was told both, and keeps them in the file `MEMBERSHIP` of its data directory, which from then on
+//! says who it is, whatever the configuration lists. Every node notes there, after each change, who the members are: a
+//! node whose state is lost still knows whom to ask for it, and whether there is anybody else.
+//!
+//! The file is written aside and renamed, so it is there whole or not at all. Whoever changes it by hand is found out:
+//! the databases carry cluster and id too.
+
+mod joining;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use protocol::{ClusterId, CommandNumber, Entry, Membership, NodeId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use storage::rocksdb::write_whole;
+
+use crate::config::Config;
+
+pub(crate) use joining::{ask_to_join, join, joins};
+
+const FILE: &str = "MEMBERSHIP";
+const FORMAT: u32 = 1;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    /// The cluster.
+    pub(crate) cluster: ClusterId,
+    /// This node.
+    pub(crate) node: NodeId,
+    /// Who the members were when it was written.
+    pub(crate) membership: Arc<Membership>,
+    /// How it came by it.
+    pub(crate) came: Came,
+}
+
+/// How a node came by its seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Came {
+    /// It is in the list of its configuration.
+    Listed,
+    /// It began its cluster alone, and drew the cluster's id: one that loses its disk begins another cluster, to which
+    /// nobody belongs who joined the first.
+    Founded,
+    /// It joined, and still is to ask for a vote.
+    JoinedForAVote,
+    /// It joined.
+    Joined,
+    /// It had joined, and has left: it may join anew.
+    Left,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    format: u32,
+    cluster: String,
+    node: u64,
+    came: Came,
+    /// The number of the membership.
+    number: u64,
+    membership: Value,
+}
+
+impl Seat {
+    /// Reads the file of a data directory, if it is there.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = dir.join(FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        };
+        let seat = Self::parse(&text).with_context(|| {
+            format!(
+                "{} cannot be understood; it says who this node is: put it back as it was, or give the node an empty data \
+                 directory and let it join anew",
+                path.display()
+            )
+        })?;
+        Ok(Some(seat))
+    }
+
+    fn parse(text: &[u8]) -> anyhow::Result<Self> {
+        let text: Text = serde_json::from_slice(text)?;
+        anyhow::ensure!(text.format == FORMAT, "it has format {}, and this version knows {FORMAT}", text.format);
+        let cluster = u128::from_str_radix(&text.cluster, 16).context("the id of the cluster")?;
+        let membership = read_membership(text.membership.to_string().into(), text.number)?;
+        let cluster = ClusterId(cluster.to_be_bytes());
+        Ok(Self { cluster, node: NodeId(text.node), membership: Arc::new(membership), came: text.came })
+    }
+
+    /// Writes the file: afterwards it is durably there.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        let text = Text {
+            format: FORMAT,
+            cluster: self.cluster.to_string(),
+            node: self.node.0,
+            came: self.came,
+            number: self.membership.number().0,
+            membership: serde_json::from_slice(&self.membership.to_value()).expect("it is JSON"),
+        };
+        let text = serde_json::to_vec_pretty(&text).expect("plain data has a text");
+        write_whole(dir, FILE, &text).with_context(|| format!("writing {}", dir.join(FILE).display()))
+    }
+
+    /// Whether it says who the node is.
+    pub(crate) fn is_told(&self) -> bool {
+        match self.came {
+            Came::Listed => false,
+            Came::Founded | Came::JoinedForAVote | Came::Joined | Came::Left => true,
+        }
+    }
+}
+
+/// Reads a membership as it is stored under a command number.
+fn read_membership(value: bytes::Bytes, number: u64) -> anyhow::Result<Membership> {
+    Ok(Membership::read(&Entry { value, version: CommandNumber(number) })?)
+}
+
+/// Removes the data of a node that has left its cluster, its seat last.
+///
+/// # Errors
+/// When the disk fails.
+pub(crate) fn give_up(dir: &Path) -> anyhow::Result<()> {
+    tracing::info!(data = %dir.display(), "this node had left its cluster; it gives up what it has of it and joins anew");
+    Ok(storage::rocksdb::discard(dir, FILE)?)
+}
+
+/// Lets the seat in the data directory say who this node is and who the members are, as far as it does.
+///
+/// # Errors
+/// A file that cannot be read, or that is that of another node.
+pub(crate) fn take(config: &mut Config) -> anyhow::Result<Option<Came>> {
+    let Some(seat) = Seat::read(&config.node.data_dir)? else {
+        return found(config).map(|founded| founded.then_some(Came::Founded));
+    };
+    let cluster = &mut config.cluster;
+    if seat.came == Came::Left {
+        return Ok(Some(Came::Left));
+    }
+    if seat.is_told() {
+        joining::forget(&config.node.data_dir)?;
+        (cluster.id, cluster.me) = (seat.cluster, seat.node);
+        if let Some(member) = seat.membership.node(seat.node) {
+            // That of a container may be another one each time.
+            config.node.name.clone_from(&member.name);
+        }
+        cluster.start = seat.membership;
+    } else if (seat.cluster, seat.node) == (cluster.id, cluster.me) && seat.membership.number() > cluster.start.number()
+    {
+        cluster.start = seat.membership;
+    }
+    Ok(Some(seat.came))
+}
+
+/// Writes the seat of the first node of a new cluster of one.
+fn found(config: &mut Config) -> anyhow::Result<bool> {
+    let (dir, cluster) = (&config.node.data_dir, &mut config.cluster);
+    if cluster.start.nodes().len() > 1 || !cluster.join.is_empty() || joining::has_data(dir) || joining::asks(dir) {
+        return Ok(false);
+    }
+    #[expect(clippy::disallowed_methods, reason = "where chance enters: no other cluster may have this id")]
+    let id: u128 = rand::random();
+    cluster.id = ClusterId(id.to_be_bytes());
+    let (membership, came) = (Arc::clone(&cluster.start), Came::Founded);
+    storage::rocksdb::make(dir)?;
+    Seat { cluster: cluster.id, node: cluster.me, membership, came }.write(dir)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat() -> Seat {
+        let (membership, node) = Membership::of_equals(3).joined("d", "d:7080").expect("a new name");
+        let membership = Arc::new(membership.written_by(CommandNumber(17)));
+        Seat { cluster: ClusterId([7; 16]), node, membership, came: Came::JoinedForAVote }
+    }
+
+    /// Catches a node that has joined and after a restart is another one, or does not know whom to ask; and a file that
+    /// is guessed at.
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        assert_eq!(Seat::read(dir.path()).expect("nothing is no error"), None);
+        seat().write(dir.path()).expect("written");
+        assert_eq!(Seat::read(dir.path()).expect("readable"), Some(seat()));
+        let text = fs::read_to_string(dir.path().join(FILE)).expect("readable");
+        for (from, to) in [("\"format\": 1", "\"format\": 2"), ("17", "-1"), ("\"came\"", "\"went\""), ("}", "")] {
+            assert!(text.contains(from), "{from}");
+            fs::write(dir.path().join(FILE), text.replacen(from, to, 1)).expect("written");
+            let error = Seat::read(dir.path()).expect_err(to);
+            assert!(format!("{error:#}").contains("join anew"), "{error:#}");
+        }
+    }
+}
