@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod coverage;
 mod fuzz;
+mod image;
 mod mutants;
 mod setup;
 mod simulate;
@@ -30,6 +31,9 @@ struct Cli {
 
 /// Names the file in which tests note that they were skipped (`tests/src/skip.rs`).
 const SKIPPED_TESTS: &str = "SKIPPED_TESTS";
+
+/// The image that tests of containers start.
+const TEST_IMAGE: &str = "quorate:test";
 
 #[derive(Subcommand)]
 enum Job {
@@ -61,6 +65,8 @@ enum Job {
     Bench(bench::Arguments),
     /// Run whole clusters under faults, each from one seed, and look for broken invariants
     Simulate(simulate::Arguments),
+    /// Build a container image that holds a static binary and nothing else (needs Docker Engine)
+    Image(image::Arguments),
     /// Give bytes of a fuzzer to all that reads bytes from outside (needs cargo-fuzz)
     Fuzz(fuzz::Arguments),
     /// Change the cores in small ways, one at a time, and list the changes that no test notices
@@ -122,6 +128,10 @@ fn run(job: Job) -> anyhow::Result<()> {
             setup::run()?;
             simulate::run(&arguments)
         }
+        Job::Image(arguments) => {
+            setup::run()?;
+            image::run(&arguments)
+        }
         Job::Fuzz(arguments) => {
             setup::run()?;
             fuzz::run(&arguments)
@@ -160,7 +170,14 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
         step("tests");
         &["test", "--workspace"]
     };
-    cargo_with(&[runner, &arguments[..]].concat(), &[(SKIPPED_TESTS, &skipped)])?;
+    let validator = setup::validator(&target_directory()?);
+    let mut variables = vec![(SKIPPED_TESTS, skipped.as_path())];
+    variables.extend(validator.iter().map(|program| ("KUBERNETES_VALIDATE", program.as_path())));
+    if image::has_docker() {
+        image::run(&image::Arguments { tag: TEST_IMAGE.to_owned(), debug: true })?;
+        variables.push(("NODE_IMAGE", Path::new(TEST_IMAGE)));
+    }
+    cargo_with(&[runner, &arguments[..]].concat(), &variables)?;
     let skipped = std::fs::read_to_string(skipped).unwrap_or_default();
     if !skipped.is_empty() {
         step(&format!("{} tests were skipped here:", skipped.lines().count()));

@@ -22,7 +22,10 @@ const NEEDS: [Need; 2] = [
 ];
 
 /// What some tests need, which are skipped without: the program by which it is known, and the Debian package.
-const WANTED: [(&str, &str); 2] = [("strace", "strace"), ("eatmydata", "eatmydata")];
+const WANTED: [(&str, &str); 3] = [("strace", "strace"), ("eatmydata", "eatmydata"), ("promtool", "prometheus")];
+
+/// A tool of PyPI that some tests need.
+const VALIDATOR: &str = "kubernetes-validate";
 
 /// Installs what tests would like to have, where that is possible without asking. Nothing depends on it.
 pub(crate) fn wanted() {
@@ -37,6 +40,24 @@ pub(crate) fn wanted() {
     if let Err(error) = installed {
         eprintln!("xtask: {error:#}; those tests will be skipped");
     }
+}
+
+/// Installs the tool that checks Kubernetes manifests below `directory`, and says where it is. Nothing depends on it.
+pub(crate) fn validator(directory: &Path) -> Option<PathBuf> {
+    let tools = directory.join("tools");
+    let program = tools.join("bin").join(VALIDATOR);
+    let is_there = || succeeds(&program.to_string_lossy(), &["--version"]);
+    if !is_there() {
+        crate::step(&format!("some tests need {VALIDATOR}: pip install"));
+        let pip = tools.join("bin/pip");
+        _ = succeeds("python3", &["-m", "venv", &tools.to_string_lossy()])
+            && succeeds(&pip.to_string_lossy(), &["install", "--quiet", VALIDATOR]);
+    }
+    if is_there() {
+        return Some(program);
+    }
+    eprintln!("xtask: {VALIDATOR} cannot be installed; those tests will be skipped");
+    None
 }
 
 /// Checks, and installs when that is possible without asking.
@@ -66,7 +87,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status();
+    let status = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // Nobody asked for the services that packages start.
+        .env("RUNLEVEL", "1")
+        .status();
     if !status.context("apt-get")?.success() {
         bail!("apt-get {} failed", arguments.join(" "));
     }

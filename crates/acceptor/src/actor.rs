@@ -144,6 +144,7 @@ impl AcceptorActor {
             }
         }
         if records.iter().any(|record| matches!(record, LogRecord::NextBallot(_))) {
+            metrics::counter!("quorate_acceptor_promises_total").increment(1);
             let promise = self.core.next_ballot();
             metrics::gauge!("quorate_acceptor_promise_round").set(promise.round as f64);
             tracing::info!(ballot = %promise, "promised to take part in no lower ballot");

@@ -66,6 +66,9 @@ impl FailureDetectorActor {
     }
 
     fn take(&mut self, input: Input) {
+        if let Input::Heartbeat { from, .. } = &input {
+            metrics::counter!("quorate_detector_heartbeats_received_total", "node" => from.to_string()).increment(1);
+        }
         let mut effects = Vec::new();
         self.core.handle(input, (self.ports.clock)(), &mut effects);
         for effect in effects {
@@ -81,7 +84,10 @@ impl FailureDetectorActor {
 
     fn carry_out(&self, effect: Effect) {
         match effect {
-            Effect::Send { to, heartbeat } => (self.ports.send)(to, heartbeat),
+            Effect::Send { to, heartbeat } => {
+                metrics::counter!("quorate_detector_heartbeats_sent_total", "node" => to.to_string()).increment(1);
+                (self.ports.send)(to, heartbeat);
+            }
             Effect::Suspect { peer, why } => {
                 match why {
                     Suspicion::Silent(silent) => {

@@ -17,6 +17,7 @@ use protocol::{Call, CommandNumber, Message as PeerMessage, NodeId, Now, Request
 use tokio::sync::oneshot;
 
 use crate::core::{Answer, Effect, Gateway, IgnoreReason, Input};
+use crate::meters::{self, Calls, Waiting};
 
 /// How often deadlines and repetitions are looked at while something is in flight: well below
 /// the shortest of them (25 ms), and nothing beside the cost of a call.
@@ -83,12 +84,15 @@ pub struct GatewayActor {
     send: Box<dyn Fn(NodeId, PeerMessage) + Send>,
     clock: Box<dyn Fn() -> Now + Send>,
     replies: BTreeMap<u64, oneshot::Sender<Answer>>,
+    /// Those of them that wait for a call, and not for a read.
+    calls: BTreeMap<u64, Waiting>,
     next_ticket: u64,
     ticking: Option<SpawnHandle>,
     /// Reused between inputs.
     effects: Vec<Effect>,
     in_flight: Gauge,
     sent: Counter,
+    counted: Calls,
 }
 
 impl GatewayActor {
@@ -105,12 +109,21 @@ impl GatewayActor {
             send,
             clock,
             replies: BTreeMap::new(),
+            calls: BTreeMap::new(),
             next_ticket: 0,
             ticking: None,
             effects: Vec::new(),
             in_flight: metrics::gauge!("quorate_gateway_calls_in_flight"),
             sent: metrics::counter!("quorate_gateway_sent_total"),
+            counted: Calls::new([]),
         }
+    }
+
+    /// Counts the calls of these functions by their names; without, all are counted together.
+    #[must_use]
+    pub fn counting(mut self, functions: impl IntoIterator<Item = String>) -> Self {
+        self.counted = Calls::new(functions);
+        self
     }
 
     fn now(&self) -> Tick {
@@ -127,7 +140,8 @@ impl GatewayActor {
     /// One input through the core, and its effects.
     fn turn(&mut self, input: Input, ctx: &mut Context<Self>) {
         let mut effects = std::mem::take(&mut self.effects);
-        self.core.handle(input, self.now(), &mut effects);
+        let now = self.now();
+        self.core.handle(input, now, &mut effects);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { to, message } => {
@@ -135,6 +149,7 @@ impl GatewayActor {
                     (self.send)(to, message);
                 }
                 Effect::Answer { ticket, answer } => {
+                    self.count(ticket, meters::outcome(&answer), now);
                     if let Some(reply) = self.replies.remove(&ticket) {
                         // A caller who has gone needs no answer.
                         let _ = reply.send(answer);
@@ -155,11 +170,18 @@ impl GatewayActor {
         }
     }
 
+    fn count(&mut self, ticket: u64, outcome: &'static str, now: Tick) {
+        if let Some(call) = self.calls.remove(&ticket) {
+            self.counted.end(&call, outcome, now);
+        }
+    }
+
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let gone: Vec<u64> =
             self.replies.iter().filter(|(_, reply)| reply.is_closed()).map(|(&ticket, _)| ticket).collect();
         for ticket in gone {
             self.replies.remove(&ticket);
+            self.count(ticket, meters::ABANDONED, self.now());
             self.turn(Input::Abandon { ticket }, ctx);
         }
         self.turn(Input::Tick, ctx);
@@ -179,7 +201,9 @@ impl Handler<Submit> for GatewayActor {
 
     fn handle(&mut self, message: Submit, ctx: &mut Self::Context) -> bool {
         let Submit { call, wait, applied, reply } = message;
-        let (ticket, deadline) = (self.take(reply), self.now() + wait);
+        let (ticket, now) = (self.take(reply), self.now());
+        let deadline = now + wait;
+        self.calls.insert(ticket, Calls::begin(&call.function, now));
         self.turn(Input::Submit { ticket, call, deadline, applied }, ctx);
         self.replies.contains_key(&ticket)
     }

@@ -176,7 +176,10 @@ fn turned_away(problem: Problem, instance: Option<String>) -> Problem {
 /// The gateway's mailbox did not take a message.
 pub(crate) fn refused<T>(error: &SendError<T>) -> Problem {
     match error {
-        SendError::Full(_) => Problem::unavailable("busy", "this node has too much to do; ask again, or another node"),
+        SendError::Full(_) => {
+            metrics::counter!("quorate_mailbox_refused_total", "role" => "gateway").increment(1);
+            Problem::unavailable("busy", "this node has too much to do; ask again, or another node")
+        }
         SendError::Closed(_) => Problem::stopping(),
     }
 }

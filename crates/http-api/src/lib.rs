@@ -22,6 +22,7 @@ mod api;
 mod call;
 mod fingerprint;
 mod json;
+mod meters;
 mod names;
 mod observe;
 mod problem;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use functions::{Failure, Registry};
+use protocol::message::{ToAcceptor, ToLeader};
 use protocol::{Ballot, CommandNumber, Message, NodeId, Now};
 use storage::{LogRecord, LogStore, StateStore};
 use tracing::error;
@@ -111,8 +112,10 @@ impl LeaderActor {
     }
 
     fn feed(&mut self, input: Input) {
+        let executes = matches!(input, Input::Message { message: ToLeader::ExecuteFunction(_), .. });
+        let now = self.now();
         let world = World {
-            now: self.now(),
+            now,
             entropy: (self.ports.entropy)(),
             machine: &StoredMachine(self.state.as_ref()),
             functions: &self.functions,
@@ -121,6 +124,9 @@ impl LeaderActor {
             barred: (self.ports.barred)(),
         };
         self.core.handle(input, &world, &mut self.effects);
+        if executes {
+            self.meters.execute.record(self.now().tick.since(now.tick));
+        }
     }
 
     fn end_turn(&mut self, ctx: &mut Context<Self>) {
@@ -135,12 +141,18 @@ impl LeaderActor {
             }
             self.meters.syncs.increment(1);
         }
+        let now = self.now();
         for effect in effects.drain(..) {
+            if let Effect::Send { message: Message::Acceptor(ToAcceptor::BeginBallot(begin)), .. } = &effect
+                && let Some(last) = begin.commands.last()
+            {
+                self.meters.proposed(last.number(), now.tick);
+            }
             self.carry_out(effect, ctx);
         }
         self.effects = effects;
-        let (load, now) = (self.core.load(), self.now());
-        self.meters.set(&load, now);
+        let load = self.core.load();
+        self.meters.set(&load, self.core.leads().is_some(), now);
     }
 
     fn carry_out(&mut self, effect: Effect, ctx: &mut Context<Self>) {

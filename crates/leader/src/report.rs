@@ -1,9 +1,9 @@
 //! What an operator gets to see of a leader: metrics, and one log line an event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use metrics::{Counter, Gauge};
-use protocol::Now;
+use metrics::{Counter, Gauge, Histogram};
+use protocol::{CommandNumber, Now, Tick};
 use tracing::{info, warn};
 
 use crate::core::{IgnoreReason, Load, Note};
@@ -14,6 +14,14 @@ pub(crate) struct Meters {
     oldest_unissued: Gauge,
     kept_calls: Gauge,
     held_replies: Gauge,
+    leads: Gauge,
+    /// Of a function on this thread.
+    pub(crate) execute: Histogram,
+    vote: Histogram,
+    /// Runs that were sent to be voted for: the last number of each, and when.
+    runs: VecDeque<(CommandNumber, Tick)>,
+    /// The highest number that was sent in this ballot.
+    last: CommandNumber,
     /// Of `last_tried`.
     pub(crate) syncs: Counter,
     ignored: BTreeMap<IgnoreReason, Counter>,
@@ -26,13 +34,40 @@ impl Meters {
             oldest_unissued: metrics::gauge!("quorate_leader_oldest_unissued_age_seconds"),
             kept_calls: metrics::gauge!("quorate_leader_kept_calls"),
             held_replies: metrics::gauge!("quorate_leader_held_replies"),
+            leads: metrics::gauge!("quorate_leader_leads"),
+            execute: metrics::histogram!("quorate_leader_execute_seconds"),
+            vote: metrics::histogram!("quorate_leader_vote_seconds"),
+            runs: VecDeque::new(),
+            last: CommandNumber::NULL,
             syncs: metrics::counter!("quorate_leader_syncs_total"),
             ignored: BTreeMap::new(),
         }
     }
 
+    /// A run of commands was sent; repetitions are no news.
+    pub(crate) fn proposed(&mut self, last: CommandNumber, now: Tick) {
+        if last > self.last {
+            self.last = last;
+            self.runs.push_back((last, now));
+        }
+    }
+
+    /// Times the runs that are issued: what was sent last, less what waits.
+    fn issued(&mut self, load: &Load, leads: bool, now: Tick) {
+        if !leads {
+            self.runs.clear();
+            self.last = CommandNumber::NULL;
+        }
+        let issued = self.last.0.saturating_sub(load.unissued as u64);
+        while let Some((_, sent)) = self.runs.pop_front_if(|(last, _)| last.0 <= issued) {
+            self.vote.record(now.since(sent));
+        }
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and these are small")]
-    pub(crate) fn set(&self, load: &Load, now: Now) {
+    pub(crate) fn set(&mut self, load: &Load, leads: bool, now: Now) {
+        self.issued(load, leads, now.tick);
+        self.leads.set(f64::from(u8::from(leads)));
         self.unissued.set(load.unissued as f64);
         let age = load.oldest_unissued.map(|since| now.tick.since(since)).unwrap_or_default();
         self.oldest_unissued.set(age.as_secs_f64());
@@ -49,7 +84,10 @@ impl Meters {
 /// One line for each thing that an operator may want to read.
 pub(crate) fn log(note: &Note) {
     match note {
-        Note::Campaigns(ballot) => info!(%ballot, "asks for promises to lead"),
+        Note::Campaigns(ballot) => {
+            metrics::counter!("quorate_leader_ballots_total").increment(1);
+            info!(%ballot, "asks for promises to lead");
+        }
         Note::Leads { ballot, history, issued } => {
             metrics::counter!("quorate_leader_elections_won_total").increment(1);
             info!(%ballot, history, %issued, "leads: a majority set promised; so many commands of earlier ballots are proposed again");

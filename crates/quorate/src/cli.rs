@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Show the nodes: who leads, what each has issued, applied and made durable
     Status(Status),
+    /// Ask one node how it is, by the exit code; for the health check of a container
+    Health(Health),
     /// Measure calls a second and latencies
     Bench(Bench),
     /// Take a backup of a running cluster into a file
@@ -59,6 +61,7 @@ impl Command {
             | Self::Put(Put { connection, .. })
             | Self::Delete(Delete { connection, .. })
             | Self::Status(Status { connection }) => connection.output,
+            Self::Health(health) => health.output,
             Self::Bench(bench) => bench.output,
             Self::Backup(Backup { connection, .. }) => connection.output,
             Self::Restore(restore) => restore.output,
@@ -361,6 +364,32 @@ pub(crate) struct Condition {
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) connection: Connection,
+}
+
+/// `quorate health`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --url it asks the node of this machine where the configuration says that it listens (listen.http: --config,\nenvironment, --set, as for `serve`). QUORATE_URL is not read.\n\nExamples:\n  quorate health\n      can the node serve calls now?\n  quorate health --live --url http://10.0.0.1:8080\n      does its process answer?\n\nExit codes: 0 all checks hold; 1 one fails, or no answer in time; 2 wrong usage or configuration."
+)]
+pub(crate) struct Health {
+    /// REST of the node
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Ask only whether its process lives (/livez), not whether it can serve calls (/readyz)
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Give up after that long
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+    /// The configuration of the node
+    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key of the configuration; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
 }
 
 /// `quorate bench`.

@@ -109,6 +109,18 @@ async fn send_to_any(connection: &Connection, request: &Request) -> Result<Reply
     Err(no_answer(&unreachable).into())
 }
 
+/// Asks one URL once, whatever the status.
+///
+/// # Errors
+/// Why there is no answer.
+pub(crate) fn get_once(url: &str, wait: Duration) -> Result<(StatusCode, Vec<u8>), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let client = reqwest::Client::builder().timeout(wait).no_proxy().build();
+    let (runtime, client) = (runtime.map_err(|error| error.to_string())?, client.map_err(|error| error.to_string())?);
+    let asked = runtime.block_on(exchange(client.get(url)));
+    asked.map(|(status, _, body)| (status, body)).map_err(|error| innermost(&error))
+}
+
 /// What to say when no node answered; one reason for each.
 pub(crate) fn no_answer(reasons: &[String]) -> anyhow::Error {
     anyhow!("no answer from {}; is a node running there? (--url or QUORATE_URL)", reasons.join("; "))

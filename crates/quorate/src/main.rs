@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Put(put) => commands::state::put(put),
         Command::Delete(delete) => commands::state::delete(delete),
         Command::Status(status) => commands::status::run(status),
+        Command::Health(health) => commands::health::run(health),
         Command::Bench(bench) => bench::run(bench),
         Command::Backup(backup) => backup::fetch(backup),
         Command::Restore(restore) => backup::restore(restore),

@@ -447,3 +447,34 @@ fn a_recovery_takes_nothing_unasked() {
     std::fs::write(data.join("RECOVERING"), begun).expect("written");
     says(recover(&["--force"]), "belongs to node `a` (id 1) of cluster `other`");
 }
+
+/// Catches a health check that calls a node healthy that is not, that hides why, or that needs to be told where the
+/// node of its own environment listens.
+#[test]
+fn health_is_an_exit_code() {
+    let well = answer("200 OK", "", "[+]process ok: it answers\nlivez check passed\n");
+    let ill = answer("503 S", "", "[+]process ok: it answers\n[-]leader failed: none\nreadyz check failed\n");
+    let foreign = answer("200 OK", "", "<html>hello</html>");
+    let (url, requests) = server(vec![well, ill.clone(), ill, foreign]);
+    let own = format!("QUORATE_LISTEN__HTTP={}", &url["http://".len()..]);
+    let (variable, address) = own.split_once('=').expect("it has one");
+    let health = |arguments: &[&str]| {
+        let mut command = quorate(&[&["health"], arguments].concat());
+        said(&command.env(variable, address).output().expect("the binary runs"))
+    };
+    let (code, out, error) = health(&["--live"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""), "{out}");
+    assert!(requests.recv().expect("asked").starts_with("GET /livez?verbose "));
+    let (code, out, error) = health(&[]);
+    assert!(requests.recv().expect("asked").starts_with("GET /readyz?verbose "));
+    assert_eq!(code, Some(1));
+    assert!(out.contains("[-]leader failed: none") && error.contains("is not ready: leader"), "{out}{error}");
+    let (code, out, _) = health(&["--output", "json"]);
+    let document: serde_json::Value = serde_json::from_str(&out).expect("one document");
+    assert_eq!((code, &document["ok"], &document["checks"][1]["name"]), (Some(1), &false.into(), &"leader".into()));
+    let (code, _, error) = health(&["--url", &url]);
+    assert!(code == Some(1) && error.contains("does not answer as a node"), "{error}");
+    let (code, _, error) = health(&[]);
+    assert!(code == Some(1) && error.contains("no answer from"), "nobody listens any more: {error}");
+    assert_eq!(said(&run(&["health", "--set", "listen.http=here"])).0, Some(2));
+}

@@ -176,14 +176,19 @@ impl NodeBackend {
         Check { name: "acceptor", ok: true, detail }
     }
 
-    fn caught_up(&self) -> Check {
+    /// How many commands this node has not applied, of those that it has heard of.
+    pub(super) fn lag(&self) -> u64 {
         let progress = self.status.progress();
         let known = self.view.borrow().peers.values().filter(|peer| peer.heard).map(issued_by).max().unwrap_or(0);
-        let behind = known.max(progress.issued.0).saturating_sub(progress.applied.0);
+        known.max(progress.issued.0).saturating_sub(progress.applied.0)
+    }
+
+    fn caught_up(&self) -> Check {
+        let (applied, behind) = (self.status.progress().applied, self.lag());
         Check {
             name: "caught_up",
             ok: behind <= self.config.window,
-            detail: format!("applied {}, {behind} behind the newest command heard of", progress.applied),
+            detail: format!("applied {applied}, {behind} behind the newest command heard of"),
         }
     }
 }

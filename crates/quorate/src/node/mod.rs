@@ -20,6 +20,7 @@ mod backend;
 mod cores;
 mod disks;
 mod members;
+mod meters;
 mod outside;
 mod ports;
 mod router;
@@ -40,7 +41,7 @@ use http_api::actor::EndCalls;
 use http_api::{Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::{Membership, NodeId};
 use storage::rocksdb::Stores;
 use storage::{LogStore as _, Standing, StateStore as _, StorageError};
@@ -83,8 +84,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let mut asked_to_stop = std::pin::pin!(asked_to_stop);
         let Some(came) = be_seated(&mut config, &mut asked_to_stop).await? else { return Ok(()) };
         let stores = open(&config)?;
-        let prometheus =
-            PrometheusBuilder::new().install_recorder().context("the recorder of metrics cannot be installed")?;
+        let prometheus = meters::install(&config)?;
         serve(Arc::new(config), Listeners { http, peer }, stores, came, prometheus, asked_to_stop).await?;
         Ok(())
     })
@@ -174,6 +174,7 @@ async fn serve(
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));
     actix::spawn(admission::watch(Arc::clone(&node.router), Arc::clone(&node.disks)));
+    actix::spawn(meters::watch(Arc::clone(&backend), Arc::clone(&node.router), Arc::clone(&config)));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
@@ -326,6 +327,7 @@ impl Node {
         }
         let core = Gateway::new(cores::gateway(&config), outside::chance());
         let actor = GatewayActor::new(core, ports.send("gateway"), Box::new(outside::now));
+        let actor = actor.counting(functions.iter().map(|function| function.name().to_owned()));
         let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| actor);
         router.gateway.set(gateway.clone()).ok();
         let core = failure_detector::core::FailureDetector::new(cores::detector(&config, membership));

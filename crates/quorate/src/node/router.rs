@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use transport::{Lane, PeerEvent};
 
 use super::disks::Disks;
+use super::meters::{nothing_in_flight, try_mailbox};
 use super::status::Status;
 
 /// How long a node that was removed may still be told so: some turns of its gateway.
@@ -152,6 +153,19 @@ impl Router {
             self.status.heard(next.ballot);
         }
         self.tell_leader(leader::core::Input::Message { from, message });
+    }
+
+    /// Measures how long messages wait for the roles, by messages that change nothing. Nothing waits for the failure
+    /// detector: its thread never blocks.
+    pub(super) async fn try_mailboxes(&self) {
+        let space = acceptor::core::Input::Space(self.status.room.space());
+        futures_util::future::join4(
+            try_mailbox("gateway", self.gateway.get(), nothing_in_flight()),
+            try_mailbox("leader", self.leader.get(), leader::actor::Deliver(leader::core::Input::Tick)),
+            try_mailbox("acceptor", self.acceptor.get(), acceptor::actor::Deliver(space)),
+            try_mailbox("learner", self.learner.get(), learner::Deliver(learner::Input::Tick)),
+        )
+        .await;
     }
 
     pub(super) fn tell_leader(&self, input: leader::core::Input) {

@@ -1,0 +1,88 @@
+//! What is counted of calls: by function and outcome, and how long their callers waited.
+
+use std::collections::BTreeMap;
+
+use metrics::{Counter, Histogram};
+use protocol::{Outcome, Tick};
+
+use crate::core::{Answer, Unavailable};
+
+/// The label of functions that are not registered; their names would be labels without bound.
+const UNKNOWN_FUNCTION: &str = "unknown";
+
+/// Nobody waits any more for what becomes of the call.
+pub(crate) const ABANDONED: &str = "abandoned";
+
+/// The calls of one gateway.
+pub(crate) struct Calls {
+    functions: BTreeMap<String, Function>,
+    unknown: Function,
+}
+
+struct Function {
+    name: String,
+    took: Histogram,
+    outcomes: BTreeMap<&'static str, Counter>,
+}
+
+impl Function {
+    fn new(name: String) -> Self {
+        let took = metrics::histogram!("quorate_gateway_call_seconds", "function" => name.clone());
+        Self { name, took, outcomes: BTreeMap::new() }
+    }
+}
+
+/// A call whose caller waits.
+pub(crate) struct Waiting {
+    function: String,
+    since: Tick,
+}
+
+impl Calls {
+    /// Counts these functions by their names, and all others together.
+    pub(crate) fn new(functions: impl IntoIterator<Item = String>) -> Self {
+        let functions = functions.into_iter().map(|name| (name.clone(), Function::new(name)));
+        Self { functions: functions.collect(), unknown: Function::new(UNKNOWN_FUNCTION.to_owned()) }
+    }
+
+    pub(crate) fn begin(function: &str, since: Tick) -> Waiting {
+        Waiting { function: function.to_owned(), since }
+    }
+
+    pub(crate) fn end(&mut self, call: &Waiting, outcome: &'static str, now: Tick) {
+        let function = self.functions.get_mut(&call.function).unwrap_or(&mut self.unknown);
+        function.took.record(now.since(call.since));
+        let name = &function.name;
+        let counter = function.outcomes.entry(outcome).or_insert_with(
+            || metrics::counter!("quorate_gateway_calls_total", "function" => name.clone(), "outcome" => outcome),
+        );
+        counter.increment(1);
+    }
+}
+
+/// The label of an answer.
+pub(crate) fn outcome(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Outcome { replayed: true, .. } => "replayed",
+        Answer::Outcome { outcome, .. } => match outcome {
+            Outcome::Issued { .. } => "issued",
+            Outcome::Unchanged { .. } => "unchanged",
+            Outcome::Refused { .. } => "refused",
+            Outcome::InvalidArguments { .. } => "invalid_arguments",
+            Outcome::TooLarge { .. } => "too_large",
+            Outcome::UnknownFunction => "unknown_function",
+            Outcome::RequestReused => "key_reused",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Overloaded => "overloaded",
+            Outcome::DiskFull => "disk_full",
+            Outcome::NotLeader | Outcome::LeadershipLost => "unknown",
+        },
+        Answer::NotExecuted(why) | Answer::NotHere(why) => match why {
+            Unavailable::NoLeader => "no_leader",
+            Unavailable::NoAnswer => "no_majority",
+            Unavailable::TooMany => "overloaded",
+            Unavailable::Stopping => "stopping",
+        },
+        Answer::BarrierPassed(_) | Answer::Unknown => "unknown",
+    }
+}

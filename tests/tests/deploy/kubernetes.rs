@@ -1,0 +1,58 @@
+//! The manifests against the schemas of the API.
+
+use std::process::Command;
+
+use super::{deploy, done, has};
+use quorate_tests::skip::skipped;
+
+/// `kubernetes-validate` of PyPI: `cargo xtask test` says where it is.
+fn validator() -> Option<String> {
+    let program = std::env::var("KUBERNETES_VALIDATE").unwrap_or_else(|_| "kubernetes-validate".to_owned());
+    let there = Command::new(&program).arg("--version").output().is_ok_and(|done| done.status.success());
+    if !there {
+        skipped("kubernetes-validate");
+    }
+    there.then_some(program)
+}
+
+/// Catches a field that the API does not know, or knows elsewhere: it would be refused, or silently dropped.
+#[test]
+fn manifests_are_what_the_api_takes() {
+    let Some(validator) = validator() else { return };
+    let files = std::fs::read_dir(deploy("kubernetes")).expect("a directory").flatten().map(|entry| entry.path());
+    let manifests: Vec<_> = files.filter(|path| !path.ends_with("kustomization.yaml")).collect();
+    assert!(manifests.len() > 3, "{manifests:?}");
+    let said = done(Command::new(validator).arg("--strict").args(&manifests));
+    for kind in ["statefulset/quorate", "service/quorate-peers", "poddisruptionbudget/quorate", "networkpolicy/quorate"]
+    {
+        assert!(said.contains(&format!("passed for resource {kind} ")), "{said}");
+    }
+}
+
+/// Catches a manifest that the kustomization does not name, and settings that a node would refuse.
+#[test]
+fn the_kustomization_has_it_all() {
+    if !has("kubectl", &["kustomize", "--help"]) {
+        return;
+    }
+    let built = done(Command::new("kubectl").arg("kustomize").arg(deploy("kubernetes")));
+    for part in ["kind: StatefulSet", "kind: PodDisruptionBudget", "kind: NetworkPolicy", "image: quorate:latest"] {
+        assert!(built.contains(part), "{part} is missing in {built}");
+    }
+    let mut serve = quorate_tests::cluster::quorate();
+    serve.args(["serve", "--print-config"]);
+    let mut name = None;
+    for line in built.lines().map(|line| line.trim_start().trim_start_matches("- ")) {
+        if let Some(variable) = line.strip_prefix("name: ").filter(|name| name.starts_with("QUORATE_")) {
+            name = Some(variable.to_owned());
+        } else if let Some(value) = line.strip_prefix("value: ")
+            && let Some(variable) = name.take()
+        {
+            // What Kubernetes puts in.
+            let value = value.trim_matches('"').replace("$(QUORATE_NODE__NAME)", "quorate-0");
+            serve.env(variable, value);
+        }
+    }
+    let config = done(serve.env("QUORATE_NODE__NAME", "quorate-0"));
+    assert!(config.contains("quorate-2.quorate-peers:7080"), "{config}");
+}
