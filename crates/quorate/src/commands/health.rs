@@ -56,7 +56,7 @@ fn on_this_machine(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+        given @ (IpAddr::V4(_) | IpAddr::V6(_)) => given,
     };
     SocketAddr::new(ip, address.port())
 }
