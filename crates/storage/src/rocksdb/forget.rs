@@ -185,7 +185,7 @@ impl<'a> Queue<'a> {
     fn look(&mut self, reader: &'a Reader<'a>) -> Result<(), StorageError> {
         let end = [self.kind.tag() + 1];
         let items =
-            self.stored.get_or_insert_with(|| reader.iterate(column::OUTCOMES_BY_TIME, &self.front, Some(&end)));
+            self.stored.get_or_insert_with(|| reader.iterate_once(column::OUTCOMES_BY_TIME, &self.front, Some(&end)));
         while self.oldest.as_ref().is_none_or(|(key, ..)| self.removed.contains(key)) {
             self.oldest = items.take(read_aged)?;
             if self.oldest.is_none() {

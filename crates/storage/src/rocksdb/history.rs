@@ -2,7 +2,7 @@
 //! too old.
 //!
 //! Each record knows what all commands before it weigh, and its time, so that the lowest number to
-//! keep is found by bisection.
+//! keep is found without reading what lies between.
 
 use protocol::{Command, CommandBody, CommandNumber};
 
@@ -91,15 +91,7 @@ pub(super) fn forget(
             && last.0 - number.0 < retention.commands)
     };
     let first = head.dropped.next();
-    let (mut low, mut end) = (first, last.min(at_most).next());
-    while low < end {
-        let middle = CommandNumber(low.0 + (end.0 - low.0) / 2);
-        if is_kept(middle)? {
-            end = middle;
-        } else {
-            low = middle.next();
-        }
-    }
+    let low = lowest(first, last.min(at_most).next(), is_kept)?;
     let Some(dropped) = low.previous().filter(|_| low > first) else { return Ok(first) };
     // Known before it is written, see `list`.
     head.dropped = dropped;
@@ -109,4 +101,61 @@ pub(super) fn forget(
     state.put_head(&mut batch, &head);
     state.database.write_buffered(batch.finish())?;
     Ok(low)
+}
+
+/// The lowest number from `first` on that is kept, as all above it are; `end` if none below that is.
+///
+/// It goes up in steps that double: since the last time little has become too much, and mostly nothing has. A bisection of
+/// all that is kept would read blocks all over the files, every second, and fill the cache with them.
+fn lowest(
+    first: CommandNumber,
+    end: CommandNumber,
+    is_kept: impl Fn(CommandNumber) -> Result<bool, StorageError>,
+) -> Result<CommandNumber, StorageError> {
+    let (mut low, mut end, mut step) = (first, end, 1);
+    while low < end {
+        let probe = CommandNumber((low.0 + step - 1).min(end.0 - 1));
+        if is_kept(probe)? {
+            end = probe;
+            break;
+        }
+        low = probe.next();
+        step *= 2;
+    }
+    while low < end {
+        let middle = CommandNumber(low.0 + (end.0 - low.0) / 2);
+        if is_kept(middle)? {
+            end = middle;
+        } else {
+            low = middle.next();
+        }
+    }
+    Ok(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Catches a command that is forgotten too early or kept too long, and a look at commands far from those that go:
+    /// each is a block that is read, every second, and takes the place of one that is needed.
+    #[test]
+    fn what_is_kept_is_found_near_what_goes() {
+        for (first, end) in [(1, 1), (1, 2), (1, 200), (77, 200), (1, 1_000_000)] {
+            for boundary in (first..end.min(first + 130)).chain([end]) {
+                let looked_at = RefCell::new(Vec::new());
+                let found = lowest(CommandNumber(first), CommandNumber(end), |number| {
+                    looked_at.borrow_mut().push(number.0);
+                    Ok(number.0 >= boundary)
+                });
+                assert_eq!(found, Ok(CommandNumber(boundary)), "from {first} to {end}");
+                let looked_at = looked_at.into_inner();
+                let go = boundary - first;
+                assert!(looked_at.iter().all(|number| number - first <= 2 * go), "{go} go: {looked_at:?}");
+                assert!(go > 0 || looked_at.len() <= 1, "{looked_at:?}");
+            }
+        }
+    }
 }

@@ -105,6 +105,13 @@ impl<'a> Reader<'a> {
         self.items(column, first, end, ReadOptions::default())
     }
 
+    /// The same for what is read and then deleted, or not read again: it takes no room in the cache.
+    pub(crate) fn iterate_once(&self, column: &str, first: &[u8], end: Option<&[u8]>) -> Items<'_> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        self.items(column, first, end, options)
+    }
+
     fn items(&self, column: &str, first: &[u8], end: Option<&[u8]>, mut options: ReadOptions) -> Items<'_> {
         let family = self.database.column(column);
         options.set_iterate_upper_bound(end.map_or_else(|| self.generation.end(), |end| self.generation.key(end)));
@@ -130,10 +137,7 @@ impl<'a> Reader<'a> {
         first: &[u8],
         read: fn(&[u8], &[u8]) -> Result<SnapshotRecord, String>,
     ) -> impl Iterator<Item = Result<SnapshotRecord, StorageError>> {
-        let mut options = ReadOptions::default();
-        // It is read once; what others read again and again stays in memory.
-        options.fill_cache(false);
-        let mut items = Some(self.items(column, first, None, options));
+        let mut items = Some(self.iterate_once(column, first, None));
         iter::from_fn(move || {
             let record = items.as_mut()?.take(read);
             // After the end, or an error, there is nothing.
