@@ -168,19 +168,8 @@ impl Acceptor {
             votes.values().all(|vote| vote.ballot <= next_ballot),
             "invariant 3: a stored vote lies above the stored promise {next_ballot}"
         );
-        Self {
-            config,
-            next_ballot,
-            issued,
-            forgotten,
-            votes,
-            waiting: BTreeMap::new(),
-            round: 0,
-            membership: CommandNumber::NULL,
-            voted_under,
-            full: false,
-            silent,
-        }
+        let (waiting, round, membership, full) = (BTreeMap::new(), 0, CommandNumber::NULL, false);
+        Self { config, next_ballot, issued, forgotten, votes, waiting, round, membership, voted_under, full, silent }
     }
 
     /// The node.
