@@ -114,9 +114,7 @@ async fn peers_come_and_go() {
     assert_eq!(b.message().await, numbered(1));
     a.handle.set_peers(BTreeMap::new());
     assert!(!a.handle.send(B, numbered(2)), "no peer any more");
-    for lane in Lane::ALL {
-        b.event(PeerEvent::Closed { peer: A, lane }).await;
-    }
+    b.closed(A).await;
     counted("refused_total{side=listener,reason=unknown_node}").await;
     a.handle.set_peers(peers);
     a.connected(B).await;

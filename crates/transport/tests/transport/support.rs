@@ -124,10 +124,20 @@ impl Node {
 
     /// Waits until messages pass to `peer` on every lane.
     pub(crate) async fn connected(&mut self, peer: NodeId) {
+        self.on_every_lane(|lane| PeerEvent::Connected { peer, lane }).await;
+    }
+
+    /// Waits until the connection to `peer` is lost on every lane.
+    pub(crate) async fn closed(&mut self, peer: NodeId) {
+        self.on_every_lane(|lane| PeerEvent::Closed { peer, lane }).await;
+    }
+
+    /// Waits for an event on every lane, in whatever order.
+    async fn on_every_lane(&mut self, wanted: impl Fn(Lane) -> PeerEvent) {
         let mut missing = Lane::ALL.to_vec();
         while !missing.is_empty() {
-            let event = timeout(DEADLINE, self.events.recv()).await.expect("an event in time");
-            missing.retain(|lane| event != Some(PeerEvent::Connected { peer, lane: *lane }));
+            let event = self.next_event().await;
+            missing.retain(|lane| event != wanted(*lane));
         }
     }
 }
