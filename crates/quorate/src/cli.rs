@@ -73,18 +73,25 @@ impl Command {
     }
 }
 
+/// Where the configuration of a node is, for every command that takes one.
+#[derive(Debug, Args)]
+pub(crate) struct Given {
+    /// The configuration of the node, a TOML file
+    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key of it, such as listen.http=127.0.0.1:9000; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
 /// `quorate serve`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Configuration, later ones win: defaults, --config, environment, --set.\n\nExamples:\n  quorate serve\n      a cluster of one node in ./quorate-data, REST on http://127.0.0.1:8080\n  quorate serve --config a.toml --set log.format=json\n  QUORATE_LISTEN__HTTP=127.0.0.1:9000 quorate serve --print-config\n\nExit codes: 0 stopped as asked; 1 failed while running; 2 wrong usage or configuration."
 )]
 pub(crate) struct Serve {
-    /// A TOML file
-    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-    /// Set one key, such as listen.http=127.0.0.1:9000; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) sets: Vec<String>,
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// Show the configuration with where each value came from, and stop
     #[arg(long)]
     pub(crate) print_config: bool,
@@ -153,12 +160,8 @@ pub(crate) struct Restore {
     /// Verify the file and say what is in it; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// The configuration of the node whose data is to be made
-    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-    /// Set one key of the configuration; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) sets: Vec<String>,
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// Make the data of a whole cluster for `quorate dev --data DIR` instead
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     pub(crate) dev: Option<PathBuf>,
@@ -176,12 +179,8 @@ pub(crate) struct Restore {
     after_help = "For a node whose disk is lost, or was replaced by an old copy, or whose log and MARK are both damaged: what it\npromised and voted for is gone, so that it must not vote again under its id. This asks nobody. It moves what is in\nthe data directory into `before-recovery-N`; then `quorate serve` joins the cluster as a new node of the same name, in\nthe place of the old one, and votes again when it has caught up.\n\nA damaged disk of which the node itself says that it heals needs none of this. If the old disk comes back whole, put\nit back instead.\n\nExamples:\n  quorate recover --config a.toml --dry-run\n      say what there is, and what would be done\n  quorate recover --config a.toml\n      then: quorate serve --config a.toml\n  quorate recover --config a.toml --force\n      give up the votes of a node whose data directory can be used\n\nExit codes: 0 done; 1 the disk failed, or another process uses the directory; 2 wrong usage or configuration, or the\ndata directory can be used and --force is not given."
 )]
 pub(crate) struct Recover {
-    /// The configuration of the node
-    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-    /// Set one key of the configuration; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) sets: Vec<String>,
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// Give up a data directory that can be used, and with it the votes of this node, for good
     #[arg(long)]
     pub(crate) force: bool,
@@ -381,12 +380,8 @@ pub(crate) struct Health {
     /// Give up after that long
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
-    /// The configuration of the node
-    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-    /// Set one key of the configuration; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) sets: Vec<String>,
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

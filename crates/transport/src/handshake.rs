@@ -418,4 +418,4 @@ pub(crate) async fn write_within<S: AsyncWrite + Unpin>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

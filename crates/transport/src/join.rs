@@ -214,20 +214,8 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
-    use protocol::NodeId;
-
     use super::*;
-
-    fn member() -> Identity {
-        Identity {
-            me: NodeId(1),
-            name: "a".into(),
-            cluster: ClusterId([7; 16]),
-            cluster_name: "demo".into(),
-            learn_from: LearnFrom::Leader,
-            window: 1024,
-        }
-    }
+    use crate::handshake::tests::identity;
 
     fn application() -> Application {
         Application {
@@ -245,7 +233,7 @@ mod tests {
     fn a_newcomer_is_judged_before_the_cluster_decides() {
         let judge = |application: Application| {
             let hello = application.hello();
-            member().judge_newcomer(&hello, hello.join.as_ref().expect("it asks"))
+            identity().judge_newcomer(&hello, hello.join.as_ref().expect("it asks"))
         };
         let newcomer = Newcomer { name: "d".into(), address: "d:7080".into(), key: [3; KEY_BYTES] };
         assert_eq!(judge(application()), Ok(newcomer));
@@ -258,6 +246,9 @@ mod tests {
             assert_eq!(judge(application).expect_err(reason).reason(), reason);
         }
         let hello = Hello { version: VERSION + 1, ..application().hello() };
-        assert_eq!(member().judge_newcomer(&hello, &application().join), Err(Refusal::Version { theirs: VERSION + 1 }));
+        assert_eq!(
+            identity().judge_newcomer(&hello, &application().join),
+            Err(Refusal::Version { theirs: VERSION + 1 })
+        );
     }
 }

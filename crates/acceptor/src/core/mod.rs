@@ -356,7 +356,9 @@ impl Acceptor {
         let mut later = BTreeMap::new();
         let mut voted = false;
         for (number, command) in std::mem::take(&mut self.waiting) {
-            if !self.may_vote(&command) {
+            // A ballot has commands above its membership only, so that a vote in it shows that to be issued. Who says
+            // otherwise must not bind this acceptor to a membership that there is not.
+            if !self.may_vote(&command) || self.membership > self.issued.number {
                 later.insert(number, command);
                 continue;
             }

@@ -378,8 +378,10 @@ fn votes_go_to_every_learner_where_learners_decide() {
 fn a_vote_is_told_with_the_number_of_its_membership_to_the_learners_of_now() {
     let mut node = fresh();
     node.acceptor.config.learn_from = LearnFrom::Voters;
-    let commands = chain(ballot(1), CommandId::NULL, 1);
-    node.next_ballot(ballot(1), 1);
+    let change = CommandId::new(rival(0), CommandNumber(17));
+    node.handle(Input::Issued(change));
+    let commands = chain(ballot(1), change, 1);
+    node.next_ballot(ballot(1), 18);
     assert_eq!(node.handle(Input::Learners(vec![NodeId(2), NodeId(4)])), []);
     let begin = |ballot, commands: &[Command], membership| {
         let (commands, membership) = (commands.to_vec(), CommandNumber(membership));
@@ -387,13 +389,13 @@ fn a_vote_is_told_with_the_number_of_its_membership_to_the_learners_of_now() {
         Input::Message { from: ballot.node, message }
     };
     let effects = node.handle(begin(ballot(1), &commands, 17));
-    let run = Some(Run { first: CommandNumber(1), last: commands[0].id });
+    let run = Some(Run { first: CommandNumber(18), last: commands[0].id });
     let told = Voted { ballot: ballot(1), run, round: 1, membership: CommandNumber(17) };
     let learners =
         [2, 4].map(|to| Effect::Send { to: NodeId(to), message: Message::Learner(ToLearner::Voted(told.clone())) });
     assert!(effects.ends_with(&learners), "{effects:?}");
     assert!(effects.contains(&Effect::Send { to: LEADER, message: Message::Leader(ToLeader::Voted(told.clone())) }));
-    node.next_ballot(rival(1), 1);
+    node.next_ballot(rival(1), 18);
     assert_eq!(node.handle(begin(rival(1), &[], 0)), [voted(rival(1), None, 1)]);
 }
 

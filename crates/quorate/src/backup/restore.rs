@@ -68,9 +68,9 @@ pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
 /// The nodes whose data is to be made.
 fn nodes(restore: &Restore) -> Result<Vec<Config>, Failure> {
     let Some(data) = &restore.dev else {
-        return Ok(vec![Config::load(&Sources::of_this_process(restore.config.clone(), &restore.sets))?.0]);
+        return Ok(vec![Config::load(&Sources::of_this_process(restore.given.config.clone(), &restore.given.sets))?.0]);
     };
-    let dev = Dev { nodes: restore.nodes, data: data.clone(), sets: restore.sets.clone(), ..Dev::default() };
+    let dev = Dev { nodes: restore.nodes, data: data.clone(), sets: restore.given.sets.clone(), ..Dev::default() };
     let layout = Layout::new(&dev)?;
     layout.nobody_runs()?;
     layout.write_configuration()?;

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 pub(crate) fn run(health: &Health) -> Result<(), Failure> {
     let url = match &health.url {
         Some(url) => base_url(url)?.to_owned(),
-        None => own_url(&Sources::of_this_process(health.config.clone(), &health.sets))?,
+        None => own_url(&Sources::of_this_process(health.given.config.clone(), &health.given.sets))?,
     };
     let path = if health.live { "/livez" } else { "/readyz" };
     let (status, body) = get_once(&format!("{url}{path}?verbose"), health.timeout)

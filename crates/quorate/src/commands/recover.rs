@@ -18,7 +18,7 @@ use crate::failure::Failure;
 /// # Errors
 /// A wrong configuration, a directory that can be used or is in use, or a failing disk.
 pub(crate) fn run(recover: &Recover) -> Result<(), Failure> {
-    let (mut config, _) = Config::load(&Sources::of_this_process(recover.config.clone(), &recover.sets))?;
+    let (mut config, _) = Config::load(&Sources::of_this_process(recover.given.config.clone(), &recover.given.sets))?;
     let dir = config.node.data_dir.clone();
     if dir.exists() && !dir.is_dir() {
         return Err(Failure::Usage(format!(

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 /// # Errors
 /// A wrong configuration (exit code 2), or what made the node fail (exit code 1).
 pub(crate) fn run(serve: &Serve) -> Result<(), Failure> {
-    let (config, settings) = Config::load(&Sources::of_this_process(serve.config.clone(), &serve.sets))?;
+    let (config, settings) = Config::load(&Sources::of_this_process(serve.given.config.clone(), &serve.given.sets))?;
     if serve.print_config {
         return Ok(show(settings.to_toml())?);
     }

@@ -49,6 +49,8 @@ pub(super) struct Members {
     writing: tokio::sync::Mutex<()>,
     /// It does not ask for a vote any more.
     leaving: AtomicBool,
+    /// Held while it asks for a vote: what comes of it is known before it leaves.
+    asking: tokio::sync::Mutex<()>,
     view: watch::Receiver<View>,
 }
 
@@ -63,6 +65,7 @@ impl Members {
             came: Mutex::new(came),
             writing: tokio::sync::Mutex::default(),
             leaving: AtomicBool::new(false),
+            asking: tokio::sync::Mutex::default(),
             view: node.view.clone(),
         })
     }
@@ -162,6 +165,7 @@ impl Members {
         let mut said = String::new();
         while self.came() == Came::JoinedForAVote {
             interval.tick().await;
+            let asking = self.asking.lock().await;
             if self.leaving.load(Ordering::Acquire) {
                 return;
             }
@@ -181,6 +185,7 @@ impl Members {
                 Err(why) if why.may_pass() => (why.to_string(), VOTE_WAIT),
                 Err(why) => (why.to_string(), VOTE_REFUSED),
             };
+            drop(asking);
             if answer != said {
                 tracing::info!(answer, "this node asks to become an acceptor");
                 said = answer;
@@ -211,20 +216,21 @@ impl Members {
     /// First without a vote. What its vote has decided is on other disks before it goes: its own may be given up then.
     async fn try_to_leave(&self, wait: Duration) -> Result<(), NotDone> {
         let me = self.me();
+        let _asked = self.asking.lock().await;
+        let mut membership = self.router.membership();
         if self.is_voter() {
             // One that does not get further asks for its vote again when it is back.
             self.note(Came::JoinedForAVote).await;
             let no_vote = json!({"node": me.0, "weight": 0});
             let (number, _) = self.call("cluster.set_acceptor", &no_vote, own_key("leave"), wait).await?;
-            let membership = self.membership_of(number).await;
-            let mut view = self.view.clone();
-            let durable = |view: &View| {
-                let durable = |node: NodeId| view.peers.get(&node)?.last.as_ref().map(|last| last.durable);
-                membership.majority().holds(|node| durable(node).is_some_and(|durable| durable >= number))
-            };
-            // An error: the node ends.
-            _ = view.wait_for(durable).await;
+            membership = self.membership_of(number).await;
         }
+        let durable = |view: &View| {
+            let durable = |node: NodeId| view.peers.get(&node)?.last.as_ref().map(|last| last.durable);
+            membership.majority().holds(|node| durable(node).is_some_and(|durable| durable >= membership.number()))
+        };
+        // An error: the node ends.
+        _ = self.view.clone().wait_for(durable).await;
         // From here on its disk is not needed. If it stays a member, it takes its own place when it is back.
         self.note(Came::Left).await;
         let mut memberships = self.router.memberships();

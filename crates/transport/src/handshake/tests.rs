@@ -1,6 +1,6 @@
 use super::*;
 
-fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         me: NodeId(1),
         name: "a".into(),

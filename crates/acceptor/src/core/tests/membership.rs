@@ -38,6 +38,18 @@ fn the_membership_of_the_first_vote_under_it_is_durable_with_it() {
     assert_eq!(node.log.voted_under, CommandNumber(2));
 }
 
+/// Catches an acceptor that a broken leader binds to a membership that there is not: it would vote for nobody else.
+#[test]
+fn a_membership_that_is_not_issued_binds_nobody() {
+    let mut node = fresh();
+    let commands = chain(ballot(1), CommandId::NULL, 1);
+    node.next_ballot(ballot(1), 1);
+    assert_eq!(written(&begin_under(&mut node, 9, ballot(1), &commands)), [] as [&LogRecord; 0]);
+    node.next_ballot(ballot(2), 1);
+    let vote = LogRecord::Vote(vote(ballot(2), &commands[0]));
+    assert_eq!(written(&begin_under(&mut node, 0, ballot(2), &commands)), [&vote]);
+}
+
 /// This node has voted above a change, and lost the state that knows it. A leader that does not know the change proposes
 /// other commands from below it on, in a higher ballot. Catches a vote of that ballot that takes the place of one that
 /// may have issued a command under the change; and one of a leader that proposes above a change that it does not know.
