@@ -5,14 +5,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use actix::{Actor, Addr, Handler, dev::ToEnvelope};
 use anyhow::Context as _;
 use http_api::Backend as _;
-use http_api::actor::IsInFlight;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use protocol::RequestId;
 
 use super::backend::NodeBackend;
 use super::router::Router;
@@ -176,7 +173,7 @@ pub(super) async fn watch(backend: Arc<NodeBackend>, router: Arc<Router>, config
         // Beside this: health is looked at all the same while a role hangs.
         if trying.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
             let router = Arc::clone(&router);
-            trying = Some(actix::spawn(async move { router.try_mailboxes().await }));
+            trying = Some(actix::spawn(async move { router.measure_mailboxes().await }));
         }
     }
 }
@@ -216,31 +213,6 @@ fn size(directory: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.map(of).sum()
-}
-
-/// How long a message waits until this role has handled it and all that came before.
-pub(super) async fn try_mailbox<A, M>(role: &'static str, address: Option<&Addr<A>>, message: M)
-where
-    A: Actor + Handler<M>,
-    A::Context: ToEnvelope<A, M>,
-    M: actix::Message + Send + 'static,
-    M::Result: Send,
-{
-    let Some(address) = address else { return };
-    let begun = clock();
-    if address.send(message).await.is_ok() {
-        metrics::histogram!("quorate_mailbox_wait_seconds", "role" => role).record(begun.elapsed());
-    }
-}
-
-/// Asks the gateway for something that it need not look for.
-pub(super) fn nothing_in_flight() -> IsInFlight {
-    IsInFlight(RequestId::Gateway(0))
-}
-
-#[expect(clippy::disallowed_methods, reason = "waiting is timed for metrics")]
-fn clock() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod admission;
 mod backend;
 mod cores;
 mod disks;
+mod mailbox;
 mod members;
 mod meters;
 mod outside;

@@ -5,20 +5,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use acceptor::actor::AcceptorActor;
-use actix::dev::ToEnvelope;
-use actix::{Actor, Addr, Handler};
+use actix::Addr;
 use failure_detector::actor::FailureDetectorActor;
 use http_api::GatewayActor;
-use http_api::actor::{FromLeader, LeaderIs};
+use http_api::actor::{FromLeader, IsInFlight, LeaderIs};
 use leader::actor::LeaderActor;
 use learner::LearnerActor;
 use protocol::message::{ToAcceptor, ToLeader, ToLearner};
-use protocol::{Ballot, Command, CommandId, CommandNumber, Membership, Message, NodeId, Tick};
+use protocol::{Ballot, Command, CommandId, CommandNumber, Membership, Message, NodeId, RequestId, Tick};
 use tokio::sync::watch;
 use transport::{Lane, PeerEvent};
 
 use super::disks::Disks;
-use super::meters::{nothing_in_flight, try_mailbox};
+use super::mailbox::{measure, tell};
 use super::status::Status;
 
 /// How long a node that was removed may still be told so: some turns of its gateway.
@@ -157,13 +156,13 @@ impl Router {
 
     /// Measures how long messages wait for the roles, by messages that change nothing. Nothing waits for the failure
     /// detector: its thread never blocks.
-    pub(super) async fn try_mailboxes(&self) {
+    pub(super) async fn measure_mailboxes(&self) {
         let space = acceptor::core::Input::Space(self.status.room.space());
         futures_util::future::join4(
-            try_mailbox("gateway", self.gateway.get(), nothing_in_flight()),
-            try_mailbox("leader", self.leader.get(), leader::actor::Deliver(leader::core::Input::Tick)),
-            try_mailbox("acceptor", self.acceptor.get(), acceptor::actor::Deliver(space)),
-            try_mailbox("learner", self.learner.get(), learner::Deliver(learner::Input::Tick)),
+            measure("gateway", self.gateway.get(), IsInFlight(RequestId::Gateway(0))),
+            measure("leader", self.leader.get(), leader::actor::Deliver(leader::core::Input::Tick)),
+            measure("acceptor", self.acceptor.get(), acceptor::actor::Deliver(space)),
+            measure("learner", self.learner.get(), learner::Deliver(learner::Input::Tick)),
         )
         .await;
     }
@@ -267,19 +266,4 @@ pub(super) fn peers(membership: &Membership) -> BTreeMap<NodeId, transport::Peer
     let peer =
         |member: &protocol::Member| transport::Peer { name: member.name.clone(), address: member.address.clone() };
     membership.nodes().iter().map(|(id, member)| (*id, peer(member))).collect()
-}
-
-/// Never waits: a full mailbox loses the message, which every protocol step allows, and counts.
-fn tell<A, M>(address: &OnceLock<Addr<A>>, message: M, role: &'static str)
-where
-    A: Actor + Handler<M>,
-    A::Context: ToEnvelope<A, M>,
-    M: actix::Message + Send + 'static,
-    M::Result: Send,
-{
-    if let Some(address) = address.get()
-        && address.try_send(message).is_err()
-    {
-        metrics::counter!("quorate_mailbox_refused_total", "role" => role).increment(1);
-    }
 }
