@@ -64,6 +64,7 @@ mod mend;
 mod open;
 mod opening;
 mod reader;
+mod recent;
 mod record;
 mod recover;
 mod seam;

@@ -27,6 +27,7 @@ mod ports;
 mod router;
 mod space;
 mod status;
+mod threads;
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -308,16 +309,16 @@ impl Node {
             disks: Arc::clone(&disks),
             failed: failed.clone(),
         };
-        let (core_thread, detector_thread) = (Arbiter::new(), Arbiter::new());
+        let (core_thread, detector_thread) = (threads::named(c"leader+gateway"), threads::named(c"detector"));
         let functions = Registry::with_builtins();
         let (seen, view) = watch::channel(failure_detector::core::View::default());
 
         let actor = AcceptorActor::new(acceptor, stores.log.clone(), ports.acceptor());
-        router.acceptor.set(AcceptorActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor)).ok();
+        router.acceptor.set(AcceptorActor::start_in_arbiter(&threads::named(c"acceptor").handle(), |_| actor)).ok();
         let core = cores::learner(&config, Arc::clone(&membership));
         let core = learner::Learner::new(core, learner::Stored::of(&*stores.state));
         let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress);
-        let learner = LearnerActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
+        let learner = LearnerActor::start_in_arbiter(&threads::named(c"learner").handle(), |_| actor);
         router.learner.set(learner.clone()).ok();
         if config.node.roles.contains(&NodeRole::Leader) {
             let core = cores::leader(&config, Arc::clone(&membership));

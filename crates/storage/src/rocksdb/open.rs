@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
+    InfoLogger, LogLevel,
 };
 
 use super::database::{Database, held, translate};
@@ -235,6 +236,11 @@ fn family(mut options: ::rocksdb::Options, cache: &Cache, compression: DBCompres
     table.set_bloom_filter(10.0, false);
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In pieces of some kilobytes. The filter of a million outcomes in one piece is larger than a shard of the cache, which
+    // then never keeps it: every look-up reads it from its file.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_pin_top_level_index_and_filter(true);
     options.set_block_based_table_factory(&table);
     options.set_compression_type(compression);
     options

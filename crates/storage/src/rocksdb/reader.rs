@@ -215,7 +215,7 @@ impl StateSnapshot for Reader<'_> {
     }
 }
 
-fn to_state_error(error: StorageError) -> StateError {
+pub(super) fn to_state_error(error: StorageError) -> StateError {
     StateError(error.to_string())
 }
 

@@ -59,6 +59,7 @@ impl RocksState {
         self.put_head(&mut batch, &head);
         self.database.write_synced(batch.finish())?;
         *live = head.generation;
+        self.recent.clear();
         *writer = Writer::default();
         {
             let mut known = self.known();

@@ -16,8 +16,10 @@ use super::history;
 use super::keys::{Generation, Meta, column};
 use super::log::RocksLog;
 use super::mend::Part;
-use super::reader::Reader;
+use super::reader::{Reader, to_state_error};
+use super::recent::{self, Change, Recent};
 use super::record::{self, Head};
+use crate::digest::{RecordHash, Sum};
 use crate::{
     Checkpoint, Identity, Installation, Retention, Staged, StateSnapshot, StateStore, StorageError, digest, outcome_of,
 };
@@ -37,6 +39,8 @@ pub struct RocksState {
     /// Where the state lies. Held by who reads it, and changed only by an installation.
     pub(super) live: RwLock<Generation>,
     known: Mutex<Known>,
+    /// Of the state that is live.
+    pub(super) recent: Recent,
 }
 
 /// What only whoever writes the state needs.
@@ -69,7 +73,7 @@ impl RocksState {
         let live = RwLock::new(head.generation);
         let writer = Mutex::new(Writer { weight, ..Writer::default() });
         let known = Mutex::new(Known { head, durable: CommandNumber::NULL, staged });
-        Ok(Self { database, log, checkpoints, staging: Mutex::default(), writer, live, known })
+        Ok(Self { database, log, checkpoints, staging: Mutex::default(), writer, live, known, recent: Recent::new() })
     }
 
     /// Fails when the state is shut.
@@ -136,40 +140,70 @@ impl RocksState {
         commands.iter().map(decode).collect()
     }
 
-    /// Writes what the entries are after the commands, each once, and counts that in the sum.
-    fn put_entries(
+    /// Writes what the entries are after the commands, each once, and counts that in the sum. Returns the changes.
+    fn put_entries<'c>(
         &self,
         batch: &mut Batch<'_>,
         reader: &Reader<'_>,
-        head: &mut Head,
-        commands: &[(&Command, &CommandBody)],
-    ) -> Result<(), StorageError> {
-        let mut last = BTreeMap::new();
+        sum: &mut Sum,
+        commands: &[(&Command, &'c CommandBody)],
+    ) -> Result<BTreeMap<&'c [u8], Change<'c>>, StorageError> {
+        let mut changes = BTreeMap::new();
         for (command, body) in commands {
             for effect in &body.effects {
+                let key = effect.key().as_str().as_bytes();
                 let value = match effect {
-                    Effect::Put { value, .. } => Some(value),
+                    Effect::Put { value, .. } => Some(&value[..]),
                     Effect::Delete { .. } => None,
                 };
-                last.insert(effect.key().as_str().as_bytes(), (command.number(), value));
+                changes.insert(key, value.map(|value| (command.number(), value)));
             }
         }
-        let earlier = reader.many(column::ENTRIES, last.keys().copied())?;
-        for ((key, (version, value)), earlier) in last.into_iter().zip(earlier) {
-            if let Some(earlier) = &earlier {
-                let (version, value) = self.database.readable("an entry", record::read_entry_parts(earlier))?;
-                head.sum.subtract(&digest::of_entry(key, version, value));
+        let earlier = self.earlier(reader, changes.keys().copied())?;
+        let changes = changes.into_iter().zip(earlier).map(|((key, change), earlier)| {
+            if let Some(hash) = &earlier {
+                sum.subtract(hash);
             }
-            match value {
-                Some(value) => {
-                    head.sum.add(&digest::of_entry(key, version, value));
-                    batch.put(column::ENTRIES, key, record::entry(version, value));
+            let change = change.map(|(version, value)| {
+                let hash = digest::of_entry(key, version, value);
+                sum.add(&hash);
+                batch.put(column::ENTRIES, key, record::entry(version, value));
+                (version, value, hash)
+            });
+            if change.is_none() && earlier.is_some() {
+                batch.delete(column::ENTRIES, key);
+            }
+            (key, change)
+        });
+        Ok(changes.collect())
+    }
+
+    /// The hashes of the entries of keys, given in ascending order, as they are now.
+    fn earlier<'k>(
+        &self,
+        reader: &Reader<'_>,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> Result<Vec<Option<RecordHash>>, StorageError> {
+        let mut hashes = Vec::new();
+        let mut unknown = Vec::new();
+        for key in keys {
+            hashes.push(match self.recent.get(key) {
+                Some(recent::Known::Present(_, hash)) => Some(hash),
+                Some(recent::Known::Absent) => None,
+                None => {
+                    unknown.push((hashes.len(), key));
+                    None
                 }
-                None if earlier.is_some() => batch.delete(column::ENTRIES, key),
-                None => {}
+            });
+        }
+        let found = reader.many(column::ENTRIES, unknown.iter().map(|(_, key)| *key))?;
+        for ((at, key), found) in unknown.into_iter().zip(found) {
+            if let Some(bytes) = found {
+                let (version, value) = self.database.readable("an entry", record::read_entry_parts(&bytes))?;
+                hashes[at] = Some(digest::of_entry(key, version, value));
             }
         }
-        Ok(())
+        Ok(hashes)
     }
 }
 
@@ -185,7 +219,7 @@ impl StateStore for RocksState {
         let reader = self.reader();
         let mut batch = Batch::new(&self.database, reader.generation());
         let both: Vec<(&Command, &CommandBody)> = commands.iter().zip(&bodies).collect();
-        self.put_entries(&mut batch, &reader, &mut head, &both)?;
+        let changes = self.put_entries(&mut batch, &reader, &mut head.sum, &both)?;
         let mut outcomes = Outcomes::new(&self.database, &reader, writer.fronts, &bodies)?;
         for (command, body) in &both {
             outcomes.apply(body, outcome_of(command, body))?;
@@ -194,6 +228,7 @@ impl StateStore for RocksState {
         let weight = history::put(&mut batch, writer.weight, &both);
         self.put_head(&mut batch, &head);
         self.database.write_buffered(batch.finish())?;
+        self.recent.take(changes);
         *writer = Writer { fronts, weight };
         self.known().head = head;
         Ok(())
@@ -284,7 +319,13 @@ impl RocksState {
 
 impl StateView for RocksState {
     fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
-        self.reader().get(key)
+        self.database.check().map_err(to_state_error)?;
+        let reader = self.reader();
+        match self.recent.get(key.as_str().as_bytes()) {
+            Some(recent::Known::Present(entry, _)) => Ok(Some(entry)),
+            Some(recent::Known::Absent) => Ok(None),
+            None => reader.get(key),
+        }
     }
 
     fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(Key, Entry)>, StateError> {
