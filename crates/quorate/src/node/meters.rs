@@ -13,6 +13,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::backend::NodeBackend;
 use super::router::Router;
+use storage::rocksdb::Stores;
+
 use crate::config::Config;
 
 /// How often the node looks at itself.
@@ -48,6 +50,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_mailbox_wait_seconds", Histogram, "How long a message to this role waits, tried every second"),
     ("quorate_mailbox_refused_total", Counters, "Messages lost because the mailbox of this role was full"),
     ("quorate_store_bytes", Gauge, "What this part of the data directory takes on the disk"),
+    ("quorate_store_memory_bytes", Gauge, "What the stores keep in memory: unwritten `tables`, the `cache` of blocks"),
     ("quorate_process_resident_bytes", Gauge, "Memory of the process"),
     ("quorate_process_open_files", Gauge, "Open file descriptors of the process"),
     ("quorate_acceptor_sync_seconds", Histogram, "One write and sync of the log"),
@@ -157,7 +160,7 @@ fn describe() {
 }
 
 /// Looks every second, for as long as the node lives.
-pub(super) async fn watch(backend: Arc<NodeBackend>, router: Arc<Router>, config: Arc<Config>) {
+pub(super) async fn watch(backend: Arc<NodeBackend>, router: Arc<Router>, config: Arc<Config>, stores: Stores) {
     let mut interval = tokio::time::interval(LOOK);
     // Whoever did not come to look for a while need not catch up.
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -166,9 +169,9 @@ pub(super) async fn watch(backend: Arc<NodeBackend>, router: Arc<Router>, config
         interval.tick().await;
         show_health(&backend);
         if look.is_multiple_of(SIZES_EVERY) {
-            let config = Arc::clone(&config);
+            let (config, stores) = (Arc::clone(&config), stores.clone());
             // An error is the end of the runtime.
-            _ = tokio::task::spawn_blocking(move || show_sizes(&config.node.data_dir)).await;
+            _ = tokio::task::spawn_blocking(move || show_sizes(&config.node.data_dir, &stores)).await;
         }
         // Beside this: health is looked at all the same while a role hangs.
         if trying.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
@@ -191,7 +194,11 @@ fn show_health(backend: &NodeBackend) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
-fn show_sizes(directory: &Path) {
+fn show_sizes(directory: &Path, stores: &Stores) {
+    let memory = stores.memory();
+    for (kind, bytes) in [("tables", memory.tables), ("cache", memory.cache)] {
+        metrics::gauge!("quorate_store_memory_bytes", "kind" => kind).set(bytes as f64);
+    }
     for part in ["log", "state", "checkpoints"] {
         metrics::gauge!("quorate_store_bytes", "store" => part).set(size(&directory.join(part)) as f64);
     }

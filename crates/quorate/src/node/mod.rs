@@ -176,7 +176,12 @@ async fn serve(
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));
     actix::spawn(admission::watch(Arc::clone(&node.router), Arc::clone(&node.disks)));
-    actix::spawn(meters::watch(Arc::clone(&backend), Arc::clone(&node.router), Arc::clone(&config)));
+    actix::spawn(meters::watch(
+        Arc::clone(&backend),
+        Arc::clone(&node.router),
+        Arc::clone(&config),
+        node.stores.clone(),
+    ));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();

@@ -1,5 +1,6 @@
 //! One RocksDB database behind a latch: after the first error nothing is tried again.
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -62,6 +63,11 @@ impl Database {
     /// A column family that was named at opening.
     pub(crate) fn column(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("every column family is named at opening")
+    }
+
+    /// What RocksDB says of a column family by a property; 0 where it says nothing.
+    pub(crate) fn number(&self, column: &str, property: &CStr) -> u64 {
+        self.db.property_int_value_cf(self.column(column), property).ok().flatten().unwrap_or(0)
     }
 
     /// Fails with the first error, if there was one.

@@ -87,6 +87,10 @@ impl RocksLog {
         Ok(log)
     }
 
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// The mark, as it is durable now. Never waits for the disk.
     pub fn mark(&self) -> Mark {
         self.known().mark.clone()

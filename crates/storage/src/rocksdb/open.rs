@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ::rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    InfoLogger, LogLevel,
+    InfoLogger, LogLevel, properties,
 };
 
 use super::database::{Database, held, translate};
@@ -51,6 +51,7 @@ impl Default for Options {
 }
 
 /// The stores of one data directory.
+#[derive(Clone)]
 pub struct Stores {
     /// Promises and votes.
     pub log: Arc<RocksLog>,
@@ -64,6 +65,28 @@ impl Stores {
     pub fn failure(&self) -> Option<StorageError> {
         self.log.check().and_then(|()| self.state.check()).err()
     }
+
+    /// What the stores keep in memory now.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let (log, state) = (self.log.database(), self.state.database());
+        let tables = properties::SIZE_ALL_MEM_TABLES;
+        let of_state: u64 = column::ALL.into_iter().map(|name| state.number(name, tables)).sum();
+        Memory {
+            tables: log.number(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, tables) + of_state,
+            // Both share the one cache.
+            cache: state.number(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, properties::BLOCK_CACHE_USAGE),
+        }
+    }
+}
+
+/// Memory of the stores, in bytes, by what it is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// What was written and is in no file yet.
+    pub tables: u64,
+    /// Blocks that were read, filters and indices among them: at most [`Options::cache_bytes`].
+    pub cache: u64,
 }
 
 /// Opens the data directory of a node, or makes it. What is damaged is set aside, and a new database begins in its

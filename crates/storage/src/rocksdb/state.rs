@@ -76,6 +76,10 @@ impl RocksState {
         Ok(Self { database, log, checkpoints, staging: Mutex::default(), writer, live, known, recent: Recent::new() })
     }
 
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Fails when the state is shut.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
         self.database.check()
