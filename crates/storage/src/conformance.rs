@@ -21,8 +21,9 @@ pub use history::{
 };
 pub use snapshots::{
     a_checkpoint_stays_as_it_was, a_part_is_never_installed, an_installed_state_is_the_one_that_was_sent,
-    another_snapshot_replaces_what_is_staged, copy, eventful, only_the_right_snapshot_is_installed, pieces,
-    staging_goes_on_after_a_restart, the_digest_is_kept_with_every_command,
+    another_snapshot_replaces_what_is_staged, copy, eventful, nothing_of_the_old_state_is_remembered,
+    only_the_right_snapshot_is_installed, pieces, staging_goes_on_after_a_restart,
+    the_digest_is_kept_with_every_command,
 };
 
 /// The stores of a node, as one process has opened them.
@@ -217,6 +218,37 @@ pub fn applying_changes_everything_at_once(disk: Disk<'_>) {
     check(&*again.state);
     apply(&*again.state, &[command(4, &body(4, vec![put("d", "4")]))]);
     assert_eq!(again.state.applied().number.0, 4);
+}
+
+/// S-14, S-33: catches an entry that is told, or counted in the digest, as it was before: there are more of them than any
+/// memory of what changed last keeps, and some are larger than it takes. Returns the digest at the end, the same everywhere.
+pub fn many_and_large_entries_are_kept_as_they_are_now(disk: Disk<'_>) -> [u8; 32] {
+    const ENTRIES: u64 = 10_000;
+    const OF_A_COMMAND: u64 = 500;
+    // The lowest are the ones that were not changed for longest. Every seventh is large, another one each time.
+    let expected = |number: u64, round: u64| match (number + round) % 7 {
+        0 => Some(vec![b'l'; 2_000 + usize::try_from(round).expect("small")]),
+        2 if round > 0 => None,
+        _ => Some(format!("{number} in {round}").into_bytes()),
+    };
+    let name = |number: u64| format!("k{number:05}");
+    let opened = disk();
+    let mut commands = 0;
+    for round in 0..3 {
+        for first in (0..ENTRIES).step_by(usize::try_from(OF_A_COMMAND).expect("small")) {
+            let effect =
+                |number| expected(number, round).map_or_else(|| delete(&name(number)), |v| put(&name(number), v));
+            commands += 1;
+            let effects = (first..first + OF_A_COMMAND).map(effect).collect();
+            apply(&*opened.state, &[command(commands, &body(commands, effects))]);
+        }
+        assert_eq!(opened.state.digest().digest, digest(&*opened.state), "after round {round}");
+        for number in (0..ENTRIES).step_by(11) {
+            let found = value(&*opened.state, &name(number)).map(|(value, _)| value.to_vec());
+            assert_eq!(found, expected(number, round), "{} after round {round}", name(number));
+        }
+    }
+    digest(&*opened.state)
 }
 
 /// Catches an empty value that reads as absent, and limits of keys and values that the

@@ -68,6 +68,13 @@ fn applying_changes_everything_at_once() {
     on_both(suite::applying_changes_everything_at_once);
 }
 
+/// S-14, S-33.
+#[test]
+fn many_and_large_entries_are_kept_as_they_are_now() {
+    let in_memory = with_memory(suite::many_and_large_entries_are_kept_as_they_are_now);
+    assert_eq!(with_rocksdb(suite::many_and_large_entries_are_kept_as_they_are_now), in_memory);
+}
+
 /// S-27: limits reached, not exceeded.
 #[test]
 fn empty_and_largest_values_are_kept() {
@@ -162,6 +169,12 @@ fn a_checkpoint_stays_as_it_was() {
 #[test]
 fn an_installed_state_is_the_one_that_was_sent() {
     from_each_to_each(suite::an_installed_state_is_the_one_that_was_sent);
+}
+
+/// S-14, S-18: from each implementation to each.
+#[test]
+fn nothing_of_the_old_state_is_remembered() {
+    from_each_to_each(suite::nothing_of_the_old_state_is_remembered);
 }
 
 /// A14.

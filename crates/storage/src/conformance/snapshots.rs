@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use protocol::{Command, CommandId, CommandNumber, Position, SnapshotId, SnapshotPiece, SnapshotRecord, Timestamp};
 
-use super::{Disk, apply, body, command, delete, digest, keys, put, simple};
+use super::{Disk, apply, body, command, delete, digest, keys, put, simple, value};
 use crate::{Checkpoint, Installation, Staged, StateStore};
 
 /// Commands with puts, deletions and forgetting, whose state has entries and outcomes of both kinds. A state that is
@@ -149,6 +149,35 @@ pub fn an_installed_state_is_the_one_that_was_sent(sender: Disk<'_>, receiver: D
     assert_eq!(copy(&*source, &*opened.state, 1_000), Installation::Done(third[149].id));
     assert_eq!(picture(&*opened.state), picture(&*source));
     assert_eq!(opened.state.checkpoint().expect("a checkpoint").id(), source.digest());
+}
+
+/// S-14, S-18: catches what was known of the old state and is told, or counted, of the one that took its place: an entry
+/// that is another one there, one that is gone, one that was not there before. Nothing is opened anew in between.
+pub fn nothing_of_the_old_state_is_remembered(sender: Disk<'_>, receiver: Disk<'_>) {
+    let names = ["changed", "deleted", "made", "same"];
+    let all = [
+        vec![put("changed", "1"), put("deleted", "1"), put("made", "1"), put("same", "1")],
+        vec![delete("made"), put("deleted", "2")],
+        vec![put("changed", "3"), delete("deleted"), put("made", "3")],
+        // Each of them meets each of these again: put where it is, deleted where it is, put where it is not.
+        vec![put("changed", "4"), put("deleted", "4"), delete("made"), delete("same")],
+        vec![delete("changed"), delete("deleted"), put("made", "5"), put("same", "5")],
+    ];
+    let all: Vec<_> = (1..).zip(all).map(|(number, effects)| command(number, &body(number, effects))).collect();
+    let (source, state) = (sender().state, receiver().state);
+    let entries = |state: &dyn StateStore| names.map(|name| value(state, name));
+    apply(&*source, &all[..3]);
+    apply(&*state, &all[..2]);
+    assert_eq!(entries(&*state), [Some(("1".into(), 1)), Some(("2".into(), 2)), None, Some(("1".into(), 1))]);
+    assert_eq!(copy(&*source, &*state, 200), Installation::Done(all[2].id));
+    let after = [Some(("3".into(), 3)), None, Some(("3".into(), 3)), Some(("1".into(), 1))];
+    assert_eq!(entries(&*state), after);
+    for next in &all[3..] {
+        apply(&*source, std::slice::from_ref(next));
+        apply(&*state, std::slice::from_ref(next));
+        assert_eq!((picture(&*state), entries(&*state)), (picture(&*source), entries(&*source)));
+        assert_eq!(state.digest().digest, digest(&*state));
+    }
 }
 
 /// A14: catches a transfer that begins anew after a restart, a state that changes before all is there, and pieces that

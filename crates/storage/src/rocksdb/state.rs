@@ -322,6 +322,9 @@ impl RocksState {
 }
 
 impl StateView for RocksState {
+    /// While commands are being applied: between their write and [`Recent::take`] this may still tell what a scan, or a
+    /// snapshot, does not show any more. Nobody was told by then that they are applied, and `applied` does not say so
+    /// before `take` has returned; so whoever reads at a number, or wants what belongs together, asks a snapshot.
     fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
         self.database.check().map_err(to_state_error)?;
         let reader = self.reader();
