@@ -7,7 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use protocol::{Ballot, ClusterId, CommandNumber, NodeId, StateView};
+use protocol::{Ballot, ClusterId, CommandNumber, NodeId, Position, StateView};
 use quorate_storage::conformance::{body, command, key, put, vote};
 use quorate_storage::rocksdb::{DiskId, Noted, Options, Stores, open};
 use quorate_storage::{Identity, LogRecord, LogStore, Standing, StateStore, StorageError};
@@ -425,6 +425,16 @@ fn a_damaged_table_is_found() {
     assert_eq!(aside.filter(|name| name.to_string_lossy().starts_with("log.damaged-")).count(), 1, "it is kept");
 }
 
+/// Damages the beginning of each table of a database.
+fn damage_tables(database: &Path) {
+    let files = fs::read_dir(database).expect("a directory").map(|entry| entry.expect("an entry").path());
+    for table in files.filter(|path| path.extension().is_some_and(|end| end == "sst")) {
+        let mut bytes = fs::read(&table).expect("readable");
+        bytes[..40].iter_mut().for_each(|byte| *byte ^= 0x40);
+        fs::write(&table, bytes).expect("written");
+    }
+}
+
 /// S-15: catches damage that a running node meets and the next start does not know of: a read fails, the store is shut,
 /// and the next start begins the state anew, once.
 #[test]
@@ -434,13 +444,7 @@ fn damage_that_a_running_node_meets_is_mended_by_the_next_start() {
     // A start writes what the files of the state's log held into tables.
     drop(opened(dir.path()));
     let stores = opened(dir.path());
-    let tables =
-        fs::read_dir(dir.path().join("state")).expect("a directory").map(|entry| entry.expect("an entry").path());
-    for table in tables.filter(|path| path.extension().is_some_and(|end| end == "sst")) {
-        let mut bytes = fs::read(&table).expect("readable");
-        bytes[..40].iter_mut().for_each(|byte| *byte ^= 0x40);
-        fs::write(&table, bytes).expect("written");
-    }
+    damage_tables(&dir.path().join("state"));
     let mut failed = stores.state.get(&key("k")).is_err();
     failed |= stores.state.commands(CommandNumber(1), 9, 999).is_err();
     assert!(failed, "nothing of it was in a cache");
@@ -452,6 +456,29 @@ fn damage_that_a_running_node_meets_is_mended_by_the_next_start() {
         assert_eq!(votes(&stores), [1, 2, 3], "the log is whole");
         assert!(!dir.path().join("DAMAGED-state").exists());
     }
+}
+
+/// S-15: catches damage that is met through a checkpoint, for a peer or a backup, and told to nobody: the node lives on
+/// with a state that it cannot give away, or ends, starts again as if nothing was, and ends at the next question.
+#[test]
+fn damage_that_is_met_through_a_checkpoint_is_damage_of_the_state() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    used(dir.path());
+    // A start writes what the files of the state's log held into tables.
+    drop(opened(dir.path()));
+    let stores = opened(dir.path());
+    let checkpoint = stores.state.checkpoint().expect("a checkpoint");
+    assert_eq!(stores.failure(), None);
+    damage_tables(&dir.path().join("state"));
+    let read = checkpoint.piece(&Position::default(), 999);
+    assert!(matches!(read, Err(StorageError::Corrupt(_))), "{read:?}");
+    assert!(matches!(stores.failure(), Some(StorageError::Corrupt(_))), "the node goes on with it");
+    assert!(dir.path().join("DAMAGED-state").exists());
+    drop((checkpoint, stores));
+    let stores = opened(dir.path());
+    assert_state_is_new(&stores);
+    assert_eq!(votes(&stores), [1, 2, 3], "the log is whole");
+    assert!(!dir.path().join("DAMAGED-state").exists());
 }
 
 /// S-15, A6: catches a log that lost acknowledged batches at its end, or was restored from an

@@ -1,5 +1,6 @@
 //! The whole state as of now, apart from later writes: a checkpoint of RocksDB, which is a directory
-//! of hard links to the state's files, opened read-only.
+//! of hard links to the state's files, opened read-only. What is damaged there is damaged in the state: it is shut too,
+//! and the next start mends it.
 
 use std::fs;
 use std::io;
@@ -11,7 +12,7 @@ use protocol::{Position, SnapshotId, SnapshotPiece};
 
 use super::database::Database;
 use super::keys::{Generation, column};
-use super::open::{Options, open_state_read_only};
+use super::open::{Options, open_checkpoint};
 use super::reader::Reader;
 use super::record::Head;
 use crate::{Checkpoint, StorageError, snapshot};
@@ -43,7 +44,7 @@ impl Checkpoints {
         let dir = Directory(self.dir.join(self.made.fetch_add(1, Ordering::Relaxed).to_string()));
         let made = checkpoint::Checkpoint::new(state.db()).and_then(|maker| maker.create_checkpoint(&dir.0));
         state.guard("making a checkpoint", made)?;
-        let database = open_state_read_only(&dir.0, &self.options, &self.cache)?;
+        let database = open_checkpoint(state, &dir.0, &self.options, &self.cache)?;
         let head = Reader::of(&database, Generation::default()).head()?;
         Ok(RocksCheckpoint { database, head, _dir: dir })
     }

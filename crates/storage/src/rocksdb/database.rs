@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ::rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, WriteBatch, WriteOptions, properties};
 
@@ -12,16 +12,21 @@ use crate::StorageError;
 /// A database and the reason why it is shut, once it is.
 pub(crate) struct Database {
     db: DB,
-    /// `log` or `state`, for error messages.
+    /// For error messages.
     name: &'static str,
+    /// What is damaged when this is; none when nobody is to mend it.
+    part: Option<Part>,
     /// The data directory.
     dir: PathBuf,
-    latch: OnceLock<StorageError>,
+    /// Shared with the checkpoints that are made of it.
+    latch: Arc<OnceLock<StorageError>>,
     /// One writer at a time: a batch reaches the file only when the one before it has succeeded
     /// and, in the log, is synced. So at most the last batch of a log can be torn.
     writing: Mutex<()>,
     synced: WriteOptions,
     buffered: WriteOptions,
+    /// For a batch that leaves no trace.
+    nowhere: WriteOptions,
 }
 
 impl Database {
@@ -47,12 +52,27 @@ impl Database {
         Ok(Self::around(db, name, path))
     }
 
+    /// A checkpoint of this database, at `path`. It has the very files of this one, by other names: what is damaged there
+    /// is damaged here, and either both can be read or none.
+    pub(crate) fn open_checkpoint(
+        &self,
+        path: &Path,
+        options: &::rocksdb::Options,
+        columns: Vec<ColumnFamilyDescriptor>,
+    ) -> Result<Self, StorageError> {
+        let opened = DB::open_cf_descriptors_read_only(options, path, columns, false);
+        let db = self.guard("opening a checkpoint", opened)?;
+        let (dir, latch) = (self.dir.clone(), Arc::clone(&self.latch));
+        Ok(Self { part: self.part, dir, latch, ..Self::around(db, "checkpoint", path) })
+    }
+
     fn around(db: DB, name: &'static str, path: &Path) -> Self {
-        let mut synced = WriteOptions::default();
+        let (mut synced, mut nowhere) = (WriteOptions::default(), WriteOptions::default());
         synced.set_sync(true);
+        nowhere.disable_wal(true);
         let buffered = WriteOptions::default();
-        let dir = path.parent().unwrap_or(path).to_owned();
-        Self { db, name, dir, latch: OnceLock::new(), writing: Mutex::new(()), synced, buffered }
+        let (part, dir) = (Part::of(name), path.parent().unwrap_or(path).to_owned());
+        Self { db, name, part, dir, latch: Arc::default(), writing: Mutex::new(()), synced, buffered, nowhere }
     }
 
     /// The database itself, for reading. Results go through [`Database::guard`].
@@ -100,7 +120,7 @@ impl Database {
 
     /// Latches on what is damaged on the disk, and says so to the next start, which mends it.
     fn damaged(&self, why: String) -> StorageError {
-        if let Some(part) = Part::of(self.name)
+        if let Some(part) = self.part
             && let Err(error) = mend::leave_marker(&self.dir, part, &why)
         {
             tracing::error!(database = self.name, %error, "cannot note the damage; the next start must find it by itself");
@@ -132,14 +152,18 @@ impl Database {
         self.check_background()
     }
 
-    /// A failed flush or compaction counts as a failed write.
-    fn check_background(&self) -> Result<(), StorageError> {
+    /// A failed flush or compaction counts as a failed write. RocksDB only counts them; but one that it cannot go on after,
+    /// as a compaction that met a damaged block, is what it answers to each write from then on, to an empty one too.
+    pub(crate) fn check_background(&self) -> Result<(), StorageError> {
         match self.guard("asking for background errors", self.db.property_int_value(properties::BACKGROUND_ERRORS))? {
             None | Some(0) => Ok(()),
-            Some(count) => Err(self.shut(StorageError::Failed(format!(
-                "{count} errors in background work of database `{}`; its file `LOG` names them",
-                self.name
-            )))),
+            Some(count) => {
+                self.guard("working in the background", self.db.write_opt(WriteBatch::default(), &self.nowhere))?;
+                Err(self.shut(StorageError::Failed(format!(
+                    "{count} errors in background work of database `{}`; its file `LOG` names them",
+                    self.name
+                ))))
+            }
         }
     }
 }
@@ -173,4 +197,55 @@ pub(crate) fn held(dir: &Path) -> StorageError {
         "another process holds the data directory {}; stop it first, or give this node a directory of its own",
         dir.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use ::rocksdb::Cache;
+
+    use super::*;
+    use crate::rocksdb::open::{Options, STATE, open_state};
+
+    /// S-15: catches damage that a compaction meets and that is told as a failure of the disk: nothing is mended, and the
+    /// next start, and each one after it, ends as this one does. Whatever asks first afterwards.
+    #[test]
+    fn damage_that_a_compaction_meets_is_damage() {
+        type Ask = fn(&Database) -> Result<(), StorageError>;
+        let asks: [Ask; 3] = [
+            Database::sync,
+            |state| state.write_buffered(WriteBatch::default()),
+            // The error comes between a write and the question for it.
+            Database::check_background,
+        ];
+        for ask in asks {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let open = || {
+                let (options, cache) = (Options::default(), Cache::new_lru_cache(1 << 20));
+                open_state(dir.path(), &options, &cache).expect("it opens")
+            };
+            // Two tables, of which none goes as it is to where the other one does.
+            for keys in [["a", "c"], ["b", "d"]] {
+                let state = open();
+                keys.iter().for_each(|key| state.db().put(key, [7; 999]).expect("written"));
+                state.db().flush().expect("written");
+            }
+            let state = open();
+            for entry in fs::read_dir(dir.path().join(STATE)).expect("a directory") {
+                let path = entry.expect("an entry").path();
+                if path.extension().is_some_and(|end| end == "sst") {
+                    let mut bytes = fs::read(&path).expect("readable");
+                    bytes[..40].iter_mut().for_each(|byte| *byte ^= 0x40);
+                    fs::write(&path, bytes).expect("written");
+                }
+            }
+            state.db().compact_range::<&str, &str>(None, None);
+            assert_eq!(state.check(), Ok(()), "nobody has asked yet");
+            let asked = ask(&state);
+            assert!(matches!(asked, Err(StorageError::Corrupt(_))), "{asked:?}");
+            let marker = mend::damaged(dir.path(), Part::State).expect("readable");
+            assert!(marker.is_some_and(|why| why.contains("orruption")), "it is mended by the next start");
+        }
+    }
 }

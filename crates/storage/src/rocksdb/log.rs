@@ -198,11 +198,6 @@ impl RocksLog {
         Ok(())
     }
 
-    /// Fails when the log is shut.
-    pub(crate) fn check(&self) -> Result<(), StorageError> {
-        self.database.check()
-    }
-
     /// How many batches are durable. What the state notes of it can only be too low.
     pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::Acquire)

@@ -60,10 +60,12 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Why one of the stores is shut, once it is: whatever met the error, a reader too, this node must end.
+    /// Why one of the stores is shut, once it is: whatever met the error, a reader or RocksDB's own work too, this node
+    /// must end.
     #[must_use]
     pub fn failure(&self) -> Option<StorageError> {
-        self.log.check().and_then(|()| self.state.check()).err()
+        let check = |database: &Database| database.check().and_then(|()| database.check_background());
+        check(self.log.database()).and_then(|()| check(self.state.database())).err()
     }
 
     /// What the stores keep in memory now.
@@ -200,12 +202,17 @@ pub(crate) fn open_state(dir: &Path, options: &Options, cache: &Cache) -> Result
     Database::open(&dir.join(STATE), STATE, &state, state_columns(&state, cache))
 }
 
-/// A checkpoint of a state.
-pub(crate) fn open_state_read_only(path: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
+/// A checkpoint of a state, to be read.
+pub(crate) fn open_checkpoint(
+    of: &Database,
+    path: &Path,
+    options: &Options,
+    cache: &Cache,
+) -> Result<Database, StorageError> {
     let mut state = state_options(options, "")?;
     // It is read from one end to the other; the files of several must not use up the descriptors.
     state.set_max_open_files(32);
-    Database::open_read_only(path, "checkpoint", &state, state_columns(&state, cache))
+    of.open_checkpoint(path, &state, state_columns(&state, cache))
 }
 
 fn state_options(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageError> {

@@ -80,11 +80,6 @@ impl RocksState {
         &self.database
     }
 
-    /// Fails when the state is shut.
-    pub(crate) fn check(&self) -> Result<(), StorageError> {
-        self.database.check()
-    }
-
     /// Compares with what the log has noted: neither may have lost what the other has seen. Says which one has, and what.
     /// (A state below the votes that were discarded for it is one that was lost and is learnt again.)
     pub(crate) fn check_against_log(&self) -> Result<Option<(Part, String)>, StorageError> {
