@@ -624,6 +624,7 @@ impl World {
                 Effect::Digest { .. }
                 | Effect::NoDigest { .. }
                 | Effect::Forget { .. }
+                | Effect::Reclaim(_)
                 | Effect::MakeCheckpoint
                 | Effect::ServePiece { .. }
                 | Effect::CloseCheckpoint(_)

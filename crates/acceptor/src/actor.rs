@@ -61,7 +61,7 @@ pub struct AcceptorActor {
     ports: AcceptorPorts,
     turn: Turn,
     /// Which votes may go. Nothing depends on that: it is written with the next batch, and is not
-    /// worth a sync of its own.
+    /// worth a sync of its own, unless the space that they take is needed: then there may be no next batch.
     forget: Option<CommandNumber>,
     deaf: bool,
 }
@@ -108,7 +108,7 @@ impl AcceptorActor {
     /// Makes the turn durable, then lets it be seen.
     fn flush(&mut self) {
         let mut turn = std::mem::take(&mut self.turn);
-        if !turn.records.is_empty() {
+        if !turn.records.is_empty() || (self.ports.space)() != Space::Ample {
             turn.records.extend(self.forget.take().map(LogRecord::Forget));
         }
         if !turn.records.is_empty()

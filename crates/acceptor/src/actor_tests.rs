@@ -49,6 +49,10 @@ fn config() -> Config {
 }
 
 fn start(disk: &Arc<Disk>) -> actix::Addr<AcceptorActor> {
+    start_with(disk, Space::Ample)
+}
+
+fn start_with(disk: &Arc<Disk>, space: Space) -> actix::Addr<AcceptorActor> {
     let note = |seen: Seen| {
         let all = Arc::clone(&disk.seen);
         move || all.lock().expect("no panic").push(seen.clone())
@@ -57,7 +61,7 @@ fn start(disk: &Arc<Disk>) -> actix::Addr<AcceptorActor> {
     let ports = AcceptorPorts {
         send: Box::new(move |_, message| sent.lock().expect("no panic").push(Seen::Sent(message.name()))),
         proposed: Box::new(move |_, commands| proposed.lock().expect("no panic").push(Seen::Proposed(commands.len()))),
-        space: Box::new(|| Space::Ample),
+        space: Box::new(move || space),
         speaks: Box::new(|| ()),
         failed: Box::new(move |_| failed()),
     };
@@ -127,6 +131,19 @@ async fn forgetting_shares_the_next_write() {
     actor.try_send(next_ballot()).expect("room");
     settle(&actor).await;
     assert_eq!(*disk.seen.lock().expect("no panic"), [Seen::Wrote(2), Seen::Sent("BallotInfo")]);
+}
+
+/// A13: catches votes that may go, and do not while none are cast: on a disk that they have filled none ever are.
+#[actix::test]
+async fn forgetting_waits_for_no_other_write_where_space_is_short() {
+    let disk = Arc::new(Disk::default());
+    let actor = start_with(&disk, Space::Low);
+    actor.try_send(Deliver(Input::Issued(CommandId::new(BALLOT, CommandNumber(1))))).expect("room");
+    settle(&actor).await;
+    assert_eq!(*disk.seen.lock().expect("no panic"), [], "a write of nothing");
+    actor.try_send(Deliver(Input::Forget(CommandNumber(1)))).expect("room");
+    settle(&actor).await;
+    assert_eq!(*disk.seen.lock().expect("no panic"), [Seen::Wrote(1)]);
 }
 
 /// S-12: catches an acceptor that answers after its disk failed, retries, or does not say so.

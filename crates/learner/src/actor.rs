@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use protocol::message::{CatchUp, Commands, ToLearner};
-use protocol::{Command, CommandId, CommandNumber, NodeId, Timestamp};
+use protocol::{Command, CommandId, CommandNumber, NodeId, Space, Timestamp};
 use storage::{Retention, StateStore, StorageError};
 use tokio::sync::{oneshot, watch};
 
@@ -86,6 +86,7 @@ pub struct LearnerActor {
     told: CommandId,
     syncing: bool,
     forgetting: bool,
+    reclaiming: bool,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) arrival: Arrival,
     /// The store failed or the end has come: nothing more is taken in or told.
@@ -120,6 +121,7 @@ impl LearnerActor {
             next_waiter: 0,
             syncing: false,
             forgetting: false,
+            reclaiming: false,
             checkpoints: Checkpoints::default(),
             arrival: Arrival::default(),
             deaf: false,
@@ -169,6 +171,7 @@ impl LearnerActor {
                 }
                 Effect::Ignored(reason) => note_ignored(reason),
                 Effect::Forget { .. }
+                | Effect::Reclaim(_)
                 | Effect::MakeCheckpoint
                 | Effect::ServePiece { .. }
                 | Effect::CloseCheckpoint(_)
@@ -227,6 +230,7 @@ impl LearnerActor {
     fn begin(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::Forget { durable, in_touch } => self.forget(durable, in_touch, ctx),
+            Effect::Reclaim(space) => self.reclaim(space, ctx),
             Effect::MakeCheckpoint => self.make_checkpoint(ctx),
             Effect::ServePiece { to, id, from } => self.serve_piece(to, id, from, ctx),
             Effect::CloseCheckpoint(id) => self.close_checkpoint(id),
@@ -341,6 +345,15 @@ impl LearnerActor {
             actor.forgetting = false;
             actor.take_kept(ctx);
         });
+    }
+
+    /// One at a time: the next one finds what this one has left.
+    fn reclaim(&mut self, space: Space, ctx: &mut Context<Self>) {
+        if mem::replace(&mut self.reclaiming, true) {
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        self.beside(ctx, move || store.reclaim(space), |actor, (), _| actor.reclaiming = false);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]

@@ -77,6 +77,10 @@ impl StateStore for Noting {
         self.inner.forget_commands(retention, at_most)
     }
 
+    fn reclaim(&self, space: Space) -> Result<(), StorageError> {
+        self.inner.reclaim(space)
+    }
+
     fn digest(&self) -> SnapshotId {
         self.inner.digest()
     }

@@ -152,6 +152,7 @@ impl World {
                     node.store.forget_commands(&retention, durable).expect("memory does not fail");
                     waiting.push(kept(node));
                 }
+                Effect::Reclaim(space) => node.store.reclaim(space).expect("memory does not fail"),
                 Effect::MakeCheckpoint => {
                     let checkpoint = node.store.checkpoint().expect("memory does not fail");
                     let made = checkpoint.id();

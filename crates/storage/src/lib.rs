@@ -25,8 +25,8 @@
 
 use bytes::Bytes;
 use protocol::{
-    Ballot, ClusterId, Command, CommandBody, CommandId, CommandNumber, NodeId, SnapshotId, SnapshotPiece, StateView,
-    StoredOutcome, Timestamp, Vote,
+    Ballot, ClusterId, Command, CommandBody, CommandId, CommandNumber, NodeId, SnapshotId, SnapshotPiece, Space,
+    StateView, StoredOutcome, Timestamp, Vote,
 };
 
 pub mod conformance;
@@ -195,6 +195,14 @@ pub trait StateStore: StateView + Send + Sync {
     /// # Errors
     /// [`StorageError`].
     fn forget_commands(&self, retention: &Retention, at_most: CommandNumber) -> Result<CommandNumber, StorageError>;
+
+    /// Gives the disk back what forgotten commands, and forgotten votes of the node's log, take of it, which may take
+    /// seconds. Else later writes do so in their time; but where space is short there may be none. `space` is what there
+    /// is now: when it is out, only what needs no room itself is done.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn reclaim(&self, space: Space) -> Result<(), StorageError>;
 
     /// A view of the whole state as of one command number, unchanged by later writes.
     ///

@@ -65,6 +65,7 @@ mod open;
 mod opening;
 mod reader;
 mod recent;
+mod reclaim;
 mod record;
 mod recover;
 mod seam;

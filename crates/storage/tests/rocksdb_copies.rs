@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use protocol::{ClusterId, Command, CommandId, CommandNumber, NodeId, Position, SnapshotId, SnapshotPiece, Timestamp};
+use protocol::{
+    ClusterId, Command, CommandId, CommandNumber, NodeId, Position, SnapshotId, SnapshotPiece, Space, Timestamp,
+};
 use quorate_storage::conformance::{eventful, pieces};
 use quorate_storage::memory::MemoryState;
 use quorate_storage::rocksdb::{Options, Stores, open};
@@ -171,6 +173,11 @@ fn a_list_of_commands_never_has_a_gap() {
             for command in &commands {
                 state.apply(std::slice::from_ref(command)).expect("applied");
                 state.forget_commands(&ten, command.number()).expect("forgotten");
+                match command.number().0 % 40 {
+                    0 => state.reclaim(Space::Low).expect("given back"),
+                    20 => state.reclaim(Space::Out).expect("given back"),
+                    _ => {}
+                }
             }
         });
         let mut seen = CommandNumber::NULL;

@@ -52,7 +52,7 @@ impl Learner {
             return Err(IgnoreReason::Installing);
         }
         let new = self.beyond_issued(from, commands)?;
-        if self.full {
+        if self.is_full() {
             return Err(IgnoreReason::NoRoom);
         }
         if let Some((theirs, ours)) = self.ahead.conflict(&new) {

@@ -31,12 +31,14 @@ pub struct Timing {
     pub distrust: Duration,
     /// How often it is said what may be forgotten.
     pub forget: Duration,
+    /// How often, at most, its space is given back to a disk that is almost full.
+    pub reclaim: Duration,
 }
 
 impl Default for Timing {
     /// 50 ms: several syncs of a slow disk. 200 ms: several round trips of a slow network. 2 s: reading, sending and
     /// writing a megabyte on slow ones. 30 s: the restart of a node. 60 s: twice that. 10 s: nobody's log is flooded.
-    /// 1 s: as often as states become durable.
+    /// 1 s: as often as states become durable. 10 s again: files are written anew for it.
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
@@ -47,6 +49,7 @@ impl Default for Timing {
             keep_open: seconds(60),
             distrust: seconds(10),
             forget: seconds(1),
+            reclaim: seconds(10),
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::{CommandNumber, NodeId, Tick};
+use protocol::{CommandNumber, NodeId, Space, Tick};
 
 /// How far the state of each learner is durable, by its own last word: less than before when its state was lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -21,6 +21,8 @@ pub(super) struct Durable {
     in_touch: BTreeSet<NodeId>,
     /// When it was last said what may be forgotten.
     said: Option<Tick>,
+    /// When space was last to be given back.
+    reclaimed: Option<Tick>,
 }
 
 impl Durable {
@@ -66,5 +68,14 @@ impl Durable {
         }
         self.said = Some(now);
         Some([majority, self.in_touch(majority)])
+    }
+
+    /// Whether space is to be given back now: where it is short, and not all the time.
+    pub(super) fn reclaims(&mut self, space: Space, pause: std::time::Duration, now: Tick) -> bool {
+        let due = space != Space::Ample && self.reclaimed.is_none_or(|at| now.since(at) >= pause);
+        if due {
+            self.reclaimed = Some(now);
+        }
+        due
     }
 }

@@ -168,6 +168,9 @@ pub enum Effect {
         /// Commands up to here may go when they are merely old: nobody in touch lacks them.
         in_touch: CommandNumber,
     },
+    /// Give the space of what is forgotten back to the disk, which has no more than this and may get nothing written
+    /// that would do so in time.
+    Reclaim(Space),
     /// Open a checkpoint of the state; then say [`Input::CheckpointMade`].
     MakeCheckpoint,
     /// Answer a peer's `FetchSnapshot` from an open checkpoint.

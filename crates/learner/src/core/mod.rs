@@ -97,8 +97,8 @@ pub struct Learner {
     serving: Serving,
     fetching: Fetching,
     digests: Digests,
-    /// The disk has no room for what would be applied.
-    full: bool,
+    /// The room of the disk.
+    space: Space,
 }
 
 impl Learner {
@@ -123,7 +123,7 @@ impl Learner {
             serving: Serving::default(),
             fetching: Fetching::new(staged),
             digests: Digests::default(),
-            full: false,
+            space: Space::Ample,
         }
     }
 
@@ -147,7 +147,7 @@ impl Learner {
         if let Err(reason) = self.take(input, now, &mut effects) {
             effects.push(Effect::Ignored(reason));
         }
-        if !self.full && !self.fetching.is_installing() {
+        if !self.is_full() && !self.fetching.is_installing() {
             self.ask_if_due(now, &mut effects);
             self.transfer(now, &mut effects);
         }
@@ -169,10 +169,12 @@ impl Learner {
             Input::CheckpointMade(id) => self.on_checkpoint_made(id, now, effects),
             Input::Staged(staged) => return self.on_staged(staged, now, effects),
             Input::DigestAt { waiter, number, patience } => self.on_digest_at(waiter, number, now + patience, effects),
-            Input::Space(space) if self.full == (space == Space::Out) => {}
-            Input::Space(_) => {
-                self.full = !self.full;
-                self.advance(effects);
+            Input::Space(space) => {
+                let was_full = self.is_full();
+                self.space = space;
+                if was_full != self.is_full() {
+                    self.advance(effects);
+                }
             }
             Input::Membership(membership) => self.on_membership(membership),
             Input::Tick => self.on_tick(now, effects),
@@ -331,7 +333,7 @@ impl Learner {
         if id.number > self.bound() {
             return Err(IgnoreReason::BeyondWindow);
         }
-        if self.full {
+        if self.is_full() {
             return Err(IgnoreReason::NoRoom);
         }
         self.ahead.propose(ballot, command).map_err(|refused| refusal(refused, ballot.node, id))
@@ -371,6 +373,14 @@ impl Learner {
         if let Some([durable, in_touch]) = self.durable.due(learners, self.config.timing.forget, now) {
             effects.push(Effect::Forget { durable, in_touch });
         }
+        if self.durable.reclaims(self.space, self.config.timing.reclaim, now) {
+            effects.push(Effect::Reclaim(self.space));
+        }
+    }
+
+    /// The disk has no room for what would be applied.
+    fn is_full(&self) -> bool {
+        self.space == Space::Out
     }
 
     /// Issues what declarations and bodies together allow.
@@ -378,7 +388,7 @@ impl Learner {
         if self.fetching.is_installing() {
             return;
         }
-        while !self.full
+        while !self.is_full()
             && let Some(Declaration { from, ballot, id }) = self.ahead.lowest_declared()
         {
             assert!(id.number > self.issued.number, "{id} is kept as ahead of {}, which is issued", self.issued);

@@ -104,6 +104,7 @@ impl Node {
                 | Effect::Digest { .. }
                 | Effect::NoDigest { .. }
                 | Effect::Forget { .. }
+                | Effect::Reclaim(_)
                 | Effect::MakeCheckpoint
                 | Effect::ServePiece { .. }
                 | Effect::CloseCheckpoint(_)
@@ -112,7 +113,7 @@ impl Node {
                 | Effect::DropStaged => panic!("nobody asked, and everybody keeps all: {effect:?}"),
             }
         }
-        assert!(!self.learner.full || self.applied.len() == before, "applied without room");
+        assert!(!self.learner.is_full() || self.applied.len() == before, "applied without room");
         assert_eq!(self.applied, chain[..self.applied.len()], "what is applied is a prefix of what is issued");
         assert_eq!(self.learner.issued(), self.applied.last().map_or(CommandId::NULL, |command| command.id));
         sent

@@ -32,6 +32,7 @@ impl Learner {
             Answer::Make => effects.push(Effect::MakeCheckpoint),
             Answer::Wait => {}
             Answer::Busy => return Err(IgnoreReason::Busy),
+            Answer::NoRoom => return Err(IgnoreReason::NoRoom),
         }
         Ok(())
     }
@@ -63,7 +64,7 @@ impl Learner {
         if id.at.number <= self.issued.number {
             return Err(IgnoreReason::AlreadyIssued);
         }
-        if self.full {
+        if self.is_full() {
             return Err(IgnoreReason::NoRoom);
         }
         let piece = self.fetching.take(from, id, piece, now).map_err(|untaken| match untaken {

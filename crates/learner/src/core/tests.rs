@@ -418,7 +418,7 @@ fn without_room_nothing_is_applied_until_there_is_some() {
     assert_eq!(learner.handle(success(b, c[3].id, &c[2..]), at(2)), []);
     assert_eq!(learner.ahead.len(), (1, 2));
     assert_eq!(learner.handle(answer(3, &c[1..], c[3].id), at(3)), ignored(IgnoreReason::NoRoom));
-    assert_eq!(learner.handle(Input::Tick, at(500)), [], "asks for nothing");
+    assert_eq!(learner.handle(Input::Tick, at(500)), [Effect::Reclaim(Space::Out)], "asks for nothing");
     assert_eq!(learner.handle(question(3, 1), at(501)), [Effect::Serve { to: NodeId(3), first: CommandNumber(1) }]);
     assert_eq!(learner.handle(Input::Space(Space::Out), at(502)), [], "still");
     assert_eq!(learner.handle(Input::Space(Space::Low), at(503)), [applies(&c[1..2])], "what was kept before");

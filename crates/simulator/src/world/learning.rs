@@ -46,6 +46,7 @@ impl World {
                 }
                 Effect::Ignored(reason) => self.ignored(id, "learner", reason.name()),
                 Effect::Forget { .. }
+                | Effect::Reclaim(_)
                 | Effect::MakeCheckpoint
                 | Effect::ServePiece { .. }
                 | Effect::CloseCheckpoint(_)
@@ -224,6 +225,8 @@ impl World {
                     self.beside(id, Beside::Forget { durable, in_touch });
                 }
             }
+            // What is forgotten takes no room here.
+            Effect::Reclaim(_) => {}
             Effect::MakeCheckpoint => self.beside(id, Beside::Checkpoint),
             Effect::ServePiece { to, id: which, from } => self.beside(id, Beside::Piece { to, id: which, from }),
             Effect::CloseCheckpoint(which) => _ = roles.checkpoints.remove(&which),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::{
-    Command, CommandId, CommandNumber, Entry, Key, Position, RequestId, SnapshotId, SnapshotPiece, StateError,
+    Command, CommandId, CommandNumber, Entry, Key, Position, RequestId, SnapshotId, SnapshotPiece, Space, StateError,
     StateView, StoredOutcome, Timestamp,
 };
 
@@ -243,6 +243,11 @@ impl StateStore for MemoryState {
             inner.write(Write::KeepFrom(keep_from))?;
         }
         Ok(keep_from)
+    }
+
+    fn reclaim(&self, _: Space) -> Result<(), StorageError> {
+        // What is forgotten takes no room.
+        self.lock().check()
     }
 
     fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError> {

@@ -4,7 +4,9 @@ use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ::rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, WriteBatch, WriteOptions, properties};
+use ::rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, WriteBatch, WriteOptions, properties,
+};
 
 use super::mend::{self, Part};
 use crate::StorageError;
@@ -142,6 +144,26 @@ impl Database {
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
         self.check()?;
         self.guard("syncing", self.db.flush_wal(true))?;
+        self.check_background()
+    }
+
+    /// Deletes the files that have nothing but keys from `first` to `last`: durable when this returns. So must be by
+    /// then that nobody looks for those keys, and what these files hid of them in others may show again. The files that
+    /// were written last are not among them.
+    pub(crate) fn delete_files(&self, column: &str, first: &[u8], last: &[u8]) -> Result<(), StorageError> {
+        self.guard("deleting files", self.db.delete_file_in_range_cf(self.column(column), first, last))
+    }
+
+    /// Writes files of what is in memory, after which what was written of it to the log of writes is not needed.
+    pub(crate) fn flush(&self, columns: &[&str]) -> Result<(), StorageError> {
+        let families: Vec<_> = columns.iter().map(|name| self.column(name)).collect();
+        let families: Vec<_> = families.iter().collect();
+        self.guard("writing files", self.db.flush_cfs_opt(&families, &FlushOptions::default()))
+    }
+
+    /// Writes the files anew in which there are keys from `first` to `last`, without what is deleted.
+    pub(crate) fn compact(&self, column: &str, first: &[u8], last: &[u8]) -> Result<(), StorageError> {
+        self.db.compact_range_cf(self.column(column), Some(first), Some(last));
         self.check_background()
     }
 

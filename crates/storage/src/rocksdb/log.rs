@@ -21,6 +21,8 @@ pub struct RocksLog {
     /// How many batches were written and synced, over the life of the directory.
     writes: AtomicU64,
     /// Held from the reading of `writes`, a mark or the mark to its change.
+    /// Votes up to here take no space any more. Held while space is given back.
+    pub(super) reclaimed: Mutex<CommandNumber>,
     marks: Mutex<Marks>,
     /// What is durable. Changed while `marks` is held; held itself only for a look, since a change takes syncs.
     known: Mutex<Known>,
@@ -78,7 +80,8 @@ impl RocksLog {
         let forgotten = CommandNumber(counter(LogKey::Forgotten)?);
         let marks = Mutex::new(Marks { state_durable, forgotten });
         let known = Mutex::new(Known { mark, position: Position::default() });
-        let log = Self { database, writes, marks, known, dir, masks: RandomState::new(), _lock: lock };
+        let (reclaimed, masks) = (Mutex::default(), RandomState::new());
+        let log = Self { database, writes, reclaimed, marks, known, dir, masks, _lock: lock };
         // All of it: what is damaged is found now, and not when a leader asks for it.
         let image = log.load(CommandNumber::NULL)?;
         let promise = image.next_ballot;
@@ -372,14 +375,14 @@ mod tests {
 
     use ::rocksdb::statistics::Ticker;
     use ::rocksdb::{Cache, ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, Options};
-    use protocol::ClusterId;
+    use protocol::{ClusterId, Space, Timestamp};
 
     use super::*;
-    use crate::StateStore as _;
     use crate::conformance::{body, command, put, vote};
     use crate::rocksdb::checkpoint::Checkpoints;
     use crate::rocksdb::keys::column;
     use crate::rocksdb::state::RocksState;
+    use crate::{Retention, StateStore as _};
 
     /// Options that count syncs of the write-ahead log.
     fn counting() -> Options {
@@ -435,5 +438,11 @@ mod tests {
         assert_eq!(syncs(&of_log) - noted, 1, "what is durable is noted durably");
         state.sync().expect("nothing to sync");
         assert_eq!(syncs(&of_state) - before, 1);
+        // Files that are deleted do not come back with a power cut; nor must the commands that were in them.
+        let none = Retention { commands: 0, bytes: u64::MAX, since: Timestamp(0) };
+        state.forget_commands(&none, CommandNumber(5)).expect("forgotten");
+        assert_eq!(syncs(&of_state) - before, 1);
+        state.reclaim(Space::Out).expect("given back");
+        assert_eq!(syncs(&of_state) - before, 2, "what is forgotten is forgotten durably before its files go");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use protocol::{
-    Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Key, RequestId, SnapshotId, SnapshotPiece,
+    Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Key, RequestId, SnapshotId, SnapshotPiece, Space,
     StateError, StateView, StoredOutcome, Timestamp,
 };
 
@@ -32,6 +32,8 @@ pub struct RocksState {
     /// Notes what is durable here, and how much of it this state has seen.
     pub(super) log: Arc<RocksLog>,
     checkpoints: Checkpoints,
+    /// Commands up to here take no space any more. Held while space is given back.
+    pub(super) reclaimed: Mutex<CommandNumber>,
     /// Held while something is staged, or what is staged is verified and installed.
     pub(super) staging: Mutex<()>,
     /// Held while a batch is made and written.
@@ -73,7 +75,8 @@ impl RocksState {
         let live = RwLock::new(head.generation);
         let writer = Mutex::new(Writer { weight, ..Writer::default() });
         let known = Mutex::new(Known { head, durable: CommandNumber::NULL, staged });
-        Ok(Self { database, log, checkpoints, staging: Mutex::default(), writer, live, known, recent: Recent::new() })
+        let (reclaimed, staging, recent) = (Mutex::default(), Mutex::default(), Recent::new());
+        Ok(Self { database, log, checkpoints, reclaimed, staging, writer, live, known, recent })
     }
 
     pub(super) fn database(&self) -> &Database {
@@ -269,6 +272,11 @@ impl StateStore for RocksState {
     fn forget_commands(&self, retention: &Retention, at_most: CommandNumber) -> Result<CommandNumber, StorageError> {
         self.database.check()?;
         history::forget(self, retention, at_most)
+    }
+
+    fn reclaim(&self, space: Space) -> Result<(), StorageError> {
+        self.log.reclaim(space)?;
+        self.reclaim_commands(space)
     }
 
     fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError> {

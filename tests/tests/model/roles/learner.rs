@@ -82,6 +82,7 @@ impl LearnerRole {
                 | learner::Effect::Digest { .. }
                 | learner::Effect::NoDigest { .. }
                 | learner::Effect::Forget { .. }
+                | learner::Effect::Reclaim(_)
                 | learner::Effect::MakeCheckpoint
                 | learner::Effect::ServePiece { .. }
                 | learner::Effect::CloseCheckpoint(_)

@@ -79,3 +79,20 @@ fn old_commands_are_kept_for_who_is_in_touch() {
     learner.handle(peer_durable(3, 8), at(2_001));
     assert_eq!(learner.handle(Input::Tick, at(3_000)), forgets(8, 8));
 }
+
+/// A13: catches space that is not given back while it is short, or all the time, and a full disk that is told of as one
+/// with room.
+#[test]
+fn space_is_given_back_while_it_is_short_and_not_all_the_time() {
+    let mut learner = among(1, &[0]);
+    let tick = |learner: &mut Learner, space, milliseconds| {
+        assert_eq!(learner.handle(Input::Space(space), at(milliseconds)), []);
+        learner.handle(Input::Tick, at(milliseconds))
+    };
+    assert_eq!(tick(&mut learner, Space::Ample, 0), []);
+    assert_eq!(tick(&mut learner, Space::Low, 100), [Effect::Reclaim(Space::Low)]);
+    assert_eq!(tick(&mut learner, Space::Ample, 200), []);
+    assert_eq!(tick(&mut learner, Space::Out, 10_099), []);
+    assert_eq!(tick(&mut learner, Space::Out, 10_100), [Effect::Reclaim(Space::Out)]);
+    assert_eq!(tick(&mut learner, Space::Ample, 30_000), []);
+}
