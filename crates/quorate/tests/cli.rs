@@ -403,6 +403,29 @@ fn a_backup_takes_the_place_of_regular_files_only() {
     assert!(code == Some(2) && error.contains("`-` is no file"), "{code:?} {error}");
 }
 
+/// Catches a restore that is refused, and has written something before: a cluster that begins with nothing where a backup
+/// was to be, and the configuration of one that is there.
+#[test]
+fn a_refused_restore_of_a_dev_cluster_leaves_everything_as_it_was() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| place.path().join(name).to_str().expect("a plain path").to_owned();
+    std::fs::write(path("bad"), "no backup").expect("written");
+    let restore = |dev: &str| said(&run(&["restore", &path("bad"), "--dev", &path(dev), "--nodes", "2"]));
+    let (code, _, error) = restore("new");
+    assert!(code == Some(1) && error.contains("bad: "), "{code:?} {error}");
+    assert!(!Path::new(&path("new")).exists());
+
+    let there = ["there/node-1", "there/node-2", "there/node-2/data"].map(&path);
+    there.iter().for_each(|name| std::fs::create_dir_all(name).expect("a directory"));
+    let files = ["there/node-1/quorate.toml", "there/node-2/data/IDENTITY"].map(&path);
+    files.iter().for_each(|name| std::fs::write(name, "mine").expect("written"));
+    let (code, _, error) = restore("there");
+    assert!(code == Some(2) && error.contains("node-2/data is not empty"), "{code:?} {error}");
+    files.iter().for_each(|name| assert_eq!(std::fs::read_to_string(name).expect("readable"), "mine"));
+    let entries = |name: &String| std::fs::read_dir(name).expect("a directory").count();
+    assert_eq!(there.each_ref().map(entries), [1, 1, 1], "nothing is added");
+}
+
 /// Catches advice that fits calls only.
 #[test]
 fn a_refused_backup_has_no_key() {

@@ -43,38 +43,65 @@ const NOBODYS: &str = "lost+found";
 /// A file that is not a whole backup, a data directory that is in use, or a failing disk.
 pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
     super::refuse_stream(&restore.file)?;
-    let nodes = if restore.dry_run { Vec::new() } else { nodes(restore)? };
-    for config in &nodes {
-        if !config.cluster.join.is_empty() {
-            return Err(Failure::Usage(
-                "cluster.join: a node that joins a cluster learns its state from it; a restore makes the nodes of a new \
-                 cluster, which are listed in cluster.members"
-                    .to_owned(),
-            ));
-        }
-        check_empty(&config.node.data_dir)?;
-    }
+    let target = if restore.dry_run { None } else { Some(Target::of(restore)?) };
     let total = open(&restore.file)?.metadata().map(|found| found.len()).unwrap_or(0);
     let refused = |why: BackupError| Failure::Failed(anyhow!("{}: {why}", restore.file.display()));
     let mut progress = Progress::new("verifying", total);
     let (manifest, kept) = verify(BufReader::new(open(&restore.file)?), &mut progress).map_err(refused)?;
     let id = snapshot_id(&manifest).map_err(refused)?;
+    let nodes = target.map_or(Ok(Vec::new()), Target::nodes)?;
     for config in &nodes {
         make(config, &restore.file, id, kept, &mut Progress::new("restoring", total))?;
     }
     Ok(report(restore, &manifest, &nodes)?)
 }
 
-/// The nodes whose data is to be made.
-fn nodes(restore: &Restore) -> Result<Vec<Config>, Failure> {
-    let Some(data) = &restore.dev else {
-        return Ok(vec![Config::load(&Sources::of_this_process(restore.given.config.clone(), &restore.given.sets))?.0]);
-    };
-    let dev = Dev { nodes: restore.nodes, data: data.clone(), sets: restore.given.sets.clone(), ..Dev::default() };
-    let layout = Layout::new(&dev)?;
-    layout.nobody_runs()?;
-    layout.write_configuration()?;
-    layout.configurations()
+/// Whose data is to be made.
+enum Target {
+    Node(Box<Config>),
+    Dev(Layout),
+}
+
+impl Target {
+    /// Looks at everything that may be wrong before the file is judged, and writes nothing.
+    fn of(restore: &Restore) -> Result<Self, Failure> {
+        let Some(data) = &restore.dev else {
+            let sources = Sources::of_this_process(restore.given.config.clone(), &restore.given.sets);
+            let config = Config::load(&sources)?.0;
+            check(&config)?;
+            return Ok(Self::Node(Box::new(config)));
+        };
+        let dev = Dev { nodes: restore.nodes, data: data.clone(), sets: restore.given.sets.clone(), ..Dev::default() };
+        let layout = Layout::new(&dev)?;
+        layout.nobody_runs()?;
+        layout.nodes.iter().try_for_each(|node| check_empty(&node.data_dir()))?;
+        Ok(Self::Dev(layout))
+    }
+
+    /// The configurations of the nodes; those of a `dev` cluster are written for that.
+    fn nodes(self) -> Result<Vec<Config>, Failure> {
+        match self {
+            Self::Node(config) => Ok(vec![*config]),
+            Self::Dev(layout) => {
+                layout.write_configuration()?;
+                let nodes = layout.configurations()?;
+                nodes.iter().try_for_each(check)?;
+                Ok(nodes)
+            }
+        }
+    }
+}
+
+/// Refuses a node of which a restore can make nothing.
+fn check(config: &Config) -> Result<(), Failure> {
+    if !config.cluster.join.is_empty() {
+        return Err(Failure::Usage(
+            "cluster.join: a node that joins a cluster learns its state from it; a restore makes the nodes of a new \
+             cluster, which are listed in cluster.members"
+                .to_owned(),
+        ));
+    }
+    check_empty(&config.node.data_dir)
 }
 
 fn open(file: &Path) -> anyhow::Result<File> {

@@ -44,6 +44,11 @@ impl Node {
         format!("http://127.0.0.1:{}", self.http_port)
     }
 
+    /// Its data, unless `--set` says otherwise.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
     fn config_file(&self) -> PathBuf {
         self.directory.join("quorate.toml")
     }
@@ -145,7 +150,7 @@ impl Layout {
     }
 
     fn configuration(&self, node: &Node) -> anyhow::Result<String> {
-        let data_dir = node.directory.join("data");
+        let data_dir = node.data_dir();
         let data_dir = data_dir.to_str().context("--data: the path is not UTF-8; use another directory")?;
         let members: Vec<String> =
             self.nodes.iter().map(|node| format!("{}=127.0.0.1:{}", node.name, node.peer_port)).collect();
