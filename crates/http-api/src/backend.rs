@@ -121,6 +121,12 @@ pub enum NoBackup {
     /// One is being taken: a second one would keep more of the disk and gain nothing.
     #[error("this node is giving a backup to somebody else; ask again, or ask another node")]
     Busy,
+    /// The disk of this node is out of space.
+    #[error(
+        "the disk of this node has no room for what a backup writes and keeps while it is taken; make room, or ask \
+         another node: /readyz of each says how much it has"
+    )]
+    DiskFull,
     /// The disk of this node failed.
     #[error("the state cannot be read: {0}")]
     Failed(String),

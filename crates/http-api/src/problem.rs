@@ -114,8 +114,14 @@ impl Problem {
 
     /// 507: no room for the command of a call.
     pub(crate) fn disk_full() -> Self {
-        let detail = "the disks of the nodes that would keep this call are almost full; make room, and send it again. \
-                      Reads go on, and /readyz of each node says how much room it has";
+        Self::no_room(
+            "the disks of the nodes that would keep this call are almost full; make room, and send it again. Reads go on, \
+             and /readyz of each node says how much room it has",
+        )
+    }
+
+    /// 507 with a reason.
+    pub(crate) fn no_room(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", detail).retry_later()
     }
 

@@ -71,6 +71,7 @@ const BACKUP: &str = "application/vnd.quorate.backup";
         (status = 200, description = "The file, made while it is read; one that does not arrive whole is refused by `quorate restore`",
             body = Vec<u8>, content_type = "application/vnd.quorate.backup"),
         (status = 503, description = "This node is giving a backup to somebody else", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 507, description = "The disk of this node is out of space", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn backup(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     Query::of(&request, &[])?;
@@ -78,6 +79,7 @@ pub(crate) async fn backup(request: HttpRequest, api: web::Data<Api>) -> Result<
         let detail = error.to_string();
         match error {
             NoBackup::Busy => Problem::unavailable("busy", detail),
+            NoBackup::DiskFull => Problem::no_room(detail),
             NoBackup::Failed(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "state_unreadable", detail),
         }
     })?;

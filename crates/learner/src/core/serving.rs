@@ -38,11 +38,21 @@ pub(super) enum Answer {
     Wait,
     /// No more can be open.
     Busy,
+    /// The disk has no room for what is written to make one.
+    NoRoom,
 }
 
 impl Serving {
-    /// Somebody asks. This node keeps commands from `kept_from` on.
-    pub(super) fn ask(&mut self, from: NodeId, fetch: FetchSnapshot, kept_from: CommandNumber, now: Tick) -> Answer {
+    /// Somebody asks. This node keeps commands from `kept_from` on, and may have no room for a checkpoint; one that is open
+    /// takes no more of it, and goes the sooner.
+    pub(super) fn ask(
+        &mut self,
+        from: NodeId,
+        fetch: FetchSnapshot,
+        kept_from: CommandNumber,
+        is_full: bool,
+        now: Tick,
+    ) -> Answer {
         let fresh = |id: &&SnapshotId| id.at.number.next() >= kept_from;
         let (id, from_there) = match fetch.id {
             Some(id) if !self.open.contains_key(&id) => return Answer::Gone(id),
@@ -59,6 +69,9 @@ impl Serving {
         }
         if self.open.len() >= CHECKPOINTS_MAX {
             return Answer::Busy;
+        }
+        if is_full {
+            return Answer::NoRoom;
         }
         self.making = true;
         self.waiting.insert(from);

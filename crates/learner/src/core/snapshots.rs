@@ -24,7 +24,7 @@ impl Learner {
         if fetch.id.is_none() && fetch.from != Position::default() {
             return Err(IgnoreReason::Malformed);
         }
-        match self.serving.ask(from, fetch, self.kept_from, now) {
+        match self.serving.ask(from, fetch, self.kept_from, self.is_full(), now) {
             Answer::Piece { id, from: position } => effects.push(Effect::ServePiece { to: from, id, from: position }),
             Answer::Gone(id) => {
                 self.send(from, ToLearner::Snapshot(Snapshot { id, records: 0, piece: None }), effects);

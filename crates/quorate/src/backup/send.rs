@@ -10,6 +10,7 @@ use protocol::message::Snapshot;
 use protocol::{CommandNumber, Position};
 use storage::{Checkpoint, StateStore, StorageError};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::format::{Manifest, Writer};
@@ -18,8 +19,10 @@ use super::format::{Manifest, Writer};
 const PIECE_BYTES: usize = 1 << 20;
 /// Pieces made ahead of whoever reads them.
 const PIECES_AHEAD: usize = 2;
-/// How long the reader may take for one piece: a checkpoint keeps files from being deleted.
+/// How long the reader may keep us waiting: a checkpoint keeps files from being deleted, those too whose space is needed.
 const READER_WAIT: Duration = Duration::from_secs(60);
+/// What each piece that it takes adds to that again: so a backup takes a second for each mebibyte, and a minute, at most.
+const PIECE_WAIT: Duration = Duration::from_secs(1);
 
 /// Takes a checkpoint and streams it. `manifest` comes without what the checkpoint says of itself.
 /// The permit is given back when the stream has ended.
@@ -64,27 +67,49 @@ async fn send(
 ) -> io::Result<()> {
     let id = checkpoint.id();
     let (mut writer, begin) = Writer::begin(manifest);
-    give(to, begin).await?;
+    let mut patience = Patience::default();
+    patience.give(to, begin).await?;
     let mut from = Some(Position::default());
     while let Some(position) = from {
         let checkpoint = Arc::clone(&checkpoint);
         let piece = blocking(move || checkpoint.piece(&position, PIECE_BYTES)).await.map_err(io::Error::other)?;
         from = piece.next.clone();
         let piece = Snapshot { id, records: manifest.records, piece: Some(piece) };
-        give(to, writer.piece(piece)).await?;
+        patience.give(to, writer.piece(piece)).await?;
     }
-    give(to, writer.end()).await
+    patience.give(to, writer.end()).await
 }
 
-async fn give(to: &mpsc::Sender<io::Result<Bytes>>, bytes: Bytes) -> io::Result<()> {
-    match to.send_timeout(Ok(bytes), READER_WAIT).await {
-        Ok(()) => Ok(()),
-        Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "whoever takes it stopped reading"))
+/// How long the reader may still keep us waiting.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(READER_WAIT)
+    }
+}
+
+impl Patience {
+    async fn give(&mut self, to: &mpsc::Sender<io::Result<Bytes>>, bytes: Bytes) -> io::Result<()> {
+        let begun = Instant::now();
+        match to.send_timeout(Ok(bytes), self.0).await {
+            Ok(()) => {
+                *self = self.after(begun.elapsed());
+                Ok(())
+            }
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "whoever takes it reads too slowly, or stopped reading"))
+            }
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => {
+                Err(io::Error::new(io::ErrorKind::BrokenPipe, "whoever took it has left"))
+            }
         }
-        Err(mpsc::error::SendTimeoutError::Closed(_)) => {
-            Err(io::Error::new(io::ErrorKind::BrokenPipe, "whoever took it has left"))
-        }
+    }
+
+    /// What is left after it took so long for a piece.
+    fn after(self, waited: Duration) -> Self {
+        Self((self.0 + PIECE_WAIT).saturating_sub(waited).min(READER_WAIT))
     }
 }
 
@@ -93,4 +118,31 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StorageError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panicked| Err(StorageError::Failed(panicked.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a reader that keeps a checkpoint, and with it the space of files that are not needed, without end; and one
+    /// that reads steadily, or stops once, and is cut off.
+    #[test]
+    fn patience_with_a_reader_has_an_end() {
+        // What is left after so many pauses, in seconds; none when one was too long.
+        let left = |pauses: &[u64], times: usize| {
+            let mut pauses = pauses.iter().cycle().take(times).map(|seconds| Duration::from_secs(*seconds));
+            let left = pauses
+                .try_fold(Patience::default(), |patience, pause| (pause <= patience.0).then(|| patience.after(pause)));
+            left.map(|patience| patience.0.as_secs())
+        };
+        assert_eq!(left(&[1], 100_000), Some(60), "a piece each second");
+        assert_eq!(left(&[2], 59), Some(1));
+        assert_eq!(left(&[2], 100), None);
+        assert_eq!(left(&[59], 1), Some(2));
+        assert_eq!(left(&[59], 2), None);
+        assert_eq!(left(&[50, 0], 3), None, "again, and too soon");
+        let once = [vec![0; 99], vec![50], vec![0; 99]].concat();
+        assert_eq!(left(&once, 100), Some(11), "what it was quick with before is not saved up");
+        assert_eq!(left(&once, 199), Some(60));
+    }
 }

@@ -14,7 +14,7 @@ use http_api::backend::{
     Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use learner::{DigestRefusal, NoDigest, Queries};
-use protocol::{Command, CommandNumber, Membership, NodeId, Outcome, StateError, StateView, Tick, Timestamp};
+use protocol::{Command, CommandNumber, Membership, NodeId, Outcome, Space, StateError, StateView, Tick, Timestamp};
 use storage::StorageError;
 use tokio::sync::{Semaphore, watch};
 
@@ -253,6 +253,9 @@ impl Backend for NodeBackend {
 
     fn backup(&self) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
         Box::pin(async move {
+            if self.status.room.space() == Space::Out {
+                return Err(NoBackup::DiskFull);
+            }
             let permit = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| NoBackup::Busy)?;
             let manifest = Manifest::of_node(&self.config, super::outside::now().wall);
             let stream = crate::backup::stream(Arc::clone(self.queries.state()), manifest, permit).await;

@@ -259,7 +259,9 @@ async fn a_backup_is_streamed_to_one_at_a_time() {
     assert_eq!(reply.header("content-type"), Some("application/vnd.quorate.backup"));
     world.change(|node| node.gives_backup = true);
     assert_eq!(world.get("/v1/backup").await.problem(), not_executed(503, "busy"));
-    world.change(|node| (node.gives_backup, node.broken) = (false, true));
+    world.change(|node| node.is_full = true);
+    assert_eq!(world.get("/v1/backup").await.problem(), not_executed(507, "disk_full"));
+    world.change(|node| (node.gives_backup, node.is_full, node.broken) = (false, false, true));
     assert_eq!(world.get("/v1/backup").await.problem(), not_executed(500, "state_unreadable"));
 }
 

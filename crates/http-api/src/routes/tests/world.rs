@@ -53,6 +53,7 @@ pub(super) struct Node {
     pub(super) calls: Vec<Call>,
     /// Whether somebody takes a backup already.
     pub(super) gives_backup: bool,
+    pub(super) is_full: bool,
 }
 
 pub(super) struct FakeBackend {
@@ -327,7 +328,11 @@ impl Backend for FakeBackend {
     fn backup(&self) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
         let node = self.node.lock().expect("no test panics with it");
         let (busy, broken, at) = (node.gives_backup, node.broken, CommandNumber(node.applied));
+        let is_full = node.is_full;
         Box::pin(async move {
+            if is_full {
+                return Err(NoBackup::DiskFull);
+            }
             if busy {
                 return Err(NoBackup::Busy);
             }

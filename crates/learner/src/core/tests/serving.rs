@@ -90,3 +90,20 @@ fn a_checkpoint_is_closed_when_nobody_asks_about_it() {
     assert_eq!(learner.handle(fetch(2, Some(id), place("k")), at(999_999)), [gone]);
     assert_eq!(learner.handle(any(2), at(999_999)), [Effect::MakeCheckpoint]);
 }
+
+/// ADR 0020: catches a checkpoint that is made on a disk that is out of space: what it writes may be the end of it, and of
+/// the node. And one that is open, and given up although it takes no more room.
+#[test]
+fn without_room_no_checkpoint_is_made() {
+    let c = chain(9);
+    let (mut learner, id) = (server(&c), snapshot(&c[8]));
+    learner.handle(Input::Space(Space::Out), at(0));
+    assert_eq!(learner.handle(any(2), at(0)), ignored(IgnoreReason::NoRoom));
+    assert_eq!(learner.handle(any(3), at(0)), ignored(IgnoreReason::NoRoom));
+    learner.handle(Input::Space(Space::Low), at(1));
+    assert_eq!(learner.handle(any(2), at(1)), [Effect::MakeCheckpoint]);
+    learner.handle(Input::Space(Space::Out), at(2));
+    assert_eq!(learner.handle(Input::CheckpointMade(id), at(2)), [serves(2, id, Position::default())]);
+    assert_eq!(learner.handle(fetch(2, Some(id), place("k")), at(3)), [serves(2, id, place("k"))]);
+    assert_eq!(learner.handle(any(4), at(3)), [serves(4, id, Position::default())]);
+}
