@@ -1,11 +1,11 @@
-//! A recorded data directory of format 2: every later version must open it and show what is in it.
+//! Recorded data directories of format 2: every later version must open them and show what is in them.
 //!
 //! To record one of a newer format: `cargo test -p quorate-storage --test golden -- --ignored` makes a directory where
-//! none is, and a text of what it shows. Never change one that is there.
+//! none is, and a text of what it shows (which must be there, empty, for that). Never change one that is there.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use protocol::{Ballot, ClusterId, CommandNumber, NodeId, SnapshotRecord, StoredOutcome, Timestamp};
 use quorate_storage::conformance::{eventful, pieces, vote};
@@ -13,9 +13,11 @@ use quorate_storage::memory::MemoryState;
 use quorate_storage::rocksdb::{Options, Stores, open};
 use quorate_storage::{Identity, LogRecord, LogStore as _, Retention, Standing, StateStore};
 
-const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/directory-2");
-/// What it shows.
-const SHOWN: &str = include_str!("golden/directory-2.txt");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+/// One of the first versions, without a mark, and what it shows.
+const WITHOUT_MARK: (&str, &str) = ("directory-2", include_str!("golden/directory-2.txt"));
+/// One with all that there is now; the last one that was recorded.
+const WITH_MARK: (&str, &str) = ("directory-2-mark", include_str!("golden/directory-2-mark.txt"));
 
 fn opened(dir: &Path) -> Stores {
     let identity = Identity {
@@ -83,27 +85,36 @@ fn copy(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool + Copy) {
 /// S-15: catches a version that cannot open what an earlier one left, or shows something else; and which digest it keeps.
 #[test]
 fn a_recorded_directory_shows_what_it_did() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    copy(Path::new(DIRECTORY), dir.path(), |_| true);
-    let stores = opened(dir.path());
-    assert_eq!(shown(&stores), SHOWN);
-    let whole = stores.state.snapshot().and_then(|view| view.digest());
-    assert_eq!(whole, Ok(stores.state.digest().digest));
-    // It goes on, too.
-    stores.state.apply(&eventful(40)[30..]).expect("applied");
-    let model = MemoryState::new();
-    model.apply(&eventful(40)).expect("applied");
-    assert_eq!(stores.state.digest(), model.digest());
-    // It had no mark: it is made from what is there, and the node need not be admitted.
-    let mark = stores.log.mark();
-    assert_eq!((mark.standing, mark.starts, mark.next_ballot), (Standing::Sound, 1, Ballot::new(3, NodeId(2))));
-    assert!(dir.path().join("MARK").exists());
+    for (name, expected) in [WITHOUT_MARK, WITH_MARK] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        copy(&Path::new(GOLDEN).join(name), dir.path(), |_| true);
+        let has_mark = dir.path().join("MARK").exists();
+        assert_eq!(has_mark, name == WITH_MARK.0);
+        let stores = opened(dir.path());
+        assert_eq!(shown(&stores), expected, "{name}");
+        let whole = stores.state.snapshot().and_then(|view| view.digest());
+        assert_eq!(whole, Ok(stores.state.digest().digest));
+        // It goes on, too.
+        stores.state.apply(&eventful(40)[30..]).expect("applied");
+        let model = MemoryState::new();
+        model.apply(&eventful(40)).expect("applied");
+        assert_eq!(stores.state.digest(), model.digest());
+        // Where there was none, it is made from what is there, and the node need not be admitted.
+        let mark = stores.log.mark();
+        let starts = if has_mark { 2 } else { 1 };
+        assert_eq!(
+            (mark.standing, mark.starts, mark.next_ballot),
+            (Standing::Sound, starts, Ballot::new(3, NodeId(2)))
+        );
+        assert_eq!(mark.voted_under.0, if has_mark { 7 } else { 0 });
+        assert!(dir.path().join("MARK").exists());
+    }
 }
 
 #[test]
 #[ignore = "records a directory"]
 fn record_a_directory() {
-    let place = PathBuf::from(DIRECTORY);
+    let place = Path::new(GOLDEN).join(WITH_MARK.0);
     assert!(!place.exists(), "what is recorded stays as it is");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let stores = opened(dir.path());
@@ -116,8 +127,12 @@ fn record_a_directory() {
     source.apply(&eventful(60)).expect("applied");
     let checkpoint = source.checkpoint().expect("a checkpoint");
     state.stage(checkpoint.id(), &pieces(&*checkpoint, 300)[0]).expect("staged");
-    let mut records =
-        vec![LogRecord::LastTried(Ballot::new(2, NodeId(1))), LogRecord::NextBallot(Ballot::new(3, NodeId(2)))];
+    let mut records = vec![
+        LogRecord::Standing(Standing::Sound),
+        LogRecord::LastTried(Ballot::new(2, NodeId(1))),
+        LogRecord::NextBallot(Ballot::new(3, NodeId(2))),
+        LogRecord::VotedUnder(CommandNumber(7)),
+    ];
     records.extend((1..=32).map(|number| LogRecord::Vote(vote(1, number, "a body"))));
     stores.log.write(&records).expect("written");
     stores.log.write(&[LogRecord::Forget(CommandNumber(29))]).expect("written");
