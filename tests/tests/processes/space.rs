@@ -22,14 +22,18 @@ const SOME: u64 = 30;
 
 /// Three nodes, each on a small disk. `None` where there can be none.
 async fn on_small_disks(name: &str) -> Option<Cluster> {
+    on_disks(name, DISK, &[&format!("storage.soft_free={SOFT}B"), &format!("storage.hard_free={HARD}B")]).await
+}
+
+/// The same, on disks of so many mebibytes and with these settings.
+async fn on_disks(name: &str, mebibytes: u64, settings: &[&str]) -> Option<Cluster> {
     if let Err(why) = small_disks() {
         skipped(&format!("root, loop devices and mkfs.ext4 ({why})"));
         return None;
     }
-    let marks = [format!("storage.soft_free={SOFT}B"), format!("storage.hard_free={HARD}B")];
-    let mut cluster = Cluster::new(name, 3, &marks.each_ref().map(String::as_str));
+    let mut cluster = Cluster::new(name, 3, settings);
     for node in 0..cluster.size() {
-        cluster.boot_on_small_disk(node, DISK);
+        cluster.boot_on_small_disk(node, mebibytes);
     }
     cluster.wait_ready().await;
     Some(cluster)
@@ -261,4 +265,61 @@ async fn a_minority_without_room_is_not_noticed() {
     cluster.empty_disk(follower);
     cluster.wait_ready().await;
     load.finish().await.assert_kept(&cluster.assert_agreement().await);
+}
+
+/// Text that nothing compresses much.
+struct Noise(u64);
+
+impl Noise {
+    fn text(&mut self, length: usize) -> String {
+        let next = || {
+            // An xorshift: any order without a pattern does.
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            char::from(b'0' + (self.0 % 64) as u8)
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    }
+}
+
+/// A13, RELIABILITY 5.6: catches disks that a history has filled, and that stay full when it is old: calls are refused, so
+/// that nothing is written, and what is forgotten takes its space until something is. And a backup that is begun without
+/// room.
+#[tokio::test]
+async fn calls_go_on_when_the_history_that_filled_the_disks_is_old() {
+    const MIB: u64 = 1 << 20;
+    // Above the mark there is room for some seconds of these calls; between the marks for what is in memory.
+    let settings = ["storage.soft_free=96MiB", "storage.hard_free=16MiB", "history.retention=8s"];
+    let Some(cluster) = on_disks("history", 256, &settings).await else { return };
+    for node in 0..cluster.size() {
+        cluster.fill_disk(node, (96 + 30) * MIB);
+    }
+    let put = |value: &str| json!({"key": "k0", "value": value});
+    let mut noise = Noise(1);
+    for call in 0.. {
+        let reply = cluster.call(0, "kv.put", &put(&noise.text(300_000))).await;
+        if reply.status != 200 {
+            break reply.assert_problem(507, "disk_full");
+        }
+        assert!(call < 1_000, "the disk does not fill");
+    }
+    // Refused calls write nothing; the one that is taken comes when the space is back, by itself.
+    eventually("a call that is taken again", async || {
+        (cluster.call(0, "kv.put", &put("small")).await.status == 200).then_some(())
+    })
+    .await;
+    cluster.wait_ready().await;
+    for node in 0..cluster.size() {
+        assert!(cluster.metric(node, "quorate_history_kept_from").await > 1.0, "what is old is forgotten");
+        assert!(cluster.metric(node, "quorate_votes_forgotten_through").await > 0.5, "and so are its votes");
+    }
+
+    let follower = cluster.follower().await;
+    cluster.fill_disk(follower, 8 * MIB);
+    says_space(&cluster, follower, "out").await;
+    cluster.get(follower, "/v1/backup").await.assert_problem(507, "disk_full");
+    cluster.empty_disk(follower);
+    cluster.wait_ready().await;
+    assert_eq!(cluster.get(follower, "/v1/backup").await.status, 200);
 }
