@@ -263,7 +263,9 @@ fn http_workers() -> usize {
 /// The membership in force in the state of this node. A change is durable before anybody hears of it.
 fn membership(config: &Config, stores: &Stores) -> anyhow::Result<Arc<Membership>> {
     let start = &config.cluster.start;
-    let membership = start.later_in(&*stores.state)?.unwrap_or_else(|| Arc::clone(start));
+    // Of the same number, it is the state's that counts: applied command by command, and each block of it is checked.
+    let stored = Membership::stored_from(start.number(), &*stores.state)?;
+    let membership = stored.unwrap_or_else(|| Arc::clone(start));
     if stores.state.durable() < membership.number() {
         stores.state.sync()?;
     }

@@ -228,7 +228,9 @@ fn common(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageEr
     // space is taken ahead of what is written: near the end of a disk it would be all that is left. Blocks of files that
     // a compaction has replaced leave the cache at once; else it fills with them before anything is evicted.
     let mut common = ::rocksdb::Options::default()
-        .get_options_from_string(format!("max_bgerror_resume_count=0;allow_fallocate=false;uncache_aggressiveness=100;{more}"))
+        .get_options_from_string(format!(
+            "max_bgerror_resume_count=0;allow_fallocate=false;uncache_aggressiveness=100;{more}"
+        ))
         .map_err(|error| translate("setting options", &error))?;
     common.create_if_missing(true);
     common.create_missing_column_families(true);
