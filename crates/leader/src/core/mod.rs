@@ -290,6 +290,12 @@ impl Leader {
             // A higher ballot has issued commands, so a majority set has promised it by now.
             return self.become_idle("a higher ballot has issued commands", Some(self.learned.ballot), turn);
         }
+        match turn.config.membership.later_in(turn.world.machine) {
+            // While it led, it left alone what M(p) said before it heard of it.
+            Ok(Some(later)) => return self.change_membership(later, turn),
+            Ok(None) => {}
+            Err(error) => return turn.effects.push(Effect::Failed(error)),
+        }
         if self.learned.number < turn.config.membership.number() {
             // M(p) is ahead. Below the change other acceptors have decided.
             return;
