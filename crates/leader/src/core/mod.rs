@@ -12,7 +12,8 @@
 //!
 //! A command that changes the membership is a barrier (ADR 0025): it is the last one of its ballot. When it is issued and
 //! applied here, the leader prepares another ballot of its own under the new membership, and keeps its calls; one that may
-//! not lead any more steps down. So the membership of a ballot that is led never changes, and is that of M(p).
+//! not lead any more steps down. So the membership of a ballot that is led never changes. It is that of M(p) when the lead
+//! begins; later M(p) may be ahead of what this leader has heard.
 //!
 //! Phases own their data; [`Leader::handle`] takes one input and appends effects. `Persist` is
 //! a barrier: nothing after it leaves before what it wrote is durable. `last_tried` is the only
