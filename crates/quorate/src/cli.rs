@@ -394,13 +394,15 @@ pub(crate) struct Bench {
     /// The function to call
     #[arg(default_value = "inventory.transfer")]
     pub(crate) function: String,
-    /// Its arguments, with random fields
-    #[arg(
-        long,
-        value_name = "TEMPLATE",
-        default_value = r#"{"from": "w$int(0,999)", "to": "w$distinct(0,999)", "amount": 1}"#
-    )]
-    pub(crate) arguments: String,
+    /// Its arguments, with random fields; without, a transfer of 1 between two of --warehouses
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) arguments: Option<String>,
+    /// Transfer between so many warehouses, w0, w1, …
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "arguments", value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    pub(crate) warehouses: u64,
+    /// Draw numbers by Zipf's law with this exponent, such as 1.2, instead of evenly: the first of a range most often
+    #[arg(long, value_name = "EXPONENT")]
+    pub(crate) zipf: Option<f64>,
     /// REST of the nodes; clients are spread over them
     #[arg(
         long = "url",
@@ -414,6 +416,9 @@ pub(crate) struct Bench {
     /// Clients at once; each has one call under way at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: u32,
+    /// Calls a second that are due, whatever became of those before (open loop); latency counts from then
+    #[arg(long, value_name = "CALLS")]
+    pub(crate) rate: Option<f64>,
     /// How long to measure
     #[arg(long, default_value_t = 6.0)]
     pub(crate) seconds: f64,
@@ -452,11 +457,15 @@ Arguments are JSON; in its strings these are replaced anew for every call:
   $sequence       the number of the call of this client, from 0
 A string that is nothing but one $int, $distinct, $client or $sequence becomes a number.
 
-Every client waits for its answer before the next call (closed loop). Latencies are of calls with a 2xx
-answer, retries included; other answers are counted by their code. The longest gap is the longest time in
-which no call succeeded. Syncs come from the nodes' /metrics.
+Every client waits for its answer before the next call (closed loop). With --rate calls are due at even intervals
+and any free client makes the next one (open loop): latency then counts from when a call was due, so that a stall
+is charged for all calls that it held up, and calls without an answer at the end count with their age; give more
+clients than are under way at a time. Latencies are of calls with a 2xx answer, retries included; other answers are
+counted by their code. The longest gap is the longest time in which no call succeeded. Syncs come from the nodes'
+/metrics; CPU is that of --pids and the processes below them.
 
 Examples:
   quorate bench --setup inventory:1000 --clients 64
+  quorate bench --setup inventory:100000 --warehouses 100000 --zipf 1.2 --clients 256 --rate 5000
   quorate bench kv.put --arguments '{\"key\": \"k$int(0,9999)\", \"value\": \"$text(256)\"}' --seconds 10
   quorate bench --url http://127.0.0.1:8080,http://127.0.0.1:8081,http://127.0.0.1:8082 --retry --seconds 20";
