@@ -118,6 +118,25 @@ pub(crate) struct Roles {
     pub(crate) gateway_ticks: bool,
     /// Peers that it tries to connect to.
     pub(crate) dialing: BTreeSet<NodeId>,
+    /// The membership in force, as the rest of the node goes by it.
+    pub(crate) membership: Arc<Membership>,
+    /// It was asked to leave.
+    pub(crate) leaving: bool,
+    /// Its own question about its membership that has no answer yet.
+    pub(crate) errand: Option<u64>,
+}
+
+/// How a node came by its seat, as the binary notes it beside its data (ADR 0027).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// It is one of those that the world began with.
+    Listed,
+    /// It joined, and is to ask for a vote.
+    ForAVote,
+    /// It joined.
+    Joined,
+    /// Its disk is needed no more: it joins anew.
+    Left,
 }
 
 /// When the power goes around the next write of a log.
@@ -166,10 +185,18 @@ pub(crate) struct Node {
     pub(crate) disk: u32,
     /// The disks of the others that it was told of first. Durable.
     pub(crate) noted: BTreeMap<NodeId, u32>,
+    /// Who the members are without any state: those that it was told of when it came.
+    told: Arc<Membership>,
+    /// The same, as it has noted them since, beside its data.
+    pub(crate) seat: Arc<Membership>,
+    /// Likewise.
+    pub(crate) came: Came,
+    /// It was removed, and is to be stopped.
+    pub(crate) departing: bool,
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId) -> Self {
+    pub(crate) fn new(id: NodeId, seat: Arc<Membership>, came: Came) -> Self {
         let executions = Executions::default();
         let mut node = Self {
             id,
@@ -192,6 +219,10 @@ impl Node {
             gone: false,
             disk: 0,
             noted: BTreeMap::new(),
+            told: Arc::clone(&seat),
+            seat,
+            came,
+            departing: false,
         };
         node.replace_disk(Standing::Fresh);
         node
@@ -208,7 +239,7 @@ impl Node {
 
     /// Whether the others let it stay.
     pub(crate) fn is_welcome(&self) -> bool {
-        !self.gone && (!self.lost || self.replaced)
+        !self.gone && self.came != Came::Left && (!self.lost || self.replaced)
     }
 
     /// Puts a new disk in the place of its own.
@@ -216,6 +247,7 @@ impl Node {
         (self.log, self.state) = (MemoryLog::new(), MemoryState::new());
         self.log.write(&[LogRecord::Standing(standing)]).expect("memory does not fail");
         self.noted.clear();
+        self.seat = Arc::clone(&self.told);
         self.replaced = standing == Standing::Replaced;
         self.disk += 1;
     }
@@ -231,9 +263,9 @@ impl Node {
         self.clocks.restart(world);
         self.life += 1;
         self.powered = true;
-        let genesis = swarm.genesis();
-        let later = genesis.later_in(&self.state).expect("memory does not fail");
-        let membership = later.unwrap_or(genesis);
+        let later = self.seat.later_in(&self.state).expect("memory does not fail");
+        let membership = later.unwrap_or_else(|| Arc::clone(&self.seat));
+        self.seat = Arc::clone(&membership);
         if self.state.durable() < membership.number() {
             self.state.sync()?;
         }
@@ -264,6 +296,9 @@ impl Node {
             takes_calls: true,
             gateway_ticks: false,
             dialing: BTreeSet::new(),
+            membership,
+            leaving: false,
+            errand: None,
         }));
         Ok(())
     }

@@ -321,9 +321,10 @@ impl Leader {
         }
     }
 
-    /// Somebody promised a higher ballot to another node.
+    /// Somebody promised a higher ballot to another node. It need not be an acceptor now, as with [`Self::on_rejoin`]: a
+    /// damaged node has its word back in a ballot that is not below its promise, and in no other.
     fn on_my_next_bal(&mut self, from: NodeId, next: &MyNextBal, turn: &mut Turn<'_>) {
-        if !turn.config.membership.is_acceptor(from) {
+        if turn.config.membership.node(from).is_none() {
             return turn.ignore(IgnoreReason::NotAnAcceptor);
         }
         self.highest = self.highest.max(next.ballot);

@@ -26,6 +26,8 @@ const LEARNER_TICK: Duration = Duration::from_millis(25);
 const GATEWAY_TICK: Duration = Duration::from_millis(20);
 const SYNC: Duration = Duration::from_secs(1);
 const LEADER_REPEATED: Duration = Duration::from_millis(250);
+const SEAT: Duration = Duration::from_millis(250);
+
 impl World {
     // --- what comes in ---
 
@@ -387,6 +389,7 @@ impl World {
             Timer::Learner => self.put_surely(id, Mail::Learner(learner::Input::Tick)),
             Timer::Sync => self.sync(id),
             Timer::RepeatLeader => self.tell_who_leads(id, |_| {}),
+            Timer::Seat => self.mind_seat(id),
             Timer::Gateway => {
                 self.gateway(id, http_api::core::Input::Tick);
                 self.expire_reads(id);
@@ -414,6 +417,7 @@ impl World {
             Timer::Sync => SYNC,
             Timer::Gateway => GATEWAY_TICK,
             Timer::RepeatLeader => LEADER_REPEATED,
+            Timer::Seat => SEAT,
         }
     }
 
@@ -468,6 +472,10 @@ impl World {
         let fate = self.network.send(from, to, self.schedule.now(), &mut self.chance);
         for fault in fate.faults {
             self.tell(&Fact::Fault(fault));
+        }
+        if !self.nodes.contains_key(&to) {
+            // It was admitted, and has not come yet.
+            return self.lose(from, to, message);
         }
         let Some((last, earlier)) = fate.arrivals.split_last() else { return self.lose(from, to, message) };
         for at in earlier {
