@@ -427,7 +427,7 @@ mod tests {
         let after = disks(&[&change[..], &[votes(1, 1, &[&commands[1]])]].concat());
         assert_eq!(after.last_decided(), CommandNumber(2));
         assert!(after.hold(one) && !after.is_in_change());
-        assert_eq!(after.changed(), [1, 2].map(CommandNumber), "all is looked at under the new majority sets");
+        assert_eq!(after.changed(), [2, 1].map(CommandNumber), "all is looked at under the new majority sets");
     }
 
     /// ADR 0025: catches a node whose disk is given up although a change without it may be unknown to all others; one that is
