@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::context::ExecutionContext;
+use crate::context::{ExecutionContext, Heard};
 use crate::function::{Failure, Function, Refusal};
 use crate::typed::{TypedFunction, present, without_null_defaults};
 
@@ -127,7 +127,7 @@ fn join(context: &mut ExecutionContext<'_>, arguments: Join) -> Result<Changed, 
         // It is gone, or it is this one, which comes back without its disk.
         None => now.nodes().iter().find(|(_, member)| is_same(member, &arguments)).map(|(node, _)| *node),
     };
-    if let Some(place) = place.filter(|place| (context.cluster().is_heard)(*place)) {
+    if let Some(place) = place.filter(|place| (context.cluster().heard)().contains_key(place)) {
         let text =
             format!("node {} is heard; stop it first, or join under another name and address", name_of(&now, place));
         return Err(refusal("still_heard", text, true));
@@ -199,12 +199,17 @@ fn find(membership: &Membership, node: &NodeArgument) -> Result<NodeId, Failure>
 /// A node that has not caught up would be a vote that is missing.
 fn check_caught_up(context: &ExecutionContext<'_>, membership: &Membership, node: NodeId) -> Result<(), Failure> {
     let name = name_of(membership, node);
-    let heard = (context.cluster().applied)();
-    let newest = heard.values().copied().max().unwrap_or_default();
-    let Some(applied) = heard.get(&node) else {
+    let heard = (context.cluster().heard)();
+    let newest = heard.values().map(|heard| heard.applied).max().unwrap_or_default();
+    let Some(Heard { applied, speaks, .. }) = heard.get(&node) else {
         let text = format!("node {name} is not heard; start it, and see that the leader's node can reach it");
         return Err(refusal("not_caught_up", text, true));
     };
+    if !speaks {
+        let text =
+            format!("the acceptor of node {name} is silent; its log and its /readyz say why, and what it waits for");
+        return Err(refusal("not_caught_up", text, true));
+    }
     if applied.0.saturating_add(BEHIND_MAX) < newest.0 {
         let text = format!("node {name} has applied {applied} of {newest} commands; wait until it has caught up");
         return Err(refusal("not_caught_up", text, true));
@@ -220,21 +225,26 @@ fn change(
     node: Option<NodeId>,
     dry_run: bool,
 ) -> Result<Changed, Failure> {
-    let heard = (context.cluster().applied)();
+    let heard = (context.cluster().heard)();
     let number = now.number();
-    let knows = |node: NodeId| heard.get(&node).is_some_and(|applied| *applied >= number);
+    let knows = |node: NodeId| heard.get(&node).is_some_and(|heard| heard.speaks && heard.applied >= number);
     if number > CommandNumber::NULL && !now.majority().holds(knows) {
         let text = format!("the change before this one, command {number}, is not in force everywhere yet; ask again");
         return Err(refusal("another_change", text, true));
     }
-    if !next.majority().holds(|node| heard.contains_key(&node)) {
-        let absent = next.majority().nodes().iter().filter(|node| !heard.contains_key(node));
+    let speaks = |node: NodeId| heard.get(&node).is_some_and(|heard| heard.speaks);
+    if !next.majority().holds(speaks) {
+        let absent = next.majority().nodes().iter().filter(|node| !speaks(**node));
         let absent: Vec<String> = absent.map(|node| name_of(next, *node)).collect();
         let text = format!(
-            "the nodes that are heard would be no majority set any more; bring back {} first",
+            "the nodes that are heard and whose acceptors speak would be no majority set any more; bring back {} first",
             absent.join(", ")
         );
         return Err(refusal("would_lose_majority", text, true));
+    }
+    if !heard.iter().any(|(node, heard)| heard.can_lead && next.may_lead(*node)) {
+        let text = "no node that is heard could lead then; give another one the role `leader` (node.roles) first";
+        return Err(refusal("nobody_may_lead", text.to_owned(), true));
     }
     let is_other = (next.nodes(), next.rule()) != (now.nodes(), now.rule());
     if is_other && !dry_run {

@@ -105,10 +105,27 @@ impl ScanRead {
 pub struct Cluster<'a> {
     /// The membership in force where the state has no entry of one.
     pub membership: &'a Membership,
-    /// The nodes that are heard and whose votes can be counted on, this one included, with what each has applied.
-    pub applied: &'a dyn Fn() -> BTreeMap<NodeId, CommandNumber>,
-    /// Whether a node is heard, though its votes may be missing.
-    pub is_heard: &'a dyn Fn(NodeId) -> bool,
+    /// The nodes that are heard, this one included.
+    pub heard: &'a dyn Fn() -> BTreeMap<NodeId, Heard>,
+}
+
+/// What is heard of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The last command that it has applied.
+    pub applied: CommandNumber,
+    /// Its votes can be counted on: its acceptor is not silent (ADR 0023).
+    pub speaks: bool,
+    /// It has the role, and nothing keeps it from campaigning.
+    pub can_lead: bool,
+}
+
+impl Heard {
+    /// A node that is well and has applied so much.
+    #[must_use]
+    pub fn well(applied: CommandNumber) -> Self {
+        Self { applied, speaks: true, can_lead: true }
+    }
 }
 
 /// The world of one execution.

@@ -20,7 +20,7 @@ mod text;
 mod typed;
 
 pub use context::{
-    Cluster, EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead,
+    Cluster, EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, Heard, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead,
 };
 pub use function::{Failure, Function, Placement, Refusal};
 pub use registry::{DuplicateName, Registry};

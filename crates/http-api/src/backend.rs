@@ -184,8 +184,8 @@ pub struct NodeView {
     /// The room on its disk: `ample`, `low` (it takes no calls as a leader) or `out` (it does not vote).
     #[schema(example = "ample")]
     pub space: &'static str,
-    /// Why its acceptor is silent: `fresh`, `replaced`, `damaged` or `behind`; null where it speaks, and for nodes other
-    /// than the one that answers.
+    /// Why its acceptor is silent: `fresh`, `replaced`, `damaged` or `behind`; null where it speaks. Of nodes other
+    /// than the one that answers only `yes`.
     #[schema(required)]
     pub silent: Option<&'static str>,
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use functions::{Failure, Registry};
+use functions::{Failure, Heard, Registry};
 use protocol::message::{ToAcceptor, ToLeader};
 use protocol::{Ballot, CommandNumber, Message, NodeId, Now};
 use storage::{LogRecord, LogStore, StateStore};
@@ -51,8 +51,8 @@ pub struct LeaderPorts {
     pub leads: Box<dyn Fn(Option<Ballot>) + Send>,
     /// Whether there is room for new commands, on the disk of this node and of a majority set.
     pub room: Box<dyn Fn() -> bool + Send>,
-    /// The nodes that this one hears, itself included, with what each has applied.
-    pub heard: Box<dyn Fn() -> BTreeMap<NodeId, CommandNumber> + Send>,
+    /// The nodes that this one hears, itself included.
+    pub heard: Box<dyn Fn() -> BTreeMap<NodeId, Heard> + Send>,
     /// Whether this node may not campaign, because of its disk.
     pub barred: Box<dyn Fn() -> bool + Send>,
     /// The disk failed: stop the node.

@@ -356,6 +356,8 @@ pub struct Heartbeat {
     pub http: String,
     /// How much room the sender's disk has.
     pub space: Space,
+    /// The sender's acceptor neither promises nor votes now (ADR 0023).
+    pub silent: bool,
 }
 
 impl Heartbeat {

@@ -68,9 +68,10 @@ impl Status {
         self.leads.max(self.seen.filter(|seen| seen.node != self.me))
     }
 
-    pub(crate) fn local(&self, progress: Progress, space: Space, barred: bool) -> LocalStatus {
+    pub(crate) fn local(&self, progress: Progress, space: Space, acceptor: &Acceptor) -> LocalStatus {
         let Progress { issued, applied, durable } = progress;
-        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space, barred }
+        let (barred, silent) = (acceptor.is_barred(), acceptor.silence().is_some());
+        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space, barred, silent }
     }
 }
 

@@ -365,6 +365,9 @@ struct Heartbeat {
     http: String,
     #[prost(enumeration = "Space", tag = "11")]
     space: i32,
+    /// False in the frames of nodes that do not send it.
+    #[prost(bool, tag = "12")]
+    silent: bool,
 }
 
 /// Another one, of a later version, has even less.

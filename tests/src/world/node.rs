@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acceptor::core::Acceptor;
-use functions::Registry;
+use functions::{Heard, Registry};
 use leader::core::{Leader, PoolJob};
 use leader::machine::{StoredMachine, run_on_snapshot};
 use learner::Learner;
@@ -153,7 +153,7 @@ impl Node {
             machine: &StoredMachine(&self.state),
             functions: &self.functions,
             room: true,
-            heard: &|| heard.clone(),
+            heard: &|| heard.iter().map(|(node, applied)| (*node, Heard::well(*applied))).collect(),
             barred: false,
         };
         let mut effects = Vec::new();

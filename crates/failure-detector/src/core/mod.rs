@@ -85,6 +85,8 @@ pub struct LocalStatus {
     pub space: Space,
     /// It may not lead now, whatever its configuration says: its leader would not campaign.
     pub barred: bool,
+    /// Its acceptor is silent.
+    pub silent: bool,
 }
 
 /// What happens to a failure detector.
@@ -410,6 +412,7 @@ impl FailureDetector {
             answer: false,
             http: self.config.http.clone(),
             space: self.local.space,
+            silent: self.local.silent,
         }
     }
 

@@ -143,6 +143,30 @@ fn a_change_that_would_lose_the_majority_is_refused() {
     assert_eq!(now(&state).majority().nodes().len(), 2);
 }
 
+/// Catches a node that gets a vote although its acceptor is silent, or one that is counted on: nothing would be decided
+/// any more, the way back included.
+#[test]
+fn who_is_silent_is_no_vote() {
+    let mut state = with_learner();
+    state.silent.insert(NodeId(4));
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 4}), "not_caught_up", true);
+    state.silent = [NodeId(3)].into();
+    refuses(&state, "cluster.remove", &json!({"node": 2}), "would_lose_majority", true);
+    refuses(&state, "cluster.join", &json!({"name": "n3", "address": "n3:7080"}), "still_heard", true);
+    state.silent.clear();
+    state.call("cluster.set_acceptor", r#"{"node": 4}"#).expect("all speak");
+}
+
+/// Catches a change after which nobody who is there could lead.
+#[test]
+fn somebody_who_is_there_can_lead_afterwards() {
+    let mut state = with_learner();
+    state.followers = [2, 3, 4].map(NodeId).into();
+    refuses(&state, "cluster.remove", &json!({"node": 1}), "nobody_may_lead", true);
+    state.followers.remove(&NodeId(3));
+    state.call("cluster.remove", r#"{"node": 1}"#).expect("node 3 can lead");
+}
+
 /// Catches a second change before the nodes that the first one counts on know of it.
 #[test]
 fn one_change_at_a_time() {

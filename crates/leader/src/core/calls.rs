@@ -14,7 +14,7 @@
 //! when its patience ends, room or not: the pipeline may then hold more than the window, by no more
 //! than the calls kept, and sends what is inside.
 
-use functions::{Cluster, Execution, ExecutionContext, Failure, Placement, ReadSet};
+use functions::{Cluster, Execution, ExecutionContext, Failure, Heard, Placement, ReadSet};
 use protocol::message::{Executed, Stored, ToGateway};
 use protocol::{
     Call, Command, CommandBody, CommandId, CommandNumber, Effect as StateEffect, Forget, NodeId, Outcome, Timestamp,
@@ -152,12 +152,16 @@ impl Leading {
         match function.placement() {
             Placement::Inline => {
                 let view = self.state.over(turn.world.machine);
-                // An acceptor that is silent (ADR 0023) is heard, and would be missed in a majority set.
-                let speaks =
-                    |node: &NodeId| !turn.config.membership.is_acceptor(*node) || self.pipeline.has_promised(*node);
-                let applied = || (turn.world.heard)().into_iter().filter(|(node, _)| speaks(node)).collect();
-                let is_heard = |node| (turn.world.heard)().contains_key(&node);
-                let cluster = Cluster { membership: &turn.config.membership, applied: &applied, is_heard: &is_heard };
+                // An acceptor that has not promised is heard, and would be missed in a majority set, whatever it says.
+                let has_promised =
+                    |node: NodeId| !turn.config.membership.is_acceptor(node) || self.pipeline.has_promised(node);
+                let heard = || {
+                    let heard = (turn.world.heard)().into_iter();
+                    heard
+                        .map(|(node, heard)| (node, Heard { speaks: heard.speaks && has_promised(node), ..heard }))
+                        .collect()
+                };
+                let cluster = Cluster { membership: &turn.config.membership, heard: &heard };
                 let context = ExecutionContext::new(&view, now, pending.entropy).of(cluster);
                 let execution = functions::run(function.as_ref(), context, &pending.call.arguments);
                 self.conclude(pending, execution, now, turn);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use functions::{Execution, Registry};
+use functions::{Execution, Heard, Registry};
 use protocol::message::ToLeader;
 use protocol::{
     Ballot, CommandId, CommandNumber, LearnFrom, Membership, Message, NodeId, Now, StateError, StateView, Tick,
@@ -68,8 +68,8 @@ pub struct World<'a> {
     pub functions: &'a Registry,
     /// Whether there is room for new commands, on the disk of this node and of a majority set.
     pub room: bool,
-    /// The nodes that this one hears, itself included, with what each has applied: for functions about the cluster.
-    pub heard: &'a dyn Fn() -> BTreeMap<NodeId, CommandNumber>,
+    /// The nodes that this one hears, itself included: for functions about the cluster.
+    pub heard: &'a dyn Fn() -> BTreeMap<NodeId, Heard>,
     /// Whether this node may have had another disk, and have begun ballots that this one does not know
     /// of (B1): then it does not campaign.
     pub barred: bool,

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use functions::{ExecutionContext, Failure, Function, Placement, Refusal, Registry};
+use functions::{ExecutionContext, Failure, Function, Heard, Placement, Refusal, Registry};
 use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot};
 use protocol::{
     Command, CommandBody, CommandNumber, Effect as StateEffect, Fingerprint, Forget, Key, LearnFrom, Now, RequestId,
@@ -123,7 +123,7 @@ impl Bench {
             machine: &StoredMachine(&self.machine),
             functions: &self.functions,
             room: self.room,
-            heard: &|| self.heard.clone(),
+            heard: &|| self.heard.iter().map(|(node, applied)| (*node, Heard::well(*applied))).collect(),
             barred: self.barred,
         };
         let mut effects = Vec::new();

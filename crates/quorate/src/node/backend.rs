@@ -134,7 +134,7 @@ impl NodeBackend {
             applied: last.applied.0,
             durable: last.durable.0,
             space: last.space.name(),
-            silent: None,
+            silent: last.silent.then_some("yes"),
         }
     }
 

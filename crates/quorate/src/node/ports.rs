@@ -6,9 +6,11 @@ use std::sync::Arc;
 use acceptor::actor::AcceptorPorts;
 use failure_detector::actor::DetectorPorts;
 use failure_detector::core::View;
+use functions::Heard;
 use leader::actor::LeaderPorts;
 use leader::core::Input;
 use learner::LearnerPorts;
+use protocol::message::Heartbeat;
 use protocol::{Ballot, Message, NodeId, Space};
 use rand::Rng as _;
 use tokio::sync::{mpsc, watch};
@@ -101,8 +103,14 @@ impl Ports {
             let view = view.borrow();
             // One that has another disk than it had never votes.
             let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !known.is_replaced(**id));
-            let peers = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, last.applied)));
-            peers.chain([(me, own.progress().applied)]).collect()
+            let of = |last: &Heartbeat| Heard { applied: last.applied, speaks: !last.silent, can_lead: last.can_lead };
+            let peers = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, of(last))));
+            let own = Heard {
+                applied: own.progress().applied,
+                speaks: known.silence().is_none(),
+                can_lead: !known.is_barred(),
+            };
+            peers.chain([(me, own)]).collect()
         };
         let disks = Arc::clone(&self.disks);
         let mut chance = rand::make_rng::<rand::rngs::SmallRng>();
@@ -131,6 +139,7 @@ impl Ports {
             send: Box::new(move |to, heartbeat| send(to, Message::FailureDetector(heartbeat))),
             status: Box::new(move || failure_detector::core::LocalStatus {
                 barred: disks.is_barred(),
+                silent: disks.silence().is_some(),
                 ..local.local()
             }),
             campaign: Box::new(move || {

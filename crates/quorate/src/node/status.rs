@@ -85,6 +85,7 @@ impl Status {
             durable: progress.durable,
             space: self.room.space(),
             barred: false,
+            silent: false,
         }
     }
 

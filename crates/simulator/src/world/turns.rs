@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
+use functions::Heard;
 use leader::core::PoolJob;
 use leader::machine::{StoredMachine, run_on_snapshot};
-use protocol::message::{ToAcceptor, ToLeader};
+use protocol::message::{Heartbeat, ToAcceptor, ToLeader};
 use protocol::{Message, NodeId, Role};
 use storage::{LogRecord, StateStore as _};
 
@@ -222,11 +223,14 @@ impl World {
         let veiled = no_barrier::Veiled(StoredMachine(&node.state));
         let machine: &dyn leader::core::Machine = if has_barrier { &stored } else { &veiled };
         let (view, applied) = (roles.detector.view(), roles.progress.applied);
+        let (silent, barred) = (roles.acceptor.silence().is_some(), roles.acceptor.is_barred());
         let heard = || {
             // One that has another disk than it had never votes.
             let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !lost.contains(id));
-            let peers = peers.map(|(id, peer)| (*id, peer.last.as_ref().map_or(applied, |last| last.applied)));
-            peers.chain([(id, applied)]).collect()
+            let of = |last: &Heartbeat| Heard { applied: last.applied, speaks: !last.silent, can_lead: last.can_lead };
+            let peers = peers.map(|(id, peer)| (*id, peer.last.as_ref().map_or(Heard::well(applied), of)));
+            let own = Heard { applied, speaks: !silent, can_lead: !barred };
+            peers.chain([(id, own)]).collect()
         };
         let mut effects = Vec::new();
         for mut input in inputs.into_iter().chain([Input::EndOfTurn]) {
@@ -241,7 +245,7 @@ impl World {
                 functions: &node.functions,
                 room: roles.takes_calls,
                 heard: &heard,
-                barred: roles.acceptor.is_barred(),
+                barred,
             };
             roles.leader.handle(input, &world, &mut effects);
         }
@@ -378,7 +382,7 @@ impl World {
         match timer {
             Timer::Detector => {
                 let Node { roles: Some(roles), space, .. } = self.node(id) else { return };
-                let local = roles.status.local(roles.progress, *space, roles.acceptor.is_barred());
+                let local = roles.status.local(roles.progress, *space, &roles.acceptor);
                 self.detect(id, failure_detector::core::Input::Tick(local));
             }
             Timer::Leader => {

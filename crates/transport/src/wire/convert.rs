@@ -303,6 +303,7 @@ impl From<&message::Heartbeat> for wire::Heartbeat {
                 protocol::Space::Out => wire::Space::Out,
             }
             .into(),
+            silent: heartbeat.silent,
         }
     }
 }
@@ -328,6 +329,7 @@ impl TryFrom<wire::Heartbeat> for message::Heartbeat {
                 Ok(wire::Space::Low) => protocol::Space::Low,
                 Ok(wire::Space::Out) | Err(_) => protocol::Space::Out,
             },
+            silent: heartbeat.silent,
         })
     }
 }

@@ -144,23 +144,26 @@ fn heartbeat() -> BoxedStrategy<Heartbeat> {
         any::<bool>(),
         ballots,
         numbers,
-        (any::<bool>(), "[a-z:]{0,300}", 0..3_usize),
+        (any::<bool>(), "[a-z:]{0,300}", 0..3_usize, any::<bool>()),
     )
-        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), (answer, http, space))| {
-            Heartbeat {
-                hears,
-                can_lead,
-                leads,
-                follows,
-                ballot,
-                issued,
-                applied,
-                durable,
-                answer,
-                http,
-                space: protocol::Space::ALL[space],
-            }
-        })
+        .prop_map(
+            |(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), (answer, http, space, silent))| {
+                Heartbeat {
+                    hears,
+                    can_lead,
+                    leads,
+                    follows,
+                    ballot,
+                    issued,
+                    applied,
+                    durable,
+                    answer,
+                    http,
+                    space: protocol::Space::ALL[space],
+                    silent,
+                }
+            },
+        )
         .boxed()
 }
 

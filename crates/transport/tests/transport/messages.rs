@@ -53,6 +53,7 @@ fn heartbeat() -> Heartbeat {
         // The recorded frame is from before it was there: empty must stay absent.
         http: String::new(),
         space: Space::Ample,
+        silent: false,
     }
 }
 
