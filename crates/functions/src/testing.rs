@@ -8,7 +8,7 @@ use protocol::{
 };
 use serde_json::Value;
 
-use crate::context::{Cluster, ExecutionContext};
+use crate::context::{Cluster, ExecutionContext, Heard};
 use crate::function::{Failure, Function, Placement, Refusal};
 use crate::registry::Registry;
 use crate::run::{Execution, run};
@@ -71,9 +71,9 @@ impl MapState {
     pub(crate) fn execute(&self, function: &str, arguments: &str) -> Execution {
         let registry = Registry::with_builtins();
         let function = registry.get(function).expect("a built-in function");
-        let applied = || self.heard.clone();
-        let is_heard = |node| self.heard.contains_key(&node);
-        let cluster = Cluster { membership: &self.genesis, applied: &applied, is_heard: &is_heard };
+        let well = |applied| Heard::well(applied, self.heard.keys().copied());
+        let heard = || self.heard.iter().map(|(node, applied)| (*node, well(*applied))).collect();
+        let cluster = Cluster { me: NodeId(1), membership: &self.genesis, heard: &heard, votes: &|_| true };
         let context = ExecutionContext::new(self, Timestamp(1), 1).of(cluster);
         run(function.as_ref(), context, &Bytes::copy_from_slice(arguments.as_bytes()))
     }

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Restore(restore) => backup::restore(restore),
         Command::Recover(recover) => commands::recover::run(recover),
         Command::Acceptor(acceptor) => commands::acceptor::run(acceptor),
+        Command::Leader(leader) => commands::leader::run(leader),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,7 @@ use functions::Registry;
 use http_api::Gateway;
 use leader::core::Leader;
 use learner::{Learner, Progress, Stored, Timing};
+use protocol::message::HandOver;
 use protocol::{Ballot, CommandId, CommandNumber, Key, Membership, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
 use storage::memory::{Fault, MemoryLog, MemoryState};
 use storage::{Checkpoint, LogRecord, LogStore as _, Standing, StateStore as _, StorageError};
@@ -43,6 +44,7 @@ pub(crate) struct Status {
     leads: Option<Ballot>,
     seen: Option<Ballot>,
     highest: Ballot,
+    hands_over: Option<HandOver>,
 }
 
 impl Status {
@@ -52,6 +54,10 @@ impl Status {
 
     pub(crate) fn sees(&mut self, leader: Option<Ballot>) {
         self.seen = leader;
+    }
+
+    pub(crate) fn hands_over(&mut self, over: Option<HandOver>) {
+        self.hands_over = over;
     }
 
     pub(crate) fn heard(&mut self, ballot: Ballot) {
@@ -70,7 +76,8 @@ impl Status {
 
     pub(crate) fn local(&self, progress: Progress, space: Space, barred: bool) -> LocalStatus {
         let Progress { issued, applied, durable } = progress;
-        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space, barred }
+        let (leads, ballot, hands_over) = (self.leads, self.highest, self.hands_over);
+        LocalStatus { leads, ballot, issued, applied, durable, space, barred, hands_over }
     }
 }
 
@@ -253,7 +260,7 @@ impl Node {
             to_acceptor: VecDeque::new(),
             to_leader: VecDeque::new(),
             to_learner: VecDeque::new(),
-            status: Status { me: self.id, leads: None, seen: None, highest },
+            status: Status { me: self.id, leads: None, seen: None, highest, hands_over: None },
             progress: Progress { issued: applied.number, applied: applied.number, durable },
             told: applied,
             forgetting: false,
@@ -294,6 +301,7 @@ fn leader_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> lead
         resend: RESEND,
         // As 5 s is to 2 s in the binary.
         prepare_timeout: swarm.timeout_max * 5 / 2,
+        hand_over_timeout: swarm.timeout_min * 4,
         caller_retention: RETENTION,
         gateway_retention: RETENTION,
     }

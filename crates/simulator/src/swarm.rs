@@ -163,6 +163,8 @@ pub struct Swarm {
     pub faults: Duration,
     /// Of a thousand calls, how many are about the membership.
     pub changes: u32,
+    /// Of a thousand calls, how many ask that the lead be handed over.
+    pub hand_overs: u32,
     /// A mistake that must be caught.
     pub planted: Option<Planted>,
 }
@@ -211,6 +213,7 @@ impl Swarm {
             think: millis(50),
             faults: Duration::ZERO,
             changes: 0,
+            hand_overs: 0,
             planted: None,
         }
     }
@@ -247,6 +250,7 @@ impl Swarm {
             clients: chance.between(2, 10),
             think: millis(chance.pick(&[2, 20, 100])),
             faults,
+            hand_overs: sometimes(chance, &[5, 20, 50]),
             ..calm
         }
     }
@@ -339,5 +343,6 @@ mod tests {
             assert!((50..150).contains(&on), "{trouble:?} is on in {on} of 200");
         }
         assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
+        assert!(swarms.iter().any(|swarm| swarm.hand_overs == 50));
     }
 }

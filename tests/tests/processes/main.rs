@@ -13,6 +13,7 @@ mod disks;
 mod frozen;
 mod hostile;
 mod joining;
+mod leadership;
 mod links;
 mod lost;
 mod membership;

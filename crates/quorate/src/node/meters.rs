@@ -65,6 +65,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_votes_forgotten_through", Gauge, "Votes are forgotten up to this command"),
     ("quorate_leader_leads", Gauge, "1 while this node leads"),
     ("quorate_leader_ballots_total", Counter, "Ballots for which this node asked for promises"),
+    ("quorate_leader_hand_overs_total", Counters, "Leads that this node handed over"),
     ("quorate_leader_elections_won_total", Counter, "How often this node took the lead"),
     ("quorate_leader_step_downs_total", Counter, "How often this node gave up the lead, or trying"),
     (

@@ -10,9 +10,9 @@
 //! Every message, from a peer or from this node itself, passes through one [`Router`]. The roles
 //! do not know each other: what each asks of the rest of its node is a port, filled in here.
 //!
-//! A node stops in this order: no more calls are taken; those in flight get their answers (at
-//! most `shutdown.grace`); the lead is given up; the learner makes its state durable; the
-//! connections close. When a store fails there is no order: the process ends with code 1, and
+//! A node stops in this order: no more calls are taken; the lead is handed over to a node that can
+//! take it (ADR 0030); calls in flight get their answers (at most `shutdown.grace`); a lead that
+//! nobody took is given up; the learner makes its state durable; the connections close. When a store fails there is no order: the process ends with code 1, and
 //! what was acknowledged is safe with the majority set that voted for it.
 
 mod admission;
@@ -202,9 +202,11 @@ async fn serve(
     let margin = (config.shutdown_grace / 4).min(Duration::from_secs(1));
     let mut answered = std::pin::pin!(http.stop(true));
     let (began, grace) = (tokio::time::Instant::now(), config.shutdown_grace - margin);
+    // First, while all of it works: what is in flight is finished by who leads then.
+    _ = tokio::time::timeout(grace, node.router.hand_over()).await;
     let leaves = config.cluster.leaves_on_stop;
     let finishing = if leaves { grace / 2 } else { grace };
-    let finished = tokio::time::timeout(finishing, &mut answered).await.is_ok();
+    let finished = tokio::time::timeout(finishing.saturating_sub(began.elapsed()), &mut answered).await.is_ok();
     if leaves {
         // No call comes back to a node that has left.
         members.leave(grace.saturating_sub(began.elapsed())).await;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
+use functions::Heard;
 use leader::core::PoolJob;
 use leader::machine::{StoredMachine, run_on_snapshot};
 use protocol::message::{ToAcceptor, ToLeader};
@@ -223,8 +224,9 @@ impl World {
         let heard = || {
             // One that has another disk than it had never votes.
             let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !lost.contains(id));
-            let peers = peers.map(|(id, peer)| (*id, peer.last.as_ref().map_or(applied, |last| last.applied)));
-            peers.chain([(id, applied)]).collect()
+            let peers: Vec<_> = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, last))).collect();
+            let own = Heard::well(applied, peers.iter().map(|(id, _)| *id).chain([id]));
+            peers.into_iter().map(|(id, last)| (id, Heard::of(last))).chain([(id, own)]).collect()
         };
         let mut effects = Vec::new();
         for mut input in inputs.into_iter().chain([Input::EndOfTurn]) {
@@ -264,6 +266,10 @@ impl World {
                 Effect::Leads(ballot) => {
                     self.tell(&Fact::Leads { node: id, ballot });
                     self.tell_who_leads(id, |roles| roles.status.leads(ballot));
+                }
+                Effect::HandsOver(over) => {
+                    let Some(roles) = &mut self.node_mut(id).roles else { return };
+                    roles.status.hands_over(over);
                 }
                 Effect::Note(note) => self.tell(&Fact::Noted { node: id, note }),
                 Effect::Ignored(reason) => self.ignored(id, "leader", reason.name()),
@@ -306,7 +312,7 @@ impl World {
                 Effect::Send { to, heartbeat } => self.send(id, to, Message::FailureDetector(heartbeat)),
                 Effect::Suspect { peer, .. } => self.put(id, Mail::Learner(learner::Input::PeerLost(peer))),
                 Effect::Trust(_) => {}
-                Effect::Campaign { .. } => {
+                Effect::Campaign { .. } | Effect::TakeOver { .. } => {
                     self.put(id, Mail::Leader(leader::core::Input::Campaign { above: highest }));
                 }
                 Effect::StepDown { .. } => {
@@ -314,7 +320,8 @@ impl World {
                     self.put(id, Mail::Leader(leader::core::Input::StepDown(why)));
                 }
                 Effect::HandOver => {
-                    self.put(id, Mail::Leader(leader::core::Input::StepDown("its disk is almost full")));
+                    let or_else = Some("its disk is almost full");
+                    self.put(id, Mail::Leader(leader::core::Input::HandOver { or_else }));
                 }
                 Effect::TakesCalls(takes) => {
                     let Some(roles) = &mut self.node_mut(id).roles else { return };
