@@ -23,6 +23,7 @@ mod commands;
 mod config;
 mod dev;
 mod failure;
+mod gateway;
 mod logging;
 mod node;
 mod seat;

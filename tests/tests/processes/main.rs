@@ -11,6 +11,7 @@ mod copies;
 mod crashes;
 mod disks;
 mod frozen;
+mod gateway;
 mod hostile;
 mod joining;
 mod leadership;

@@ -62,6 +62,9 @@ use router::Router;
 use space::Room;
 use status::Status;
 
+pub(crate) use meters::install as install_metrics;
+pub(crate) use outside::chance;
+
 /// Some ten thousand samples under full load.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -86,7 +89,8 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let mut asked_to_stop = std::pin::pin!(asked_to_stop);
         let Some(came) = be_seated(&mut config, &mut asked_to_stop).await? else { return Ok(()) };
         let stores = open(&config)?;
-        let prometheus = meters::install(&config)?;
+        let prometheus = install_metrics()?;
+        meters::show(&config);
         serve(Arc::new(config), Listeners { http, peer }, stores, came, prometheus, asked_to_stop).await?;
         Ok(())
     })
@@ -97,7 +101,11 @@ struct Listeners {
     peer: TcpListener,
 }
 
-fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure> {
+/// Listens.
+///
+/// # Errors
+/// An address that cannot be used.
+pub(crate) fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| {
         let line =
             format!("{key} = \"{address}\" cannot be listened on ({error}); stop what uses it, or choose another port");
@@ -228,7 +236,7 @@ async fn serve(
 }
 
 /// Folds what histograms have gathered; without it they grow until somebody asks for metrics.
-async fn keep_metrics(prometheus: PrometheusHandle) {
+pub(crate) async fn keep_metrics(prometheus: PrometheusHandle) {
     let mut interval = tokio::time::interval(METRICS_UPKEEP);
     loop {
         interval.tick().await;
@@ -258,7 +266,7 @@ async fn repeat_leader(router: Arc<Router>) {
 }
 
 /// HTTP threads: half of the processors, since the roles need the other half.
-fn http_workers() -> usize {
+pub(crate) fn http_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 8))
 }
 
