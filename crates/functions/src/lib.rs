@@ -19,6 +19,7 @@ mod testing;
 mod text;
 mod typed;
 
+pub use cluster::successor;
 pub use context::{
     Cluster, EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, Heard, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead,
 };

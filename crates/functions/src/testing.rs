@@ -80,11 +80,11 @@ impl MapState {
         let heard = || {
             let of = |(node, applied): (&NodeId, &CommandNumber)| {
                 let (speaks, can_lead) = (!self.silent.contains(node), !self.followers.contains(node));
-                (*node, Heard { applied: *applied, speaks, can_lead })
+                (*node, Heard { speaks, can_lead, ..Heard::well(*applied, self.heard.keys().copied()) })
             };
             self.heard.iter().map(of).collect()
         };
-        let cluster = Cluster { membership: &self.genesis, heard: &heard };
+        let cluster = Cluster { me: NodeId(1), membership: &self.genesis, heard: &heard, votes: &|_| true };
         let context = ExecutionContext::new(self, Timestamp(1), 1).of(cluster);
         run(function.as_ref(), context, &Bytes::copy_from_slice(arguments.as_bytes()))
     }

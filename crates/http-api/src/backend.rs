@@ -72,6 +72,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Who takes part, and how they are.
     fn cluster(&self) -> ClusterView;
 
+    /// Waits until that node leads, as far as this one knows; false when that took longer than `wait`, or when this node
+    /// ends.
+    fn wait_led_by(&self, node: NodeId, wait: Duration) -> LocalBoxFuture<'_, bool>;
+
     /// How this node is.
     fn health(&self) -> Health;
 

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod members;
+
+pub(crate) use members::{Acceptor, Add, Change, Leader, Remove, Replace, Transfer};
+
 /// Quorate runs your functions once and replicates what they decided.
 #[derive(Debug, Parser)]
 #[command(
@@ -49,6 +53,9 @@ pub(crate) enum Command {
     /// Say which nodes vote
     #[command(subcommand)]
     Acceptor(Acceptor),
+    /// Say which node leads
+    #[command(subcommand)]
+    Leader(Leader),
 }
 
 impl Command {
@@ -66,9 +73,8 @@ impl Command {
             Self::Backup(Backup { connection, .. }) => connection.output,
             Self::Restore(restore) => restore.output,
             Self::Recover(recover) => recover.output,
-            Self::Acceptor(Acceptor::Add(Add { change, .. }) | Acceptor::Remove(Remove { change, .. })) => {
-                change.connection.output
-            }
+            Self::Acceptor(acceptor) => acceptor.change().connection.output,
+            Self::Leader(Leader::Transfer(transfer)) => transfer.change.connection.output,
         }
     }
 }
@@ -190,58 +196,6 @@ pub(crate) struct Recover {
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-}
-
-/// `quorate acceptor`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Acceptor {
-    /// Give a node a vote, or change what its vote weighs
-    Add(Add),
-    /// Take the vote of a node away, so that it only learns; or remove the node
-    Remove(Remove),
-}
-
-/// `quorate acceptor add`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "The node must be a member that has caught up (`quorate status`). A new node joins by itself: start it with\ncluster.join = [\"HOST:PORT\"], the listen.peer of some member.\n\nExamples:\n  quorate acceptor add d\n  quorate acceptor add d --dry-run"
-)]
-pub(crate) struct Add {
-    /// The node, by name or id
-    pub(crate) node: String,
-    /// What its vote weighs
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) weight: u64,
-    #[command(flatten)]
-    pub(crate) change: Change,
-}
-
-/// `quorate acceptor remove`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  quorate acceptor remove d\n      it stays a member and learns\n  quorate acceptor remove d --for-good\n      it is no member any more: for one that is lost, or will not come back"
-)]
-pub(crate) struct Remove {
-    /// The node, by name or id
-    pub(crate) node: String,
-    /// Remove the node from the cluster
-    #[arg(long)]
-    pub(crate) for_good: bool,
-    #[command(flatten)]
-    pub(crate) change: Change,
-}
-
-/// What every change of the membership takes.
-#[derive(Debug, Args)]
-pub(crate) struct Change {
-    /// Only say what would be done
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// How long to wait for what is in the way to pass, such as 30s
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub(crate) wait: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) connection: Connection,
 }
 
 /// How every client command reaches the cluster.

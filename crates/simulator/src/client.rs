@@ -56,6 +56,8 @@ pub struct Settings {
     pub fresh: u32,
     /// Of a thousand calls during the faults, how many are about the membership.
     pub changes: u32,
+    /// Of a thousand calls during the faults, how many ask that the lead be handed over.
+    pub hand_overs: u32,
 }
 
 /// What a client does.
@@ -335,6 +337,8 @@ impl Clients {
             work::surely(chance, request)
         } else if self.settings.changes > 0 && chance.random_ratio(self.settings.changes.min(1000), 1000) {
             work::change(chance, self.last_id.0, request)
+        } else if self.settings.hand_overs > 0 && chance.random_ratio(self.settings.hand_overs.min(1000), 1000) {
+            work::hand_over(chance, self.last_id.0, request)
         } else {
             work::call(chance, &state.known, request)
         };

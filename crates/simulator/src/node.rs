@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acceptor::core::{Acceptor, Silence};
-use failure_detector::core::{FailureDetector, LocalStatus};
-use functions::Registry;
+use failure_detector::core::{FailureDetector, LocalStatus, View};
+use functions::{Heard, Registry};
 use http_api::Gateway;
 use leader::core::Leader;
 use learner::{Learner, Progress, Stored, Timing};
+use protocol::message::HandOver;
 use protocol::{Ballot, CommandId, CommandNumber, Key, Membership, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
 use storage::memory::{Fault, MemoryLog, MemoryState};
 use storage::{Checkpoint, LogRecord, LogStore as _, Standing, StateStore as _, StorageError};
@@ -43,6 +44,7 @@ pub(crate) struct Status {
     leads: Option<Ballot>,
     seen: Option<Ballot>,
     highest: Ballot,
+    hands_over: Option<HandOver>,
 }
 
 impl Status {
@@ -52,6 +54,10 @@ impl Status {
 
     pub(crate) fn sees(&mut self, leader: Option<Ballot>) {
         self.seen = leader;
+    }
+
+    pub(crate) fn hands_over(&mut self, over: Option<HandOver>) {
+        self.hands_over = over;
     }
 
     pub(crate) fn heard(&mut self, ballot: Ballot) {
@@ -70,9 +76,20 @@ impl Status {
 
     pub(crate) fn local(&self, progress: Progress, space: Space, acceptor: &Acceptor) -> LocalStatus {
         let Progress { issued, applied, durable } = progress;
+        let (leads, ballot, hands_over) = (self.leads, self.highest, self.hands_over);
         let (barred, silent) = (acceptor.is_barred(), acceptor.silence().is_some());
-        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space, barred, silent }
+        LocalStatus { leads, ballot, issued, applied, durable, space, barred, silent, hands_over }
     }
+}
+
+/// Whom a node hears, itself included, whose `hears` is filled in. One that has another disk than it had never votes.
+pub(crate) fn heard_by(me: NodeId, own: &Heard, view: &View, lost: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Heard> {
+    let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !lost.contains(id));
+    let mut heard: BTreeMap<NodeId, Heard> =
+        peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, Heard::of(last)))).collect();
+    let hears = heard.keys().copied().chain([me]).collect();
+    heard.insert(me, Heard { hears, ..own.clone() });
+    heard
 }
 
 /// A read that waits for the state to be recent enough.
@@ -286,7 +303,7 @@ impl Node {
             to_acceptor: VecDeque::new(),
             to_leader: VecDeque::new(),
             to_learner: VecDeque::new(),
-            status: Status { me: self.id, leads: None, seen: None, highest },
+            status: Status { me: self.id, leads: None, seen: None, highest, hands_over: None },
             progress: Progress { issued: applied.number, applied: applied.number, durable },
             told: applied,
             forgetting: false,
@@ -330,6 +347,7 @@ fn leader_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> lead
         resend: RESEND,
         // As 5 s is to 2 s in the binary.
         prepare_timeout: swarm.timeout_max * 5 / 2,
+        hand_over_timeout: swarm.timeout_min * 4,
         caller_retention: RETENTION,
         gateway_retention: RETENTION,
     }

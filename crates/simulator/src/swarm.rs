@@ -198,6 +198,8 @@ pub struct Swarm {
     pub faults: Duration,
     /// Of a thousand calls, how many are about the membership.
     pub changes: u32,
+    /// Of a thousand calls, how many ask that the lead be handed over.
+    pub hand_overs: u32,
     /// A mistake that must be caught.
     pub planted: Option<Planted>,
 }
@@ -246,6 +248,7 @@ impl Swarm {
             think: millis(50),
             faults: Duration::ZERO,
             changes: 0,
+            hand_overs: 0,
             planted: None,
         }
     }
@@ -286,6 +289,7 @@ impl Swarm {
             think: millis(chance.pick(&[2, 20, 100])),
             faults,
             changes,
+            hand_overs: sometimes(chance, &[5, 20, 50]),
             ..calm
         }
     }
@@ -379,6 +383,7 @@ mod tests {
             assert!((50..150).contains(&on), "{trouble:?} is on in {on} of 200");
         }
         assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
+        assert!(swarms.iter().any(|swarm| swarm.hand_overs == 50));
         let left_to = |seed| Swarm::draw(&mut Chance::new(seed), Duration::from_secs(1), None);
         let still: Vec<Swarm> = (0..200).map(left_to).filter(|swarm| swarm.changes == 0).collect();
         assert!((100..170).contains(&still.len()), "{} of 200 have no changes", still.len());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use leader::core::Note;
 use protocol::{Ballot, NodeId, Now, RequestId};
 use storage::{LogRecord, Standing};
 
@@ -9,7 +10,7 @@ use crate::fact::{Fact, Observer, Question};
 use crate::fault::{Fault, Shape};
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
-const GOALS: [(&str, u64); 27] = [
+const GOALS: [(&str, u64); 28] = [
     ("loss", 1_000_000),
     ("duplicate", 100_000),
     ("reorder", 1_000_000),
@@ -29,6 +30,7 @@ const GOALS: [(&str, u64); 27] = [
     ("disk_lost", 200),
     ("snapshot_installed", 500),
     ("leader_change", 10_000),
+    ("hand_over", 1_000),
     ("retry", 10_000),
     ("change", 2_000),
     ("join", 400),
@@ -58,6 +60,8 @@ pub struct Tally {
     pub changing: u64,
     /// Decided changes of the membership.
     pub changes: u64,
+    /// How often a leader handed its lead over, and the other node took it.
+    pub handed_over: u64,
     /// Whole states that came from another node.
     pub installed: u64,
     /// How often a node whose votes were damaged spoke again.
@@ -90,6 +94,7 @@ impl Tally {
         self.issued += other.issued;
         self.changing += other.changing;
         self.changes += other.changes;
+        self.handed_over += other.handed_over;
         self.installed += other.installed;
         self.rejoined += other.rejoined;
         self.stuck += other.stuck;
@@ -107,6 +112,7 @@ impl Tally {
             ("snapshot_installed", self.installed),
             ("rejoined", self.rejoined),
             ("leader_change", self.leader_changes),
+            ("hand_over", self.handed_over),
             ("retry", self.retries),
             ("change", self.changes),
             ("write_or_sync_error", self.of("write_error") + self.of("sync_error")),
@@ -167,6 +173,7 @@ impl Observer for Tally {
             }
             Fact::Applied { command, .. } => self.issued = self.issued.max(command.number().0),
             Fact::Installed { .. } => self.installed += 1,
+            Fact::Noted { note: Note::HandedOver { .. }, .. } => self.handed_over += 1,
             Fact::Leads { ballot: Some(ballot), .. } => {
                 self.leader_changes += u64::from(self.led.is_some());
                 self.led = Some(*ballot);
@@ -209,8 +216,14 @@ mod tests {
         };
         let all: Vec<&str> = GOALS.iter().chain(&SHARES).map(|(name, _)| *name).collect();
         assert_eq!(names(&Tally::default().below_goals(1_000)), all, "nothing happened");
-        let mut tally =
-            Tally { installed: 1_000, leader_changes: 20_000, retries: 20_000, changes: 4_000, ..Tally::default() };
+        let mut tally = Tally {
+            installed: 1_000,
+            leader_changes: 20_000,
+            handed_over: 2_000,
+            retries: 20_000,
+            changes: 4_000,
+            ..Tally::default()
+        };
         for (name, count) in Fault::KINDS.iter().zip(&mut tally.faults) {
             let goal = GOALS.iter().find(|(of, _)| of == name).map_or(500, |(_, goal)| *goal);
             *count = 2 * goal;

@@ -174,6 +174,9 @@ impl fmt::Display for Notes<'_> {
             Note::Membership { number, nodes, acceptors } => {
                 write!(f, "knows membership {number}: {nodes} nodes, {acceptors} of them acceptors")
             }
+            Note::HandsOver { ballot, to } => write!(f, "hands {ballot} over to {to}"),
+            Note::HandedOver { ballot, to } => write!(f, "has handed {ballot} over to {to}"),
+            Note::NotHandedOver { ballot, to } => write!(f, "could not hand {ballot} over to {to}"),
             Note::StepsDown { ballot, reason, unissued, .. } => {
                 write!(f, "gives up {ballot}: {reason}, unissued {unissued}")
             }

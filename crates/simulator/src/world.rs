@@ -105,6 +105,7 @@ impl World {
             reads: u32::try_from(chance.between(100, 500)).expect("small"),
             fresh: FRESH_CALLS,
             changes: swarm.changes,
+            hand_overs: swarm.hand_overs,
         };
         let genesis = swarm.genesis();
         let mut world = Self {

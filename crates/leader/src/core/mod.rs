@@ -7,7 +7,7 @@
 //!    |  MyNextBal, timeout |     +-- MyNextBal: a higher ballot (step 3)     |
 //!    +---------------------+                                                |
 //!    +----------------------------------------------------------------------+
-//!        MyNextBal (superseded), StepDown (no majority set), a foreign command
+//!        MyNextBal (superseded), StepDown (no majority set), HandOver, a foreign command
 //! ```
 //!
 //! A command that changes the membership is a barrier (ADR 0025): it is the last one of its ballot. When it is issued and
@@ -24,6 +24,7 @@
 //! may lead at a time, each in its own ballot. Time only repeats what may have been lost.
 
 mod calls;
+mod handing_over;
 mod history;
 mod interface;
 mod kept;
@@ -179,6 +180,7 @@ impl Leader {
             Input::Message { from, message } => self.on_message(from, message, &mut turn),
             Input::Campaign { above } => self.on_campaign(above, &mut turn),
             Input::StepDown(reason) => self.become_idle(reason, None, &mut turn),
+            Input::HandOver { or_else } => self.on_hand_over(or_else, &mut turn),
             Input::Learned(issued) => self.on_learned(issued, &mut turn),
             Input::PoolDone { job, execution } => match &mut self.phase {
                 Phase::Leading(leading) => leading.on_pool_done(job, *execution, &mut turn),
@@ -442,24 +444,29 @@ impl Leader {
             }
             Phase::Leading(leading) => leading.on_tick(turn),
         }
+        self.pursue_hand_over(turn);
     }
 
     /// The leader state is dropped; nobody is answered as if this node led (S-21, S-22).
     fn become_idle(&mut self, reason: &'static str, superseded_by: Option<Ballot>, turn: &mut Turn<'_>) {
-        let (ballot, unissued) = match std::mem::replace(&mut self.phase, Phase::Idle) {
+        let (ballot, unissued, successor) = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => return turn.ignore(IgnoreReason::NothingToDo),
             Phase::Preparing(preparing) => {
                 let ballot = preparing.ballot;
                 self.end_before(preparing.give_up(), turn);
-                (ballot, 0)
+                (ballot, 0, None)
             }
             Phase::Leading(leading) => {
                 let (ballot, unissued) = (leading.ballot(), leading.load().unissued);
+                let successor = leading.handing_over.as_ref().map(|over| over.to);
                 self.last_call = leading.end(turn);
                 turn.effects.push(Effect::Leads(None));
-                (ballot, unissued)
+                (ballot, unissued, successor)
             }
         };
+        if let Some(to) = successor.filter(|to| superseded_by.is_some_and(|higher| higher.node == *to)) {
+            return turn.note(Note::HandedOver { ballot, to });
+        }
         turn.note(Note::StepsDown { ballot, reason, superseded_by, unissued });
     }
 

@@ -95,6 +95,13 @@ pub(super) fn change(chance: &mut ChaCha8Rng, nodes: u64, request: RequestId) ->
     named(request, function, &arguments, Duration::ZERO)
 }
 
+/// Another of so many nodes is to lead; mostly one that could.
+pub(super) fn hand_over(chance: &mut ChaCha8Rng, nodes: u64, request: RequestId) -> Call {
+    let node = chance.random_range(1..=nodes);
+    let patience = if chance.random_bool(0.3) { chance.random_range(1..=PATIENCE_MAX) } else { 0 };
+    named(request, "cluster.hand_over", &json!({"node": node}), Duration::from_millis(patience))
+}
+
 /// A call that nothing can refuse, and that changes something.
 pub(super) fn surely(chance: &mut ChaCha8Rng, request: RequestId) -> Call {
     let value: u64 = chance.random_range(1..50);

@@ -7,14 +7,14 @@ use std::time::Duration;
 use functions::Heard;
 use leader::core::PoolJob;
 use leader::machine::{StoredMachine, run_on_snapshot};
-use protocol::message::{Heartbeat, ToAcceptor, ToLeader};
+use protocol::message::{ToAcceptor, ToLeader};
 use protocol::{Message, NodeId, Role};
 use storage::{LogRecord, StateStore as _};
 
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::network::some_of;
-use crate::node::{Cut, Mail, Node, Roles, acceptor_config};
+use crate::node::{Cut, Mail, Node, Roles, acceptor_config, heard_by};
 use crate::planted::{Planted, no_barrier, rebuild, votes_with_gaps};
 use crate::schedule::{Event, Timer};
 
@@ -224,14 +224,8 @@ impl World {
         let machine: &dyn leader::core::Machine = if has_barrier { &stored } else { &veiled };
         let (view, applied) = (roles.detector.view(), roles.progress.applied);
         let (silent, barred) = (roles.acceptor.silence().is_some(), roles.acceptor.is_barred());
-        let heard = || {
-            // One that has another disk than it had never votes.
-            let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !lost.contains(id));
-            let of = |last: &Heartbeat| Heard { applied: last.applied, speaks: !last.silent, can_lead: last.can_lead };
-            let peers = peers.map(|(id, peer)| (*id, peer.last.as_ref().map_or(Heard::well(applied), of)));
-            let own = Heard { applied, speaks: !silent, can_lead: !barred };
-            peers.chain([(id, own)]).collect()
-        };
+        let own = Heard { speaks: !silent, can_lead: !barred, ..Heard::well(applied, []) };
+        let heard = || heard_by(id, &own, &view, &lost);
         let mut effects = Vec::new();
         for mut input in inputs.into_iter().chain([Input::EndOfTurn]) {
             if !has_barrier {
@@ -270,6 +264,10 @@ impl World {
                 Effect::Leads(ballot) => {
                     self.tell(&Fact::Leads { node: id, ballot });
                     self.tell_who_leads(id, |roles| roles.status.leads(ballot));
+                }
+                Effect::HandsOver(over) => {
+                    let Some(roles) = &mut self.node_mut(id).roles else { return };
+                    roles.status.hands_over(over);
                 }
                 Effect::Note(note) => self.tell(&Fact::Noted { node: id, note }),
                 Effect::Ignored(reason) => self.ignored(id, "leader", reason.name()),
@@ -312,7 +310,7 @@ impl World {
                 Effect::Send { to, heartbeat } => self.send(id, to, Message::FailureDetector(heartbeat)),
                 Effect::Suspect { peer, .. } => self.put(id, Mail::Learner(learner::Input::PeerLost(peer))),
                 Effect::Trust(_) => {}
-                Effect::Campaign { .. } => {
+                Effect::Campaign { .. } | Effect::TakeOver { .. } => {
                     self.put(id, Mail::Leader(leader::core::Input::Campaign { above: highest }));
                 }
                 Effect::StepDown { .. } => {
@@ -320,7 +318,8 @@ impl World {
                     self.put(id, Mail::Leader(leader::core::Input::StepDown(why)));
                 }
                 Effect::HandOver => {
-                    self.put(id, Mail::Leader(leader::core::Input::StepDown("its disk is almost full")));
+                    let or_else = Some("its disk is almost full");
+                    self.put(id, Mail::Leader(leader::core::Input::HandOver { or_else }));
                 }
                 Effect::TakesCalls(takes) => {
                     let Some(roles) = &mut self.node_mut(id).roles else { return };

@@ -304,6 +304,7 @@ impl From<&message::Heartbeat> for wire::Heartbeat {
             }
             .into(),
             silent: heartbeat.silent,
+            hands_over: heartbeat.hands_over.map(|over| wire::HandOver { to: over.to.0, last: over.last.0 }),
         }
     }
 }
@@ -330,6 +331,9 @@ impl TryFrom<wire::Heartbeat> for message::Heartbeat {
                 Ok(wire::Space::Out) | Err(_) => protocol::Space::Out,
             },
             silent: heartbeat.silent,
+            hands_over: heartbeat
+                .hands_over
+                .map(|over| message::HandOver { to: NodeId(over.to), last: CommandNumber(over.last) }),
         })
     }
 }

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use protocol::message::{
-    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, Heartbeat, MyNextBal,
+    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, HandOver, Heartbeat, MyNextBal,
     NextBallot, ReadBarrier, Rejoin, Rejoined, Snapshot, Stored, Success, Voted,
 };
 use protocol::{
@@ -144,26 +144,26 @@ fn heartbeat() -> BoxedStrategy<Heartbeat> {
         any::<bool>(),
         ballots,
         numbers,
-        (any::<bool>(), "[a-z:]{0,300}", 0..3_usize, any::<bool>()),
+        (any::<bool>(), "[a-z:]{0,300}", 0..3_usize, option::of((any::<u64>(), any_number())), any::<bool>()),
     )
-        .prop_map(
-            |(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), (answer, http, space, silent))| {
-                Heartbeat {
-                    hears,
-                    can_lead,
-                    leads,
-                    follows,
-                    ballot,
-                    issued,
-                    applied,
-                    durable,
-                    answer,
-                    http,
-                    space: protocol::Space::ALL[space],
-                    silent,
-                }
-            },
-        )
+        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), rest)| {
+            let (answer, http, space, over, silent) = rest;
+            Heartbeat {
+                hears,
+                can_lead,
+                leads,
+                follows,
+                ballot,
+                issued,
+                applied,
+                durable,
+                answer,
+                http,
+                space: protocol::Space::ALL[space],
+                silent,
+                hands_over: over.map(|(to, last)| HandOver { to: NodeId(to), last }),
+            }
+        })
         .boxed()
 }
 
