@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use functions::{Cluster, ExecutionContext, Failure, Registry};
+use functions::{Cluster, ExecutionContext, Failure, Heard, Registry};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, Fingerprint, Forget, Membership, NodeId, RequestId, Timestamp, Verdict,
 };
@@ -73,8 +73,9 @@ pub fn function_calls(bytes: &[u8]) {
         let Some(function) = std::str::from_utf8(name).ok().and_then(|name| registry.get(name)) else { continue };
         let id = CommandId::new(Ballot::new(1, NodeId(1)), state.applied().number.next());
         let time = Timestamp(id.number.0);
-        let applied = || genesis.learners().map(|node| (node, state.applied().number)).collect();
-        let cluster = Cluster { membership: &genesis, applied: &applied, is_heard: &|_| true };
+        let well = || Heard::well(state.applied().number, genesis.learners());
+        let heard = || genesis.learners().map(|node| (node, well())).collect();
+        let cluster = Cluster { me: NodeId(1), membership: &genesis, heard: &heard, votes: &|_| true };
         let context = ExecutionContext::new(&state, time, id.number.0).of(cluster);
         let execution = functions::run(function.as_ref(), context, &Bytes::copy_from_slice(arguments));
         assert!(!matches!(execution.result, Err(Failure::Panicked(_) | Failure::State(_))), "{:?}", execution.result);

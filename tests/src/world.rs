@@ -575,7 +575,7 @@ impl World {
         }
         for effect in effects {
             match effect {
-                Effect::Persist(_) | Effect::Leads(_) => {}
+                Effect::Persist(_) | Effect::Leads(_) | Effect::HandsOver(_) => {}
                 Effect::Send { to, message: Message::Gateway(reply) } => {
                     self.checks.answered(&reply);
                     self.events.push(Event::Answered { leader: id, gateway: to, reply });

@@ -12,10 +12,9 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-mod cluster;
 mod durability;
 
-use cluster::{Cluster, finished};
+use crate::cluster::{Cluster, finished};
 
 /// What to measure.
 #[derive(Args)]
@@ -86,6 +85,16 @@ impl Arguments {
         }
     }
 
+    /// A new cluster.
+    fn cluster<'a>(&self, binary: &'a Path) -> anyhow::Result<Cluster<'a>> {
+        self.cluster_with(binary, &[])
+    }
+
+    /// The same with other settings.
+    fn cluster_with<'a>(&self, binary: &'a Path, sets: &[&str]) -> anyhow::Result<Cluster<'a>> {
+        Cluster::start(self.directory()?.join("data"), (self.http_base, self.peer_base), binary, sets)
+    }
+
     fn directory(&self) -> anyhow::Result<PathBuf> {
         match &self.directory {
             Some(directory) => Ok(directory.clone()),
@@ -128,7 +137,7 @@ pub(crate) fn run(arguments: &Arguments, binary: &Path) -> anyhow::Result<()> {
 }
 
 fn calls(arguments: &Arguments, binary: &Path) -> anyhow::Result<(Vec<Value>, Vec<f64>)> {
-    let mut cluster = Cluster::start(arguments, binary, &[])?;
+    let mut cluster = arguments.cluster(binary)?;
     let mut runs = Vec::new();
     if arguments.parts.contains(&Part::Calls) {
         for (index, clients) in arguments.clients.iter().enumerate() {
@@ -189,7 +198,7 @@ fn table(runs: &[Value], gaps: &[f64]) -> String {
 }
 
 /// The one in the middle, or the average of the two in the middle; `sorted` is not empty.
-fn median(sorted: &[f64]) -> f64 {
+pub(crate) fn median(sorted: &[f64]) -> f64 {
     let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
     f64::midpoint(low, high)
 }

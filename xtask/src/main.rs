@@ -11,10 +11,13 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod cluster;
+mod compare;
 mod coverage;
 mod fuzz;
 mod image;
 mod mutants;
+mod profile;
 mod setup;
 mod simulate;
 
@@ -63,6 +66,10 @@ enum Job {
     },
     /// Measure a release build: the table of docs/performance.md
     Bench(bench::Arguments),
+    /// Measure Quorate and other systems with the same transfers, in turn: the comparison of docs/performance.md
+    Compare(compare::Arguments),
+    /// Say where a call's processor time goes, by the threads of the nodes under load
+    Profile(profile::Arguments),
     /// Run whole clusters under faults, each from one seed, and look for broken invariants
     Simulate(simulate::Arguments),
     /// Build a container image that holds a static binary and nothing else (needs Docker Engine)
@@ -123,6 +130,11 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Bench(arguments) => {
             setup::run()?;
             bench::run(&arguments, &arguments.binary()?)
+        }
+        Job::Compare(arguments) => compare::run(&arguments),
+        Job::Profile(arguments) => {
+            setup::run()?;
+            profile::run(&arguments)
         }
         Job::Simulate(arguments) => {
             setup::run()?;

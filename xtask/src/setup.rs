@@ -3,6 +3,7 @@
 //! RocksDB is compiled from source by a C++ compiler, and its Rust bindings are made by bindgen,
 //! which loads libclang. Everything else is Rust.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,9 +36,7 @@ pub(crate) fn wanted() {
         return;
     }
     crate::step(&format!("some tests need {}: apt-get install", missing.join(" and ")));
-    let installed = apt_get(&["update"])
-        .and_then(|()| apt_get(&[&["install", "-y", "--no-install-recommends"], &missing[..]].concat()));
-    if let Err(error) = installed {
+    if let Err(error) = install(&missing) {
         eprintln!("xtask: {error:#}; those tests will be skipped");
     }
 }
@@ -78,21 +77,31 @@ pub(crate) fn run() -> anyhow::Result<()> {
         );
     }
     crate::step(&format!("apt-get install {}", packages.join(" ")));
-    apt_get(&["update"])?;
-    apt_get(&[&["install", "-y", "--no-install-recommends"], &packages[..]].concat())?;
+    install(&packages)?;
     match missing.iter().find(|need| !(need.is_there)()) {
         Some(need) => bail!("{} is installed, and yet {} is not found", need.package, need.what),
         None => Ok(()),
     }
 }
 
+/// Installs Debian packages; none of their services is started.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    // Maintainer scripts ask this program whether a service may be started; 101 is "no".
+    let policy = Path::new("/usr/sbin/policy-rc.d");
+    let is_ours = !policy.exists() && std::fs::write(policy, "#!/bin/sh\nexit 101\n").is_ok();
+    if is_ours {
+        _ = std::fs::set_permissions(policy, PermissionsExt::from_mode(0o755));
+    }
+    let installed = apt_get(&["update"])
+        .and_then(|()| apt_get(&[&["install", "-y", "--no-install-recommends"], packages].concat()));
+    if is_ours {
+        _ = std::fs::remove_file(policy);
+    }
+    installed
+}
+
 fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new("apt-get")
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        // Nobody asked for the services that packages start.
-        .env("RUNLEVEL", "1")
-        .status();
+    let status = Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status();
     if !status.context("apt-get")?.success() {
         bail!("apt-get {} failed", arguments.join(" "));
     }
@@ -104,11 +113,11 @@ fn has_cxx() -> bool {
     named.iter().map(String::as_str).chain(["c++", "g++", "clang++"]).any(|program| succeeds(program, &["--version"]))
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|done| done.stdout.trim_ascii() == b"0")
 }
 
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|done| done.status.success())
 }
 

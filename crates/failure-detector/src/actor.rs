@@ -37,6 +37,8 @@ pub struct DetectorPorts {
     pub campaign: Box<dyn Fn() + Send>,
     /// This node should stop leading, for this reason.
     pub step_down: Box<dyn Fn(&'static str) + Send>,
+    /// The same, and another node could lead in its place.
+    pub hand_over: Box<dyn Fn(&'static str) + Send>,
     /// Whether a leader on this node should take calls, as far as room goes.
     pub takes_calls: Box<dyn Fn(bool) + Send>,
     /// The working leader changed.
@@ -109,6 +111,11 @@ impl FailureDetectorActor {
                 metrics::counter!("quorate_detector_campaigns_total").increment(1);
                 (self.ports.campaign)();
             }
+            Effect::TakeOver { from } => {
+                tracing::info!(%from, "the leader hands over to this node: it tries to lead");
+                metrics::counter!("quorate_detector_campaigns_total").increment(1);
+                (self.ports.campaign)();
+            }
             Effect::StepDown { disconnected } => {
                 let disconnected_ms = disconnected.as_millis();
                 tracing::info!(disconnected_ms, "this node leads and reaches no majority set: it steps down");
@@ -118,7 +125,7 @@ impl FailureDetectorActor {
             Effect::HandOver => {
                 tracing::info!("this node leads, its disk is almost full and another node has room: it hands over");
                 metrics::counter!("quorate_detector_step_downs_total").increment(1);
-                (self.ports.step_down)("its disk is almost full");
+                (self.ports.hand_over)("its disk is almost full");
             }
             Effect::TakesCalls(takes) => {
                 if takes {

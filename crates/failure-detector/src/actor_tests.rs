@@ -57,6 +57,7 @@ fn start(me: u64, peer: &Peer) -> Node {
         status: Box::new(move || *local.lock().expect("no panic")),
         campaign: Box::new(move || campaign(Said::Campaign)),
         step_down: Box::new(move |why| step_down(Said::StepDown(why))),
+        hand_over: Box::new(|_| {}),
         takes_calls: Box::new(|_| ()),
         leader_is: Box::new(move |leader| leader_is(Said::LeaderIs(leader))),
         peer_issued: Box::new(move |peer, issued| peer_issued(Said::PeerIssued(peer, issued))),

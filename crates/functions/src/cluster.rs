@@ -1,4 +1,5 @@
-//! Changes of the membership (DESIGN 10, ADR 0025): `join`, `set_acceptor`, `remove`, `set_rule`.
+//! Changes of the membership (DESIGN 10, ADR 0025): `join`, `set_acceptor`, `remove`, `set_rule`; and of who leads,
+//! `hand_over` (module `lead`).
 //!
 //! They are functions like any other: executed by the leader, once for each request id. What they must know besides
 //! the state, which nodes are heard and how far each is, comes through the context like time and chance
@@ -18,9 +19,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::context::ExecutionContext;
+use crate::context::{ExecutionContext, Heard};
 use crate::function::{Failure, Function, Refusal};
 use crate::typed::{TypedFunction, present, without_null_defaults};
+
+mod lead;
+
+pub use lead::successor;
 
 /// A node this many commands behind the leader has not caught up: about what a few seconds of load are. It would hold
 /// up what needs its vote until it has.
@@ -42,6 +47,11 @@ pub fn functions() -> Vec<Arc<dyn Function>> {
         )),
         Arc::new(TypedFunction::new("cluster.remove", "Removes a node from the cluster.", remove)),
         Arc::new(TypedFunction::new("cluster.set_rule", "Says which sets of acceptors are majority sets.", set_rule)),
+        Arc::new(TypedFunction::new(
+            "cluster.hand_over",
+            "Begins to hand the lead over to a node that could lead; that it does is to be seen in GET /v1/cluster.",
+            lead::hand_over,
+        )),
     ]
 }
 
@@ -75,12 +85,21 @@ struct Join {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = without_null_defaults)]
 struct SetAcceptor {
     /// The node, by id or name.
     node: NodeArgument,
-    /// What its vote weighs; 0: it only learns.
-    #[serde(default = "one")]
-    weight: u64,
+    /// What its vote weighs; 0: it only learns. If absent: as much as that of the node that it replaces, or 1.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "u64")]
+    weight: Option<u64>,
+    /// The acceptor, by id or name, that it takes the place of, in the same change: that one only learns.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "NodeArgument")]
+    replaces: Option<NodeArgument>,
+    /// With `replaces`: that one is removed.
+    #[serde(default)]
+    for_good: bool,
     /// Only say what would be done.
     #[serde(default)]
     dry_run: bool,
@@ -116,10 +135,6 @@ struct Changed {
     membership: Value,
 }
 
-fn one() -> u64 {
-    1
-}
-
 fn join(context: &mut ExecutionContext<'_>, arguments: Join) -> Result<Changed, Failure> {
     let now = in_force(context)?;
     let place = match &arguments.replaces {
@@ -127,7 +142,7 @@ fn join(context: &mut ExecutionContext<'_>, arguments: Join) -> Result<Changed, 
         // It is gone, or it is this one, which comes back without its disk.
         None => now.nodes().iter().find(|(_, member)| is_same(member, &arguments)).map(|(node, _)| *node),
     };
-    if let Some(place) = place.filter(|place| (context.cluster().is_heard)(*place)) {
+    if let Some(place) = place.filter(|place| (context.cluster().heard)().contains_key(place)) {
         let text =
             format!("node {} is heard; stop it first, or join under another name and address", name_of(&now, place));
         return Err(refusal("still_heard", text, true));
@@ -147,7 +162,17 @@ fn is_same(member: &Member, arguments: &Join) -> bool {
 fn set_acceptor(context: &mut ExecutionContext<'_>, arguments: SetAcceptor) -> Result<Changed, Failure> {
     let now = in_force(context)?;
     let node = find(&now, &arguments.node)?;
-    let next = now.weighing(node, arguments.weight).map_err(refused)?;
+    let replaced = arguments.replaces.as_ref().map(|replaced| find(&now, replaced)).transpose()?;
+    if let Some(replaced) = replaced.filter(|replaced| *replaced == node || !now.is_acceptor(*replaced)) {
+        let text = format!("{} is no other acceptor; GET /v1/cluster lists them", name_of(&now, replaced));
+        return Err(refusal("not_an_acceptor", text, false));
+    }
+    let like = replaced.and_then(|replaced| now.node(replaced)).map_or(1, |replaced| replaced.weight);
+    let mut next = now.weighing(node, arguments.weight.unwrap_or(like)).map_err(refused)?;
+    if let Some(replaced) = replaced {
+        let left = if arguments.for_good { next.without(replaced) } else { next.weighing(replaced, 0) };
+        next = left.map_err(refused)?;
+    }
     if next.is_acceptor(node) && !now.is_acceptor(node) {
         check_caught_up(context, &now, node)?;
     }
@@ -199,12 +224,17 @@ fn find(membership: &Membership, node: &NodeArgument) -> Result<NodeId, Failure>
 /// A node that has not caught up would be a vote that is missing.
 fn check_caught_up(context: &ExecutionContext<'_>, membership: &Membership, node: NodeId) -> Result<(), Failure> {
     let name = name_of(membership, node);
-    let heard = (context.cluster().applied)();
-    let newest = heard.values().copied().max().unwrap_or_default();
-    let Some(applied) = heard.get(&node) else {
+    let heard = context.cluster().heard();
+    let newest = heard.values().map(|heard| heard.applied).max().unwrap_or_default();
+    let Some(Heard { applied, speaks, .. }) = heard.get(&node) else {
         let text = format!("node {name} is not heard; start it, and see that the leader's node can reach it");
         return Err(refusal("not_caught_up", text, true));
     };
+    if !speaks {
+        let text =
+            format!("the acceptor of node {name} is silent; its log and its /readyz say why, and what it waits for");
+        return Err(refusal("not_caught_up", text, true));
+    }
     if applied.0.saturating_add(BEHIND_MAX) < newest.0 {
         let text = format!("node {name} has applied {applied} of {newest} commands; wait until it has caught up");
         return Err(refusal("not_caught_up", text, true));
@@ -220,21 +250,26 @@ fn change(
     node: Option<NodeId>,
     dry_run: bool,
 ) -> Result<Changed, Failure> {
-    let heard = (context.cluster().applied)();
+    let heard = context.cluster().heard();
     let number = now.number();
-    let knows = |node: NodeId| heard.get(&node).is_some_and(|applied| *applied >= number);
+    let knows = |node: NodeId| heard.get(&node).is_some_and(|heard| heard.speaks && heard.applied >= number);
     if number > CommandNumber::NULL && !now.majority().holds(knows) {
         let text = format!("the change before this one, command {number}, is not in force everywhere yet; ask again");
         return Err(refusal("another_change", text, true));
     }
-    if !next.majority().holds(|node| heard.contains_key(&node)) {
-        let absent = next.majority().nodes().iter().filter(|node| !heard.contains_key(node));
+    let speaks = |node: NodeId| heard.get(&node).is_some_and(|heard| heard.speaks);
+    if !next.majority().holds(speaks) {
+        let absent = next.majority().nodes().iter().filter(|node| !speaks(**node));
         let absent: Vec<String> = absent.map(|node| name_of(next, *node)).collect();
         let text = format!(
-            "the nodes that are heard would be no majority set any more; bring back {} first",
+            "the nodes that are heard and whose acceptors speak would be no majority set any more; bring back {} first",
             absent.join(", ")
         );
         return Err(refusal("would_lose_majority", text, true));
+    }
+    if !heard.iter().any(|(node, heard)| heard.can_lead && next.may_lead(*node)) {
+        let text = "no node that is heard could lead then; give another one the role `leader` (node.roles) first";
+        return Err(refusal("nobody_may_lead", text.to_owned(), true));
     }
     let is_other = (next.nodes(), next.rule()) != (now.nodes(), now.rule());
     if is_other && !dry_run {

@@ -12,13 +12,16 @@
 //!
 //! DESIGN 6 (execution, concurrency), 12, 13; S-09, S-10.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
+use protocol::message::Heartbeat;
 use protocol::state::{RESERVED_PREFIX, VALUE_BYTES_MAX};
-use protocol::{CommandNumber, Effect, Entry, Key, Membership, NodeId, StateError, StateView, Timestamp, membership};
+use protocol::{
+    CommandNumber, Effect, Entry, Key, Membership, NodeId, Space, StateError, StateView, Timestamp, membership,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -100,15 +103,58 @@ impl ScanRead {
     }
 }
 
+/// A node that is heard, as it says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// What it has applied.
+    pub applied: CommandNumber,
+    /// Its acceptor is not silent (ADR 0023).
+    pub speaks: bool,
+    /// Whether it may lead now, as far as it is concerned.
+    pub can_lead: bool,
+    /// The room on its disk.
+    pub space: Space,
+    /// Whom it hears, itself included.
+    pub hears: BTreeSet<NodeId>,
+}
+
+impl Heard {
+    /// What its heartbeat says.
+    #[must_use]
+    pub fn of(word: &Heartbeat) -> Self {
+        let hears = word.hears.iter().copied().collect();
+        Self { applied: word.applied, speaks: !word.silent, can_lead: word.can_lead, space: word.space, hears }
+    }
+
+    /// A node that nothing keeps from leading.
+    #[must_use]
+    pub fn well(applied: CommandNumber, hears: impl IntoIterator<Item = NodeId>) -> Self {
+        Self { applied, speaks: true, can_lead: true, space: Space::Ample, hears: hears.into_iter().collect() }
+    }
+}
+
 /// The cluster, as the leader's node sees it now: not replicated, like time and chance.
 #[derive(Clone, Copy)]
 pub struct Cluster<'a> {
+    /// The node that leads, and runs the function.
+    pub me: NodeId,
     /// The membership in force where the state has no entry of one.
     pub membership: &'a Membership,
-    /// The nodes that are heard and whose votes can be counted on, this one included, with what each has applied.
-    pub applied: &'a dyn Fn() -> BTreeMap<NodeId, CommandNumber>,
-    /// Whether a node is heard, though its votes may be missing.
-    pub is_heard: &'a dyn Fn(NodeId) -> bool,
+    /// The nodes that are heard, this one included.
+    pub heard: &'a dyn Fn() -> BTreeMap<NodeId, Heard>,
+    /// Whether the vote of an acceptor can be counted on, if it is heard: it has promised.
+    pub votes: &'a dyn Fn(NodeId) -> bool,
+}
+
+impl Cluster<'_> {
+    /// The nodes that are heard. One whose vote cannot be counted on does not speak, whatever it says.
+    pub(crate) fn heard(&self) -> BTreeMap<NodeId, Heard> {
+        let mut heard = (self.heard)();
+        for (node, heard) in &mut heard {
+            heard.speaks &= !self.membership.is_acceptor(*node) || (self.votes)(*node);
+        }
+        heard
+    }
 }
 
 /// The world of one execution.
@@ -117,6 +163,8 @@ pub struct ExecutionContext<'a> {
     now: Timestamp,
     entropy: u64,
     cluster: Option<Cluster<'a>>,
+    /// Who is to lead from now on.
+    successor: Option<NodeId>,
     random: Option<ChaCha8Rng>,
     /// Own writes; `None` deletes, and stands only over a key that the state has.
     writes: BTreeMap<Key, Option<Bytes>>,
@@ -138,6 +186,7 @@ impl<'a> ExecutionContext<'a> {
             now,
             entropy,
             cluster: None,
+            successor: None,
             random: None,
             writes: BTreeMap::new(),
             bytes: 0,
@@ -156,6 +205,16 @@ impl<'a> ExecutionContext<'a> {
     /// The cluster, for the functions that are about it. They run in line.
     pub(crate) fn cluster(&self) -> Cluster<'a> {
         self.cluster.expect("functions about the cluster run in line with the leader")
+    }
+
+    /// Hands the lead over, once the function has its result.
+    pub(crate) fn hand_over(&mut self, to: NodeId) {
+        self.successor = Some(to);
+    }
+
+    /// Who is to lead from now on, if the function says so.
+    pub(crate) fn successor(&self) -> Option<NodeId> {
+        self.successor
     }
 
     /// The time that the command will carry.

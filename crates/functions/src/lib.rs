@@ -19,8 +19,9 @@ mod testing;
 mod text;
 mod typed;
 
+pub use cluster::successor;
 pub use context::{
-    Cluster, EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead,
+    Cluster, EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, Heard, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead,
 };
 pub use function::{Failure, Function, Placement, Refusal};
 pub use registry::{DuplicateName, Registry};

@@ -78,6 +78,7 @@ mod tests {
         assert_eq!(
             builtins,
             [
+                "cluster.hand_over",
                 "cluster.join",
                 "cluster.remove",
                 "cluster.set_acceptor",
@@ -115,7 +116,13 @@ mod tests {
                 &["membership", "node"][..],
             ),
             ("cluster.remove", &["dry_run", "node"], &["node"], &["membership", "node"]),
-            ("cluster.set_acceptor", &["dry_run", "node", "weight"], &["node"], &["membership", "node"]),
+            (
+                "cluster.set_acceptor",
+                &["dry_run", "for_good", "node", "replaces", "weight"],
+                &["node"],
+                &["membership", "node"],
+            ),
+            ("cluster.hand_over", &["dry_run", "node"], &["node"], &["leads", "name", "node"]),
             ("cluster.set_rule", &["dry_run", "majority_sets"], &["majority_sets"], &["membership", "node"]),
             ("inventory.inbound", &["amount", "item", "warehouse"], &["warehouse", "amount"], &["stock"]),
             ("inventory.outbound", &["amount", "item", "warehouse"], &["warehouse", "amount"], &["stock"]),

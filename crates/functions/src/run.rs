@@ -7,7 +7,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use protocol::{Effect, Verdict};
+use protocol::{Effect, NodeId, Verdict};
 use serde_json::Value;
 
 use crate::context::{ExecutionContext, ReadSet};
@@ -32,6 +32,8 @@ pub struct Execution {
     pub effects: Vec<Effect>,
     /// What it read, with a failure too: a "not now" waits until some of it changes.
     pub reads: ReadSet,
+    /// Who is to lead from now on: only with a result.
+    pub successor: Option<NodeId>,
 }
 
 impl Execution {
@@ -60,11 +62,12 @@ pub fn run(function: &dyn Function, mut context: ExecutionContext<'_>, arguments
         catch_unwind(AssertUnwindSafe(|| function.execute_text(&mut context, text)))
             .unwrap_or_else(|panic| Err(Failure::Panicked(panic_text(panic.as_ref()))))
     });
+    let successor = context.successor();
     let (effects, reads) = context.finish();
     let outcome = effects.and_then(|effects| Ok((result_text(&returned?)?, effects)));
     match outcome {
-        Ok((result, effects)) => Execution { result: Ok(result), effects, reads },
-        Err(failure) => Execution { result: Err(failure), effects: Vec::new(), reads },
+        Ok((result, effects)) => Execution { result: Ok(result), effects, reads, successor },
+        Err(failure) => Execution { result: Err(failure), effects: Vec::new(), reads, successor: None },
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the tests of this crate share: a state in memory and short ways to call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use protocol::{
@@ -8,7 +8,7 @@ use protocol::{
 };
 use serde_json::Value;
 
-use crate::context::{Cluster, ExecutionContext};
+use crate::context::{Cluster, ExecutionContext, Heard};
 use crate::function::{Failure, Function, Placement, Refusal};
 use crate::registry::Registry;
 use crate::run::{Execution, run};
@@ -24,6 +24,10 @@ pub(crate) struct MapState {
     pub(crate) genesis: Membership,
     /// The nodes that are heard, and how far each has applied.
     pub(crate) heard: BTreeMap<NodeId, CommandNumber>,
+    /// Those of them whose acceptors are silent.
+    pub(crate) silent: BTreeSet<NodeId>,
+    /// Those of them that cannot lead.
+    pub(crate) followers: BTreeSet<NodeId>,
 }
 
 impl Default for MapState {
@@ -34,6 +38,8 @@ impl Default for MapState {
             broken: false,
             genesis: (*Membership::of_equals(3)).clone(),
             heard: (1..=3).map(|id| (NodeId(id), CommandNumber::NULL)).collect(),
+            silent: BTreeSet::new(),
+            followers: BTreeSet::new(),
         }
     }
 }
@@ -71,9 +77,14 @@ impl MapState {
     pub(crate) fn execute(&self, function: &str, arguments: &str) -> Execution {
         let registry = Registry::with_builtins();
         let function = registry.get(function).expect("a built-in function");
-        let applied = || self.heard.clone();
-        let is_heard = |node| self.heard.contains_key(&node);
-        let cluster = Cluster { membership: &self.genesis, applied: &applied, is_heard: &is_heard };
+        let heard = || {
+            let of = |(node, applied): (&NodeId, &CommandNumber)| {
+                let (speaks, can_lead) = (!self.silent.contains(node), !self.followers.contains(node));
+                (*node, Heard { speaks, can_lead, ..Heard::well(*applied, self.heard.keys().copied()) })
+            };
+            self.heard.iter().map(of).collect()
+        };
+        let cluster = Cluster { me: NodeId(1), membership: &self.genesis, heard: &heard, votes: &|_| true };
         let context = ExecutionContext::new(self, Timestamp(1), 1).of(cluster);
         run(function.as_ref(), context, &Bytes::copy_from_slice(arguments.as_bytes()))
     }

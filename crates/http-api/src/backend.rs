@@ -72,6 +72,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Who takes part, and how they are.
     fn cluster(&self) -> ClusterView;
 
+    /// Waits until that node leads, as far as this one knows; false when that took longer than `wait`, or when this node
+    /// ends.
+    fn wait_led_by(&self, node: NodeId, wait: Duration) -> LocalBoxFuture<'_, bool>;
+
     /// How this node is.
     fn health(&self) -> Health;
 
@@ -190,8 +194,8 @@ pub struct NodeView {
     /// The room on its disk: `ample`, `low` (it takes no calls as a leader) or `out` (it does not vote).
     #[schema(example = "ample")]
     pub space: &'static str,
-    /// Why its acceptor is silent: `fresh`, `replaced`, `damaged` or `behind`; null where it speaks, and for nodes other
-    /// than the one that answers.
+    /// Why its acceptor is silent: `fresh`, `replaced`, `damaged` or `behind`; null where it speaks. Of nodes other
+    /// than the one that answers only `yes`.
     #[schema(required)]
     pub silent: Option<&'static str>,
 }

@@ -9,6 +9,7 @@
 //! - [`actor`]: the actor around it.
 //! - [`backend`]: what the routes need of the node; the binary implements it.
 //! - [`fuzz`]: what must hold for any bytes of a request.
+//! - [`proxy`]: a gateway without a node, which passes requests on to members.
 //! - [`server()`]: the HTTP server. Its routes are in `routes`, the contract is `API.md` and the
 //!   served `/openapi.json`.
 
@@ -16,6 +17,7 @@ pub mod actor;
 pub mod backend;
 pub mod core;
 pub mod fuzz;
+pub mod proxy;
 pub mod server;
 
 mod api;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError as _, web};
 use metrics::{Counter, Histogram};
@@ -37,7 +37,7 @@ impl Requests {
         Self { counters: RefCell::default(), latencies: routes.map(|route| (route, latency(route))).collect() }
     }
 
-    fn count(&self, pattern: Option<String>, status: StatusCode, took: Duration) {
+    pub(crate) fn count(&self, pattern: Option<String>, status: StatusCode, took: Duration) {
         let known = pattern.and_then(|pattern| self.latencies.get_key_value(pattern.as_str()));
         let route = known.map_or(UNKNOWN_ROUTE, |(route, _)| route);
         if let Some(latency) = self.latencies.get(route) {
@@ -73,15 +73,20 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
     }
     let headers = response.headers_mut();
     headers.insert(names::NODE, api.node_header.clone());
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    guard_headers(headers);
     let (pattern, status) = (response.request().match_pattern(), response.status());
     requests.count(pattern, status, clock().duration_since(started));
     tracing::debug!(method = %response.request().method(), path = response.request().path(), %status, "request");
     Ok(response)
 }
 
-fn check_head(request: &ServiceRequest) -> Result<(), Problem> {
+/// What keeps browsers and caches from guessing.
+pub(crate) fn guard_headers(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+}
+
+pub(crate) fn check_head(request: &ServiceRequest) -> Result<(), Problem> {
     let uri = request.uri().path().len() + request.query_string().len();
     if uri > URI_BYTES_MAX {
         let detail = format!("path and query have {uri} bytes, at most {URI_BYTES_MAX} are taken");

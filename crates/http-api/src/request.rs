@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use protocol::{CommandNumber, RequestId};
 
 use crate::api::Api;
+use crate::backend::Limits;
 use crate::names;
 use crate::problem::Problem;
 
@@ -254,6 +255,16 @@ pub(crate) async fn body(
     api: &Api,
     max: usize,
 ) -> Result<Bytes, Problem> {
+    body_within(request, payload, &Limits { body_bytes: max, ..api.limits.clone() }).await
+}
+
+/// The same without a node.
+pub(crate) async fn body_within(
+    request: &HttpRequest,
+    payload: web::Payload,
+    limits: &Limits,
+) -> Result<Bytes, Problem> {
+    let max = limits.body_bytes;
     let too_large = || Problem::too_large("body_too_large", format!("the body has more than {max} bytes"));
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if announced.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > max as u64) {
@@ -282,8 +293,8 @@ pub(crate) async fn body(
         // Most bodies come in one piece, which is not copied.
         Ok(if pieces.len() > 1 { pieces.concat().into() } else { pieces.pop().unwrap_or_default() })
     };
-    tokio::time::timeout(api.limits.body_wait, read).await.map_err(|_| {
-        let seconds = api.limits.body_wait.as_secs();
+    tokio::time::timeout(limits.body_wait, read).await.map_err(|_| {
+        let seconds = limits.body_wait.as_secs();
         Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", format!("the body did not arrive within {seconds} s"))
     })?
 }

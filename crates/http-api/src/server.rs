@@ -5,13 +5,14 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::Server;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::KeepAlive;
-use actix_web::{HttpServer, web};
+use actix_web::{App, Error, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::api::Api;
-use crate::backend::Backend;
+use crate::backend::{Backend, Limits};
 use crate::routes;
 
 /// How long a client may take for the head of a request.
@@ -43,8 +44,19 @@ pub struct Options {
 /// When the listener cannot be used.
 pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
     let limits = backend.limits();
-    let api = web::Data::new(Api::new(backend, options.entropy, options.prometheus));
-    let server = HttpServer::new(move || routes::app(api.clone()))
+    let api = web::Data::new(Api::new(backend, options.entropy, options.prometheus.clone()));
+    serve(listener, move || routes::app(api.clone()), &limits, &options)
+}
+
+/// The server of an application, with the bounds that all have.
+pub(crate) fn serve<F, S, B>(listener: TcpListener, app: F, limits: &Limits, options: &Options) -> io::Result<Server>
+where
+    F: Fn() -> App<S> + Send + Clone + 'static,
+    S: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<B>, Error = Error, InitError = ()>
+        + 'static,
+    B: MessageBody + 'static,
+{
+    let server = HttpServer::new(app)
         .workers(options.workers)
         .backlog(BACKLOG)
         .max_connections(limits.connections)

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use functions::{Failure, Registry};
-use protocol::message::{ToAcceptor, ToLeader};
+use functions::{Failure, Heard, Registry};
+use protocol::message::{HandOver, ToAcceptor, ToLeader};
 use protocol::{Ballot, CommandNumber, Message, NodeId, Now};
 use storage::{LogRecord, LogStore, StateStore};
 use tracing::error;
@@ -51,8 +51,10 @@ pub struct LeaderPorts {
     pub leads: Box<dyn Fn(Option<Ballot>) + Send>,
     /// Whether there is room for new commands, on the disk of this node and of a majority set.
     pub room: Box<dyn Fn() -> bool + Send>,
-    /// The nodes that this one hears, itself included, with what each has applied.
-    pub heard: Box<dyn Fn() -> BTreeMap<NodeId, CommandNumber> + Send>,
+    /// This node hands its lead over, or does so no more.
+    pub hands_over: Box<dyn Fn(Option<HandOver>) + Send>,
+    /// The nodes that this one hears, itself included.
+    pub heard: Box<dyn Fn() -> BTreeMap<NodeId, Heard> + Send>,
     /// Whether this node may not campaign, because of its disk.
     pub barred: Box<dyn Fn() -> bool + Send>,
     /// The disk failed: stop the node.
@@ -162,6 +164,7 @@ impl LeaderActor {
             Effect::RunOnPool(job) => self.run_on_pool(job, ctx),
             Effect::LearnFromPeer { peer, issued } => (self.ports.learn_from_peer)(peer, issued),
             Effect::Leads(ballot) => (self.ports.leads)(ballot),
+            Effect::HandsOver(over) => (self.ports.hands_over)(over),
             Effect::Note(note) => log(&note),
             Effect::Ignored(reason) => {
                 self.meters.ignored(reason);
@@ -219,7 +222,7 @@ impl Handler<Deliver> for LeaderActor {
             return;
         }
         // A node that stops waits for this answer, and goes on to close its connections.
-        let last = matches!(input, Input::StepDown(_));
+        let last = matches!(input, Input::StepDown(_) | Input::HandOver { .. });
         self.feed(input);
         self.handled += 1;
         if self.handled == 1 {

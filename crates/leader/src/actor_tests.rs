@@ -71,6 +71,7 @@ impl Bench {
             kept_calls: 10,
             resend: Duration::from_secs(60),
             prepare_timeout: Duration::from_secs(60),
+            hand_over_timeout: Duration::from_secs(60),
             caller_retention: Duration::from_secs(60),
             gateway_retention: Duration::from_secs(60),
         };
@@ -82,6 +83,7 @@ impl Bench {
             learn_from_peer: Box::new(|_, _| ()),
             leads: Box::new(|_| ()),
             room: Box::new(|| true),
+            hands_over: Box::new(|_| {}),
             heard: Box::new(BTreeMap::new),
             barred: Box::new(|| false),
             failed: Box::new(move |reason| failed.lock().expect("no panic").push(reason)),

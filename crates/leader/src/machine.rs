@@ -43,5 +43,5 @@ pub fn run_on_snapshot(function: &dyn Function, job: &PoolJob, state: &dyn State
 
 /// An execution that did not take place, or not to its end.
 pub(crate) fn without_result(failure: Failure) -> Execution {
-    Execution { result: Err(failure), effects: Vec::new(), reads: ReadSet::default() }
+    Execution { result: Err(failure), effects: Vec::new(), reads: ReadSet::default(), successor: None }
 }

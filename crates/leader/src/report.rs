@@ -96,10 +96,26 @@ pub(crate) fn log(note: &Note) {
             metrics::gauge!("quorate_membership_number").set(number.0 as f64);
             info!(%number, nodes, acceptors, "the membership has changed");
         }
+        Note::HandsOver { ballot, to } => {
+            handed_over("begun");
+            info!(%ballot, %to, "hands the lead over, and takes no calls meanwhile");
+        }
+        Note::HandedOver { ballot, to } => {
+            handed_over("done");
+            info!(%ballot, %to, "has handed the lead over");
+        }
+        Note::NotHandedOver { ballot, to } => {
+            handed_over("timed_out");
+            warn!(%ballot, %to, "that node has not taken the lead over in time; its log and /readyz may say why");
+        }
         Note::StepsDown { ballot, reason, superseded_by, unissued } => {
             metrics::counter!("quorate_leader_step_downs_total").increment(1);
             let by = superseded_by.map(|ballot| ballot.to_string()).unwrap_or_default();
             warn!(%ballot, reason, superseded_by = by, unissued, "does not lead any more, or gave up trying");
         }
     }
+}
+
+fn handed_over(outcome: &'static str) {
+    metrics::counter!("quorate_leader_hand_overs_total", "outcome" => outcome).increment(1);
 }

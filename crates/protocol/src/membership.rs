@@ -360,13 +360,24 @@ impl Membership {
         Self::new(entry.version, nodes, NodeId(text.last_id), rule)
     }
 
-    /// The membership in force in a state, if that is a later one than this.
+    /// The membership in force in a state, if its number is `from` or a later one.
     ///
     /// # Errors
     /// [`StateError`] when the disk fails, or what is there is no membership of this version.
+    pub fn stored_from(
+        from: CommandNumber,
+        state: &(impl StateView + ?Sized),
+    ) -> Result<Option<Arc<Self>>, StateError> {
+        let Some(entry) = state.get(&key())?.filter(|entry| entry.version >= from) else { return Ok(None) };
+        Self::read(&entry).map(|stored| Some(Arc::new(stored))).map_err(|error| StateError(error.to_string()))
+    }
+
+    /// The same, if that is a later one than this.
+    ///
+    /// # Errors
+    /// As [`Membership::stored_from`].
     pub fn later_in(&self, state: &(impl StateView + ?Sized)) -> Result<Option<Arc<Self>>, StateError> {
-        let Some(entry) = state.get(&key())?.filter(|entry| entry.version > self.number) else { return Ok(None) };
-        Self::read(&entry).map(|later| Some(Arc::new(later))).map_err(|error| StateError(error.to_string()))
+        Self::stored_from(self.number.next(), state)
     }
 
     fn to_text(&self) -> Text {

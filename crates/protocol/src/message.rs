@@ -356,6 +356,19 @@ pub struct Heartbeat {
     pub http: String,
     /// How much room the sender's disk has.
     pub space: Space,
+    /// The sender's acceptor neither promises nor votes now (ADR 0023).
+    pub silent: bool,
+    /// The sender leads, and hands its lead over.
+    pub hands_over: Option<HandOver>,
+}
+
+/// A leader takes no calls any more: another node is to lead (ADR 0030).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HandOver {
+    /// The node that is to lead.
+    pub to: NodeId,
+    /// The last command of the ballot: once that node has applied it, it is to begin a ballot of its own.
+    pub last: CommandNumber,
 }
 
 impl Heartbeat {

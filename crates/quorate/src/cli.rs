@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod members;
+
+pub(crate) use members::{Acceptor, Add, Change, Leader, Remove, Replace, Transfer};
+
 /// Quorate runs your functions once and replicates what they decided.
 #[derive(Debug, Parser)]
 #[command(
@@ -49,6 +53,9 @@ pub(crate) enum Command {
     /// Say which nodes vote
     #[command(subcommand)]
     Acceptor(Acceptor),
+    /// Say which node leads
+    #[command(subcommand)]
+    Leader(Leader),
 }
 
 impl Command {
@@ -66,9 +73,8 @@ impl Command {
             Self::Backup(Backup { connection, .. }) => connection.output,
             Self::Restore(restore) => restore.output,
             Self::Recover(recover) => recover.output,
-            Self::Acceptor(Acceptor::Add(Add { change, .. }) | Acceptor::Remove(Remove { change, .. })) => {
-                change.connection.output
-            }
+            Self::Acceptor(acceptor) => acceptor.change().connection.output,
+            Self::Leader(Leader::Transfer(transfer)) => transfer.change.connection.output,
         }
     }
 }
@@ -190,58 +196,6 @@ pub(crate) struct Recover {
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-}
-
-/// `quorate acceptor`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Acceptor {
-    /// Give a node a vote, or change what its vote weighs
-    Add(Add),
-    /// Take the vote of a node away, so that it only learns; or remove the node
-    Remove(Remove),
-}
-
-/// `quorate acceptor add`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "The node must be a member that has caught up (`quorate status`). A new node joins by itself: start it with\ncluster.join = [\"HOST:PORT\"], the listen.peer of some member.\n\nExamples:\n  quorate acceptor add d\n  quorate acceptor add d --dry-run"
-)]
-pub(crate) struct Add {
-    /// The node, by name or id
-    pub(crate) node: String,
-    /// What its vote weighs
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) weight: u64,
-    #[command(flatten)]
-    pub(crate) change: Change,
-}
-
-/// `quorate acceptor remove`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  quorate acceptor remove d\n      it stays a member and learns\n  quorate acceptor remove d --for-good\n      it is no member any more: for one that is lost, or will not come back"
-)]
-pub(crate) struct Remove {
-    /// The node, by name or id
-    pub(crate) node: String,
-    /// Remove the node from the cluster
-    #[arg(long)]
-    pub(crate) for_good: bool,
-    #[command(flatten)]
-    pub(crate) change: Change,
-}
-
-/// What every change of the membership takes.
-#[derive(Debug, Args)]
-pub(crate) struct Change {
-    /// Only say what would be done
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// How long to wait for what is in the way to pass, such as 30s
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub(crate) wait: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) connection: Connection,
 }
 
 /// How every client command reaches the cluster.
@@ -394,13 +348,15 @@ pub(crate) struct Bench {
     /// The function to call
     #[arg(default_value = "inventory.transfer")]
     pub(crate) function: String,
-    /// Its arguments, with random fields
-    #[arg(
-        long,
-        value_name = "TEMPLATE",
-        default_value = r#"{"from": "w$int(0,999)", "to": "w$distinct(0,999)", "amount": 1}"#
-    )]
-    pub(crate) arguments: String,
+    /// Its arguments, with random fields; without, a transfer of 1 between two of --warehouses
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) arguments: Option<String>,
+    /// Transfer between so many warehouses, w0, w1, …
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "arguments", value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    pub(crate) warehouses: u64,
+    /// Draw numbers by Zipf's law with this exponent, such as 1.2, instead of evenly: the first of a range most often
+    #[arg(long, value_name = "EXPONENT")]
+    pub(crate) zipf: Option<f64>,
     /// REST of the nodes; clients are spread over them
     #[arg(
         long = "url",
@@ -414,6 +370,9 @@ pub(crate) struct Bench {
     /// Clients at once; each has one call under way at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: u32,
+    /// Calls a second that are due, whatever became of those before (open loop); latency counts from then
+    #[arg(long, value_name = "CALLS")]
+    pub(crate) rate: Option<f64>,
     /// How long to measure
     #[arg(long, default_value_t = 6.0)]
     pub(crate) seconds: f64,
@@ -452,11 +411,15 @@ Arguments are JSON; in its strings these are replaced anew for every call:
   $sequence       the number of the call of this client, from 0
 A string that is nothing but one $int, $distinct, $client or $sequence becomes a number.
 
-Every client waits for its answer before the next call (closed loop). Latencies are of calls with a 2xx
-answer, retries included; other answers are counted by their code. The longest gap is the longest time in
-which no call succeeded. Syncs come from the nodes' /metrics.
+Every client waits for its answer before the next call (closed loop). With --rate calls are due at even intervals
+and any free client makes the next one (open loop): latency then counts from when a call was due, so that a stall
+is charged for all calls that it held up, and calls without an answer at the end count with their age; give more
+clients than are under way at a time. Latencies are of calls with a 2xx answer, retries included; other answers are
+counted by their code. The longest gap is the longest time in which no call succeeded. Syncs come from the nodes'
+/metrics; CPU is that of --pids and the processes below them.
 
 Examples:
   quorate bench --setup inventory:1000 --clients 64
+  quorate bench --setup inventory:100000 --warehouses 100000 --zipf 1.2 --clients 256 --rate 5000
   quorate bench kv.put --arguments '{\"key\": \"k$int(0,9999)\", \"value\": \"$text(256)\"}' --seconds 10
   quorate bench --url http://127.0.0.1:8080,http://127.0.0.1:8081,http://127.0.0.1:8082 --retry --seconds 20";

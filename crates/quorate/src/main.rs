@@ -23,6 +23,7 @@ mod commands;
 mod config;
 mod dev;
 mod failure;
+mod gateway;
 mod logging;
 mod node;
 mod seat;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Restore(restore) => backup::restore(restore),
         Command::Recover(recover) => commands::recover::run(recover),
         Command::Acceptor(acceptor) => commands::acceptor::run(acceptor),
+        Command::Leader(leader) => commands::leader::run(leader),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -206,8 +206,10 @@ fn is_drawn(fact: &Fact) -> bool {
             | Fault::Crash(_)
             | Fault::Kill(_)
             | Fault::Restart(_)
-            | Fault::DiskLost(_) => false,
-            Fault::StateLost(_) => true,
+            | Fault::DiskLost(_)
+            | Fault::DownInChange(_)
+            | Fault::PartitionInChange => false,
+            Fault::StateLost(_) | Fault::Join(_) | Fault::Return(_) | Fault::Leave(_) | Fault::GivenUp(_) => true,
             Fault::Partition { .. }
             | Fault::Heal
             | Fault::Pause(_)

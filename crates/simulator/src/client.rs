@@ -17,7 +17,7 @@
 
 #[cfg(test)]
 mod tests;
-mod work;
+pub(crate) mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -56,6 +56,8 @@ pub struct Settings {
     pub fresh: u32,
     /// Of a thousand calls during the faults, how many are about the membership.
     pub changes: u32,
+    /// Of a thousand calls during the faults, how many ask that the lead be handed over.
+    pub hand_overs: u32,
 }
 
 /// What a client does.
@@ -104,6 +106,8 @@ pub struct Clients {
     next_request: u64,
     /// Who is asked: all nodes, then the core.
     nodes: Vec<NodeId>,
+    /// The highest id that a node has had.
+    last_id: NodeId,
     healed: bool,
 }
 
@@ -152,6 +156,7 @@ impl Clients {
             waiting: BTreeMap::new(),
             next_ticket: 1,
             next_request: 1,
+            last_id: settings.nodes.iter().copied().max().unwrap_or_default(),
             nodes: settings.nodes.clone(),
             healed: false,
             settings,
@@ -232,6 +237,26 @@ impl Clients {
         }
     }
 
+    /// A node has joined: it is asked too.
+    pub fn meet(&mut self, node: NodeId) {
+        self.nodes.push(node);
+        self.last_id = self.last_id.max(node);
+    }
+
+    /// A node is gone for good, and is asked no more, unless nobody else is left.
+    pub fn part(&mut self, node: NodeId) {
+        if self.nodes.len() > 1 {
+            self.nodes.retain(|known| *known != node);
+        }
+    }
+
+    /// Names a question that somebody else asks.
+    pub fn ticket(&mut self) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        ticket
+    }
+
     /// Whether all that was under way has its end, and all fresh calls are issued.
     #[must_use]
     pub fn done(&self) -> bool {
@@ -272,8 +297,7 @@ impl Clients {
         // Some clients are more hurried than they said; most hear what the gateway says.
         let hurried = !self.healed && self.chance.random_bool(0.2);
         let stays = if hurried { self.up_to(wait) } else { wait * 2 + Duration::from_secs(1) };
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        let ticket = self.ticket();
         self.waiting.insert(ticket, client);
         self.client(client).waits = Some(Waits { ticket, via, question: question.clone() });
         self.wake(client, Some(now + stays));
@@ -312,7 +336,9 @@ impl Clients {
         let call = if healed {
             work::surely(chance, request)
         } else if self.settings.changes > 0 && chance.random_ratio(self.settings.changes.min(1000), 1000) {
-            work::change(chance, self.settings.nodes.len() as u64, request)
+            work::change(chance, self.last_id.0, request)
+        } else if self.settings.hand_overs > 0 && chance.random_ratio(self.settings.hand_overs.min(1000), 1000) {
+            work::hand_over(chance, self.last_id.0, request)
         } else {
             work::call(chance, &state.known, request)
         };

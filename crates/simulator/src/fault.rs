@@ -58,6 +58,18 @@ pub enum Fault {
     Suspicion(NodeId),
     /// The state is gone; the log is there.
     StateLost(NodeId),
+    /// A node that nobody knew has joined: it starts for the first time, under an id of its own.
+    Join(NodeId),
+    /// The same, by a node that has lost its disk, or given it up, and takes the place that it had.
+    Return(NodeId),
+    /// A node is asked to leave.
+    Leave(NodeId),
+    /// The disk of a node that has left, or was removed, is given up: it never comes back under this id.
+    GivenUp(NodeId),
+    /// A node went down while a change of the membership was decided, and nothing under it.
+    DownInChange(NodeId),
+    /// Links stopped at such a time.
+    PartitionInChange,
 }
 
 /// The shape of a partition: which directed links stop.
@@ -83,7 +95,7 @@ pub enum Shape {
 
 impl Fault {
     /// The names of all kinds, in the order of [`Fault::kind`].
-    pub const KINDS: [&str; 24] = [
+    pub const KINDS: [&str; 30] = [
         "loss",
         "duplicate",
         "reorder",
@@ -108,7 +120,15 @@ impl Fault {
         "disk_out",
         "suspicion",
         "state_lost",
+        "join",
+        "return",
+        "leave",
+        "given_up",
+        "down_in_change",
+        "partition_in_change",
     ];
+    /// How many of them are about changes of the membership: the last ones. Worlds without changes have none.
+    pub const OF_CHANGES: usize = 6;
 
     /// Which of [`Fault::KINDS`] it is.
     #[must_use]
@@ -138,6 +158,12 @@ impl Fault {
             Self::DiskOut(_) => 21,
             Self::Suspicion(_) => 22,
             Self::StateLost(_) => 23,
+            Self::Join(_) => 24,
+            Self::Return(_) => 25,
+            Self::Leave(_) => 26,
+            Self::GivenUp(_) => 27,
+            Self::DownInChange(_) => 28,
+            Self::PartitionInChange => 29,
         }
     }
 }

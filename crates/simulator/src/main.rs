@@ -38,9 +38,10 @@ struct Arguments {
     /// Plant a known mistake, to see it caught.
     #[arg(long, value_enum)]
     planted: Option<Planted>,
-    /// Of a thousand calls, how many are about the membership.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
-    changes: u32,
+    /// Of a thousand calls, how many are about the membership; with 0 nodes neither join nor leave. By default each
+    /// seed draws it.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    changes: Option<u32>,
     /// How many seeds at a time; by default one for each processor.
     #[arg(long)]
     threads: Option<usize>,

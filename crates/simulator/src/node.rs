@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acceptor::core::{Acceptor, Silence};
-use failure_detector::core::{FailureDetector, LocalStatus};
-use functions::Registry;
+use failure_detector::core::{FailureDetector, LocalStatus, View};
+use functions::{Heard, Registry};
 use http_api::Gateway;
 use leader::core::Leader;
 use learner::{Learner, Progress, Stored, Timing};
+use protocol::message::HandOver;
 use protocol::{Ballot, CommandId, CommandNumber, Key, Membership, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
 use storage::memory::{Fault, MemoryLog, MemoryState};
 use storage::{Checkpoint, LogRecord, LogStore as _, Standing, StateStore as _, StorageError};
@@ -43,6 +44,7 @@ pub(crate) struct Status {
     leads: Option<Ballot>,
     seen: Option<Ballot>,
     highest: Ballot,
+    hands_over: Option<HandOver>,
 }
 
 impl Status {
@@ -52,6 +54,10 @@ impl Status {
 
     pub(crate) fn sees(&mut self, leader: Option<Ballot>) {
         self.seen = leader;
+    }
+
+    pub(crate) fn hands_over(&mut self, over: Option<HandOver>) {
+        self.hands_over = over;
     }
 
     pub(crate) fn heard(&mut self, ballot: Ballot) {
@@ -68,10 +74,22 @@ impl Status {
         self.leads.max(self.seen.filter(|seen| seen.node != self.me))
     }
 
-    pub(crate) fn local(&self, progress: Progress, space: Space, barred: bool) -> LocalStatus {
+    pub(crate) fn local(&self, progress: Progress, space: Space, acceptor: &Acceptor) -> LocalStatus {
         let Progress { issued, applied, durable } = progress;
-        LocalStatus { leads: self.leads, ballot: self.highest, issued, applied, durable, space, barred }
+        let (leads, ballot, hands_over) = (self.leads, self.highest, self.hands_over);
+        let (barred, silent) = (acceptor.is_barred(), acceptor.silence().is_some());
+        LocalStatus { leads, ballot, issued, applied, durable, space, barred, silent, hands_over }
     }
+}
+
+/// Whom a node hears, itself included, whose `hears` is filled in. One that has another disk than it had never votes.
+pub(crate) fn heard_by(me: NodeId, own: &Heard, view: &View, lost: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Heard> {
+    let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !lost.contains(id));
+    let mut heard: BTreeMap<NodeId, Heard> =
+        peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, Heard::of(last)))).collect();
+    let hears = heard.keys().copied().chain([me]).collect();
+    heard.insert(me, Heard { hears, ..own.clone() });
+    heard
 }
 
 /// A read that waits for the state to be recent enough.
@@ -118,6 +136,25 @@ pub(crate) struct Roles {
     pub(crate) gateway_ticks: bool,
     /// Peers that it tries to connect to.
     pub(crate) dialing: BTreeSet<NodeId>,
+    /// The membership in force, as the rest of the node goes by it.
+    pub(crate) membership: Arc<Membership>,
+    /// It was asked to leave.
+    pub(crate) leaving: bool,
+    /// Its own question about its membership that has no answer yet.
+    pub(crate) errand: Option<u64>,
+}
+
+/// How a node came by its seat, as the binary notes it beside its data (ADR 0027).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// It is one of those that the world began with.
+    Listed,
+    /// It joined, and is to ask for a vote.
+    ForAVote,
+    /// It joined.
+    Joined,
+    /// Its disk is needed no more: it joins anew.
+    Left,
 }
 
 /// When the power goes around the next write of a log.
@@ -166,10 +203,18 @@ pub(crate) struct Node {
     pub(crate) disk: u32,
     /// The disks of the others that it was told of first. Durable.
     pub(crate) noted: BTreeMap<NodeId, u32>,
+    /// Who the members are without any state: those that it was told of when it came.
+    told: Arc<Membership>,
+    /// The same, as it has noted them since, beside its data.
+    pub(crate) seat: Arc<Membership>,
+    /// Likewise.
+    pub(crate) came: Came,
+    /// It was removed, and is to be stopped.
+    pub(crate) departing: bool,
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId) -> Self {
+    pub(crate) fn new(id: NodeId, seat: Arc<Membership>, came: Came) -> Self {
         let executions = Executions::default();
         let mut node = Self {
             id,
@@ -192,6 +237,10 @@ impl Node {
             gone: false,
             disk: 0,
             noted: BTreeMap::new(),
+            told: Arc::clone(&seat),
+            seat,
+            came,
+            departing: false,
         };
         node.replace_disk(Standing::Fresh);
         node
@@ -208,7 +257,7 @@ impl Node {
 
     /// Whether the others let it stay.
     pub(crate) fn is_welcome(&self) -> bool {
-        !self.gone && (!self.lost || self.replaced)
+        !self.gone && self.came != Came::Left && (!self.lost || self.replaced)
     }
 
     /// Puts a new disk in the place of its own.
@@ -216,6 +265,7 @@ impl Node {
         (self.log, self.state) = (MemoryLog::new(), MemoryState::new());
         self.log.write(&[LogRecord::Standing(standing)]).expect("memory does not fail");
         self.noted.clear();
+        self.seat = Arc::clone(&self.told);
         self.replaced = standing == Standing::Replaced;
         self.disk += 1;
     }
@@ -231,9 +281,9 @@ impl Node {
         self.clocks.restart(world);
         self.life += 1;
         self.powered = true;
-        let genesis = swarm.genesis();
-        let later = genesis.later_in(&self.state).expect("memory does not fail");
-        let membership = later.unwrap_or(genesis);
+        let later = self.seat.later_in(&self.state).expect("memory does not fail");
+        let membership = later.unwrap_or_else(|| Arc::clone(&self.seat));
+        self.seat = Arc::clone(&membership);
         if self.state.durable() < membership.number() {
             self.state.sync()?;
         }
@@ -253,7 +303,7 @@ impl Node {
             to_acceptor: VecDeque::new(),
             to_leader: VecDeque::new(),
             to_learner: VecDeque::new(),
-            status: Status { me: self.id, leads: None, seen: None, highest },
+            status: Status { me: self.id, leads: None, seen: None, highest, hands_over: None },
             progress: Progress { issued: applied.number, applied: applied.number, durable },
             told: applied,
             forgetting: false,
@@ -264,6 +314,9 @@ impl Node {
             takes_calls: true,
             gateway_ticks: false,
             dialing: BTreeSet::new(),
+            membership,
+            leaving: false,
+            errand: None,
         }));
         Ok(())
     }
@@ -294,6 +347,7 @@ fn leader_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> lead
         resend: RESEND,
         // As 5 s is to 2 s in the binary.
         prepare_timeout: swarm.timeout_max * 5 / 2,
+        hand_over_timeout: swarm.timeout_min * 4,
         caller_retention: RETENTION,
         gateway_retention: RETENTION,
     }

@@ -66,15 +66,15 @@ pub struct Kind {
     pub longest: Duration,
     /// A mistake that must be caught.
     pub planted: Option<Planted>,
-    /// Of a thousand calls, how many are about the membership.
-    pub changes: u32,
+    /// Of a thousand calls, how many are about the membership; none: what each seed draws.
+    pub changes: Option<u32>,
 }
 
 /// The world of a seed.
 fn world(seed: u64, kind: Kind, lines: usize) -> World {
     let mut chance = Chance::new(seed);
     let faults = faults(&mut chance, kind.longest);
-    let swarm = Swarm { planted: kind.planted, changes: kind.changes, ..Swarm::draw(&mut chance, faults) };
+    let swarm = Swarm { planted: kind.planted, ..Swarm::draw(&mut chance, faults, kind.changes) };
     let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
     let watchers = Watchers::new(Invariants::new(&swarm.genesis(), bound), lines);
     let mut world = World::new(swarm, chance.any(), watchers);
@@ -122,6 +122,7 @@ fn finish(seed: u64, kind: Kind, world: &mut World) -> Report {
     let watchers = world.watchers();
     let mut tally = watchers.tally.clone();
     tally.stuck = u64::from(!watchers.can_decide());
+    (tally.changing, tally.changes) = (u64::from(world.swarm().changes > 0), watchers.membership().1);
     Report {
         seed,
         kind,
@@ -250,8 +251,8 @@ impl fmt::Display for Report {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, " --faults {}", self.longest.as_secs())?;
-        if self.changes > 0 {
-            write!(f, " --changes {}", self.changes)?;
+        if let Some(changes) = self.changes {
+            write!(f, " --changes {changes}")?;
         }
         let planted = self.planted.and_then(|planted| planted.to_possible_value());
         planted.map_or(Ok(()), |planted| write!(f, " --planted {}", planted.get_name()))
@@ -260,7 +261,7 @@ impl fmt::Display for Kind {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { faults, shapes, issued, changes, installed, rejoined, stuck, .. } = &self.tally;
+        let Tally { faults, shapes, issued, changing, changes, installed, rejoined, stuck, .. } = &self.tally;
         let Tally { leader_changes, questions, retries, micros, .. } = &self.tally;
         let took = self.took.as_millis().max(1);
         let per_second = u128::from(self.events) * 1_000 / took;
@@ -276,8 +277,11 @@ impl fmt::Display for Summary {
             "{issued} commands issued, {installed} snapshots installed, {rejoined} damaged nodes rejoined, \
              {leader_changes} leader changes, {questions} questions, {retries} retries"
         )?;
-        if *changes > 0 {
-            writeln!(f, "{changes} times a leader took note of a change; {stuck} seeds ended without a majority set")?;
+        if *changing > 0 {
+            writeln!(
+                f,
+                "{changes} changes of the membership in {changing} seeds; {stuck} ended without a majority set that can speak"
+            )?;
         }
         write!(f, "faults:")?;
         for (name, count) in Fault::KINDS.iter().zip(faults) {

@@ -96,6 +96,19 @@ pub enum Event {
     Start(NodeId),
     /// The disk of a node has room again.
     Room(NodeId),
+    /// A newcomer asks a member to take it in.
+    Ask(u64),
+    /// The member that was asked looks whether it can answer.
+    Admit(Admission),
+    /// Nobody waits for the answer to a question of a node's own any more.
+    GiveUpAsking {
+        /// The question.
+        ticket: u64,
+    },
+    /// A node that was removed is stopped for good, if it is not needed any more.
+    Depart(NodeId),
+    /// Something bad happens because the membership changes.
+    Strike,
     /// A question of a client arrives at the node.
     Question {
         /// Names it.
@@ -120,6 +133,23 @@ pub enum Event {
     Plan,
     /// The run ends.
     End,
+}
+
+/// The cluster has decided to take in a newcomer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Which.
+    pub newcomer: u64,
+    /// The member that it has asked.
+    pub via: NodeId,
+    /// The life of that member.
+    pub life: u32,
+    /// The id of the newcomer.
+    pub id: NodeId,
+    /// The command that says so: the member must know it.
+    pub number: CommandNumber,
+    /// How often the member has looked.
+    pub looked: u32,
 }
 
 /// What a learner has done beside its thread.
@@ -162,6 +192,8 @@ pub enum Timer {
     Gateway,
     /// Who leads is said again to the gateway.
     RepeatLeader,
+    /// What a node does about its own membership.
+    Seat,
 }
 
 /// Where an event stands in order of time: its moment, when it was scheduled, its place in `waiting`.

@@ -55,11 +55,44 @@ pub enum Trouble {
     Suspicion,
     /// The power goes, and the state with it.
     StateLost,
+    /// A node that nobody knows asks to be taken in.
+    Join,
+    /// A node that has joined is asked to leave.
+    Leave,
 }
 
+/// Of a thousand calls, how many are about the membership: none in two worlds of three.
+const CHANGES: [u32; 6] = [0, 0, 0, 0, 30, 100];
+
 impl Trouble {
+    /// Whether it happens only in worlds in which the membership changes.
+    fn is_of_changes(self) -> bool {
+        matches!(self, Self::Join | Self::Leave)
+    }
+
+    /// Whether a moment can be chosen for it: it is over at once, and needs no other one.
+    pub(crate) fn is_sudden(self) -> bool {
+        match self {
+            Self::Partition(_) | Self::Crash | Self::CrashAtWrite | Self::Blackout | Self::Kill | Self::Pause => true,
+            Self::Suspicion => true,
+            Self::Heal
+            | Self::ClockJump
+            | Self::ClockRate
+            | Self::BitRot
+            | Self::Misdirect
+            | Self::WriteError
+            | Self::SyncError
+            | Self::DiskFull
+            | Self::NoRoom
+            | Self::DiskLost
+            | Self::StateLost
+            | Self::Join
+            | Self::Leave => false,
+        }
+    }
+
     /// All of them, with how often each comes where it is on, beside the others.
-    const ALL: [(Self, u64); 25] = [
+    const ALL: [(Self, u64); 27] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
@@ -85,6 +118,8 @@ impl Trouble {
         (Self::DiskLost, 2),
         (Self::Suspicion, 60),
         (Self::StateLost, 3),
+        (Self::Join, 30),
+        (Self::Leave, 12),
     ];
 }
 
@@ -163,6 +198,8 @@ pub struct Swarm {
     pub faults: Duration,
     /// Of a thousand calls, how many are about the membership.
     pub changes: u32,
+    /// Of a thousand calls, how many ask that the lead be handed over.
+    pub hand_overs: u32,
     /// A mistake that must be caught.
     pub planted: Option<Planted>,
 }
@@ -211,17 +248,21 @@ impl Swarm {
             think: millis(50),
             faults: Duration::ZERO,
             changes: 0,
+            hand_overs: 0,
             planted: None,
         }
     }
 
-    /// What a seed draws. Faults last `faults`.
+    /// What a seed draws. Faults last `faults`; of a thousand calls `changes` are about the membership, where that is
+    /// not left to the seed.
     #[must_use]
-    pub fn draw(chance: &mut Chance, faults: Duration) -> Self {
+    pub fn draw(chance: &mut Chance, faults: Duration, changes: Option<u32>) -> Self {
         let millis = Duration::from_millis;
         let nodes = chance.pick(&[3, 3, 3, 4, 5, 5, 6, 7]);
         let calm = Self::calm(nodes);
         let heartbeat = chance.pick(&[20, 50, 100]);
+        let drawn = chance.pick(&CHANGES);
+        let changes = changes.unwrap_or(drawn);
         Self {
             majority: majority(&calm.nodes, chance),
             learn_from: chance.pick(&[LearnFrom::Leader, LearnFrom::Voters]),
@@ -240,13 +281,15 @@ impl Swarm {
             weather: weather(chance),
             cuts_break: chance.coin(),
             pace: pace(chance),
-            troubles: troubles(chance),
+            troubles: troubles(chance, changes > 0),
             trouble_pause: millis(chance.pick(&[150, 300, 600, 2_000])),
             down: millis(chance.pick(&[100, 500, 2_000, 6_000])),
             flap: millis(chance.pick(&[50, 200, 600])),
             clients: chance.between(2, 10),
             think: millis(chance.pick(&[2, 20, 100])),
             faults,
+            changes,
+            hand_overs: sometimes(chance, &[5, 20, 50]),
             ..calm
         }
     }
@@ -316,8 +359,9 @@ fn pace(chance: &mut Chance) -> Pace {
     }
 }
 
-fn troubles(chance: &mut Chance) -> Vec<(Trouble, u64)> {
-    Trouble::ALL.iter().filter(|_| chance.coin()).copied().collect()
+fn troubles(chance: &mut Chance, changes: bool) -> Vec<(Trouble, u64)> {
+    let drawn = Trouble::ALL.into_iter().filter(|_| chance.coin());
+    drawn.filter(|(trouble, _)| changes || !trouble.is_of_changes()).collect()
 }
 
 #[cfg(test)]
@@ -328,7 +372,7 @@ mod tests {
     /// again.
     #[test]
     fn seeds_draw_everything_and_repeat_themselves() {
-        let draw = |seed| Swarm::draw(&mut Chance::new(seed), Duration::from_secs(1));
+        let draw = |seed| Swarm::draw(&mut Chance::new(seed), Duration::from_secs(1), Some(1));
         let swarms: Vec<Swarm> = (0..200).map(draw).collect();
         assert_eq!(draw(17), swarms[17]);
         for nodes in 3..=7 {
@@ -339,5 +383,10 @@ mod tests {
             assert!((50..150).contains(&on), "{trouble:?} is on in {on} of 200");
         }
         assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
+        assert!(swarms.iter().any(|swarm| swarm.hand_overs == 50));
+        let left_to = |seed| Swarm::draw(&mut Chance::new(seed), Duration::from_secs(1), None);
+        let still: Vec<Swarm> = (0..200).map(left_to).filter(|swarm| swarm.changes == 0).collect();
+        assert!((100..170).contains(&still.len()), "{} of 200 have no changes", still.len());
+        assert!(still.iter().all(|swarm| swarm.troubles.iter().all(|(trouble, _)| !trouble.is_of_changes())));
     }
 }

@@ -10,7 +10,7 @@ use crate::fact::{Fact, Observer, Question};
 use crate::fault::{Fault, Shape};
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
-const GOALS: [(&str, u64); 20] = [
+const GOALS: [(&str, u64); 28] = [
     ("loss", 1_000_000),
     ("duplicate", 100_000),
     ("reorder", 1_000_000),
@@ -30,7 +30,15 @@ const GOALS: [(&str, u64); 20] = [
     ("disk_lost", 200),
     ("snapshot_installed", 500),
     ("leader_change", 10_000),
+    ("hand_over", 1_000),
     ("retry", 10_000),
+    ("change", 2_000),
+    ("join", 400),
+    ("return", 30),
+    ("leave", 100),
+    ("given_up", 200),
+    ("down_in_change", 1_000),
+    ("partition_in_change", 1_000),
 ];
 /// The same for shapes: in percent of all partitions.
 const SHARES: [(&str, u64); 3] = [("one_way", 30), ("not_two_sided", 30), ("flapping", 10)];
@@ -48,8 +56,12 @@ pub struct Tally {
     pub facts: u64,
     /// Commands issued: the highest number applied anywhere.
     pub issued: u64,
-    /// How often a leader took note of a change of the membership.
+    /// Worlds in which the membership may change.
+    pub changing: u64,
+    /// Decided changes of the membership.
     pub changes: u64,
+    /// How often a leader handed its lead over, and the other node took it.
+    pub handed_over: u64,
     /// Whole states that came from another node.
     pub installed: u64,
     /// How often a node whose votes were damaged spoke again.
@@ -80,7 +92,9 @@ impl Tally {
         sum(&mut self.shapes, &other.shapes);
         self.facts += other.facts;
         self.issued += other.issued;
+        self.changing += other.changing;
         self.changes += other.changes;
+        self.handed_over += other.handed_over;
         self.installed += other.installed;
         self.rejoined += other.rejoined;
         self.stuck += other.stuck;
@@ -98,7 +112,9 @@ impl Tally {
             ("snapshot_installed", self.installed),
             ("rejoined", self.rejoined),
             ("leader_change", self.leader_changes),
+            ("hand_over", self.handed_over),
             ("retry", self.retries),
+            ("change", self.changes),
             ("write_or_sync_error", self.of("write_error") + self.of("sync_error")),
             ("not_two_sided", self.of("partition") - self.of("two_sided")),
         ];
@@ -114,7 +130,10 @@ impl Tally {
     /// What a run must not lack, and what never was in this one.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        self.counts().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+        let of_changes =
+            |name| name == "change" || Fault::KINDS[Fault::KINDS.len() - Fault::OF_CHANGES..].contains(&name);
+        let never = self.counts().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name);
+        never.filter(|name| self.changing > 0 || !of_changes(name)).collect()
     }
 
     /// What was rarer than its goal in a run of so many seeds, of the usual length of faults: each with its count for
@@ -154,7 +173,7 @@ impl Observer for Tally {
             }
             Fact::Applied { command, .. } => self.issued = self.issued.max(command.number().0),
             Fact::Installed { .. } => self.installed += 1,
-            Fact::Noted { note, .. } => self.changes += u64::from(matches!(note, Note::Membership { .. })),
+            Fact::Noted { note: Note::HandedOver { .. }, .. } => self.handed_over += 1,
             Fact::Leads { ballot: Some(ballot), .. } => {
                 self.leader_changes += u64::from(self.led.is_some());
                 self.led = Some(*ballot);
@@ -174,6 +193,7 @@ impl Observer for Tally {
             | Fact::Synced { .. }
             | Fact::Executed { .. }
             | Fact::Leads { ballot: None, .. }
+            | Fact::Noted { .. }
             | Fact::Ignored { .. }
             | Fact::Started { .. }
             | Fact::Stopped { .. }
@@ -196,7 +216,14 @@ mod tests {
         };
         let all: Vec<&str> = GOALS.iter().chain(&SHARES).map(|(name, _)| *name).collect();
         assert_eq!(names(&Tally::default().below_goals(1_000)), all, "nothing happened");
-        let mut tally = Tally { installed: 1_000, leader_changes: 20_000, retries: 20_000, ..Tally::default() };
+        let mut tally = Tally {
+            installed: 1_000,
+            leader_changes: 20_000,
+            handed_over: 2_000,
+            retries: 20_000,
+            changes: 4_000,
+            ..Tally::default()
+        };
         for (name, count) in Fault::KINDS.iter().zip(&mut tally.faults) {
             let goal = GOALS.iter().find(|(of, _)| of == name).map_or(500, |(_, goal)| *goal);
             *count = 2 * goal;

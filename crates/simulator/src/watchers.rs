@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use protocol::{NodeId, Now};
+use protocol::{Membership, NodeId, Now};
 
 use crate::fact::{Fact, Observer};
 use crate::invariants::Invariants;
@@ -55,6 +56,24 @@ impl Watchers {
     #[must_use]
     pub fn hold(&self, present: impl Fn(NodeId) -> bool) -> bool {
         self.invariants.history().disks.hold(present)
+    }
+
+    /// The membership in force, and how often it has changed.
+    #[must_use]
+    pub fn membership(&self) -> (&Arc<Membership>, u64) {
+        self.invariants.history().disks.membership()
+    }
+
+    /// Whether a change of the membership is decided, and nothing above it.
+    #[must_use]
+    pub fn is_in_change(&self) -> bool {
+        self.invariants.history().disks.is_in_change()
+    }
+
+    /// Whether a node is a member, or was one before such a change.
+    #[must_use]
+    pub fn is_needed(&self, node: NodeId) -> bool {
+        self.invariants.history().disks.is_needed(node)
     }
 
     /// Whether a majority set can speak.

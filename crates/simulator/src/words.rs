@@ -174,6 +174,9 @@ impl fmt::Display for Notes<'_> {
             Note::Membership { number, nodes, acceptors } => {
                 write!(f, "knows membership {number}: {nodes} nodes, {acceptors} of them acceptors")
             }
+            Note::HandsOver { ballot, to } => write!(f, "hands {ballot} over to {to}"),
+            Note::HandedOver { ballot, to } => write!(f, "has handed {ballot} over to {to}"),
+            Note::NotHandedOver { ballot, to } => write!(f, "could not hand {ballot} over to {to}"),
             Note::StepsDown { ballot, reason, unissued, .. } => {
                 write!(f, "gives up {ballot}: {reason}, unissued {unissued}")
             }
@@ -252,7 +255,12 @@ impl fmt::Display for Broken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = Fault::KINDS[self.0.kind()];
         match self.0 {
-            Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::DelaySpike | Fault::Heal => f.write_str(name),
+            Fault::Loss
+            | Fault::Duplicate
+            | Fault::Reorder
+            | Fault::DelaySpike
+            | Fault::Heal
+            | Fault::PartitionInChange => f.write_str(name),
             Fault::Partition { shape, cut } => {
                 let links: Vec<String> =
                     cut.iter().map(|(from, to)| format!("{}->{}", Device(*from), Device(*to))).collect();
@@ -272,7 +280,12 @@ impl fmt::Display for Broken<'_> {
             | Fault::DiskOut(node)
             | Fault::Suspicion(node)
             | Fault::DiskLost(node)
-            | Fault::StateLost(node) => write!(f, "{name} {}", Device(*node)),
+            | Fault::StateLost(node)
+            | Fault::Join(node)
+            | Fault::Return(node)
+            | Fault::Leave(node)
+            | Fault::GivenUp(node)
+            | Fault::DownInChange(node) => write!(f, "{name} {}", Device(*node)),
             Fault::ClockJump(node, millis) => write!(f, "{name} {} by {millis} ms", Device(*node)),
             Fault::ClockRate(node, rate) => write!(f, "{name} {} to {rate}/1000", Device(*node)),
             Fault::LostUnsynced(node, down_to) => write!(f, "{name} {} down to {down_to}", Device(*node)),

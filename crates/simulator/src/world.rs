@@ -18,12 +18,14 @@
 mod asking;
 mod connections;
 mod healing;
+mod joining;
 mod learning;
 mod life;
 mod trouble;
 mod turns;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{Message, NodeId, Now, Space, Tick, Timestamp};
@@ -34,11 +36,12 @@ use crate::clocks::BEGINNING;
 use crate::fact::{Fact, Question};
 use crate::fault::Shape;
 use crate::network::{Link, Network};
-use crate::node::Node;
+use crate::node::{Came, Node};
 use crate::planted::{Planted, no_barrier};
 use crate::schedule::{Event, Schedule};
 use crate::swarm::Swarm;
 use crate::watchers::Watchers;
+use joining::{Errand, Newcomer};
 
 /// More events than any run needs: beyond it something goes in circles.
 const EVENTS_MAX: u64 = 20_000_000;
@@ -71,6 +74,12 @@ pub struct World {
     /// When the clients do something next, as it is scheduled.
     clients_due: Option<Tick>,
     questions: BTreeMap<u64, Asked>,
+    /// Those that nodes ask themselves.
+    errands: BTreeMap<u64, Errand>,
+    newcomers: BTreeMap<u64, Newcomer>,
+    next_newcomer: u64,
+    /// Decided changes of the membership, as far as they were minded.
+    changes: u64,
     watchers: Watchers,
     /// Those that stay up and connected, once the faults are over.
     core: Vec<NodeId>,
@@ -96,15 +105,21 @@ impl World {
             reads: u32::try_from(chance.between(100, 500)).expect("small"),
             fresh: FRESH_CALLS,
             changes: swarm.changes,
+            hand_overs: swarm.hand_overs,
         };
+        let genesis = swarm.genesis();
         let mut world = Self {
             clients: Clients::new(settings, chance.any(), Tick(0)),
             network: Network::new(swarm.weather.clone()),
-            nodes: swarm.nodes.iter().map(|id| (*id, Node::new(*id))).collect(),
+            nodes: swarm.nodes.iter().map(|id| (*id, Node::new(*id, Arc::clone(&genesis), Came::Listed))).collect(),
             schedule: Schedule::default(),
             chance,
             clients_due: None,
             questions: BTreeMap::new(),
+            errands: BTreeMap::new(),
+            newcomers: BTreeMap::new(),
+            next_newcomer: 1,
+            changes: 0,
             watchers,
             core: Vec::new(),
             healed: false,
@@ -114,7 +129,6 @@ impl World {
             swarm,
         };
         if world.swarm.planted == Some(Planted::NoBarrier) {
-            let genesis = world.swarm.genesis();
             for node in world.nodes.values_mut() {
                 node.functions = no_barrier::registry(&node.functions, &genesis);
             }
@@ -151,6 +165,9 @@ impl World {
         while !self.ended {
             let Some(event) = self.schedule.pop() else { break };
             self.handle(event)?;
+            if self.swarm.changes > 0 {
+                self.mind_changes();
+            }
             if let Some(broken) = self.watchers.broken() {
                 return Err(broken);
             }
@@ -232,6 +249,22 @@ impl World {
         self.nodes.get_mut(&id).expect("a node of this world")
     }
 
+    /// Those that are not gone for good.
+    fn present(&self) -> Vec<NodeId> {
+        self.nodes.values().filter(|node| !node.gone).map(|node| node.id).collect()
+    }
+
+    /// One of them; when all are gone, one of those.
+    fn any_node(&mut self) -> NodeId {
+        let present = self.present();
+        if present.is_empty() { self.swarm.nodes[0] } else { self.chance.pick(&present) }
+    }
+
+    /// Whether a node can take part again, now or after a start. Whoever was admitted and has never come cannot.
+    fn is_sound(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(Node::is_sound)
+    }
+
     /// What a node's clocks show.
     fn clock(&self, id: NodeId) -> Now {
         self.node(id).clocks.now(self.schedule.now())
@@ -261,6 +294,11 @@ impl World {
             Event::Room(node) => self.node_mut(node).space = Space::Ample,
             Event::Question { ticket } => self.question(ticket),
             Event::Answer { ticket, answer } => self.answer(ticket, answer),
+            Event::Ask(newcomer) => self.ask_to_join(newcomer),
+            Event::Admit(admission) => self.admit(admission),
+            Event::GiveUpAsking { ticket } => self.give_up_asking(ticket),
+            Event::Depart(node) => self.depart(node),
+            Event::Strike => self.strike(),
             Event::Clients => self.clients_act(),
             Event::Nemesis => self.nemesis(),
             Event::Flap => self.flap(),
@@ -296,6 +334,11 @@ impl World {
             Event::Resume(_)
             | Event::Start(_)
             | Event::Room(_)
+            | Event::Ask(_)
+            | Event::Admit(_)
+            | Event::GiveUpAsking { .. }
+            | Event::Depart(_)
+            | Event::Strike
             | Event::Answer { .. }
             | Event::Clients
             | Event::Nemesis

@@ -8,7 +8,7 @@ use quorate_simulator::run::{self, Job, Kind};
 use quorate_simulator::tally::Tally;
 
 /// Short, since the builds are for debugging.
-const KIND: Kind = Kind { longest: Duration::from_secs(8), planted: None, changes: 0 };
+const KIND: Kind = Kind { longest: Duration::from_secs(8), planted: None, changes: None };
 
 /// RELIABILITY 5, class 1a: catches whatever makes a run depend on more than its seed (the order of
 /// a hash table, an address, a clock), and seeds that are all alike.
@@ -35,18 +35,18 @@ fn two_hundred_seeds() {
     assert!(summary.tally.issued > summary.seeds * 5, "seeds in which hardly anything happens test nothing");
 }
 
-/// A1c, S-16 to S-19, ADR 0025 and 0026: acceptors come, go and weigh otherwise all the time, under all faults. Catches
+/// A1c, S-16 to S-19, ADR 0025 to 0027: nodes join, come to vote, weigh otherwise, leave and are removed. Catches
 /// whatever the invariants catch, with the majority sets in force at each number, and a cluster that does not find a
 /// leader again after a change.
 #[test]
 fn seeds_with_changes_of_the_membership() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let kind = Kind { changes: 100, ..KIND };
+    let kind = Kind { changes: Some(100), ..KIND };
     let summary = run::all(&Job { first: 1, seeds: 100, until: None, kind, threads }, &|report| println!("{report}\n"));
     println!("{summary}");
     assert_eq!(summary.failed, Vec::new(), "a broken invariant");
     let Tally { changes, rejoined, stuck, .. } = summary.tally;
-    assert!(changes > summary.seeds * 5 && rejoined > summary.seeds / 10, "{changes} changes, {rejoined} rejoined");
+    assert!(changes > summary.seeds && rejoined > summary.seeds / 20, "{changes} changes, {rejoined} rejoined");
     assert!(stuck < summary.seeds / 20, "{stuck} of {} can decide nothing any more", summary.seeds);
 }
 
@@ -63,7 +63,7 @@ fn planted_mistakes_are_caught() {
         Planted::NoBarrier,
     ];
     for planted in all {
-        let changes = if planted == Planted::NoBarrier { 100 } else { 0 };
+        let changes = Some(if planted == Planted::NoBarrier { 100 } else { 0 });
         let caught = (1..=2_000).find_map(|seed| {
             let failure = run::seed(seed, Kind { planted: Some(planted), changes, ..KIND }).failure?;
             Some((seed, failure.what))

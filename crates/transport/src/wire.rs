@@ -365,6 +365,19 @@ struct Heartbeat {
     http: String,
     #[prost(enumeration = "Space", tag = "11")]
     space: i32,
+    #[prost(message, optional, tag = "12")]
+    hands_over: Option<HandOver>,
+    /// False in the frames of nodes that do not send it.
+    #[prost(bool, tag = "13")]
+    silent: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct HandOver {
+    #[prost(uint64, tag = "1")]
+    to: u64,
+    #[prost(uint64, tag = "2")]
+    last: u64,
 }
 
 /// Another one, of a later version, has even less.

@@ -4,9 +4,9 @@
 //! the next node when one is gone. A node that was up all the time must answer, and with 200:
 //! callers of a living node see a delay, never an error (A11).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -28,7 +28,27 @@ pub struct Load {
     tasks: Vec<JoinHandle<Vec<Acknowledged>>>,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
+    pauses: Arc<Mutex<Pauses>>,
     filled: Vec<Acknowledged>,
+}
+
+/// When anybody was last told that a call took effect, and the longest time without.
+#[derive(Debug)]
+struct Pauses {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Pauses {
+    fn acknowledged(&mut self, now: Instant) {
+        self.longest = self.longest.max(now - self.last);
+        self.last = now;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "these tests run in real time")]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 /// A call whose caller was told that it took effect.
@@ -59,6 +79,7 @@ impl Load {
             filled.push(Acknowledged::of(key, call, &reply));
         }
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let pauses = Arc::new(Mutex::new(Pauses { last: clock(), longest: Duration::ZERO }));
         let client = |number| Client {
             name: format!("{name}/{number}"),
             number,
@@ -68,6 +89,7 @@ impl Load {
         };
         let tasks = (0..clients).map(|number| {
             let (client, stop, acknowledged) = (client(number), Arc::clone(&stop), Arc::clone(&acknowledged));
+            let pauses = Arc::clone(&pauses);
             tokio::spawn(async move {
                 let mut done = Vec::new();
                 for round in 0.. {
@@ -76,11 +98,12 @@ impl Load {
                     }
                     done.push(client.call(round).await);
                     acknowledged.fetch_add(1, Ordering::SeqCst);
+                    pauses.lock().unwrap_or_else(PoisonError::into_inner).acknowledged(clock());
                 }
                 done
             })
         });
-        Self { tasks: tasks.collect(), stop, acknowledged, filled }
+        Self { tasks: tasks.collect(), stop, acknowledged, pauses, filled }
     }
 
     /// Waits until that many more calls were acknowledged.
@@ -93,6 +116,14 @@ impl Load {
         .await;
         // A client that has failed says why in `finish`; the others would go on for ever.
         assert!(self.tasks.iter().all(|task| !task.is_finished()), "a client has failed");
+    }
+
+    /// The longest time without an acknowledged call, since this was asked last.
+    #[must_use]
+    pub fn longest_pause(&self) -> Duration {
+        let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        pauses.acknowledged(clock());
+        std::mem::take(&mut pauses.longest)
     }
 
     /// Lets every client finish its call.

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 #[path = "../../../crates/quorate/src/config/mod.rs"]
 mod config;
 
-use config::{Config, Sources};
+use config::{Config, ConfigError, GatewayOnly, Settings, Sources};
 
 /// Bytes as layers: a line `--set key=value` is such an argument, a line `env NAME=value` a
 /// variable, and all others are the file. What is wrong gets one line; what is right can be
@@ -34,7 +34,7 @@ pub fn configuration(bytes: &[u8]) {
     }
     let file = file(&toml);
     sources.file = Some(file.path().to_owned());
-    let (config, settings) = match Config::load(&sources) {
+    let (told, settings) = match load(&sources) {
         Ok(loaded) => loaded,
         Err(error) => {
             assert!(!error.to_string().contains('\n'), "more than one line: {error}");
@@ -42,9 +42,25 @@ pub fn configuration(bytes: &[u8]) {
         }
     };
     let printed = self::file(&settings.to_toml());
-    let again = Config::load(&Sources { file: Some(printed.path().to_owned()), ..Sources::default() });
+    let again = load(&Sources { file: Some(printed.path().to_owned()), ..Sources::default() });
     let again = again.unwrap_or_else(|error| panic!("what is printed is refused: {error}\n{}", settings.to_toml()));
-    assert_eq!(again.0, config, "what is printed means something else:\n{}", settings.to_toml());
+    assert_eq!(again.0, told, "what is printed means something else:\n{}", settings.to_toml());
+}
+
+/// What `quorate serve` reads: a node, or a gateway without one.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Node(Box<Config>),
+    Gateway(Box<GatewayOnly>),
+}
+
+fn load(sources: &Sources) -> Result<(Told, Settings), ConfigError> {
+    let settings = Settings::collect(sources)?;
+    let told = match GatewayOnly::from_settings(&settings)? {
+        Some(gateway) => Told::Gateway(Box::new(gateway)),
+        None => Told::Node(Box::new(Config::from_settings(&settings)?)),
+    };
+    Ok((told, settings))
 }
 
 fn file(text: &str) -> NamedTempFile {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acceptor::core::Acceptor;
-use functions::Registry;
+use functions::{Heard, Registry};
 use leader::core::{Leader, PoolJob};
 use leader::machine::{StoredMachine, run_on_snapshot};
 use learner::Learner;
@@ -153,7 +153,9 @@ impl Node {
             machine: &StoredMachine(&self.state),
             functions: &self.functions,
             room: true,
-            heard: &|| heard.clone(),
+            heard: &|| {
+                heard.iter().map(|(node, applied)| (*node, Heard::well(*applied, heard.keys().copied()))).collect()
+            },
             barred: false,
         };
         let mut effects = Vec::new();
@@ -211,6 +213,7 @@ fn leader_config(me: NodeId, settings: &Settings, membership: Arc<Membership>) -
         kept_calls: 100,
         resend: Duration::from_millis(100),
         prepare_timeout: Duration::from_secs(5),
+        hand_over_timeout: Duration::from_secs(5),
         caller_retention: settings.retention,
         gateway_retention: settings.retention,
     }

@@ -85,9 +85,9 @@ impl Painter {
         use leader::core::Note;
         let Event::Noted { node, note } = event else { return };
         match note {
-            Note::Campaigns(_) | Note::Membership { .. } => {}
+            Note::Campaigns(_) | Note::Membership { .. } | Note::HandsOver { .. } | Note::NotHandedOver { .. } => {}
             Note::Leads { ballot, .. } => self.tell(&Fact::Leads { node: *node, ballot: Some(*ballot) }),
-            Note::StepsDown { .. } => self.tell(&Fact::Leads { node: *node, ballot: None }),
+            Note::StepsDown { .. } | Note::HandedOver { .. } => self.tell(&Fact::Leads { node: *node, ballot: None }),
         }
     }
 

@@ -41,7 +41,12 @@ impl Project {
         let mut command = Command::new(self.compose[0]);
         command.args(&self.compose[1..]).args(["-p", &self.name, "-f"]).arg(deploy("compose.yaml")).args(arguments);
         // Ports that the engine chooses.
-        command.env("NODE_IMAGE", &self.image).envs([("REST_A", "0"), ("REST_B", "0"), ("REST_C", "0")]);
+        command.env("NODE_IMAGE", &self.image).envs([
+            ("REST_A", "0"),
+            ("REST_B", "0"),
+            ("REST_C", "0"),
+            ("REST_GATEWAY", "0"),
+        ]);
         command
     }
 
@@ -136,12 +141,15 @@ async fn three_containers_stand_the_loss_of_the_leader() {
     done(&mut project.compose(&["up", "--detach"]));
     project.healthy(&SERVICES).await;
     project.put("a", "first").await;
+    project.healthy(&["gateway"]).await;
+    project.put("gateway", "through").await;
     assert_confined(&project, "b");
 
     let leader = project.leader("a").await;
     let others: Vec<&str> = SERVICES.into_iter().filter(|service| *service != leader).collect();
     done(Command::new("docker").args(["kill", "--signal", "KILL", &project.container(&leader)]));
     project.put(others[0], "second").await;
+    project.put("gateway", "through, again").await;
     let next = async || (project.leader(others[1]).await != leader).then_some(());
     eventually("another leader", next).await;
     done(&mut project.compose(&["start", &leader]));

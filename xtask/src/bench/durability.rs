@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::Arguments;
-use super::cluster::{Cluster, clock, finished, pause};
+use crate::cluster::{Cluster, clock, finished, pause};
 
 /// What a floor moves: long beside the start of a connection, short beside the other measurements.
 const FLOOR_BYTES: usize = 256 << 20;
@@ -61,7 +61,7 @@ fn floors(directory: &Path) -> anyhow::Result<Value> {
 /// A node that was away while so many commands were issued, once without and once under load.
 pub(super) fn away(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
     let mut measured = json!({"floors": floors(&arguments.directory()?)?});
-    let mut cluster = Cluster::start(arguments, binary, &[])?;
+    let mut cluster = arguments.cluster(binary)?;
     finished(cluster.bench(&cluster.all(), &SETUP)?)?;
     for (name, loaded) in [("idle", false), ("under_load", true)] {
         crate::step(&format!("a node misses {} commands, {name}", arguments.missed));
@@ -106,7 +106,7 @@ pub(super) fn away(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value
 pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
     let floors = floors(&arguments.directory()?)?;
     // Fewer than are missed, more than are issued while the state is sent.
-    let mut cluster = Cluster::start(arguments, binary, &["history.commands=40000"])?;
+    let mut cluster = arguments.cluster_with(binary, &["history.commands=40000"])?;
     finished(cluster.bench(&cluster.all(), &SETUP)?)?;
     let (_, others) = cluster.leader()?;
     let away = others[0];
@@ -148,7 +148,7 @@ pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
 
 /// A cluster that ran for long, and starts again after `kill -9` of all nodes.
 pub(super) fn restart(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
-    let mut cluster = Cluster::start(arguments, binary, &[])?;
+    let mut cluster = arguments.cluster(binary)?;
     finished(cluster.bench(&cluster.all(), &SETUP)?)?;
     crate::step(&format!("{} commands", arguments.issued));
     let issued = arguments.issued.to_string();
@@ -174,7 +174,7 @@ pub(super) fn disk(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value
     let mut cases = Vec::new();
     for bytes in [32_u64, 1_024, 65_536] {
         crate::step(&format!("values of {bytes} bytes"));
-        let cluster = Cluster::start(arguments, binary, &[])?;
+        let cluster = arguments.cluster(binary)?;
         let put = format!(r#"{{"key": "document/$int(1,1000)", "value": "$text({bytes})"}}"#);
         let seconds = arguments.seconds.to_string();
         let written = |cluster: &Cluster<'_>| -> anyhow::Result<f64> {
@@ -201,7 +201,7 @@ pub(super) fn disk(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value
 
 /// Memory under a load that goes on.
 pub(super) fn memory(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
-    let cluster = Cluster::start(arguments, binary, &[])?;
+    let cluster = arguments.cluster(binary)?;
     let seconds = arguments.minutes * 60;
     crate::step(&format!("{} minutes under load", arguments.minutes));
     let length = seconds.to_string();

@@ -106,7 +106,9 @@ impl FailureDetector {
         // Whoever has just been joined to a majority hears who else was before it takes a turn.
         let first_turn = election.since.max(self.quiet_until).max(candidate + settle);
         let my_turn = first_turn + turn.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX));
-        if now < my_turn.max(election.retry_at) {
+        // Taking over is an attempt, too.
+        let taking_over = self.took_over.map_or(now, |at| at + turn);
+        if now < my_turn.max(election.retry_at).max(taking_over) {
             return;
         }
         election.attempts = election.attempts.saturating_add(1);
@@ -155,6 +157,18 @@ impl FailureDetector {
     /// Whether there is no other acceptor to hear.
     pub(super) fn is_alone(&self) -> bool {
         self.config.membership.majority().nodes().iter().all(|acceptor| *acceptor == self.config.me)
+    }
+
+    /// Rule 7. Again after a while, as long as the leader says so: what was asked may have been lost.
+    pub(super) fn judge_hand_over(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        let Some(leader) = self.leader.filter(|_| self.local.leads.is_none() && self.can_lead()) else { return };
+        let word = self.word_of(leader.node).filter(|word| word.leads == Some(leader));
+        let Some(over) = word.and_then(|word| word.hands_over) else { return };
+        let is_due = self.took_over.is_none_or(|at| now.since(at) >= self.config.timeout_min);
+        if over.to == self.config.me && over.last <= self.local.applied && is_due {
+            self.took_over = Some(now);
+            effects.push(Effect::TakeOver { from: leader.node });
+        }
     }
 
     /// Rule 4: who may lead, in the order of their turns.

@@ -19,6 +19,8 @@
 //! 5. **When to stop.** A leader that is not connected for a timeout steps down.
 //! 6. **Room.** A leader whose disk is almost full hands over to a candidate with room. Where there
 //!    is none, or no majority set with room to vote, it leads on and takes no calls ([`room`]).
+//! 7. **Handing over.** A leader says in its heartbeats to whom it hands its lead over. That node campaigns as soon as it
+//!    has applied all that it must; everybody else sees its attempt, and waits as in rule 4 (ADR 0030).
 //!
 //! All of it goes by the membership in force (ADR 0025): a node that is no member is not heard, and campaigns no more.
 //!
@@ -30,6 +32,8 @@
 //! constrained election).
 
 mod election;
+#[cfg(test)]
+mod hand_over_tests;
 mod peer;
 mod room;
 #[cfg(test)]
@@ -41,7 +45,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::message::Heartbeat;
+use protocol::message::{HandOver, Heartbeat};
 use protocol::{Ballot, CommandNumber, Membership, NodeId, Now, Space, Tick};
 
 use election::Election;
@@ -85,6 +89,10 @@ pub struct LocalStatus {
     pub space: Space,
     /// It may not lead now, whatever its configuration says: its leader would not campaign.
     pub barred: bool,
+    /// Its acceptor is silent.
+    pub silent: bool,
+    /// It hands its lead over.
+    pub hands_over: Option<HandOver>,
 }
 
 /// What happens to a failure detector.
@@ -158,6 +166,11 @@ pub enum Effect {
         rank: usize,
         /// How often it has tried since somebody led, this time included.
         attempt: u32,
+    },
+    /// This node should try to lead now, because the leader hands over to it.
+    TakeOver {
+        /// Who led.
+        from: NodeId,
     },
     /// This node leads, and has not been connected to a majority set for a timeout.
     StepDown {
@@ -236,6 +249,8 @@ pub struct FailureDetector {
     candidate: Option<Tick>,
     /// While this node leads without a majority set: since when.
     disconnected: Option<Tick>,
+    /// When it was last told to take the lead over.
+    took_over: Option<Tick>,
     room: Room,
 }
 
@@ -255,6 +270,7 @@ impl FailureDetector {
             election: None,
             candidate: None,
             disconnected: None,
+            took_over: None,
             room: Room::default(),
             config,
         }
@@ -287,6 +303,7 @@ impl FailureDetector {
         self.judge_own_leadership(now, effects);
         self.judge_room(now, effects);
         self.judge_leader(effects);
+        self.judge_hand_over(now, effects);
         self.judge_candidates(now, effects);
         self.send_heartbeats(now, effects);
     }
@@ -383,7 +400,7 @@ impl FailureDetector {
     fn send_heartbeats(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         let next = self.heartbeat();
         let due = self.sent.as_ref().is_none_or(|(at, last)| {
-            let judged_by = |word: &Heartbeat| (word.leads, word.follows, word.space);
+            let judged_by = |word: &Heartbeat| (word.leads, word.follows, word.space, word.hands_over);
             let changed = last.hears != next.hears || judged_by(last) != judged_by(&next);
             let after = if changed { self.config.heartbeat / 10 } else { self.config.heartbeat };
             now.since(*at) >= after
@@ -410,6 +427,8 @@ impl FailureDetector {
             answer: false,
             http: self.config.http.clone(),
             space: self.local.space,
+            silent: self.local.silent,
+            hands_over: self.local.hands_over,
         }
     }
 

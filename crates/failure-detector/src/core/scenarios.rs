@@ -130,7 +130,7 @@ impl World {
                     let delay = Duration::from_millis(1 + (self.chance >> 33) % 5);
                     self.flight.push((self.now + delay, id, to.0, heartbeat));
                 }
-                Effect::Campaign { .. } => self.prepare(id),
+                Effect::Campaign { .. } | Effect::TakeOver { .. } => self.prepare(id),
                 Effect::StepDown { .. } | Effect::HandOver => self.node(id).leads = None,
                 Effect::Suspect { .. }
                 | Effect::Trust(_)

@@ -143,6 +143,30 @@ fn a_change_that_would_lose_the_majority_is_refused() {
     assert_eq!(now(&state).majority().nodes().len(), 2);
 }
 
+/// Catches a node that gets a vote although its acceptor is silent, or one that is counted on: nothing would be decided
+/// any more, the way back included.
+#[test]
+fn who_is_silent_is_no_vote() {
+    let mut state = with_learner();
+    state.silent.insert(NodeId(4));
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 4}), "not_caught_up", true);
+    state.silent = [NodeId(3)].into();
+    refuses(&state, "cluster.remove", &json!({"node": 2}), "would_lose_majority", true);
+    refuses(&state, "cluster.join", &json!({"name": "n3", "address": "n3:7080"}), "still_heard", true);
+    state.silent.clear();
+    state.call("cluster.set_acceptor", r#"{"node": 4}"#).expect("all speak");
+}
+
+/// Catches a change after which nobody who is there could lead.
+#[test]
+fn somebody_who_is_there_can_lead_afterwards() {
+    let mut state = with_learner();
+    state.followers = [2, 3, 4].map(NodeId).into();
+    refuses(&state, "cluster.remove", &json!({"node": 1}), "nobody_may_lead", true);
+    state.followers.remove(&NodeId(3));
+    state.call("cluster.remove", r#"{"node": 1}"#).expect("node 3 can lead");
+}
+
 /// Catches a second change before the nodes that the first one counts on know of it.
 #[test]
 fn one_change_at_a_time() {
@@ -199,4 +223,38 @@ fn reserved_keys_are_for_the_cluster() {
         refuses(&state, function, &arguments, "reserved_key", false);
     }
     assert!(state.execute("kv.put", r#"{"key": "quorate", "value": 1}"#).result.is_ok());
+}
+
+/// S-17, S-19: one node takes the place of another in one change. Catches an exchange that is two changes, that changes the
+/// weight, keeps or removes the wrong one, or is refused less than the two changes would be.
+#[test]
+fn an_acceptor_is_replaced_in_one_change() {
+    let mut state = with_learner();
+    let replace = |for_good: bool| json!({"node": "d", "replaces": "n3", "for_good": for_good});
+    state.heard.insert(NodeId(1), CommandNumber(10_000));
+    refuses(&state, "cluster.set_acceptor", &replace(false), "not_caught_up", true);
+    all_are_up(&mut state);
+    state.heard.remove(&NodeId(3));
+    state
+        .call("cluster.set_acceptor", &json!({"node": 4, "replaces": 3, "dry_run": true}).to_string())
+        .expect("it is dead");
+    state.heard.remove(&NodeId(4));
+    refuses(&state, "cluster.set_acceptor", &replace(false), "not_caught_up", true);
+    all_are_up(&mut state);
+    for (node, replaced) in [("d", "d"), ("n1", "d"), ("n1", "n1")] {
+        let arguments = json!({"node": node, "replaces": replaced});
+        refuses(&state, "cluster.set_acceptor", &arguments, "not_an_acceptor", false);
+    }
+    refuses(&state, "cluster.set_acceptor", &json!({"node": "d", "replaces": "x"}), "unknown_node", false);
+    change(&mut state, "cluster.set_acceptor", &json!({"node": 3, "weight": 3}));
+    let before = now(&state).number();
+    change(&mut state, "cluster.set_acceptor", &replace(false));
+    assert_eq!(
+        (now(&state).number(), now(&state).node(NodeId(4)).map(|member| member.weight)),
+        (before.next(), Some(3))
+    );
+    assert!(!now(&state).is_acceptor(NodeId(3)) && now(&state).node(NodeId(3)).is_some());
+    change(&mut state, "cluster.set_acceptor", &json!({"node": 3, "weight": 1, "replaces": 4, "for_good": true}));
+    assert_eq!(now(&state).learners().collect::<Vec<_>>(), [1, 2, 3].map(NodeId));
+    assert_eq!(now(&state).majority().rule(), "simple");
 }

@@ -13,6 +13,8 @@ use crate::json;
 use crate::problem::{Problem, ProblemDocument};
 use crate::request::{self, Query, Wishes};
 
+const SET: &str = "cluster.set_acceptor";
+
 /// An acceptor.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -20,8 +22,12 @@ use crate::request::{self, Query, Wishes};
 pub(crate) struct Acceptor {
     /// The node, by id or name.
     node: Value,
-    /// What its vote weighs; 1 if absent, 0: it only learns.
+    /// What its vote weighs; if absent 1, or that of the node that it replaces; 0: it only learns.
     weight: Option<u64>,
+    /// The acceptor, by id or name, that it takes the place of, in the same change.
+    replaces: Option<Value>,
+    /// With `replaces`: that one is removed, instead of only learning.
+    for_good: Option<bool>,
 }
 
 /// Makes a node an acceptor, or changes what its vote weighs. Replies when that is issued.
@@ -39,18 +45,16 @@ pub(crate) async fn set(
     payload: web::Payload,
     api: web::Data<Api>,
 ) -> Result<HttpResponse, Problem> {
-    request::require_json(&request)?;
     let dry_run = dry_run(&request)?;
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
-    let body = request::body(&request, payload, &api, api.limits.body_bytes).await?;
-    json::check(&body).map_err(|error| call::invalid_json(&error))?;
-    let mut arguments: Map<String, Value> = serde_json::from_slice(&body).map_err(|_| {
-        Problem::bad_request("invalid_arguments", "the body is an object with node, and perhaps weight")
-    })?;
-    if dry_run {
-        arguments.insert("dry_run".to_owned(), Value::Bool(true));
-    }
-    change(&api, arguments, wishes).await
+    let arguments = arguments(
+        &request,
+        payload,
+        &api,
+        "the body is an object with node, and perhaps weight, replaces and for_good",
+    )
+    .await?;
+    change(&api, SET, arguments, dry_run, wishes).await.map(call::Reply::respond)
 }
 
 /// Makes an acceptor a learner. Replies when that is issued.
@@ -69,11 +73,25 @@ pub(crate) async fn remove(request: HttpRequest, api: web::Data<Api>) -> Result<
     let path = request::path_rest(&request)?;
     let id = path.rsplit('/').next().unwrap_or_default().to_owned();
     let node = id.parse::<u64>().map_or(Value::String(id), Value::from);
-    let arguments = [("node", node), ("weight", Value::from(0)), ("dry_run", Value::Bool(dry_run))];
-    change(&api, arguments.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(), wishes).await
+    let arguments = [("node", node), ("weight", Value::from(0))];
+    let arguments = arguments.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+    change(&api, SET, arguments, dry_run, wishes).await.map(call::Reply::respond)
 }
 
-fn dry_run(request: &HttpRequest) -> Result<bool, Problem> {
+/// The body of a request about the cluster: `what` it is.
+pub(super) async fn arguments(
+    request: &HttpRequest,
+    payload: web::Payload,
+    api: &Api,
+    what: &str,
+) -> Result<Map<String, Value>, Problem> {
+    request::require_json(request)?;
+    let body = request::body(request, payload, api, api.limits.body_bytes).await?;
+    json::check(&body).map_err(|error| call::invalid_json(&error))?;
+    serde_json::from_slice(&body).map_err(|_| Problem::bad_request("invalid_arguments", what))
+}
+
+pub(super) fn dry_run(request: &HttpRequest) -> Result<bool, Problem> {
     match Query::of(request, &["dry_run"])?.text("dry_run") {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
@@ -81,9 +99,19 @@ fn dry_run(request: &HttpRequest) -> Result<bool, Problem> {
     }
 }
 
-async fn change(api: &Api, arguments: Map<String, Value>, wishes: Wishes) -> Result<HttpResponse, Problem> {
+/// Calls a function about the cluster.
+pub(super) async fn change(
+    api: &Api,
+    function: &str,
+    mut arguments: Map<String, Value>,
+    dry_run: bool,
+    wishes: Wishes,
+) -> Result<call::Reply, Problem> {
+    if dry_run {
+        arguments.insert("dry_run".to_owned(), Value::Bool(true));
+    }
     let arguments = Value::Object(arguments).to_string().into();
-    let reply = call::run(api, "cluster.set_acceptor".to_owned(), arguments, wishes).await;
+    let reply = call::run(api, function.to_owned(), arguments, wishes).await;
     // What the function refuses is about the cluster, not about the words of the request.
     let conflicts = |problem: Problem| match (problem.status_code(), problem.code()) {
         (StatusCode::UNPROCESSABLE_ENTITY, "unknown_node") => problem.with_status(StatusCode::NOT_FOUND),
@@ -92,5 +120,5 @@ async fn change(api: &Api, arguments: Map<String, Value>, wishes: Wishes) -> Res
         }
         _ => problem,
     };
-    reply.map(call::Reply::respond).map_err(conflicts)
+    reply.map_err(conflicts)
 }

@@ -16,6 +16,7 @@ pub(crate) mod acceptors;
 pub(crate) mod calls;
 pub(crate) mod cluster;
 pub(crate) mod commands;
+pub(crate) mod leader;
 pub(crate) mod openapi;
 pub(crate) mod pages;
 pub(crate) mod probes;
@@ -25,7 +26,7 @@ pub(crate) mod state;
 mod tests;
 
 /// All patterns, with the methods of each.
-pub(crate) const ROUTES: [(&str, &str); 19] = [
+pub(crate) const ROUTES: [(&str, &str); 20] = [
     ("/v1/functions", "GET, HEAD"),
     ("/v1/functions/{name}", "POST"),
     ("/v1/calls", "POST"),
@@ -36,6 +37,7 @@ pub(crate) const ROUTES: [(&str, &str); 19] = [
     ("/v1/cluster", "GET, HEAD"),
     ("/v1/cluster/acceptors", "POST"),
     ("/v1/cluster/acceptors/{id}", "DELETE"),
+    ("/v1/cluster/leader", "POST"),
     ("/v1/digest", "GET, HEAD"),
     ("/v1/backup", "GET"),
     ("/livez", "GET, HEAD"),
@@ -77,6 +79,7 @@ pub(crate) fn app(
         .service(resource("/v1/cluster").route(get().to(cluster::view)))
         .service(resource("/v1/cluster/acceptors").route(web::post().to(acceptors::set)))
         .service(resource("/v1/cluster/acceptors/{id}").route(web::delete().to(acceptors::remove)))
+        .service(resource("/v1/cluster/leader").route(web::post().to(leader::hand_over)))
         .service(resource("/v1/digest").route(get().to(cluster::digest)))
         .service(resource("/v1/backup").route(web::get().to(cluster::backup)))
         .service(resource("/livez").route(get().to(probes::livez)))

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use utoipa::openapi::{RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, Modify, OpenApi};
 
-use super::{acceptors, calls, cluster, commands, pages, probes, state};
+use super::{acceptors, calls, cluster, commands, leader, pages, probes, state};
 use crate::problem::{PROBLEM_JSON, ProblemDocument};
 
 /// The headers of a call.
@@ -61,7 +61,7 @@ pub(crate) struct ReadParameters {
         calls::functions, calls::execute, calls::batch, calls::stored,
         state::get, state::list, state::put, state::delete,
         commands::list, cluster::view, cluster::digest, cluster::backup,
-        acceptors::set, acceptors::remove,
+        acceptors::set, acceptors::remove, leader::hand_over,
         probes::livez, probes::readyz, probes::healthz, probes::metrics,
         pages::description, pages::docs, pages::home,
     ),

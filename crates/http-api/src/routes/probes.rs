@@ -2,6 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
+use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::api::Api;
 use crate::backend::Check;
@@ -44,7 +45,7 @@ fn all(api: &Api) -> Vec<Check> {
 }
 
 /// `ok`, or a line for each check: always when one fails.
-fn report(request: &HttpRequest, name: &str, checks: &[Check]) -> Result<HttpResponse, Problem> {
+pub(crate) fn report(request: &HttpRequest, name: &str, checks: &[Check]) -> Result<HttpResponse, Problem> {
     let verbose = Query::of(request, &["verbose"])?.text("verbose").is_some();
     let ok = checks.iter().all(|check| check.ok);
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -68,6 +69,9 @@ fn line(check: &Check) -> String {
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")))]
 pub(crate) async fn metrics(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     Query::of(&request, &[])?;
-    let text = api.prometheus.render();
-    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
+    Ok(prometheus(&api.prometheus))
+}
+
+pub(crate) fn prometheus(handle: &PrometheusHandle) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(handle.render())
 }

@@ -82,7 +82,7 @@ impl Leading {
     /// refused.
     fn has_room(&self, turn: &Turn<'_>) -> bool {
         // Under the next membership: a ballot of its own comes first.
-        if self.barrier.is_some() {
+        if self.barrier.is_some() || self.handing_over.is_some() {
             return false;
         }
         let unapplied_max = turn.config.window.saturating_mul(UNAPPLIED_WINDOWS_MAX);
@@ -152,12 +152,8 @@ impl Leading {
         match function.placement() {
             Placement::Inline => {
                 let view = self.state.over(turn.world.machine);
-                // An acceptor that is silent (ADR 0023) is heard, and would be missed in a majority set.
-                let speaks =
-                    |node: &NodeId| !turn.config.membership.is_acceptor(*node) || self.pipeline.has_promised(*node);
-                let applied = || (turn.world.heard)().into_iter().filter(|(node, _)| speaks(node)).collect();
-                let is_heard = |node| (turn.world.heard)().contains_key(&node);
-                let cluster = Cluster { membership: &turn.config.membership, applied: &applied, is_heard: &is_heard };
+                let votes = |node| self.pipeline.has_promised(node);
+                let cluster = cluster(turn, &votes);
                 let context = ExecutionContext::new(&view, now, pending.entropy).of(cluster);
                 let execution = functions::run(function.as_ref(), context, &pending.call.arguments);
                 self.conclude(pending, execution, now, turn);
@@ -197,6 +193,11 @@ impl Leading {
         }
     }
 
+    /// Who could lead in the place of this node.
+    pub(super) fn able_successor(&self, turn: &Turn<'_>) -> Option<NodeId> {
+        functions::successor(&cluster(turn, &|node| self.pipeline.has_promised(node)))
+    }
+
     /// Turns an execution into a command or an answer.
     fn conclude(&mut self, pending: Pending, execution: Execution, now: Timestamp, turn: &mut Turn<'_>) {
         let verdict = match (execution.verdict(), &execution.result) {
@@ -207,10 +208,14 @@ impl Leading {
             (Err(failure), _) => return self.fail(&pending, failure, &execution.reads, turn),
         };
         if matches!(verdict, Verdict::Changed(_)) || pending.call.is_recorded() {
-            return self.propose(pending, verdict, execution.effects, now, turn);
+            self.propose(pending, verdict, execution.effects, now, turn);
+        } else {
+            let at = self.pipeline.last().number;
+            self.answer_gated(&pending, &verdict.outcome(at), turn);
         }
-        let at = self.pipeline.last().number;
-        self.answer_gated(&pending, &verdict.outcome(at), turn);
+        if let Some(to) = execution.successor {
+            self.hand_over(to, None, turn);
+        }
     }
 
     /// The function came to no decision, or its arguments are none.
@@ -320,4 +325,9 @@ impl Leading {
         self.calls.touch_members(turn.world.now.tick);
         self.take_queued(turn);
     }
+}
+
+/// The cluster as a function sees it.
+fn cluster<'a>(turn: &Turn<'a>, votes: &'a dyn Fn(NodeId) -> bool) -> Cluster<'a> {
+    Cluster { me: turn.config.me, membership: &turn.config.membership, heard: turn.world.heard, votes }
 }

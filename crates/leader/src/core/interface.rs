@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use functions::{Execution, Registry};
-use protocol::message::ToLeader;
+use functions::{Execution, Heard, Registry};
+use protocol::message::{HandOver, ToLeader};
 use protocol::{
     Ballot, CommandId, CommandNumber, LearnFrom, Membership, Message, NodeId, Now, StateError, StateView, Tick,
     Timestamp,
@@ -41,6 +41,8 @@ pub struct Config {
     pub resend: Duration,
     /// How long promises are awaited before the attempt is given up.
     pub prepare_timeout: Duration,
+    /// How long another node may take to take the lead over, before this one takes calls again.
+    pub hand_over_timeout: Duration,
     /// How long outcomes of calls with a caller's key are kept.
     pub caller_retention: Duration,
     /// How long outcomes of other calls are kept: longer than any gateway re-sends one.
@@ -68,8 +70,8 @@ pub struct World<'a> {
     pub functions: &'a Registry,
     /// Whether there is room for new commands, on the disk of this node and of a majority set.
     pub room: bool,
-    /// The nodes that this one hears, itself included, with what each has applied: for functions about the cluster.
-    pub heard: &'a dyn Fn() -> BTreeMap<NodeId, CommandNumber>,
+    /// The nodes that this one hears, itself included: for functions about the cluster.
+    pub heard: &'a dyn Fn() -> BTreeMap<NodeId, Heard>,
     /// Whether this node may have had another disk, and have begun ballots that this one does not know
     /// of (B1): then it does not campaign.
     pub barred: bool,
@@ -93,6 +95,11 @@ pub enum Input {
     },
     /// The failure detector, or an operator: this node should not lead.
     StepDown(&'static str),
+    /// Another node should lead in the place of this one.
+    HandOver {
+        /// Why this node should stop leading even if none can; nothing: it leads on then.
+        or_else: Option<&'static str>,
+    },
     /// The learner of this node has issued and applied all up to here.
     Learned(CommandId),
     /// A function on the pool has finished.
@@ -133,6 +140,8 @@ pub enum Effect {
     },
     /// This node leads that ballot now, or none.
     Leads(Option<Ballot>),
+    /// This node hands its lead over, to be told in heartbeats; or does so no more.
+    HandsOver(Option<HandOver>),
     /// Something an operator may want to read.
     Note(Note),
     /// An input that changes nothing.
@@ -151,6 +160,7 @@ impl Effect {
             | Self::RunOnPool(_)
             | Self::LearnFromPeer { .. }
             | Self::Leads(_)
+            | Self::HandsOver(_)
             | Self::Note(_)
             | Self::Ignored(_)
             | Self::Failed(_) => None,
@@ -197,6 +207,27 @@ pub enum Note {
         nodes: usize,
         /// See `nodes`.
         acceptors: usize,
+    },
+    /// Takes no calls any more; another node is to lead.
+    HandsOver {
+        /// The ballot.
+        ballot: Ballot,
+        /// The node.
+        to: NodeId,
+    },
+    /// That node has begun a ballot.
+    HandedOver {
+        /// The ballot that was led.
+        ballot: Ballot,
+        /// The node.
+        to: NodeId,
+    },
+    /// That node has not begun one in time.
+    NotHandedOver {
+        /// The ballot that is led.
+        ballot: Ballot,
+        /// The node.
+        to: NodeId,
     },
     /// Gave up or lost the lead.
     StepsDown {

@@ -8,6 +8,7 @@ use protocol::{
     Ballot, Call, Command, CommandBody, CommandId, CommandNumber, LearnFrom, NodeId, Outcome, StoredOutcome, membership,
 };
 
+use super::handing_over::HandingOver;
 use super::interface::{Effect, IgnoreReason, Load, Note};
 use super::kept::Calls;
 use super::leader_state::LeaderState;
@@ -36,6 +37,7 @@ pub(super) struct Leading {
     pub(super) unapplied: Unapplied,
     /// A command that changes the membership is proposed in this ballot, and nothing may be after it (ADR 0025).
     pub(super) barrier: Option<CommandNumber>,
+    pub(super) handing_over: Option<HandingOver>,
 }
 
 impl Leading {
@@ -62,6 +64,7 @@ impl Leading {
             announce: Vec::new(),
             unapplied: Unapplied::default(),
             barrier: None,
+            handing_over: None,
         };
         for acceptor in preparing.promisers() {
             leading.pipeline.heard(acceptor, turn.world.now.tick);
@@ -314,6 +317,7 @@ impl Leading {
     /// announced. Returns the last id of a call.
     pub(super) fn end(mut self, turn: &mut Turn<'_>) -> u64 {
         self.announce_issued(turn);
+        self.end_hand_over(turn);
         for Proposed { request, fingerprint, waiters, .. } in self.pipeline.drain() {
             for waiter in waiters {
                 let (request, copy, outcome) = (request.clone(), Some(waiter.copy), Outcome::LeadershipLost);

@@ -7,12 +7,13 @@
 //!    |  MyNextBal, timeout |     +-- MyNextBal: a higher ballot (step 3)     |
 //!    +---------------------+                                                |
 //!    +----------------------------------------------------------------------+
-//!        MyNextBal (superseded), StepDown (no majority set), a foreign command
+//!        MyNextBal (superseded), StepDown (no majority set), HandOver, a foreign command
 //! ```
 //!
 //! A command that changes the membership is a barrier (ADR 0025): it is the last one of its ballot. When it is issued and
 //! applied here, the leader prepares another ballot of its own under the new membership, and keeps its calls; one that may
-//! not lead any more steps down. So the membership of a ballot that is led never changes, and is that of M(p).
+//! not lead any more steps down. So the membership of a ballot that is led never changes. It is that of M(p) when the lead
+//! begins; later M(p) may be ahead of what this leader has heard.
 //!
 //! Phases own their data; [`Leader::handle`] takes one input and appends effects. `Persist` is
 //! a barrier: nothing after it leaves before what it wrote is durable. `last_tried` is the only
@@ -23,6 +24,7 @@
 //! may lead at a time, each in its own ballot. Time only repeats what may have been lost.
 
 mod calls;
+mod handing_over;
 mod history;
 mod interface;
 mod kept;
@@ -178,6 +180,7 @@ impl Leader {
             Input::Message { from, message } => self.on_message(from, message, &mut turn),
             Input::Campaign { above } => self.on_campaign(above, &mut turn),
             Input::StepDown(reason) => self.become_idle(reason, None, &mut turn),
+            Input::HandOver { or_else } => self.on_hand_over(or_else, &mut turn),
             Input::Learned(issued) => self.on_learned(issued, &mut turn),
             Input::PoolDone { job, execution } => match &mut self.phase {
                 Phase::Leading(leading) => leading.on_pool_done(job, *execution, &mut turn),
@@ -290,6 +293,12 @@ impl Leader {
             // A higher ballot has issued commands, so a majority set has promised it by now.
             return self.become_idle("a higher ballot has issued commands", Some(self.learned.ballot), turn);
         }
+        match turn.config.membership.later_in(turn.world.machine) {
+            // While it led, it left alone what M(p) said before it heard of it.
+            Ok(Some(later)) => return self.change_membership(later, turn),
+            Ok(None) => {}
+            Err(error) => return turn.effects.push(Effect::Failed(error)),
+        }
         if self.learned.number < turn.config.membership.number() {
             // M(p) is ahead. Below the change other acceptors have decided.
             return;
@@ -314,9 +323,10 @@ impl Leader {
         }
     }
 
-    /// Somebody promised a higher ballot to another node.
+    /// Somebody promised a higher ballot to another node. It need not be an acceptor now, as with [`Self::on_rejoin`]: a
+    /// damaged node has its word back in a ballot that is not below its promise, and in no other.
     fn on_my_next_bal(&mut self, from: NodeId, next: &MyNextBal, turn: &mut Turn<'_>) {
-        if !turn.config.membership.is_acceptor(from) {
+        if turn.config.membership.node(from).is_none() {
             return turn.ignore(IgnoreReason::NotAnAcceptor);
         }
         self.highest = self.highest.max(next.ballot);
@@ -434,24 +444,29 @@ impl Leader {
             }
             Phase::Leading(leading) => leading.on_tick(turn),
         }
+        self.pursue_hand_over(turn);
     }
 
     /// The leader state is dropped; nobody is answered as if this node led (S-21, S-22).
     fn become_idle(&mut self, reason: &'static str, superseded_by: Option<Ballot>, turn: &mut Turn<'_>) {
-        let (ballot, unissued) = match std::mem::replace(&mut self.phase, Phase::Idle) {
+        let (ballot, unissued, successor) = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => return turn.ignore(IgnoreReason::NothingToDo),
             Phase::Preparing(preparing) => {
                 let ballot = preparing.ballot;
                 self.end_before(preparing.give_up(), turn);
-                (ballot, 0)
+                (ballot, 0, None)
             }
             Phase::Leading(leading) => {
                 let (ballot, unissued) = (leading.ballot(), leading.load().unissued);
+                let successor = leading.handing_over.as_ref().map(|over| over.to);
                 self.last_call = leading.end(turn);
                 turn.effects.push(Effect::Leads(None));
-                (ballot, unissued)
+                (ballot, unissued, successor)
             }
         };
+        if let Some(to) = successor.filter(|to| superseded_by.is_some_and(|higher| higher.node == *to)) {
+            return turn.note(Note::HandedOver { ballot, to });
+        }
         turn.note(Note::StepsDown { ballot, reason, superseded_by, unissued });
     }
 

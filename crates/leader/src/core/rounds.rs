@@ -31,6 +31,8 @@ pub(crate) struct Rounds {
     sent: u64,
     returned: BTreeMap<NodeId, u64>,
     confirmed: u64,
+    /// A round is wanted although no reply waits for one.
+    asked: bool,
     /// In order of both number and round, because both only grow.
     gated: VecDeque<Gated>,
 }
@@ -44,7 +46,12 @@ impl Rounds {
 
     /// Whether a reply waits for a round that is not sent yet.
     pub(crate) fn wants_round(&self) -> bool {
-        self.gated.back().is_some_and(|last| last.round > self.sent)
+        self.asked || self.gated.back().is_some_and(|last| last.round > self.sent)
+    }
+
+    /// Wants a round, to hear whether this ballot is still led.
+    pub(crate) fn ask(&mut self) {
+        self.asked = true;
     }
 
     /// How many rounds are sent and not confirmed.
@@ -54,6 +61,7 @@ impl Rounds {
 
     /// The number of the next `BeginBallot`, which is sent to all acceptors.
     pub(crate) fn begin(&mut self) -> u64 {
+        self.asked = false;
         self.sent += 1;
         self.sent
     }

@@ -4,6 +4,7 @@
 mod calls;
 mod campaign;
 mod gate;
+mod handing_over;
 mod issuing;
 mod membership;
 mod model;
@@ -18,8 +19,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use functions::{ExecutionContext, Failure, Function, Placement, Refusal, Registry};
-use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot};
+use functions::{ExecutionContext, Failure, Function, Heard, Placement, Refusal, Registry};
+use protocol::message::{BallotInfo, BeginBallot, HandOver, MyNextBal, NextBallot};
 use protocol::{
     Command, CommandBody, CommandNumber, Effect as StateEffect, Fingerprint, Forget, Key, LearnFrom, Now, RequestId,
     Run, Tick, Timestamp, Verdict,
@@ -67,6 +68,7 @@ fn config() -> Config {
         kept_calls: 10,
         resend: Duration::from_millis(100),
         prepare_timeout: Duration::from_secs(5),
+        hand_over_timeout: Duration::from_secs(1),
         caller_retention: Duration::from_secs(3600),
         gateway_retention: Duration::from_secs(60),
     }
@@ -123,7 +125,7 @@ impl Bench {
             machine: &StoredMachine(&self.machine),
             functions: &self.functions,
             room: self.room,
-            heard: &|| self.heard.clone(),
+            heard: &|| well(&self.heard),
             barred: self.barred,
         };
         let mut effects = Vec::new();
@@ -248,6 +250,11 @@ fn call(key: &str, function: &str, arguments: Value) -> Call {
 
 fn patient(seconds: u64, call: Call) -> Call {
     Call { patience: Duration::from_secs(seconds), ..call }
+}
+
+/// Nodes that have applied so much, and all hear each other.
+fn well(applied: &BTreeMap<NodeId, CommandNumber>) -> BTreeMap<NodeId, Heard> {
+    applied.iter().map(|(node, number)| (*node, Heard::well(*number, applied.keys().copied()))).collect()
 }
 
 fn voted(ballot: Ballot, last: Option<CommandId>, round: u64) -> ToLeader {

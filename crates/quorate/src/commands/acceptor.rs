@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::call::whole_seconds;
-use crate::cli::{Acceptor, Add, Change, Output, Remove};
+use crate::cli::{Acceptor, Add, Change, Output, Remove, Replace};
 use crate::client::{Request, send, show};
 use crate::failure::Failure;
 
@@ -23,29 +23,41 @@ pub(crate) fn run(acceptor: &Acceptor) -> Result<(), Failure> {
         Acceptor::Remove(Remove { node, for_good: true, change }) => {
             call("cluster.remove", json!({"node": node_of(node)}), change)
         }
+        Acceptor::Replace(Replace { old, new, weight, for_good, change }) => {
+            let mut arguments = json!({"node": node_of(new), "replaces": node_of(old), "for_good": for_good});
+            if let Some(weight) = weight {
+                arguments["weight"] = (*weight).into();
+            }
+            call("cluster.set_acceptor", arguments, change)
+        }
     }
 }
 
 /// By id where it is a number, else by name.
-fn node_of(node: &str) -> Value {
+pub(super) fn node_of(node: &str) -> Value {
     node.parse::<u64>().map_or_else(|_| Value::from(node), Value::from)
 }
 
 fn call(function: &str, mut arguments: Value, change: &Change) -> Result<(), Failure> {
     arguments["dry_run"] = change.dry_run.into();
-    let mut request = Request::new(Method::POST, format!("/v1/functions/{function}")).with_key(None);
-    request.headers.push(("Content-Type", "application/json".to_owned()));
-    if let Some(wait) = change.wait {
-        request.headers.push(("Prefer", format!("wait={}", whole_seconds(wait))));
-        request.wait = Some(wait);
-    }
-    request.body = Some(arguments.to_string());
-    let answer = send(&change.connection, &request)?.json()?;
+    let answer = ask(Method::POST, format!("/v1/functions/{function}"), &arguments, change)?;
     let text = match change.connection.output {
         Output::Json => format!("{answer}\n"),
         Output::Text => said(&answer, change.dry_run),
     };
     Ok(show(text)?)
+}
+
+/// Asks for a change of the cluster.
+pub(super) fn ask(method: Method, path: String, body: &Value, change: &Change) -> Result<Value, Failure> {
+    let mut request = Request::new(method, path).with_key(None);
+    request.headers.push(("Content-Type", "application/json".to_owned()));
+    if let Some(wait) = change.wait {
+        request.headers.push(("Prefer", format!("wait={}", whole_seconds(wait))));
+        request.wait = Some(wait);
+    }
+    request.body = Some(body.to_string());
+    Ok(send(&change.connection, &request)?.json()?)
 }
 
 /// Who votes, and by which command.

@@ -3,6 +3,7 @@
 pub(crate) mod acceptor;
 pub(crate) mod call;
 pub(crate) mod health;
+pub(crate) mod leader;
 pub(crate) mod recover;
 pub(crate) mod serve;
 pub(crate) mod state;

@@ -35,7 +35,7 @@ fn table(cluster: &Value, seen_by: &str) -> String {
     };
     let mut lines =
         format!("cluster {}: {leads}, majority {}, seen by {seen_by}\n", text(cluster, "name"), text(cluster, "rule"));
-    let head = ["ID", "NAME", "STATE", "BALLOT", "ISSUED", "APPLIED", "DURABLE", "REST", "PEER", "ROLES"];
+    let head = ["ID", "NAME", "STATE", "WEIGHT", "BALLOT", "ISSUED", "APPLIED", "DURABLE", "REST", "PEER", "ROLES"];
     let mut rows: Vec<Vec<String>> = vec![head.iter().map(ToString::to_string).collect()];
     for node in cluster.get("nodes").and_then(Value::as_array).into_iter().flatten() {
         let reachable = node.get("reachable").and_then(Value::as_bool).unwrap_or(false);
@@ -50,6 +50,7 @@ fn table(cluster: &Value, seen_by: &str) -> String {
             text(node, "id"),
             text(node, "name"),
             state.to_owned(),
+            weight_of(cluster, node.get("id")),
             text(node, "ballot"),
             text(node, "issued"),
             text(node, "applied"),
@@ -69,6 +70,14 @@ fn table(cluster: &Value, seen_by: &str) -> String {
     lines
 }
 
+/// What the vote of a node weighs; `-` where it has none.
+fn weight_of(cluster: &Value, id: Option<&Value>) -> String {
+    let acceptors = cluster["membership"]["acceptors"].as_array().into_iter().flatten();
+    let mut weights =
+        acceptors.filter(|acceptor| acceptor.get("id") == id).filter_map(|acceptor| acceptor["weight"].as_u64());
+    weights.next().map_or_else(|| "-".to_owned(), |weight| weight.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -80,6 +89,7 @@ mod tests {
     fn the_table_says_who_leads_and_who_is_not_heard() {
         let cluster = json!({
             "name": "demo", "rule": "2 of 3", "leader": {"id": 2, "name": "b"},
+            "membership": {"number": 0, "acceptors": [{"id": 2, "weight": 3}]},
             "nodes": [
                 {"id": 1, "name": "a", "reachable": false, "ballot": "7.2", "issued": 9, "applied": 9, "durable": 4,
                  "roles": ["acceptor"], "addresses": {"http": "", "peer": "p1"}},
@@ -90,7 +100,7 @@ mod tests {
         let table = table(&cluster, "b");
         let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(table.lines().next(), Some("cluster demo: b leads, majority 2 of 3, seen by b"));
-        assert_eq!(words[2], ["1", "a", "not", "heard", "7.2", "9", "9", "4", "-", "p1", "acceptor"]);
-        assert_eq!(words[3], ["2", "b", "leader", "7.2", "12", "12", "9", "h2", "p2", "acceptor,leader"]);
+        assert_eq!(words[2], ["1", "a", "not", "heard", "-", "7.2", "9", "9", "4", "-", "p1", "acceptor"]);
+        assert_eq!(words[3], ["2", "b", "leader", "3", "7.2", "12", "12", "9", "h2", "p2", "acceptor,leader"]);
     }
 }

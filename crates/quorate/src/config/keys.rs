@@ -50,7 +50,7 @@ pub(crate) const KEYS: &[Key] = &[
         Shape::Texts,
         r#"["acceptor", "learner", "leader", "gateway"]"#,
         "a list of \"acceptor\", \"learner\", \"leader\", \"gateway\"; \"acceptor\" and \"leader\" imply \"learner\", and \
-         \"gateway\" must be there",
+         \"gateway\" must be there; [\"gateway\"] alone keeps no data and needs gateway.members",
     ),
     key("cluster.name", Shape::Text, "\"quorate\"", "1 to 64 letters, digits, '.', '_' or '-', the same on every node"),
     key(
@@ -86,6 +86,12 @@ pub(crate) const KEYS: &[Key] = &[
         Shape::Text,
         "\"never\"",
         "\"never\" or \"on_stop\": whether this node leaves the cluster when it is asked to stop",
+    ),
+    key(
+        "gateway.members",
+        Shape::Texts,
+        "[]",
+        "a list of host:port, the REST (listen.http) of some members of the cluster, for a node that is only a gateway",
     ),
     key("listen.http", Shape::Text, "\"127.0.0.1:8080\"", "an IP address and a port, such as 127.0.0.1:8080"),
     key("listen.peer", Shape::Text, "\"127.0.0.1:7080\"", "an IP address and a port, such as 127.0.0.1:7080"),

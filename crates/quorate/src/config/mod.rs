@@ -20,6 +20,7 @@ use protocol::LearnFrom;
 use protocol::message::Heartbeat;
 
 mod cluster;
+mod gateway;
 mod keys;
 mod layers;
 mod print;
@@ -28,6 +29,7 @@ pub(crate) mod size;
 mod tests;
 
 pub(crate) use cluster::Cluster;
+pub(crate) use gateway::GatewayOnly;
 pub(crate) use layers::{ConfigError, Settings, Sources};
 
 /// Everything that a node is told; checked as a whole.
@@ -183,7 +185,11 @@ impl Config {
         }
     }
 
-    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+    /// Checks what was collected.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub(crate) fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
         let listen = Listen::from_settings(settings)?;
         let node = Node::from_settings(settings)?;
         let cluster = Cluster::from_settings(settings, &node, &listen.advertise_peer)?;
@@ -235,13 +241,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Node {
     fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
-        let name = match settings.text("node.name")? {
-            text if text.is_empty() => host_name()?,
-            text => text,
-        };
-        if !protocol::membership::is_name(&name) {
-            return Err(settings.wrong("node.name"));
-        }
+        let name = node_name(settings)?;
         let data_dir = settings.text("node.data_dir")?;
         if data_dir.is_empty() {
             return Err(settings.wrong("node.data_dir"));
@@ -258,8 +258,12 @@ impl Node {
             return Err(settings.refuse(
                 "node.roles",
                 "a node needs \"learner\" among its roles (\"acceptor\" and \"leader\" imply it); one that is only a \
-                 gateway is not yet available in this version",
+                 gateway keeps no data, and can only be served",
             ));
+        }
+        if !settings.texts("gateway.members")?.is_empty() {
+            let needs = "leave it out: only a node whose node.roles is [\"gateway\"] asks others for everything";
+            return Err(settings.refuse("gateway.members", needs));
         }
         if !roles.contains(&NodeRole::Gateway) {
             let needs = "a node without \"gateway\" is not yet available in this version: every node serves REST";
@@ -270,20 +274,21 @@ impl Node {
 }
 
 impl Listen {
+    /// An address to listen on.
+    fn address(settings: &Settings, key: &'static str) -> Result<SocketAddr, ConfigError> {
+        let address: SocketAddr = settings.text(key)?.parse().map_err(|_| settings.wrong(key))?;
+        if !settings.flag("listen.insecure")? && !address.ip().is_loopback() {
+            return Err(settings.refuse(
+                key,
+                "this version has no TLS and no authentication, so it listens on loopback (127.0.0.1 or [::1]) \
+                 only; on a network that you trust, set listen.insecure = true",
+            ));
+        }
+        Ok(address)
+    }
+
     fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
-        let insecure = settings.flag("listen.insecure")?;
-        let address = |key: &'static str| -> Result<SocketAddr, ConfigError> {
-            let address: SocketAddr = settings.text(key)?.parse().map_err(|_| settings.wrong(key))?;
-            if !insecure && !address.ip().is_loopback() {
-                return Err(settings.refuse(
-                    key,
-                    "this version has no TLS and no authentication, so it listens on loopback (127.0.0.1 or [::1]) \
-                     only; on a network that you trust, set listen.insecure = true",
-                ));
-            }
-            Ok(address)
-        };
-        let (http, peer) = (address("listen.http")?, address("listen.peer")?);
+        let (http, peer) = (Self::address(settings, "listen.http")?, Self::address(settings, "listen.peer")?);
         if http == peer && http.port() != 0 {
             return Err(settings.refuse("listen.peer", "must differ from listen.http"));
         }
@@ -302,6 +307,15 @@ impl Listen {
         };
         Ok(Self { http, peer, advertise, advertise_peer })
     }
+}
+
+/// What this node is called.
+fn node_name(settings: &Settings) -> Result<String, ConfigError> {
+    let name = match settings.text("node.name")? {
+        text if text.is_empty() => host_name()?,
+        text => text,
+    };
+    if protocol::membership::is_name(&name) { Ok(name) } else { Err(settings.wrong("node.name")) }
 }
 
 /// The name of this machine or container, by which a network of containers finds it.

@@ -46,6 +46,9 @@ pub(super) struct NodeBackend {
 /// The state is synced every second; a disk that needs longer than this cannot be worked with.
 const SYNC_WAIT_MAX: Duration = Duration::from_secs(15);
 
+/// How often it is looked who leads, while somebody waits for another leader.
+const LED_LOOKED_AT: Duration = Duration::from_millis(10);
+
 impl NodeBackend {
     pub(super) fn new(node: &Node) -> Self {
         Self {
@@ -134,7 +137,7 @@ impl NodeBackend {
             applied: last.applied.0,
             durable: last.durable.0,
             space: last.space.name(),
-            silent: None,
+            silent: last.silent.then_some("yes"),
         }
     }
 
@@ -303,6 +306,17 @@ impl Backend for NodeBackend {
             },
             rule: membership.majority().rule().to_owned(),
         }
+    }
+
+    fn wait_led_by(&self, node: NodeId, wait: Duration) -> LocalBoxFuture<'_, bool> {
+        let is_led = async move {
+            let mut looks = tokio::time::interval(LED_LOOKED_AT);
+            while self.status.leader().is_none_or(|ballot| ballot.node != node) {
+                looks.tick().await;
+            }
+        };
+        let in_time = async move { tokio::time::timeout(wait, is_led).await.is_ok() };
+        Box::pin(self.unless_it_ends(in_time, false))
     }
 
     fn health(&self) -> Health {

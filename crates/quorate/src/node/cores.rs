@@ -20,6 +20,9 @@ const ROUNDS_IN_FLIGHT: u64 = 2;
 const RESEND: Duration = Duration::from_millis(100);
 /// Promises come in a round trip; what is missing must be learnt first, in pieces.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A hand-over takes some round trips, and its messages come with heartbeats: this many of the shortest timeouts are
+/// enough, and callers hardly notice one that fails.
+const HAND_OVER_TIMEOUTS: u32 = 4;
 
 pub(super) fn acceptor(config: &Config, membership: &Membership, nonce: u64) -> acceptor::core::Config {
     acceptor::core::Config {
@@ -55,6 +58,7 @@ pub(super) fn leader(config: &Config, membership: Arc<Membership>) -> leader::co
         kept_calls: config.limits.waiting_calls,
         resend: RESEND,
         prepare_timeout: PREPARE_TIMEOUT,
+        hand_over_timeout: config.detector.timeout_min * HAND_OVER_TIMEOUTS,
         caller_retention: config.idempotency_retention,
         // A gateway keeps a call, and sends it again, for at most its caller's wait; twice that
         // and some minutes for clocks that differ.

@@ -65,6 +65,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_votes_forgotten_through", Gauge, "Votes are forgotten up to this command"),
     ("quorate_leader_leads", Gauge, "1 while this node leads"),
     ("quorate_leader_ballots_total", Counter, "Ballots for which this node asked for promises"),
+    ("quorate_leader_hand_overs_total", Counters, "Leads that this node handed over"),
     ("quorate_leader_elections_won_total", Counter, "How often this node took the lead"),
     ("quorate_leader_step_downs_total", Counter, "How often this node gave up the lead, or trying"),
     (
@@ -106,6 +107,8 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_detector_step_downs_total", Counter, "How often this node was told to give up the lead"),
     ("quorate_detector_leader_changes_total", Counter, "How often the working leader changed, to none too"),
     ("quorate_detector_ignored_total", Counters, "Events of nodes that are no members, by reason"),
+    ("quorate_gateway_members_ready", Gauge, "Members that are ready, as a node knows them that is only a gateway"),
+    ("quorate_gateway_forwarded_total", Counters, "Requests that such a gateway passed on to a member, by outcome"),
     ("quorate_gateway_calls_total", Counters, "Calls that ended here, by function and outcome"),
     ("quorate_gateway_call_seconds", Histogram, "From taking a call to its outcome, by function"),
     ("quorate_gateway_calls_in_flight", Gauge, "Calls without an outcome"),
@@ -129,13 +132,17 @@ const METRICS: &[(&str, Kind, &str)] = &[
 ];
 
 /// Installs the recorder, and says what there will be.
-pub(super) fn install(config: &Config) -> anyhow::Result<PrometheusHandle> {
+pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = builder()?.install_recorder().context("the recorder of metrics cannot be installed")?;
     describe();
     metrics::gauge!("quorate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// Shows settings that alerts are about.
+pub(super) fn show(config: &Config) {
     #[expect(clippy::cast_precision_loss, reason = "at most 65,536")]
     metrics::gauge!("quorate_window_commands").set(config.window as f64);
-    Ok(handle)
 }
 
 fn builder() -> anyhow::Result<PrometheusBuilder> {

@@ -10,9 +10,9 @@
 //! Every message, from a peer or from this node itself, passes through one [`Router`]. The roles
 //! do not know each other: what each asks of the rest of its node is a port, filled in here.
 //!
-//! A node stops in this order: no more calls are taken; those in flight get their answers (at
-//! most `shutdown.grace`); the lead is given up; the learner makes its state durable; the
-//! connections close. When a store fails there is no order: the process ends with code 1, and
+//! A node stops in this order: no more calls are taken; the lead is handed over to a node that can
+//! take it (ADR 0030); calls in flight get their answers (at most `shutdown.grace`); a lead that
+//! nobody took is given up; the learner makes its state durable; the connections close. When a store fails there is no order: the process ends with code 1, and
 //! what was acknowledged is safe with the majority set that voted for it.
 
 mod admission;
@@ -62,6 +62,9 @@ use router::Router;
 use space::Room;
 use status::Status;
 
+pub(crate) use meters::install as install_metrics;
+pub(crate) use outside::chance;
+
 /// Some ten thousand samples under full load.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -86,7 +89,8 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let mut asked_to_stop = std::pin::pin!(asked_to_stop);
         let Some(came) = be_seated(&mut config, &mut asked_to_stop).await? else { return Ok(()) };
         let stores = open(&config)?;
-        let prometheus = meters::install(&config)?;
+        let prometheus = install_metrics()?;
+        meters::show(&config);
         serve(Arc::new(config), Listeners { http, peer }, stores, came, prometheus, asked_to_stop).await?;
         Ok(())
     })
@@ -97,7 +101,11 @@ struct Listeners {
     peer: TcpListener,
 }
 
-fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure> {
+/// Listens.
+///
+/// # Errors
+/// An address that cannot be used.
+pub(crate) fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| {
         let line =
             format!("{key} = \"{address}\" cannot be listened on ({error}); stop what uses it, or choose another port");
@@ -202,9 +210,11 @@ async fn serve(
     let margin = (config.shutdown_grace / 4).min(Duration::from_secs(1));
     let mut answered = std::pin::pin!(http.stop(true));
     let (began, grace) = (tokio::time::Instant::now(), config.shutdown_grace - margin);
+    // First, while all of it works: what is in flight is finished by who leads then.
+    _ = tokio::time::timeout(grace, node.router.hand_over()).await;
     let leaves = config.cluster.leaves_on_stop;
     let finishing = if leaves { grace / 2 } else { grace };
-    let finished = tokio::time::timeout(finishing, &mut answered).await.is_ok();
+    let finished = tokio::time::timeout(finishing.saturating_sub(began.elapsed()), &mut answered).await.is_ok();
     if leaves {
         // No call comes back to a node that has left.
         members.leave(grace.saturating_sub(began.elapsed())).await;
@@ -226,7 +236,7 @@ async fn serve(
 }
 
 /// Folds what histograms have gathered; without it they grow until somebody asks for metrics.
-async fn keep_metrics(prometheus: PrometheusHandle) {
+pub(crate) async fn keep_metrics(prometheus: PrometheusHandle) {
     let mut interval = tokio::time::interval(METRICS_UPKEEP);
     loop {
         interval.tick().await;
@@ -256,14 +266,16 @@ async fn repeat_leader(router: Arc<Router>) {
 }
 
 /// HTTP threads: half of the processors, since the roles need the other half.
-fn http_workers() -> usize {
+pub(crate) fn http_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 8))
 }
 
 /// The membership in force in the state of this node. A change is durable before anybody hears of it.
 fn membership(config: &Config, stores: &Stores) -> anyhow::Result<Arc<Membership>> {
     let start = &config.cluster.start;
-    let membership = start.later_in(&*stores.state)?.unwrap_or_else(|| Arc::clone(start));
+    // Of the same number, it is the state's that counts: applied command by command, and each block of it is checked.
+    let stored = Membership::stored_from(start.number(), &*stores.state)?;
+    let membership = stored.unwrap_or_else(|| Arc::clone(start));
     if stores.state.durable() < membership.number() {
         stores.state.sync()?;
     }

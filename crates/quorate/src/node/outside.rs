@@ -20,6 +20,6 @@ pub(super) fn now() -> Now {
 
 /// Chance, different in every process.
 #[expect(clippy::disallowed_methods, reason = "where chance enters the node")]
-pub(super) fn chance() -> u64 {
+pub(crate) fn chance() -> u64 {
     rand::random()
 }

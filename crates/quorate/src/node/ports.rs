@@ -6,6 +6,7 @@ use std::sync::Arc;
 use acceptor::actor::AcceptorPorts;
 use failure_detector::actor::DetectorPorts;
 use failure_detector::core::View;
+use functions::Heard;
 use leader::actor::LeaderPorts;
 use leader::core::Input;
 use learner::LearnerPorts;
@@ -95,14 +96,20 @@ impl Ports {
     /// `view` is what the failure detector knows.
     pub(super) fn leader(&self, view: watch::Receiver<View>) -> LeaderPorts {
         let (router, learner) = (Arc::clone(&self.router), Arc::clone(&self.router));
-        let (status, own) = (Arc::clone(&self.status), Arc::clone(&self.status));
+        let (status, own, handing) = (Arc::clone(&self.status), Arc::clone(&self.status), Arc::clone(&self.status));
         let (me, known) = (self.router.me(), Arc::clone(&self.disks));
         let heard = move || {
             let view = view.borrow();
             // One that has another disk than it had never votes.
             let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !known.is_replaced(**id));
-            let peers = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, last.applied)));
-            peers.chain([(me, own.progress().applied)]).collect()
+            let peers: Vec<_> = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, last))).collect();
+            let hears = peers.iter().map(|(id, _)| *id).chain([me]);
+            let own = Heard {
+                speaks: known.silence().is_none(),
+                can_lead: !known.is_barred(),
+                ..Heard::well(own.progress().applied, hears)
+            };
+            peers.into_iter().map(|(id, last)| (id, Heard::of(last))).chain([(me, own)]).collect()
         };
         let disks = Arc::clone(&self.disks);
         let mut chance = rand::make_rng::<rand::rngs::SmallRng>();
@@ -110,6 +117,7 @@ impl Ports {
             send: self.send("leader"),
             learn_from_peer: Box::new(move |peer, issued| learner.peer_issued(peer, issued)),
             leads: Box::new(move |ballot| router.leads(ballot)),
+            hands_over: Box::new(move |over| handing.hands_over(over)),
             room: Box::new(move || status.takes_calls()),
             heard: Box::new(heard),
             barred: Box::new(move || disks.is_barred()),
@@ -122,16 +130,17 @@ impl Ports {
     pub(super) fn detector(&self) -> DetectorPorts {
         let router = || Arc::clone(&self.router);
         let send = self.send("failure detector");
-        let (campaign, step_down, leader_is) = (router(), router(), router());
+        let (campaign, step_down, hand_over, leader_is) = (router(), router(), router(), router());
         let (peer_issued, peer_durable, suspected) = (router(), router(), router());
         let status = || Arc::clone(&self.status);
         let (local, campaigning, room) = (status(), status(), status());
         let disks = Arc::clone(&self.disks);
         DetectorPorts {
             send: Box::new(move |to, heartbeat| send(to, Message::FailureDetector(heartbeat))),
-            status: Box::new(move || failure_detector::core::LocalStatus {
-                barred: disks.is_barred(),
-                ..local.local()
+            status: Box::new(move || {
+                let local = local.local();
+                let (barred, silent) = (local.barred || disks.is_barred(), disks.silence().is_some());
+                failure_detector::core::LocalStatus { barred, silent, ..local }
             }),
             campaign: Box::new(move || {
                 if !campaigning.is_stopping() {
@@ -139,6 +148,7 @@ impl Ports {
                 }
             }),
             step_down: Box::new(move |why| step_down.tell_leader(Input::StepDown(why))),
+            hand_over: Box::new(move |why| hand_over.tell_leader(Input::HandOver { or_else: Some(why) })),
             takes_calls: Box::new(move |takes| room.take_calls(takes)),
             leader_is: Box::new(move |ballot: Option<Ballot>| leader_is.sees(ballot)),
             peer_issued: Box::new(move |peer, issued| peer_issued.peer_issued(peer, issued)),

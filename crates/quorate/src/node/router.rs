@@ -259,6 +259,17 @@ impl Router {
             _ = leader.send(leader::actor::Deliver(leader::core::Input::StepDown(reason))).await;
         }
     }
+
+    /// Waits until the leader of this node has handed its lead over, if it has one and another node can lead; it leads
+    /// on if that comes to nothing.
+    pub(super) async fn hand_over(&self) {
+        let hand_over = leader::core::Input::HandOver { or_else: None };
+        if let Some(leader) = self.leader.get()
+            && leader.send(leader::actor::Deliver(hand_over)).await.is_ok()
+        {
+            self.status.hands_nothing_over().await;
+        }
+    }
 }
 
 /// Whom a node of this membership talks to.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use failure_detector::core::LocalStatus;
 use learner::Progress;
+use protocol::message::HandOver;
 use protocol::{Ballot, NodeId};
 use tokio::sync::watch;
 
@@ -14,6 +15,8 @@ use super::space::Room;
 pub(super) struct Status {
     me: NodeId,
     ballots: Mutex<Ballots>,
+    /// Whether this node hands its lead over.
+    handing_over: watch::Sender<bool>,
     progress: watch::Receiver<Progress>,
     stopping: AtomicBool,
     /// On the disk of this node.
@@ -27,23 +30,37 @@ struct Ballots {
     leads: Option<Ballot>,
     seen: Option<Ballot>,
     highest: Ballot,
+    hands_over: Option<HandOver>,
 }
 
 impl Status {
     pub(super) fn new(me: NodeId, highest: Ballot, progress: watch::Receiver<Progress>, room: Arc<Room>) -> Self {
-        let ballots = Mutex::new(Ballots { leads: None, seen: None, highest });
+        let ballots = Mutex::new(Ballots { leads: None, seen: None, highest, hands_over: None });
         let (stopping, takes_calls) = (AtomicBool::new(false), AtomicBool::new(true));
-        Self { me, ballots, progress, stopping, room, takes_calls }
+        let handing_over = watch::Sender::new(false);
+        Self { me, ballots, handing_over, progress, stopping, room, takes_calls }
     }
 
     fn ballots(&self) -> std::sync::MutexGuard<'_, Ballots> {
-        // Two plain values: they are whole whoever panicked.
+        // Plain values: they are whole whoever panicked.
         self.ballots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The leader of this node leads that ballot, or none.
     pub(super) fn leads(&self, ballot: Option<Ballot>) {
         self.ballots().leads = ballot;
+    }
+
+    /// The leader of this node hands its lead over, or does so no more.
+    pub(super) fn hands_over(&self, over: Option<HandOver>) {
+        self.ballots().hands_over = over;
+        self.handing_over.send_replace(over.is_some());
+    }
+
+    /// Waits until this node does not hand its lead over, because it has, or because that came to nothing.
+    pub(super) async fn hands_nothing_over(&self) {
+        // The sender lives as long as this.
+        _ = self.handing_over.subscribe().wait_for(|over| !over).await;
     }
 
     /// The failure detector knows a working leader, or none.
@@ -84,7 +101,10 @@ impl Status {
             applied: progress.applied,
             durable: progress.durable,
             space: self.room.space(),
-            barred: false,
+            // Nobody hands over to it, or waits for it.
+            barred: self.is_stopping(),
+            silent: false,
+            hands_over: ballots.hands_over,
         }
     }
 

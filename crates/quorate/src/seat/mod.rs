@@ -5,13 +5,13 @@
 //! says who it is, whatever the configuration lists. Every node notes there, after each change, who the members are: a
 //! node whose state is lost still knows whom to ask for it, and whether there is anybody else.
 //!
-//! The file is written aside and renamed, so it is there whole or not at all. Whoever changes it by hand is found out:
-//! the databases carry cluster and id too.
+//! The file is kept twice, each copy with a checksum as its last line ([`copies`]): a node whose membership were read
+//! with another weight than it has would take itself for a majority. Beside that, the state knows better: whatever it
+//! holds of a membership with the same number is what counts.
 
+mod copies;
 mod joining;
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,14 +19,13 @@ use anyhow::Context as _;
 use protocol::{ClusterId, CommandNumber, Entry, Membership, NodeId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use storage::rocksdb::write_whole;
 
 use crate::config::Config;
 
 pub(crate) use joining::{ask_to_join, join, joins};
 
-const FILE: &str = "MEMBERSHIP";
-const FORMAT: u32 = 1;
+/// Of the text, which is that of the file; 1 had no checksum.
+const FORMAT: u32 = 2;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,25 +75,14 @@ impl Seat {
     /// # Errors
     /// When it cannot be read or understood.
     pub(crate) fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
-        let path = dir.join(FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
-        };
-        let seat = Self::parse(&text).with_context(|| {
-            format!(
-                "{} cannot be understood; it says who this node is: put it back as it was, or give the node an empty data \
-                 directory and let it join anew",
-                path.display()
-            )
-        })?;
-        Ok(Some(seat))
+        copies::read(dir, Self::parse)
     }
 
-    fn parse(text: &[u8]) -> anyhow::Result<Self> {
+    fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        let (text, sealed) = copies::open(bytes)?;
         let text: Text = serde_json::from_slice(text)?;
-        anyhow::ensure!(text.format == FORMAT, "it has format {}, and this version knows {FORMAT}", text.format);
+        let known = if sealed { FORMAT } else { 1 };
+        anyhow::ensure!(text.format == known, "it has format {}, where {known} is expected", text.format);
         let cluster = u128::from_str_radix(&text.cluster, 16).context("the id of the cluster")?;
         let membership = read_membership(text.membership.to_string().into(), text.number)?;
         let cluster = ClusterId(cluster.to_be_bytes());
@@ -115,7 +103,7 @@ impl Seat {
             membership: serde_json::from_slice(&self.membership.to_value()).expect("it is JSON"),
         };
         let text = serde_json::to_vec_pretty(&text).expect("plain data has a text");
-        write_whole(dir, FILE, &text).with_context(|| format!("writing {}", dir.join(FILE).display()))
+        copies::write(dir, &text).with_context(|| format!("writing {} in {}", copies::FILE, dir.display()))
     }
 
     /// Whether it says who the node is.
@@ -138,7 +126,7 @@ fn read_membership(value: bytes::Bytes, number: u64) -> anyhow::Result<Membershi
 /// When the disk fails.
 pub(crate) fn give_up(dir: &Path) -> anyhow::Result<()> {
     tracing::info!(data = %dir.display(), "this node had left its cluster; it gives up what it has of it and joins anew");
-    Ok(storage::rocksdb::discard(dir, FILE)?)
+    Ok(storage::rocksdb::discard(dir, copies::FILE)?)
 }
 
 /// Lets the seat in the data directory say who this node is and who the members are, as far as it does.
@@ -193,20 +181,76 @@ mod tests {
         Seat { cluster: ClusterId([7; 16]), node, membership, came: Came::JoinedForAVote }
     }
 
-    /// Catches a node that has joined and after a restart is another one, or does not know whom to ask; and a file that
-    /// is guessed at.
+    fn text(dir: &Path) -> String {
+        std::fs::read_to_string(dir.join(copies::FILE)).expect("readable")
+    }
+
+    /// Catches a node that has joined and after a restart is another one, or does not know whom to ask.
     #[test]
     fn what_is_written_is_read() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         assert_eq!(Seat::read(dir.path()).expect("nothing is no error"), None);
         seat().write(dir.path()).expect("written");
         assert_eq!(Seat::read(dir.path()).expect("readable"), Some(seat()));
-        let text = fs::read_to_string(dir.path().join(FILE)).expect("readable");
-        for (from, to) in [("\"format\": 1", "\"format\": 2"), ("17", "-1"), ("\"came\"", "\"went\""), ("}", "")] {
-            assert!(text.contains(from), "{from}");
-            fs::write(dir.path().join(FILE), text.replacen(from, to, 1)).expect("written");
-            let error = Seat::read(dir.path()).expect_err(to);
-            assert!(format!("{error:#}").contains("join anew"), "{error:#}");
+    }
+
+    /// Catches a damaged file that is believed: with another weight a node could be a majority by itself. Each bit is
+    /// flipped and each end cut off in turn.
+    #[test]
+    fn no_damage_is_believed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = dir.path();
+        seat().write(dir).expect("written");
+        let whole = text(dir).into_bytes();
+        let flipped = (0..whole.len() * 8).map(|bit| {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        });
+        let cut = (0..whole.len()).map(|length| whole[..length].to_vec());
+        for damaged in flipped.chain(cut) {
+            assert!(Seat::parse(&damaged).is_err(), "{:?} was believed", String::from_utf8_lossy(&damaged));
         }
+        for file in [copies::FILE, copies::COPY] {
+            seat().write(dir).expect("written");
+            std::fs::write(dir.join(file), &whole[1..]).expect("written");
+            assert_eq!(Seat::read(dir).expect("the other copy is whole"), Some(seat()));
+        }
+        for file in [copies::FILE, copies::COPY] {
+            std::fs::write(dir.join(file), b"").expect("written");
+        }
+        let error = Seat::read(dir).expect_err("nothing is left");
+        assert!(format!("{error:#}").contains("remove both"), "{error:#}");
+    }
+
+    /// Catches a copy that is lost for good, or that speaks for a directory whose seat was given up.
+    #[test]
+    fn one_copy_is_enough() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = dir.path();
+        for file in [copies::FILE, copies::COPY] {
+            seat().write(dir).expect("written");
+            std::fs::remove_file(dir.join(file)).expect("removed");
+            assert_eq!(Seat::read(dir).expect("readable"), Some(seat()));
+        }
+        seat().write(dir).expect("written");
+        give_up(dir).expect("given up");
+        assert_eq!(Seat::read(dir).expect("nothing is no error"), None);
+    }
+
+    /// Catches a version that cannot read what the one before wrote.
+    #[test]
+    fn a_file_without_a_checksum_is_that_of_an_earlier_version() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = dir.path();
+        seat().write(dir).expect("written");
+        let (text, _) =
+            copies::open(text(dir).as_bytes()).map(|(text, sealed)| (text.to_vec(), sealed)).expect("sealed");
+        std::fs::remove_file(dir.join(copies::COPY)).expect("removed");
+        let text = String::from_utf8(text).expect("it is text");
+        std::fs::write(dir.join(copies::FILE), text.replacen("\"format\": 2", "\"format\": 1", 1)).expect("written");
+        assert_eq!(Seat::read(dir).expect("readable"), Some(seat()));
+        std::fs::write(dir.join(copies::FILE), text).expect("written");
+        assert!(Seat::read(dir).is_err(), "a checksum that was cut off");
     }
 }

@@ -475,9 +475,14 @@ impl Layout<'_> {
             | Fault::DiskOut(node)
             | Fault::Suspicion(node)
             | Fault::DiskLost(node)
-            | Fault::StateLost(node) => self.mark(now, *node, Sign::Fault, &text, fact),
+            | Fault::StateLost(node)
+            | Fault::Join(node)
+            | Fault::Return(node)
+            | Fault::Leave(node)
+            | Fault::GivenUp(node)
+            | Fault::DownInChange(node) => self.mark(now, *node, Sign::Fault, &text, fact),
             // Not kept.
-            Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::DelaySpike => {}
+            Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::DelaySpike | Fault::PartitionInChange => {}
         }
     }
 

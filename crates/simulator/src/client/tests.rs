@@ -13,6 +13,7 @@ fn settings(clients: u64) -> Settings {
         keyed: 600,
         reads: 300,
         changes: 0,
+        hand_overs: 0,
         fresh: 2,
     }
 }

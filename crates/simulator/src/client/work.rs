@@ -79,18 +79,27 @@ pub(super) fn call(chance: &mut ChaCha8Rng, known: &Known, request: RequestId) -
     named(request, function, &arguments, Duration::from_millis(patience))
 }
 
-/// A call about the membership of so many nodes: who votes, with which weight, and by which rule.
+/// A call about the membership of nodes with ids up to this one: who votes, with which weight, by which rule, and who
+/// is removed.
 pub(super) fn change(chance: &mut ChaCha8Rng, nodes: u64, request: RequestId) -> Call {
     let node = chance.random_range(1..=nodes);
-    let (function, arguments) = match chance.random_range(0..10) {
-        0..8 => ("cluster.set_acceptor", json!({"node": node, "weight": chance.random_range(0..3)})),
-        8 => {
+    let (function, arguments) = match chance.random_range(0..14) {
+        0..9 => ("cluster.set_acceptor", json!({"node": node, "weight": chance.random_range(0..3)})),
+        9..11 => ("cluster.remove", json!({"node": node})),
+        11 => {
             let sets: Vec<Vec<u64>> = (0..2).map(|_| vec![node, chance.random_range(1..=nodes)]).collect();
             ("cluster.set_rule", json!({"majority_sets": sets}))
         }
         _ => ("cluster.set_rule", json!({"majority_sets": []})),
     };
     named(request, function, &arguments, Duration::ZERO)
+}
+
+/// Another of so many nodes is to lead; mostly one that could.
+pub(super) fn hand_over(chance: &mut ChaCha8Rng, nodes: u64, request: RequestId) -> Call {
+    let node = chance.random_range(1..=nodes);
+    let patience = if chance.random_bool(0.3) { chance.random_range(1..=PATIENCE_MAX) } else { 0 };
+    named(request, "cluster.hand_over", &json!({"node": node}), Duration::from_millis(patience))
 }
 
 /// A call that nothing can refuse, and that changes something.
@@ -131,7 +140,7 @@ fn one<'a>(chance: &mut ChaCha8Rng, of: &[&'a str]) -> &'a str {
     of[chance.random_range(0..of.len())]
 }
 
-fn named(request: RequestId, function: &str, arguments: &Value, patience: Duration) -> Call {
+pub(crate) fn named(request: RequestId, function: &str, arguments: &Value, patience: Duration) -> Call {
     let arguments = Bytes::from(arguments.to_string());
     let mut digest = blake3::Hasher::new();
     digest.update(function.as_bytes()).update(&[0]).update(&arguments);

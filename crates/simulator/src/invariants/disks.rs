@@ -76,7 +76,8 @@ pub struct Disks {
     /// Under which the last decided command was decided. What it may depend on is held by its majority sets: those of a
     /// change take over with the first command above it.
     under: Arc<Membership>,
-    changes: u64,
+    /// All that there were, in order.
+    memberships: Vec<Arc<Membership>>,
     disks: BTreeMap<NodeId, Disk>,
     /// From number 1.
     decided: Vec<Decided>,
@@ -93,7 +94,7 @@ impl Disks {
         Self {
             membership: Arc::clone(genesis),
             under: Arc::clone(genesis),
-            changes: 0,
+            memberships: vec![Arc::clone(genesis)],
             disks: BTreeMap::new(),
             decided: Vec::new(),
             tallies: BTreeMap::new(),
@@ -104,7 +105,19 @@ impl Disks {
     /// The membership in force above the last decided command, and how often it has changed.
     #[must_use]
     pub fn membership(&self) -> (&Arc<Membership>, u64) {
-        (&self.membership, self.changes)
+        (&self.membership, self.memberships.len() as u64 - 1)
+    }
+
+    /// Whether a change is decided, and nothing under the membership that it made.
+    #[must_use]
+    pub fn is_in_change(&self) -> bool {
+        self.membership.number() != self.under.number()
+    }
+
+    /// Whether this node is a member, or was one before a change that nothing is decided above.
+    #[must_use]
+    pub fn is_needed(&self, node: NodeId) -> bool {
+        [&self.membership, &self.under].iter().any(|membership| membership.node(node).is_some())
     }
 
     /// The number of the last decided command; [`CommandNumber::NULL`] at first.
@@ -178,14 +191,14 @@ impl Disks {
     }
 
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
-    /// before they were lost: nobody hears of that at once. All nodes learn.
+    /// before they were lost: nobody hears of that at once. All nodes learn; the node may go by an earlier membership.
     #[must_use]
     pub fn is_durable(&self, node: NodeId, number: CommandNumber) -> bool {
-        let learners: BTreeSet<NodeId> = self.membership.learners().chain(self.disks.keys().copied()).collect();
         let had =
-            |node: &&NodeId| self.disks.get(node).is_some_and(|disk| disk.durable.max(disk.durable_once) >= number);
-        self.disks.get(&node).is_some_and(|disk| disk.durable >= number)
-            && learners.iter().filter(had).count() > learners.len() / 2
+            |node: &NodeId| self.disks.get(node).is_some_and(|disk| disk.durable.max(disk.durable_once) >= number);
+        let most =
+            |membership: &Arc<Membership>| membership.learners().filter(had).count() > membership.nodes().len() / 2;
+        self.disks.get(&node).is_some_and(|disk| disk.durable >= number) && self.memberships.iter().any(most)
     }
 
     /// The numbers that the last fact decided, or at which it took a vote from a node or changed it to another
@@ -206,7 +219,9 @@ impl Disks {
             Fact::Synced { node, durable } => self.disks.entry(*node).or_default().durable = *durable,
             Fact::Installed { node, id } => self.disks.entry(*node).or_default().durable = id.at.number,
             Fact::Stopped { node, why: Stop::DiskLost }
-            | Fact::Fault(Fault::BitRot(node) | Fault::Misdirected(node) | Fault::DiskLost(node)) => {
+            | Fact::Fault(
+                Fault::BitRot(node) | Fault::Misdirected(node) | Fault::DiskLost(node) | Fault::GivenUp(node),
+            ) => {
                 let disk = self.disks.entry(*node).or_default();
                 disk.broken = true;
                 if !matches!(fact, Fact::Fault(Fault::BitRot(_) | Fault::Misdirected(_))) {
@@ -305,7 +320,11 @@ impl Disks {
         while let Some(decided) = self.decides_next() {
             self.tallies.remove(&decided.command.number());
             self.changed.push(decided.command.number());
-            self.under = Arc::clone(&self.membership);
+            if self.is_in_change() {
+                // From here on the acceptors before the change are not needed.
+                self.under = Arc::clone(&self.membership);
+                self.changed.extend((1..=self.last_decided().0).map(CommandNumber));
+            }
             self.change(&decided.command);
             self.decided.push(decided);
         }
@@ -322,7 +341,7 @@ impl Disks {
                 let next = Membership::read(&entry).expect("S-16: a change is to a membership");
                 assert_eq!(next.check_follows(&self.membership), Ok(()), "S-19: an id is given out twice");
                 self.membership = Arc::new(next);
-                self.changes += 1;
+                self.memberships.push(Arc::clone(&self.membership));
             }
         }
     }
@@ -404,8 +423,45 @@ mod tests {
         let before = disks(&change);
         assert_eq!(before.membership().1, 1);
         assert!(!before.hold(one), "only its votes say that there is a change");
+        assert!(before.is_in_change());
         let after = disks(&[&change[..], &[votes(1, 1, &[&commands[1]])]].concat());
         assert_eq!(after.last_decided(), CommandNumber(2));
-        assert!(after.hold(one));
+        assert!(after.hold(one) && !after.is_in_change());
+        assert_eq!(after.changed(), [2, 1].map(CommandNumber), "all is looked at under the new majority sets");
+    }
+
+    /// ADR 0025: catches a node whose disk is given up although a change without it may be unknown to all others; one that is
+    /// never let go; and votes that count on its disk afterwards.
+    #[test]
+    fn who_was_removed_is_needed_until_something_is_above_the_change() {
+        let left = three().without(NodeId(3)).expect("two are left").to_value();
+        let change = body("r1", vec![Effect::Put { key: membership::key(), value: left }]);
+        let commands = chain_of(&[change, body("r2", vec![put("a", "1")])]);
+        let mut disks = disks(&[votes(2, 1, &[&commands[0]]), votes(3, 1, &[&commands[0]])]);
+        assert!(disks.is_needed(NodeId(3)) && !disks.is_needed(NodeId(4)));
+        (1..=2).map(|node| votes(node, 1, &[&commands[1]])).for_each(|fact| disks.learn(&fact));
+        assert!(!disks.is_needed(NodeId(3)) && disks.is_needed(NodeId(1)));
+        assert!(disks.can_decide());
+        disks.learn(&Fact::Fault(Fault::GivenUp(NodeId(3))));
+        assert!(disks.can_decide());
+        disks.learn(&Fact::Fault(Fault::GivenUp(NodeId(2))));
+        assert!(!disks.can_decide(), "both of the two are needed");
+    }
+
+    /// DESIGN 8: catches votes that are kept for learners that are gone, or forgotten on the word of too few.
+    #[test]
+    fn the_learners_of_a_membership_say_what_is_durable() {
+        let (larger, _) = three().joined("d", "d:1").expect("a new node");
+        let change = body("r1", vec![Effect::Put { key: membership::key(), value: larger.to_value() }]);
+        let commands = chain_of(&[change]);
+        let change = [votes(1, 1, &[&commands[0]]), votes(2, 1, &[&commands[0]])];
+        let durable = |nodes: &[u64]| {
+            let facts: Vec<Fact> = nodes.iter().map(|node| synced(*node, 1)).collect();
+            disks(&[&change[..], &facts].concat()).is_durable(NodeId(1), CommandNumber(1))
+        };
+        assert!(!durable(&[1]) && !durable(&[2, 3]));
+        assert!(!durable(&[1, 4]), "half of four");
+        assert!(durable(&[1, 2]), "node 1 may not know of the fourth");
+        assert!(durable(&[1, 3, 4]));
     }
 }

@@ -6,8 +6,8 @@
 //! time goes on from where it first asked; its own patience with a refusal comes on top. A read, and a call that
 //! cannot be asked again, is answered by any answer.
 //!
-//! Nothing is demanded of a world in which a change of the membership and the damage of disks have met, so that no majority
-//! set can speak any more.
+//! Nothing is demanded while a change of the membership and the damage of disks have met, so that no majority set can
+//! speak; when one can again, all that waits has as much time as if the faults had ended then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,7 +28,7 @@ struct Waiting {
 /// See the module.
 pub(super) struct Liveness {
     bound: Duration,
-    /// No majority set can speak, by a change.
+    /// No majority set can speak now, by a change.
     stuck: bool,
     /// The connected core, and what was decided when it came to be.
     healed: Option<(BTreeSet<NodeId>, CommandNumber)>,
@@ -57,6 +57,16 @@ impl Liveness {
         self.until.insert((until, client));
     }
 
+    /// A majority set can speak again.
+    fn begin_anew(&mut self, now: Tick) {
+        let clients: Vec<u64> = self.waiting.keys().copied().collect();
+        for client in clients {
+            let question = self.waiting[&client].question.clone();
+            self.is_answered(client);
+            self.waits(client, &question, now);
+        }
+    }
+
     /// The client knows, or asks something else.
     fn is_answered(&mut self, client: u64) {
         if let Some(waiting) = self.waiting.remove(&client) {
@@ -80,7 +90,10 @@ impl Invariant for Liveness {
     fn check(&mut self, now: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
         self.late(now.tick)?;
         if self.healed.is_some() || matches!(fact, Fact::Healed { .. }) {
-            self.stuck |= history.disks.membership().1 > 0 && !history.disks.can_decide();
+            let stuck = history.disks.membership().1 > 0 && !history.disks.can_decide();
+            if std::mem::replace(&mut self.stuck, stuck) && !stuck {
+                self.begin_anew(now.tick);
+            }
         }
         match fact {
             Fact::Healed { core } => {
@@ -172,6 +185,34 @@ mod tests {
         patient.patience = Duration::from_micros(50);
         assert_eq!(run(&[(10, healed()), (10, asked(1, &patient)), (160, knows(1))]), Ok(()));
         assert_fails(run(&[(10, healed()), (10, asked(1, &patient)), (161, knows(1))]), "by 160 us");
+    }
+
+    /// A13: catches a question that is held against a world whose majority sets lost more by a change than they can; and one
+    /// that is not answered in time once they can decide again.
+    #[test]
+    fn nothing_is_late_while_nobody_can_decide() {
+        let alone = three().weighing(NodeId(1), 9).expect("it decides alone").to_value();
+        let change = protocol::Effect::Put { key: protocol::membership::key(), value: alone };
+        let commands = chain_of(&[body("r1", vec![change]), body("r2", vec![put("a", "1")])]);
+        let call = call("r9", "kv.put", &json!({"key": "a", "value": 1}));
+        let rot = Fact::Fault(crate::fault::Fault::BitRot(NodeId(1)));
+        let given = [
+            (0, votes(1, 1, &[&commands[0]])),
+            (0, votes(2, 1, &[&commands[0]])),
+            (0, votes(1, 1, &[&commands[1]])),
+            (0, asked(1, &call)),
+            (10, healed()),
+            (20, rot),
+            (500, healed()),
+            (500, started(1, 2, &[])),
+        ];
+        let with = |facts: &[(u64, Fact)]| {
+            let all = given.iter().chain(facts).map(|(tick, fact)| (Tick(*tick), fact.clone()));
+            run_at(Liveness::new(BOUND), &all.collect::<Vec<_>>())
+        };
+        assert_fails(with(&[(601, told(1, Told::Unknown))]), "by 600 us");
+        let found = with(&[(600, told_issued(1, &call, 3, "{}"))]);
+        assert_fails(found, "nothing was issued in the whole run");
     }
 
     /// Catches questions held against nodes that are not of the core, and reads without any answer.

@@ -165,6 +165,7 @@ impl World {
         self.tell(&fact);
         let Fact::Told { answer, .. } = fact else { unreachable!("it was made here") };
         self.clients.told(self.schedule.now(), ticket, &answer);
+        self.errand_told(asked.via, ticket, &answer);
         self.await_clients();
         self.end_when_done();
     }

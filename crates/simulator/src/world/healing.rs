@@ -29,6 +29,7 @@ impl World {
         // Some bytes a piece cost no more than a long time; a whole state of thousands of records needs it all.
         let calm = Swarm::calm(1);
         (self.swarm.snapshot_bytes, self.swarm.piece_commands) = (calm.snapshot_bytes, calm.piece_commands);
+        self.end_errands();
         let core = self.choose_core();
         self.core.clone_from(&core);
         self.break_the_rest(&core);
@@ -41,7 +42,7 @@ impl World {
             self.restart(id);
         }
         self.tell(&Fact::Healed { core: core.clone() });
-        self.clients.healed(now, &core);
+        self.clients.healed(now, &self.asked_of(&core));
         self.await_clients();
         // What is not answered by then never will be.
         self.schedule.after(self.swarm.timeout_max * (TIMEOUTS_TO_ANSWER + 2), Event::End);
@@ -55,6 +56,7 @@ impl World {
         left.sort_by_key(|id| !self.node(*id).is_sound());
         if self.swarm.changes > 0 {
             // Who is needed may change yet.
+            left.retain(|id| self.watchers.is_needed(*id));
             return left;
         }
         let mut core = BTreeSet::new();
@@ -66,13 +68,20 @@ impl World {
         core.into_iter().collect()
     }
 
+    /// Whom clients ask: those of the core that are members. Others may be there because nobody else knows of a change.
+    fn asked_of(&self, core: &[NodeId]) -> Vec<NodeId> {
+        let (membership, _) = self.watchers.membership();
+        let members: Vec<NodeId> = core.iter().copied().filter(|id| membership.node(*id).is_some()).collect();
+        if members.is_empty() { core.to_vec() } else { members }
+    }
+
     /// Links within the core work. No other node reaches a node of the core *and* is reached by it:
     /// it might lead some of them, and callers of the others would ask it in vain. Links between
     /// those others stay as they are.
     fn break_the_rest(&mut self, core: &[NodeId]) {
         let cut_off = self.chance.coin();
         let mut cut: Vec<Link> = Vec::new();
-        let nodes = self.swarm.nodes.clone();
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for one in core.iter().copied() {
             for other in nodes.iter().copied().filter(|other| *other != one) {
                 self.network.mend(one, other);
@@ -97,9 +106,10 @@ impl World {
     /// Those of the core that are silent and must not be.
     pub(super) fn still_silent(&self) -> Vec<NodeId> {
         let state = |id: NodeId| self.node(id).roles.as_ref().map(|roles| roles.acceptor.silence());
-        let core: BTreeMap<NodeId, Option<Silence>> =
-            self.core.iter().filter_map(|id| Some((*id, state(*id)?))).collect();
-        must_speak(&core, self.swarm.nodes.len(), |speaks| self.watchers.hold(speaks))
+        let (membership, _) = self.watchers.membership();
+        let members = self.core.iter().filter(|id| membership.node(**id).is_some());
+        let core: BTreeMap<NodeId, Option<Silence>> = members.filter_map(|id| Some((*id, state(*id)?))).collect();
+        must_speak(&core, membership.nodes().len(), |speaks| self.watchers.hold(speaks))
     }
 
     /// The run ends soon after the clients are content, and nobody is silent who need not be.

@@ -160,6 +160,11 @@ impl World {
         if !self.make_durable(id) {
             return false;
         }
+        // It is noted beside the data soon after, unless the node goes down before.
+        if !self.chance.happens(1_000) {
+            self.node_mut(id).seat = Arc::clone(&later);
+        }
+        self.meet(id, &later);
         self.put_surely(id, Mail::Learner(Input::Membership(Arc::clone(&later))));
         self.put_surely(id, Mail::Acceptor(acceptor::core::Input::Learners(later.learners().collect())));
         self.detect(id, failure_detector::core::Input::Membership(later));

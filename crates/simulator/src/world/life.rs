@@ -9,13 +9,15 @@ use super::World;
 use crate::fact::{Fact, Stop};
 use crate::fault::Fault;
 use crate::network::some_of;
-use crate::node::acceptor_config;
+use crate::node::{Came, acceptor_config};
 use crate::planted::{Planted, rebuild};
 use crate::schedule::{Event, Timer};
 
 /// Batches of the state that a disk may have written by itself, at most, when it did not write
 /// all.
 const KEPT_BATCHES: usize = 8;
+/// In 10,000: nodes with lost disks that come back as another node, where nodes join.
+const RETURNS: u32 = 7_500;
 /// No process is back sooner.
 const DOWN_MIN: Duration = Duration::from_millis(1);
 
@@ -31,7 +33,9 @@ impl World {
         let digest = node.state.image().digest().expect("memory is readable");
         let fact = Fact::Started { node: id, life: node.life, log, applied: node.state.applied(), digest };
         self.tell(&fact);
-        for timer in [Timer::Detector, Timer::Leader, Timer::Learner, Timer::Sync, Timer::RepeatLeader] {
+        let seat = Some(Timer::Seat).filter(|_| self.swarm.changes > 0);
+        let timers = [Timer::Detector, Timer::Leader, Timer::Learner, Timer::Sync, Timer::RepeatLeader];
+        for timer in timers.into_iter().chain(seat) {
             let first = some_of(self.interval(timer), &mut self.chance);
             let life = self.node(id).life;
             self.schedule.after(first, Event::Timer { node: id, life, timer });
@@ -58,6 +62,9 @@ impl World {
         let node = self.node(id);
         let stays_down = self.healed && !self.core.contains(&id);
         if !node.is_up() && !node.gone && !stays_down {
+            if node.came == Came::Left {
+                return self.come_anew(id);
+            }
             self.tell(&Fact::Fault(Fault::Restart(id)));
             self.start(id);
         }
@@ -65,8 +72,16 @@ impl World {
 
     /// The power goes.
     pub(super) fn crash(&mut self, id: NodeId) {
+        self.note_down_in_change(id);
         self.tell(&Fact::Fault(Fault::Crash(id)));
         self.stop(id, Stop::PowerCut);
+    }
+
+    /// Counts what meets a change.
+    pub(super) fn note_down_in_change(&mut self, id: NodeId) {
+        if self.watchers.is_in_change() {
+            self.tell(&Fact::Fault(Fault::DownInChange(id)));
+        }
     }
 
     /// The disk has said that something failed; the node stops by itself.
@@ -95,9 +110,7 @@ impl World {
         self.tell(&Fact::Stopped { node: id, why });
         self.leave_on_disk(id, why);
         if why == Stop::DiskLost {
-            // Its operator says that it is another disk, or does not know.
-            let standing = if self.chance.coin() { Standing::Replaced } else { Standing::Fresh };
-            self.node_mut(id).replace_disk(standing);
+            self.replace_disk(id);
         }
         for event in held {
             if let Event::Arrive { from, to, message } = event {
@@ -112,6 +125,19 @@ impl World {
             let down = DOWN_MIN + some_of(self.swarm.down, &mut self.chance);
             self.schedule.after(down, Event::Start(id));
         }
+    }
+
+    /// Its operator says that it is another disk, or does not know, or has the node join anew. One that joined has no other
+    /// way: nothing is left that tells who it was.
+    fn replace_disk(&mut self, id: NodeId) {
+        let joined = self.node(id).came != Came::Listed;
+        if joined || (self.swarm.changes > 0 && self.chance.happens(RETURNS)) {
+            self.node_mut(id).gone = true;
+            self.clients.part(id);
+            return self.expect_return(id);
+        }
+        let standing = if self.chance.coin() { Standing::Replaced } else { Standing::Fresh };
+        self.node_mut(id).replace_disk(standing);
     }
 
     /// What the next start will find.

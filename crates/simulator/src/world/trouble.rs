@@ -35,7 +35,7 @@ impl World {
         }
     }
 
-    fn make(&mut self, trouble: Trouble) {
+    pub(super) fn make(&mut self, trouble: Trouble) {
         let id = self.victim();
         match trouble {
             Trouble::Partition(shape) => self.partition(shape),
@@ -53,13 +53,14 @@ impl World {
                 }
             }
             Trouble::Blackout => {
-                for id in self.swarm.nodes.clone() {
+                for id in self.present() {
                     if self.node(id).is_up() {
                         self.crash(id);
                     }
                 }
             }
             Trouble::Kill if self.node(id).is_up() => {
+                self.note_down_in_change(id);
                 self.tell(&Fact::Fault(Fault::Kill(id)));
                 self.stop(id, Stop::Killed);
             }
@@ -79,7 +80,7 @@ impl World {
             Trouble::DiskFull => self.break_disk(id, DiskFault::Full),
             // Disks of equal size fill alike.
             Trouble::NoRoom if self.chance.coin() => {
-                for id in self.swarm.nodes.clone() {
+                for id in self.present() {
                     self.fill_disk(id);
                 }
             }
@@ -93,19 +94,21 @@ impl World {
                 }
             }
             Trouble::Suspicion => self.suspect(),
+            Trouble::Join => self.expect_newcomer(),
+            Trouble::Leave => self.ask_to_leave(),
         }
     }
 
     /// Any node; every other time the one that leads, which has the most to lose.
     fn victim(&mut self) -> NodeId {
-        let any = self.chance.pick(&self.swarm.nodes);
+        let any = self.any_node();
         let leader = self.watchers.tally.led().filter(|_| self.chance.coin());
-        leader.unwrap_or(any)
+        leader.filter(|led| !self.node(*led).gone).unwrap_or(any)
     }
 
     /// A node campaigns for no reason. A failure detector may be wrong; progress depends on it, and nothing else.
     fn suspect(&mut self) {
-        let id = self.chance.pick(&self.swarm.nodes);
+        let id = self.any_node();
         let Some(roles) = &self.node(id).roles else { return };
         let above = roles.status.highest();
         if roles.leader.leads().is_none() {
@@ -115,7 +118,7 @@ impl World {
     }
 
     fn partition(&mut self, shape: Shape) {
-        let links = cut(shape, &self.swarm.nodes, &mut self.chance);
+        let links = cut(shape, &self.present(), &mut self.chance);
         if links.is_empty() {
             return;
         }
@@ -124,6 +127,9 @@ impl World {
             self.network.heal();
         }
         self.network.cut(shape, &links);
+        if self.watchers.is_in_change() {
+            self.tell(&Fact::Fault(Fault::PartitionInChange));
+        }
         self.tell(&Fact::Fault(Fault::Partition { shape, cut: links.clone() }));
         self.break_connections(&links);
     }
@@ -193,9 +199,10 @@ impl World {
     }
 
     /// Whether the others hold a majority set without it, of the membership in force and of the first one, by which a
-    /// new disk is admitted: only a minority is ever lost.
+    /// new disk is admitted: only a minority is ever lost. Whoever is gone for good admits nobody.
     fn may_lose(&self, id: NodeId) -> bool {
-        let others = |node| node != id && self.node(node).is_sound();
-        self.swarm.majority.holds(others) && self.watchers.hold(others)
+        let others = |node| node != id && self.is_sound(node);
+        let strangers = |node| others(node) || self.nodes.get(&node).is_some_and(|node| node.gone && node.departing);
+        self.swarm.majority.holds(strangers) && self.watchers.hold(others)
     }
 }

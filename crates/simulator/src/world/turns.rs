@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
+use functions::Heard;
 use leader::core::PoolJob;
 use leader::machine::{StoredMachine, run_on_snapshot};
 use protocol::message::{ToAcceptor, ToLeader};
@@ -13,7 +14,7 @@ use storage::{LogRecord, StateStore as _};
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::network::some_of;
-use crate::node::{Cut, Mail, Node, Roles, acceptor_config};
+use crate::node::{Cut, Mail, Node, Roles, acceptor_config, heard_by};
 use crate::planted::{Planted, no_barrier, rebuild, votes_with_gaps};
 use crate::schedule::{Event, Timer};
 
@@ -26,6 +27,8 @@ const LEARNER_TICK: Duration = Duration::from_millis(25);
 const GATEWAY_TICK: Duration = Duration::from_millis(20);
 const SYNC: Duration = Duration::from_secs(1);
 const LEADER_REPEATED: Duration = Duration::from_millis(250);
+const SEAT: Duration = Duration::from_millis(250);
+
 impl World {
     // --- what comes in ---
 
@@ -220,12 +223,9 @@ impl World {
         let veiled = no_barrier::Veiled(StoredMachine(&node.state));
         let machine: &dyn leader::core::Machine = if has_barrier { &stored } else { &veiled };
         let (view, applied) = (roles.detector.view(), roles.progress.applied);
-        let heard = || {
-            // One that has another disk than it had never votes.
-            let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !lost.contains(id));
-            let peers = peers.map(|(id, peer)| (*id, peer.last.as_ref().map_or(applied, |last| last.applied)));
-            peers.chain([(id, applied)]).collect()
-        };
+        let (silent, barred) = (roles.acceptor.silence().is_some(), roles.acceptor.is_barred());
+        let own = Heard { speaks: !silent, can_lead: !barred, ..Heard::well(applied, []) };
+        let heard = || heard_by(id, &own, &view, &lost);
         let mut effects = Vec::new();
         for mut input in inputs.into_iter().chain([Input::EndOfTurn]) {
             if !has_barrier {
@@ -239,7 +239,7 @@ impl World {
                 functions: &node.functions,
                 room: roles.takes_calls,
                 heard: &heard,
-                barred: roles.acceptor.is_barred(),
+                barred,
             };
             roles.leader.handle(input, &world, &mut effects);
         }
@@ -264,6 +264,10 @@ impl World {
                 Effect::Leads(ballot) => {
                     self.tell(&Fact::Leads { node: id, ballot });
                     self.tell_who_leads(id, |roles| roles.status.leads(ballot));
+                }
+                Effect::HandsOver(over) => {
+                    let Some(roles) = &mut self.node_mut(id).roles else { return };
+                    roles.status.hands_over(over);
                 }
                 Effect::Note(note) => self.tell(&Fact::Noted { node: id, note }),
                 Effect::Ignored(reason) => self.ignored(id, "leader", reason.name()),
@@ -306,7 +310,7 @@ impl World {
                 Effect::Send { to, heartbeat } => self.send(id, to, Message::FailureDetector(heartbeat)),
                 Effect::Suspect { peer, .. } => self.put(id, Mail::Learner(learner::Input::PeerLost(peer))),
                 Effect::Trust(_) => {}
-                Effect::Campaign { .. } => {
+                Effect::Campaign { .. } | Effect::TakeOver { .. } => {
                     self.put(id, Mail::Leader(leader::core::Input::Campaign { above: highest }));
                 }
                 Effect::StepDown { .. } => {
@@ -314,7 +318,8 @@ impl World {
                     self.put(id, Mail::Leader(leader::core::Input::StepDown(why)));
                 }
                 Effect::HandOver => {
-                    self.put(id, Mail::Leader(leader::core::Input::StepDown("its disk is almost full")));
+                    let or_else = Some("its disk is almost full");
+                    self.put(id, Mail::Leader(leader::core::Input::HandOver { or_else }));
                 }
                 Effect::TakesCalls(takes) => {
                     let Some(roles) = &mut self.node_mut(id).roles else { return };
@@ -376,7 +381,7 @@ impl World {
         match timer {
             Timer::Detector => {
                 let Node { roles: Some(roles), space, .. } = self.node(id) else { return };
-                let local = roles.status.local(roles.progress, *space, roles.acceptor.is_barred());
+                let local = roles.status.local(roles.progress, *space, &roles.acceptor);
                 self.detect(id, failure_detector::core::Input::Tick(local));
             }
             Timer::Leader => {
@@ -387,6 +392,7 @@ impl World {
             Timer::Learner => self.put_surely(id, Mail::Learner(learner::Input::Tick)),
             Timer::Sync => self.sync(id),
             Timer::RepeatLeader => self.tell_who_leads(id, |_| {}),
+            Timer::Seat => self.mind_seat(id),
             Timer::Gateway => {
                 self.gateway(id, http_api::core::Input::Tick);
                 self.expire_reads(id);
@@ -414,6 +420,7 @@ impl World {
             Timer::Sync => SYNC,
             Timer::Gateway => GATEWAY_TICK,
             Timer::RepeatLeader => LEADER_REPEATED,
+            Timer::Seat => SEAT,
         }
     }
 
@@ -468,6 +475,10 @@ impl World {
         let fate = self.network.send(from, to, self.schedule.now(), &mut self.chance);
         for fault in fate.faults {
             self.tell(&Fact::Fault(fault));
+        }
+        if !self.nodes.contains_key(&to) {
+            // It was admitted, and has not come yet.
+            return self.lose(from, to, message);
         }
         let Some((last, earlier)) = fate.arrivals.split_last() else { return self.lose(from, to, message) };
         for at in earlier {

@@ -163,7 +163,7 @@ pub(crate) fn open_tables_of_log(log: &Path, options: &Options, cache: &Cache) -
     tables.set_track_and_verify_wals_in_manifest(true);
     // The text file `LOG` is that of the last run.
     tables.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {}));
-    let column = family(tables.clone(), cache, DBCompressionType::None);
+    let column = family(tables.clone(), cache, DBCompressionType::None, false);
     let columns = vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)];
     Database::open_read_only(log, LOG, &tables, columns)
 }
@@ -191,7 +191,7 @@ fn log_options(
     log.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     log.set_track_and_verify_wals_in_manifest(true);
     log.set_max_total_wal_size(64 << 20);
-    let column = family(log.clone(), cache, DBCompressionType::None);
+    let column = family(log.clone(), cache, DBCompressionType::None, false);
     Ok((log, vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)]))
 }
 
@@ -226,7 +226,16 @@ fn state_options(options: &Options, more: &str) -> Result<::rocksdb::Options, St
 }
 
 fn state_columns(state: &::rocksdb::Options, cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
-    let column = |name| ColumnFamilyDescriptor::new(name, family(state.clone(), cache, DBCompressionType::Lz4));
+    let column = |name| {
+        let mut options = state.clone();
+        // The other columns are read in their order, or by keys that are there.
+        let by_key = [column::ENTRIES, column::OUTCOMES].contains(&name);
+        if by_key {
+            options.set_memtable_prefix_bloom_ratio(0.05);
+            options.set_memtable_whole_key_filtering(true);
+        }
+        ColumnFamilyDescriptor::new(name, family(options, cache, DBCompressionType::Lz4, by_key))
+    };
     column::ALL.into_iter().map(column).collect()
 }
 
@@ -249,9 +258,6 @@ fn common(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageEr
     // Writes come one at a time, so that a table in memory can keep its place between two keys
     // that follow each other, as those of commands and votes do.
     common.set_allow_concurrent_memtable_write(false);
-    // Most look-ups of outcomes find nothing: a filter says so without a search.
-    common.set_memtable_prefix_bloom_ratio(0.05);
-    common.set_memtable_whole_key_filtering(true);
     // Well below the usual limit of 1,024 file descriptors a process, sockets included.
     common.set_max_open_files(256);
     // The text files `LOG` are for people: at most two of 1 MiB.
@@ -263,10 +269,19 @@ fn common(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageEr
     Ok(common)
 }
 
-fn family(mut options: ::rocksdb::Options, cache: &Cache, compression: DBCompressionType) -> ::rocksdb::Options {
+/// `by_key`: single keys are looked for, which mostly are not there, such as the outcome of a new request. A filter says
+/// so without a search, and costs a byte and a quarter a key in memory.
+fn family(
+    mut options: ::rocksdb::Options,
+    cache: &Cache,
+    compression: DBCompressionType,
+    by_key: bool,
+) -> ::rocksdb::Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
-    table.set_bloom_filter(10.0, false);
+    if by_key {
+        table.set_bloom_filter(10.0, false);
+    }
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     // In pieces of some kilobytes. The filter of a million outcomes in one piece is larger than a shard of the cache, which

@@ -303,6 +303,8 @@ impl From<&message::Heartbeat> for wire::Heartbeat {
                 protocol::Space::Out => wire::Space::Out,
             }
             .into(),
+            silent: heartbeat.silent,
+            hands_over: heartbeat.hands_over.map(|over| wire::HandOver { to: over.to.0, last: over.last.0 }),
         }
     }
 }
@@ -328,6 +330,10 @@ impl TryFrom<wire::Heartbeat> for message::Heartbeat {
                 Ok(wire::Space::Low) => protocol::Space::Low,
                 Ok(wire::Space::Out) | Err(_) => protocol::Space::Out,
             },
+            silent: heartbeat.silent,
+            hands_over: heartbeat
+                .hands_over
+                .map(|over| message::HandOver { to: NodeId(over.to), last: CommandNumber(over.last) }),
         })
     }
 }

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use protocol::message::{
-    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, Heartbeat, MyNextBal,
+    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, HandOver, Heartbeat, MyNextBal,
     NextBallot, ReadBarrier, Rejoin, Rejoined, Snapshot, Stored, Success, Voted,
 };
 use protocol::{
@@ -144,9 +144,10 @@ fn heartbeat() -> BoxedStrategy<Heartbeat> {
         any::<bool>(),
         ballots,
         numbers,
-        (any::<bool>(), "[a-z:]{0,300}", 0..3_usize),
+        (any::<bool>(), "[a-z:]{0,300}", 0..3_usize, option::of((any::<u64>(), any_number())), any::<bool>()),
     )
-        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), (answer, http, space))| {
+        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), rest)| {
+            let (answer, http, space, over, silent) = rest;
             Heartbeat {
                 hears,
                 can_lead,
@@ -159,6 +160,8 @@ fn heartbeat() -> BoxedStrategy<Heartbeat> {
                 answer,
                 http,
                 space: protocol::Space::ALL[space],
+                silent,
+                hands_over: over.map(|(to, last)| HandOver { to: NodeId(to), last }),
             }
         })
         .boxed()

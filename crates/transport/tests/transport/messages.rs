@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::message::{
-    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, Heartbeat, MyNextBal,
+    BallotInfo, BarrierPassed, BeginBallot, CatchUp, Commands, Executed, FetchSnapshot, HandOver, Heartbeat, MyNextBal,
     NextBallot, ReadBarrier, Rejoin, Rejoined, Snapshot, Stored, Success, ToAcceptor, ToGateway, ToLeader, ToLearner,
     Voted,
 };
@@ -53,6 +53,9 @@ fn heartbeat() -> Heartbeat {
         // The recorded frame is from before it was there: empty must stay absent.
         http: String::new(),
         space: Space::Ample,
+        silent: false,
+        // As with `http`.
+        hands_over: None,
     }
 }
 
@@ -148,6 +151,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
     let begin = BeginBallot { ballot: BALLOT, commands: commands.clone(), round: 4, membership: CommandNumber::NULL };
     let begun = BeginBallot { membership: CommandNumber(10), ..begin.clone() };
     let (nonce, last, membership) = (0xfeed, CommandNumber(12), CommandNumber::NULL);
+    let over = HandOver { to: NodeId(2), last: CommandNumber(300) };
     let rejoined = Rejoined { ballot: BALLOT, nonce, last, membership };
     let rejoined_later = Rejoined { membership: CommandNumber(10), ..rejoined.clone() };
     let passed = BarrierPassed { id: 77, at: Some(CommandNumber(12)) };
@@ -170,6 +174,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         ("commands", learner(ToLearner::Commands(Commands { commands, issued, kept_from: CommandNumber::NULL }))),
         ("heartbeat", Message::FailureDetector(heartbeat())),
         ("heartbeat_space", Message::FailureDetector(Heartbeat { space: Space::Low, ..heartbeat() })),
+        ("heartbeat_hands_over", Message::FailureDetector(Heartbeat { hands_over: Some(over), ..heartbeat() })),
         ("barrier_passed", gateway(ToGateway::BarrierPassed(passed))),
     ]
     .into_iter()

@@ -136,6 +136,7 @@ impl LeaderRole {
                 // Learners ask their peers in any state, see `cluster`.
                 leader::core::Effect::LearnFromPeer { .. }
                 | leader::core::Effect::Leads(_)
+                | leader::core::Effect::HandsOver(_)
                 | leader::core::Effect::Ignored(_) => {}
             }
         }
@@ -165,8 +166,8 @@ impl LeaderRole {
         match note {
             Note::Campaigns(ballot) => self.active = Some(*ballot),
             Note::Leads { .. } => self.chain.extend(self.machine.iter().map(|command| command.id)),
-            Note::Membership { .. } => {}
-            Note::StepsDown { .. } => self.active = None,
+            Note::Membership { .. } | Note::HandsOver { .. } | Note::NotHandedOver { .. } => {}
+            Note::StepsDown { .. } | Note::HandedOver { .. } => self.active = None,
         }
     }
 }
@@ -184,6 +185,7 @@ fn leader_config(me: NodeId, config: &Config) -> leader::core::Config {
         kept_calls: 10,
         resend: NEVER,
         prepare_timeout: NEVER,
+        hand_over_timeout: NEVER,
         caller_retention: NEVER,
         gateway_retention: NEVER,
     }

@@ -383,29 +383,3 @@ async fn put_and_delete_are_calls_of_kv() {
     }
     assert_eq!(world.calls().len(), before);
 }
-
-/// API.md: catches a change of the acceptors that asks for something else, a dry run that is none, and a refusal that
-/// tells a program that its words were wrong.
-#[actix_web::test]
-async fn acceptors_are_changed_by_a_function() {
-    let world = World::new(|call| {
-        let code =
-            if String::from_utf8_lossy(&call.arguments).contains('9') { "unknown_node" } else { "not_caught_up" };
-        Some(Outcome::Refused { at: CommandNumber(9), code: code.into(), message: "not now, or never".into() })
-    });
-    let delete = async |uri: &str| world.with_header(Method::DELETE, uri, ("Accept", "*/*")).await;
-    let refused = world.post("/v1/cluster/acceptors", r#"{"node": "d"}"#).await;
-    assert_eq!(refused.problem(), not_executed(409, "not_caught_up"));
-    let unknown = delete("/v1/cluster/acceptors/9?dry_run=true").await;
-    assert_eq!(unknown.problem(), not_executed(404, "unknown_node"));
-    let calls = world.calls();
-    let asked = |index: usize| serde_json::from_slice::<Value>(&calls[index].arguments).expect("JSON");
-    assert!(calls.iter().all(|call| call.function == "cluster.set_acceptor"));
-    assert_eq!(asked(0), json!({"node": "d"}));
-    assert_eq!(asked(1), json!({"node": 9, "weight": 0, "dry_run": true}));
-    for bad in ["[]", "1", "{"] {
-        assert_eq!(world.post("/v1/cluster/acceptors", bad).await.status, 400, "{bad}");
-    }
-    let bad = delete("/v1/cluster/acceptors/1?dry_run=yes").await;
-    assert_eq!(bad.problem(), not_executed(400, "invalid_query"));
-}

@@ -1,6 +1,7 @@
 //! The REST contract, over a node whose leader is a script.
 
 mod calls;
+mod cluster;
 mod hostile;
 mod reads;
 mod surface;

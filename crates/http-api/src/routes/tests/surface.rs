@@ -40,7 +40,7 @@ async fn the_table_of_routes_is_what_is_served() {
         }
     }
     for uri in
-        ["/nowhere", "/v1", "/v1/functions/a/b", "/v1/functions/", "/v1/transactions", "//", "/v1/cluster/leader"]
+        ["/nowhere", "/v1", "/v1/functions/a/b", "/v1/functions/", "/v1/transactions", "//", "/v1/cluster/learner"]
     {
         assert_eq!(world.get(uri).await.problem(), not_executed(404, "unknown_route"), "{uri}");
     }

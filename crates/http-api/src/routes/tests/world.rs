@@ -51,6 +51,8 @@ pub(super) struct Node {
     pub(super) waited: Option<Duration>,
     /// The calls that reached the leader.
     pub(super) calls: Vec<Call>,
+    /// Who leads from when on somebody waits for it.
+    pub(super) led_by: Option<NodeId>,
     /// Whether somebody takes a backup already.
     pub(super) gives_backup: bool,
     pub(super) is_full: bool,
@@ -383,6 +385,14 @@ impl Backend for FakeBackend {
             membership: MembershipView { number: 0, acceptors: vec![AcceptorView { id: 2, weight: 1 }] },
             rule: "1 of 1".into(),
         }
+    }
+
+    fn wait_led_by(&self, node: NodeId, wait: Duration) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async move {
+            let mut ours = self.node.lock().expect("no test panics with it");
+            ours.waited = Some(wait);
+            ours.led_by == Some(node)
+        })
     }
 
     fn health(&self) -> Health {

@@ -299,6 +299,30 @@ fn a_change_that_is_not_heard_of_ends_no_lead() {
     assert_eq!(asked(&effects), [1, 2, 3].map(|to| (to, ballot(2), 3)));
 }
 
+/// Catches a node that leads under the membership of its last lead although M(p) holds two later ones, of which it has
+/// heard of the first only: acceptors that know no more than that would let it, and the second may have put others in
+/// their place.
+#[test]
+fn a_candidate_looks_for_the_membership_of_its_state() {
+    let other = five();
+    let stored = other.machine.commands(number(1), 10, usize::MAX).expect("memory").expect("kept");
+    let mut bench = Bench::new();
+    bench.lead();
+    assert_eq!(proposed(&change(&mut bench, "join-4", "cluster.join", member(4))), stored[..1]);
+    bench.machine.apply(&stored).expect("memory");
+    let [first, second] = [stored[0].id, stored[1].id];
+    bench.feed(Input::Learned(first));
+    assert_eq!(bench.leader.leads(), Some(ballot(1)), "the change that it has heard of is not the one in M(p)");
+    bench.say(3, my_next_bal(foreign(9), ballot(1)));
+    bench.feed(Input::Campaign { above: foreign(9) });
+    let mut effects = bench.promise(2, first, Vec::new());
+    effects.extend(bench.promise(3, first, Vec::new()));
+    assert_eq!(bench.leader.leads(), None, "{effects:?}");
+    let effects = bench.feed(Input::Learned(second));
+    assert_eq!(bench.leader.leads(), Some(ballot(10)), "{effects:?}");
+    assert_eq!(bench.leader.config.membership.number(), second.number);
+}
+
 /// Catches a candidate that a change makes no member and that leads all the same, and one in the middle of asking.
 #[test]
 fn a_candidate_that_is_removed_gives_up() {

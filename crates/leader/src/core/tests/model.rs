@@ -303,7 +303,7 @@ impl World {
                 Effect::Failed(error) => panic!("{error}"),
                 Effect::Send { message, .. } => panic!("a leader does not send {}", message.name()),
                 Effect::LearnFromPeer { issued, .. } => self.teach(node, issued.0),
-                Effect::Leads(_) | Effect::Note(_) | Effect::Ignored(_) => {}
+                Effect::Leads(_) | Effect::HandsOver(_) | Effect::Note(_) | Effect::Ignored(_) => {}
             }
         }
     }

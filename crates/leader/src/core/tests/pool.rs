@@ -185,6 +185,6 @@ fn a_state_that_cannot_be_read_stops_the_node() {
     let job = bench.start("k", "test.copy_on_pool");
     let error = protocol::StateError("the disk is gone".into());
     let result = Err(Failure::State(error.clone()));
-    let execution = Box::new(Execution { result, effects: Vec::new(), reads: ReadSet::default() });
+    let execution = Box::new(Execution { result, effects: Vec::new(), reads: ReadSet::default(), successor: None });
     assert_eq!(bench.done(&job, execution), [Effect::Failed(error)]);
 }

@@ -63,6 +63,23 @@ fn the_answer_names_the_membership_and_goes_to_learners_too() {
     assert_eq!(bench.say(3, rejoin(ballot(2))), told(1, 1, ballot(2)));
 }
 
+/// ADR 0023, found by seed 48: a damaged node that only learns now has promised more than the ballot that is led, and says so
+/// to whoever leads. Catches a leader that does not hear it: there would never be a ballot in which it has its word back.
+#[test]
+fn a_promise_of_a_damaged_learner_ends_a_lower_ballot() {
+    let mut bench = Bench::with(|config| {
+        config.membership = Arc::new(config.membership.weighing(NodeId(3), 0).expect("two are left"));
+    });
+    bench.feed(Input::Campaign { above: foreign(1) });
+    bench.promise(1, CommandId::NULL, Vec::new());
+    bench.promise(2, CommandId::NULL, Vec::new());
+    let led = bench.leader.leads().expect("two of two have promised");
+    bench.say(4, my_next_bal(foreign(9), led));
+    assert_eq!(bench.leader.leads(), Some(led), "a stranger");
+    bench.say(3, my_next_bal(foreign(9), led));
+    assert_eq!(bench.leader.leads(), None);
+}
+
 /// Liveness: catches a leader that answers only whom it has asked. It is idle and has asked nobody, in two schedules:
 /// 3 promised, and started anew while this node was still catching up; or 3 has voted for all there is, starts
 /// anew, and a vote of its last life comes late. The acceptor asks by itself (`an_idle_leader_is_asked_unasked`).

@@ -1,14 +1,16 @@
 //! Stock in many warehouses, so that transfers between them find some.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::connection::Connection;
+use crate::connection::Connection;
+use crate::rest::code_of;
 
 /// The stock of each warehouse: more than any run moves out of one.
-const STOCK: u64 = 1_000_000;
+pub const STOCK: u64 = 1_000_000;
 
 /// Calls in one request, below what `POST /v1/calls` takes.
 const BATCH: u64 = 500;
@@ -20,23 +22,22 @@ const BATCH_WAIT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// A sentence, when it is anything else.
-pub(crate) fn warehouses(text: &str) -> Result<u64, String> {
+pub fn warehouses(text: &str) -> Result<u64, String> {
     let count = text.strip_prefix("inventory:").and_then(|count| count.parse().ok());
     count
         .filter(|count| (1..=1_000_000).contains(count))
         .ok_or_else(|| format!("{text}: must be inventory:N with N from 1 to 1000000, such as inventory:1000"))
 }
 
-/// Brings goods to the warehouses w0, w1, …
+/// Brings goods to the warehouses of these numbers: w0, w1, …
 ///
 /// # Errors
 /// The first call that does not succeed.
-pub(crate) async fn stock(hosts: &[String], count: u64, run_key: &str) -> anyhow::Result<()> {
-    let host = hosts.first().context("no --url")?;
+pub async fn stock(host: &str, numbers: Range<u64>, run_key: &str) -> anyhow::Result<()> {
     let mut connection = Connection::open(host, BATCH_WAIT).await.with_context(|| format!("setup: http://{host}"))?;
-    let mut first = 0;
-    while first < count {
-        let end = count.min(first + BATCH);
+    let mut first = numbers.start;
+    while first < numbers.end {
+        let end = numbers.end.min(first + BATCH);
         let calls: Vec<Value> = (first..end)
             .map(|number| {
                 json!({
@@ -50,12 +51,11 @@ pub(crate) async fn stock(hosts: &[String], count: u64, run_key: &str) -> anyhow
         let posting = connection.post("/v1/calls", None, &body);
         let (answer, _) = tokio::time::timeout(BATCH_WAIT, posting).await.context("setup: no answer in time")??;
         if answer.status != 200 {
-            bail!("setup: {}", super::code_of(&answer));
+            bail!("setup: {}", code_of(&answer));
         }
         all_succeeded(&answer.body, end - first)?;
         first = end;
     }
-    crate::client::say(format_args!("setup: {count} warehouses with {STOCK} goods more"));
     Ok(())
 }
 

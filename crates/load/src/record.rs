@@ -14,8 +14,12 @@ pub(crate) struct Record {
     pub(crate) start: Instant,
     /// Until when; moves until the end.
     pub(crate) end: Instant,
-    /// Latencies of calls with a 2xx answer, in microseconds.
+    /// Latencies of calls that succeeded, and ages of those that were due and unanswered at the end, in microseconds.
     pub(crate) latencies: Histogram<u64>,
+    /// Calls that succeeded.
+    pub(crate) successes: u64,
+    /// Calls that were due and unanswered at the end of an open loop.
+    pub(crate) unanswered: u64,
     /// Other outcomes by code.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Calls sent again.
@@ -33,6 +37,8 @@ impl Record {
             start,
             end: start,
             latencies,
+            successes: 0,
+            unanswered: 0,
             errors: BTreeMap::new(),
             retries: 0,
             last_success: start,
@@ -40,11 +46,23 @@ impl Record {
         }
     }
 
-    /// A call got a 2xx answer.
-    pub(crate) fn success(&mut self, sent: Instant, now: Instant) {
-        self.latencies.saturating_record(u64::try_from((now - sent).as_micros()).unwrap_or(u64::MAX));
+    /// A call that was due then succeeded.
+    pub(crate) fn success(&mut self, due: Instant, now: Instant) {
+        self.age(due, now);
+        self.successes += 1;
         self.close_gap(now);
         self.last_success = now;
+    }
+
+    /// A call that was due then has no outcome at the end.
+    pub(crate) fn unanswered(&mut self, due: Instant, end: Instant) {
+        self.age(due, end);
+        self.unanswered += 1;
+    }
+
+    fn age(&mut self, due: Instant, now: Instant) {
+        let age = now.saturating_duration_since(due).as_micros();
+        self.latencies.saturating_record(u64::try_from(age).unwrap_or(u64::MAX));
     }
 
     /// A call ended in another way.
@@ -77,17 +95,12 @@ impl Record {
     pub(crate) fn elapsed(&self) -> Duration {
         self.end.saturating_duration_since(self.start)
     }
-
-    /// Calls with a 2xx answer.
-    pub(crate) fn successes(&self) -> u64 {
-        self.latencies.len()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::now;
+    use crate::now;
 
     /// Catches a gap that is not seen because nothing succeeded at the start or at the end.
     #[test]

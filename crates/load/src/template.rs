@@ -8,12 +8,14 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::Dice;
+
 /// The longest `$text`: a value of the state.
 const TEXT_MAX: u64 = 1 << 20;
 
 /// Arguments to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Template(Vec<Piece>);
+pub struct Template(Vec<Piece>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
@@ -32,9 +34,11 @@ enum Field {
 
 /// Whose call it is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Turn {
-    pub(crate) client: u64,
-    pub(crate) sequence: u64,
+pub struct Turn {
+    /// The number of the client, from 0.
+    pub client: u64,
+    /// The number of the call of this client, from 0.
+    pub sequence: u64,
 }
 
 impl Template {
@@ -42,7 +46,7 @@ impl Template {
     ///
     /// # Errors
     /// A sentence: not JSON, an unknown field, a range without numbers.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
         let mut template = Self(Vec::new());
         template.add(&value)?;
@@ -50,19 +54,31 @@ impl Template {
         Ok(template)
     }
 
+    /// The widest range of numbers that is drawn from; 0 when none is.
+    #[must_use]
+    pub fn widest(&self) -> u64 {
+        let width = |piece: &Piece| match piece {
+            Piece::Field(Field::Int { low, high } | Field::Distinct { low, high }) => high - low + 1,
+            Piece::Field(Field::Text(_) | Field::Client | Field::Sequence) | Piece::Literal(_) => 0,
+        };
+        self.0.iter().map(width).max().unwrap_or(0)
+    }
+
     /// Writes the arguments of one call.
-    pub(crate) fn render(&self, turn: Turn, dice: &mut Dice, out: &mut String) {
+    pub fn render(&self, turn: Turn, dice: &mut Dice, out: &mut String) {
         let mut drawn: Vec<u64> = Vec::new();
         for piece in &self.0 {
             match piece {
                 Piece::Literal(text) => out.push_str(text),
                 Piece::Field(Field::Text(length)) => {
-                    out.extend((0..*length).map(|_| char::from(b'a' + u8::try_from(dice.below(26)).unwrap_or(0))));
+                    out.extend(
+                        (0..*length).map(|_| char::from(b'a' + u8::try_from(dice.evenly_below(26)).unwrap_or(0))),
+                    );
                 }
                 Piece::Field(field) => {
                     let number = match *field {
                         Field::Int { low, high } => low + dice.below(high - low + 1),
-                        Field::Distinct { low, high } => distinct(low, high, &drawn, dice),
+                        Field::Distinct { low, high } => dice.distinct(low, high, &drawn),
                         Field::Text(_) | Field::Client => turn.client,
                         Field::Sequence => turn.sequence,
                     };
@@ -142,17 +158,6 @@ impl Template {
     }
 }
 
-/// Draws anew until it differs; after that many misfortunes, takes the first free number.
-fn distinct(low: u64, high: u64, drawn: &[u64], dice: &mut Dice) -> u64 {
-    for _ in 0..64 {
-        let number = low + dice.below(high - low + 1);
-        if !drawn.contains(&number) {
-            return number;
-        }
-    }
-    (low..=high).find(|number| !drawn.contains(number)).unwrap_or(low)
-}
-
 /// The field whose name follows a `$`, and the rest of the text.
 fn field_after_sign(text: &str) -> Result<(Field, &str), String> {
     let end = text.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(text.len());
@@ -174,36 +179,17 @@ fn field_after_sign(text: &str) -> Result<(Field, &str), String> {
     Ok((field, rest))
 }
 
-/// Random numbers that a seed determines (SplitMix64): fast, and good enough to pick accounts.
-#[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    /// Dice of their own for each client.
-    pub(crate) fn new(seed: u64, client: u64) -> Self {
-        let mut dice = Self(seed ^ client.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        dice.next();
-        dice
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::rc::Rc;
 
     use super::*;
+    use crate::Law;
+
+    fn dice(seed: u64, client: u64) -> Dice {
+        Dice::new(seed, client, Rc::new(Law::Even))
+    }
 
     fn render(template: &Template, sequence: u64, dice: &mut Dice) -> Value {
         let mut out = String::new();
@@ -217,7 +203,7 @@ mod tests {
     fn distinct_differs_and_every_number_comes_up() {
         let text = r#"{"from": "w$int(0,3)", "to": "w$distinct(0,3)", "amount": 1}"#;
         let template = Template::parse(text).expect("a template");
-        let mut dice = Dice::new(1, 0);
+        let mut dice = dice(1, 0);
         let mut pairs = BTreeSet::new();
         for sequence in 0..500 {
             let arguments = render(&template, sequence, &mut dice);
@@ -235,12 +221,12 @@ mod tests {
     fn a_lone_field_is_a_number_and_the_rest_stays_as_it_was() {
         let text = r#"["$client", "$sequence", "$int(5,5)", "$distinct(5,6)", "a\"\n$sequence-$client", {}, [], null, 1.5, {"k$client": true}]"#;
         let template = Template::parse(text).expect("a template");
-        let rendered = render(&template, 9, &mut Dice::new(3, 4));
+        let rendered = render(&template, 9, &mut dice(3, 4));
         let expected: Value =
             serde_json::from_str(r#"[7, 9, 5, 6, "a\"\n9-7", {}, [], null, 1.5, {"k7": true}]"#).expect("JSON");
         assert_eq!(rendered, expected);
         let letters = Template::parse(r#""$text(256)""#).expect("a template");
-        let letters = render(&letters, 0, &mut Dice::new(1, 1));
+        let letters = render(&letters, 0, &mut dice(1, 1));
         assert_eq!(letters.as_str().map(str::len), Some(256));
     }
 
@@ -248,7 +234,7 @@ mod tests {
     #[test]
     fn a_seed_determines_the_arguments_of_a_client() {
         let template = Template::parse(r#""$int(0,1000000000)""#).expect("a template");
-        let first = |seed, client| render(&template, 0, &mut Dice::new(seed, client));
+        let first = |seed, client| render(&template, 0, &mut dice(seed, client));
         assert_eq!(first(1, 5), first(1, 5));
         assert_ne!(first(1, 5), first(1, 6));
         assert_ne!(first(1, 5), first(2, 5));

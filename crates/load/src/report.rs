@@ -6,45 +6,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::record::Record;
-use crate::cli::Bench;
-
-/// What was spent.
-pub(crate) struct Costs {
-    /// CPU time of each node that was named by its pid.
-    pub(crate) server_cpu: BTreeMap<u32, Duration>,
-    /// CPU time of this process.
-    pub(crate) client_cpu: Duration,
-    /// Syncs of each node that answered.
-    pub(crate) syncs: BTreeMap<String, u64>,
-}
-
-impl Costs {
-    /// What was spent since `before`; only what was counted both times.
-    pub(crate) fn since(&self, before: &Self) -> Self {
-        let server_cpu = self
-            .server_cpu
-            .iter()
-            .filter_map(|(pid, now)| before.server_cpu.get(pid).map(|before| (*pid, now.saturating_sub(*before))));
-        let syncs = self
-            .syncs
-            .iter()
-            .filter_map(|(host, now)| before.syncs.get(host).map(|before| (host.clone(), now.saturating_sub(*before))));
-        Self {
-            server_cpu: server_cpu.collect(),
-            client_cpu: self.client_cpu.saturating_sub(before.client_cpu),
-            syncs: syncs.collect(),
-        }
-    }
-}
+use crate::Plan;
+use crate::costs::Costs;
+use crate::record::Record;
 
 /// The result of one run.
-pub(crate) struct Report {
-    function: String,
+pub struct Report {
+    what: String,
     clients: u32,
+    rate: Option<f64>,
     elapsed: Duration,
-    /// Calls with a 2xx answer.
-    pub(crate) successes: u64,
+    successes: u64,
+    unanswered: u64,
     errors: BTreeMap<String, u64>,
     retries: u64,
     /// Name, milliseconds.
@@ -59,37 +32,48 @@ const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 
 impl Report {
     /// Works out the result.
-    pub(crate) fn new(bench: &Bench, record: &Record, spent: &Costs) -> Self {
-        let successes = record.successes();
+    pub(crate) fn new(plan: &Plan, record: &Record, spent: &Costs) -> Self {
+        let successes = record.successes;
         let calls = successes.max(1);
         let micros = |spent: Duration| spent.as_secs_f64() * 1e6 / to_float(calls);
         let millis = |quantile| to_float(record.latencies.value_at_quantile(quantile)) / 1e3;
         let counted = |empty: bool, value: f64| (!empty && successes > 0).then_some(value);
         Self {
-            function: bench.function.clone(),
-            clients: bench.clients,
+            what: plan.what.clone(),
+            clients: plan.clients,
+            rate: plan.rate,
             elapsed: record.elapsed(),
             successes,
+            unanswered: record.unanswered,
             errors: record.errors.clone(),
             retries: record.retries,
             latencies: QUANTILES.iter().map(|(name, quantile)| (*name, millis(*quantile))).collect(),
             gap: record.longest_gap(),
-            server_cpu_micros: counted(spent.server_cpu.is_empty(), micros(spent.server_cpu.values().sum())),
-            client_cpu_micros: micros(spent.client_cpu),
+            server_cpu_micros: counted(spent.cpu.servers.is_empty(), micros(spent.cpu.servers.values().sum())),
+            client_cpu_micros: micros(spent.cpu.client),
             syncs: counted(spent.syncs.is_empty(), to_float(spent.syncs.values().sum()) / to_float(calls)),
         }
     }
 
+    /// Calls that succeeded.
+    #[must_use]
+    pub fn successes(&self) -> u64 {
+        self.successes
+    }
+
     /// One JSON object.
-    pub(crate) fn to_json(&self) -> Value {
+    #[must_use]
+    pub fn to_json(&self) -> Value {
         let latencies: BTreeMap<&str, f64> = self.latencies.iter().copied().collect();
         json!({
-            "function": self.function,
+            "function": self.what,
             "clients": self.clients,
+            "rate": self.rate,
             "seconds": self.elapsed.as_secs_f64(),
             "calls": self.successes,
             "calls_per_second": rate(self.successes, self.elapsed),
             "latency_ms": latencies,
+            "unanswered": self.unanswered,
             "errors": self.errors,
             "retries": self.retries,
             "longest_gap_ms": self.gap.0.as_secs_f64() * 1e3,
@@ -104,7 +88,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let elapsed = self.elapsed.as_secs_f64();
-        writeln!(f, "{}, {} clients, {elapsed:.1} s", self.function, self.clients)?;
+        writeln!(f, "{}, {} clients, {elapsed:.1} s", self.what, self.clients)?;
+        if let Some(rate) = self.rate {
+            let (due, unanswered) = (format!("{rate} due a second"), self.unanswered);
+            writeln!(f, "  open loop      {due}, latency since then; {unanswered} unanswered at the end")?;
+        }
         writeln!(f, "  calls          {} ({:.0}/s)", self.successes, rate(self.successes, self.elapsed))?;
         let latencies: Vec<String> =
             self.latencies.iter().map(|(name, millis)| format!("{name} {millis:.2}")).collect();
@@ -117,7 +105,7 @@ impl fmt::Display for Report {
             writeln!(f, "  CPU a call     this program {:.1} us (--pids for the nodes)", self.client_cpu_micros)?;
         }
         if let Some(syncs) = self.syncs {
-            writeln!(f, "  syncs a call   {syncs:.3} (nodes in --url)")?;
+            writeln!(f, "  syncs a call   {syncs:.3}")?;
         }
         if self.retries > 0 {
             writeln!(f, "  sent again     {}", self.retries)?;

@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use super::Arguments;
-
 /// How long a killed leader runs before, in seconds: the load is steady by then.
 const KILL_AFTER: Duration = Duration::from_secs(3);
 
@@ -24,13 +22,13 @@ const TRANSFER: &str = "inventory.transfer";
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A running cluster; its end stops it.
-pub(super) struct Cluster<'a> {
+pub(crate) struct Cluster<'a> {
     binary: &'a Path,
     data: PathBuf,
     sets: Vec<String>,
     dev: Child,
     /// name, URL, pid
-    pub(super) nodes: Vec<(String, String, u64)>,
+    pub(crate) nodes: Vec<(String, String, u64)>,
     /// Nodes started again.
     again: Vec<Child>,
 }
@@ -48,15 +46,25 @@ impl Drop for Cluster<'_> {
 }
 
 impl<'a> Cluster<'a> {
-    /// A new cluster, in the place of the last one's data.
-    pub(super) fn start(arguments: &Arguments, binary: &'a Path, sets: &[&str]) -> anyhow::Result<Self> {
-        let data = arguments.directory()?.join("data");
+    /// A new cluster, in the place of the last one's data, with REST from the first of two ports and peers from the
+    /// second one.
+    pub(crate) fn start(data: PathBuf, ports: (u16, u16), binary: &'a Path, sets: &[&str]) -> anyhow::Result<Self> {
+        Self::start_by(Command::new(binary), data, ports, binary, sets)
+    }
+
+    /// The same by a command that runs the program.
+    pub(crate) fn start_by(
+        mut command: Command,
+        data: PathBuf,
+        (http, peers): (u16, u16),
+        binary: &'a Path,
+        sets: &[&str],
+    ) -> anyhow::Result<Self> {
         if data.exists() {
             std::fs::remove_dir_all(&data).with_context(|| format!("{} cannot be emptied", data.display()))?;
         }
         let sets: Vec<String> = sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]).collect();
-        let ports = [("--http-base", arguments.http_base), ("--peer-base", arguments.peer_base)];
-        let mut command = Command::new(binary);
+        let ports = [("--http-base", http), ("--peer-base", peers)];
         command.args(["dev", "--nodes", "3", "--data"]).arg(&data).args(&sets).stdout(Stdio::piped());
         for (flag, port) in ports {
             command.arg(flag).arg(port.to_string());
@@ -82,7 +90,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// A run of `quorate bench` on the nodes of these places.
-    pub(super) fn bench(&self, nodes: &[usize], flags: &[&str]) -> anyhow::Result<Child> {
+    pub(crate) fn bench(&self, nodes: &[usize], flags: &[&str]) -> anyhow::Result<Child> {
         let list = |each: &dyn Fn(usize) -> String| nodes.iter().map(|node| each(*node)).collect::<Vec<_>>().join(",");
         let urls = list(&|node| self.nodes[node].1.clone());
         let pids = list(&|node| self.nodes[node].2.to_string());
@@ -99,23 +107,23 @@ impl<'a> Cluster<'a> {
     }
 
     /// The places of all nodes.
-    pub(super) fn all(&self) -> Vec<usize> {
+    pub(crate) fn all(&self) -> Vec<usize> {
         (0..self.nodes.len()).collect()
     }
 
     /// The places of the leader and of the others.
-    pub(super) fn leader(&self) -> anyhow::Result<(usize, Vec<usize>)> {
+    pub(crate) fn leader(&self) -> anyhow::Result<(usize, Vec<usize>)> {
         let name = self.status()?["leader"]["name"].as_str().context("nobody leads")?.to_owned();
         let leader = self.nodes.iter().position(|(node, _, _)| *node == name).context("an unknown leader")?;
         Ok((leader, self.all().into_iter().filter(|node| *node != leader).collect()))
     }
 
-    pub(super) fn kill(&self, node: usize) -> anyhow::Result<()> {
+    pub(crate) fn kill(&self, node: usize) -> anyhow::Result<()> {
         signal("KILL", self.nodes[node].2)
     }
 
     /// Starts a node that was killed.
-    pub(super) fn boot(&mut self, node: usize) -> anyhow::Result<()> {
+    pub(crate) fn boot(&mut self, node: usize) -> anyhow::Result<()> {
         let config = self.data.join(format!("node-{}", node + 1)).join("quorate.toml");
         let mut command = Command::new(self.binary);
         command.arg("serve").arg("--config").arg(config).args(&self.sets).stderr(Stdio::null());
@@ -126,12 +134,12 @@ impl<'a> Cluster<'a> {
     }
 
     /// The directory of a node's data.
-    pub(super) fn directory(&self, node: usize) -> PathBuf {
+    pub(crate) fn directory(&self, node: usize) -> PathBuf {
         self.data.join(format!("node-{}", node + 1))
     }
 
     /// What a node answers with status 200 to GET; none while it answers nothing else.
-    pub(super) fn get(&self, node: usize, path: &str) -> Option<String> {
+    pub(crate) fn get(&self, node: usize, path: &str) -> Option<String> {
         let host = self.nodes[node].1.strip_prefix("http://")?;
         let mut stream = TcpStream::connect(host).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
@@ -143,14 +151,14 @@ impl<'a> Cluster<'a> {
     }
 
     /// The value of a metric, by its name with its labels; 0 when it is not counted yet.
-    pub(super) fn metric(&self, node: usize, name: &str) -> Option<f64> {
+    pub(crate) fn metric(&self, node: usize, name: &str) -> Option<f64> {
         let text = self.get(node, "/metrics")?;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
         Some(value.unwrap_or(0.0))
     }
 
     /// Looks until `look` finds something, and says how long that took.
-    pub(super) fn until<T>(
+    pub(crate) fn until<T>(
         &self,
         what: &str,
         within: Duration,
@@ -170,7 +178,7 @@ impl<'a> Cluster<'a> {
 
     /// Kills the leader under load, starts it again, and says how long nothing succeeded, in
     /// milliseconds.
-    pub(super) fn kill_leader_under_load(&mut self) -> anyhow::Result<f64> {
+    pub(crate) fn kill_leader_under_load(&mut self) -> anyhow::Result<f64> {
         let load = self.bench(&self.all(), &["--clients", "64", "--seconds", "8", "--retry"])?;
         pause(KILL_AFTER);
         let (leader, _) = self.leader()?;
@@ -187,7 +195,7 @@ impl<'a> Cluster<'a> {
         serde_json::from_slice(&done.stdout).context("quorate status")
     }
 
-    pub(super) fn wait_until_all_are_heard(&self) -> anyhow::Result<()> {
+    pub(crate) fn wait_until_all_are_heard(&self) -> anyhow::Result<()> {
         let step = Duration::from_millis(100);
         for _ in 0..BACK_WAIT.as_millis() / step.as_millis() {
             let all = self.status().is_ok_and(|status| {
@@ -204,7 +212,7 @@ impl<'a> Cluster<'a> {
     }
 }
 
-pub(super) fn finished(child: Child) -> anyhow::Result<Value> {
+pub(crate) fn finished(child: Child) -> anyhow::Result<Value> {
     let done = child.wait_with_output().context("quorate bench")?;
     if !done.status.success() {
         bail!("quorate bench failed ({}); what it said is above", done.status);
@@ -212,7 +220,7 @@ pub(super) fn finished(child: Child) -> anyhow::Result<Value> {
     serde_json::from_slice(&done.stdout).context("the result of quorate bench")
 }
 
-fn signal(name: &str, pid: u64) -> anyhow::Result<()> {
+pub(crate) fn signal(name: &str, pid: u64) -> anyhow::Result<()> {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().context("kill")?;
     if !status.success() {
         bail!("kill -{name} {pid} failed");
@@ -221,11 +229,11 @@ fn signal(name: &str, pid: u64) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a job of a developer measures in real time")]
-pub(super) fn pause(duration: Duration) {
+pub(crate) fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
 
 #[expect(clippy::disallowed_methods, reason = "a job of a developer measures in real time")]
-pub(super) fn clock() -> Instant {
+pub(crate) fn clock() -> Instant {
     Instant::now()
 }

@@ -16,7 +16,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 const HEADERS_MAX: usize = 64;
 
 /// An open connection to one node.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     host: String,
     outgoing: Vec<u8>,
@@ -25,9 +25,11 @@ pub(crate) struct Connection {
 
 /// An answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: Vec<u8>,
+pub struct Answer {
+    /// Such as 200.
+    pub status: u16,
+    /// All of it.
+    pub body: Vec<u8>,
 }
 
 /// What the head of an answer says.
@@ -43,7 +45,7 @@ impl Connection {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) async fn open(host: &str, wait: Duration) -> io::Result<Self> {
+    pub async fn open(host: &str, wait: Duration) -> io::Result<Self> {
         let stream = tokio::time::timeout(wait, TcpStream::connect(host)).await??;
         stream.set_nodelay(true)?;
         Ok(Self { stream, host: host.to_owned(), outgoing: Vec::new(), incoming: Vec::with_capacity(4096) })
@@ -54,7 +56,7 @@ impl Connection {
     ///
     /// # Errors
     /// A broken connection, or an answer that is not HTTP/1.1 with a length.
-    pub(crate) async fn post(&mut self, path: &str, key: Option<&str>, body: &str) -> io::Result<(Answer, bool)> {
+    pub async fn post(&mut self, path: &str, key: Option<&str>, body: &str) -> io::Result<(Answer, bool)> {
         self.outgoing.clear();
         for part in ["POST ", path, " HTTP/1.1\r\nHost: ", &self.host, "\r\nContent-Type: application/json\r\n"] {
             self.outgoing.extend_from_slice(part.as_bytes());
@@ -72,7 +74,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::post`].
-    pub(crate) async fn get(&mut self, path: &str) -> io::Result<Answer> {
+    pub async fn get(&mut self, path: &str) -> io::Result<Answer> {
         self.outgoing = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host).into_bytes();
         Ok(self.exchange().await?.0)
     }

@@ -1,0 +1,241 @@
+//! One request, on its way to a member and back.
+//!
+//! A request without a body to keep is what is sent again: the body was read whole, within the limit. It is sent again to
+//! the next member when a member cannot be reached, breaks the connection, stops answering, or says 503; until the caller's
+//! wait is over. That is safe: reads change nothing, and every call carries an idempotency key, the caller's or one that is
+//! added here. A batch has keys of its own, or none: once it may have reached a member it is not sent again.
+//!
+//! Replies that say how long they are come whole before the caller gets anything; others are passed on as they come, no
+//! faster than the caller takes them.
+
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::time::{Instant, timeout_at};
+
+use super::{HEAD_KIB, Proxy};
+use crate::names;
+use crate::problem::Problem;
+use crate::request::{self, Wishes};
+
+/// Before all members are tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// What a member may need beyond the wait that its caller asked for.
+const MARGIN: Duration = Duration::from_secs(5);
+/// The longest reply that is taken whole: pages of 4 MiB of keys and values, with base64 and names around them.
+const WHOLE_MAX: u64 = 16 << 20;
+
+/// Headers of one connection (RFC 9110, 7.6.1), and those that are made anew here.
+const NOT_PASSED_ON: [&str; 12] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "expect",
+    "content-length",
+];
+
+/// A request as it is sent to members.
+struct Passed {
+    method: Method,
+    /// With the query.
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+    /// It may be sent again although a member may have it.
+    is_safe: bool,
+    is_call: bool,
+    /// What the caller waits.
+    wait: Duration,
+}
+
+/// Why there is no reply of a member.
+enum Broken {
+    /// It does not have the request.
+    NotSent,
+    /// It may have it.
+    Sent,
+}
+
+/// Passes a request on.
+pub(super) async fn forward(
+    request: HttpRequest,
+    payload: web::Payload,
+    proxy: web::Data<Proxy>,
+) -> Result<HttpResponse, Problem> {
+    if proxy.is_stopping() {
+        return Err(Problem::stopping());
+    }
+    if request.headers().get_all(header::VIA).any(|via| *via == proxy.via) {
+        let detail = "this request came from this gateway: gateway.members, or the address that a member announces, leads back here";
+        return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop", detail));
+    }
+    let passed = Passed::of(&request, payload, &proxy).await?;
+    let weight = HEAD_KIB.saturating_add(u32::try_from(passed.body.len() / 1024).unwrap_or(u32::MAX));
+    let Ok(_room) = proxy.room.try_acquire_many(weight) else { return Err(Problem::overloaded()) };
+    let deadline = Instant::now() + passed.wait;
+    let mut refused = None;
+    let mut may_have_run = false;
+    loop {
+        for address in proxy.order(passed.is_call) {
+            match proxy.ask(&address, &passed).await {
+                Ok(reply) if reply.status() == StatusCode::SERVICE_UNAVAILABLE => refused = Some(reply),
+                Ok(reply) => return Ok(reply),
+                Err(Broken::NotSent) => {}
+                Err(Broken::Sent) if passed.is_safe => may_have_run = passed.is_call,
+                Err(Broken::Sent) => return Err(no_outcome()),
+            }
+        }
+        if Instant::now() + PAUSE >= deadline {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    match refused {
+        // It speaks for itself only: another one may have the call.
+        Some(refused) if !may_have_run => Ok(refused),
+        Some(_) | None => {
+            let detail = "no member of the cluster can be reached from this gateway, or is ready; /readyz of the gateway says more";
+            let problem = Problem::unavailable("no_member", detail);
+            Err(if may_have_run { problem.unknown() } else { problem })
+        }
+    }
+}
+
+fn no_outcome() -> Problem {
+    let detail = "the connection to the member that had this batch broke; its calls may have been executed: give them keys, \
+                  and send it again";
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_outcome", detail).unknown().retry_later()
+}
+
+impl Passed {
+    async fn of(request: &HttpRequest, payload: web::Payload, proxy: &Proxy) -> Result<Self, Problem> {
+        let limits = &proxy.limits;
+        let is_call = ![Method::GET, Method::HEAD].contains(request.method());
+        let is_batch = request.path() == "/v1/calls";
+        let wait = Wishes::of(request, limits.wait_max)?.wait.unwrap_or(limits.wait);
+        let body = request::body_within(request, payload, limits).await?;
+        let mut headers = passed_on(request.headers());
+        if is_call && !is_batch && !headers.contains_key(&names::IDEMPOTENCY_KEY) {
+            headers.insert(names::IDEMPOTENCY_KEY, proxy.fresh_key());
+        }
+        headers.append(header::VIA, proxy.via.clone());
+        // The server leaves the body of a reply to HEAD out, and says how long it would be.
+        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Self { method, path, headers, body, is_safe: !is_call || !is_batch, is_call, wait })
+    }
+}
+
+/// Without what concerns one connection only.
+fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let connection = headers.get_all(header::CONNECTION).filter_map(|value| value.to_str().ok());
+    let named: Vec<String> =
+        connection.flat_map(|text| text.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect();
+    let is_of_connection =
+        |name: &HeaderName| NOT_PASSED_ON.contains(&name.as_str()) || named.contains(&name.as_str().to_owned());
+    let mut passed = HeaderMap::new();
+    for (name, value) in headers {
+        if !is_of_connection(name) {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    passed
+}
+
+impl Proxy {
+    /// One member, once. A member that is found to be gone meanwhile is not waited for.
+    async fn ask(&self, address: &str, passed: &Passed) -> Result<HttpResponse, Broken> {
+        let mut members = self.members.subscribe();
+        let was_gone = members.borrow_and_update().is_gone(address);
+        let until = Instant::now() + passed.wait + MARGIN;
+        let gone = async {
+            if was_gone || members.wait_for(|members| members.is_gone(address)).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let answered = tokio::select! {
+            answered = timeout_at(until, self.exchange(address, passed)) => answered.unwrap_or(Err(Broken::Sent)),
+            () = gone => Err(Broken::Sent),
+        };
+        self.count(answered.as_ref().map(HttpResponse::status).ok());
+        if answered.is_err() {
+            self.members.send_modify(|members| members.failed(address));
+        }
+        answered
+    }
+
+    async fn exchange(&self, address: &str, passed: &Passed) -> Result<HttpResponse, Broken> {
+        let url = format!("http://{address}{}", passed.path);
+        let method = reqwest::Method::from_bytes(passed.method.as_str().as_bytes()).map_err(|_| Broken::NotSent)?;
+        let mut request = self.client.request(method, url).body(passed.body.clone());
+        for (name, value) in &passed.headers {
+            request = request.header(name.as_str(), value.as_bytes());
+        }
+        let sent = request.send().await;
+        let reply = sent
+            .map_err(|error| if error.is_connect() || error.is_builder() { Broken::NotSent } else { Broken::Sent })?;
+        let status = StatusCode::from_u16(reply.status().as_u16()).map_err(|_| Broken::Sent)?;
+        let mut response = HttpResponse::build(status);
+        let mut headers = HeaderMap::new();
+        for (name, value) in reply.headers() {
+            let name = HeaderName::from_bytes(name.as_str().as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+                headers.append(name, value);
+            }
+        }
+        for (name, value) in &passed_on(&headers) {
+            response.append_header((name.clone(), value.clone()));
+        }
+        if reply.content_length().is_some_and(|length| length <= WHOLE_MAX) {
+            let body = reply.bytes().await.map_err(|_| Broken::Sent)?;
+            return Ok(response.body(body));
+        }
+        Ok(response.streaming(stream::unfold(Some(reply), |reply| async {
+            let mut reply = reply?;
+            match reply.chunk().await {
+                Ok(Some(piece)) => Some((Ok(piece), Some(reply))),
+                Ok(None) => None,
+                // The caller's connection breaks as well: what came is not whole.
+                Err(error) => Some((Err(error), None)),
+            }
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9110: catches a header of the caller's connection that reaches a member, and one of the request that does not.
+    #[test]
+    fn headers_of_the_connection_stay_here() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "3"),
+            ("host", "gateway"),
+            ("prefer", "wait=3"),
+            ("authorization", "Bearer x"),
+            ("accept", "a"),
+            ("accept", "b"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let mut passed: Vec<_> = passed_on(&headers).iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        passed.sort();
+        assert_eq!(passed, ["accept: \"a\"", "accept: \"b\"", "authorization: \"Bearer x\"", "prefer: \"wait=3\""]);
+    }
+}

@@ -1,0 +1,204 @@
+//! Whom a gateway passes requests on to: pure.
+//!
+//! Some members are configured; the others are those that they tell of, at the addresses that these announce to callers.
+//! An announced one may not be reachable from here, so it is only one more to try.
+
+use std::collections::BTreeSet;
+
+/// How a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    /// It is ready.
+    Ready,
+    /// It answers, and is not ready.
+    Answers,
+    /// Nobody knows yet.
+    Unknown,
+    /// It does not answer, or belongs to another cluster.
+    Gone,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Member {
+    /// `host:port` of its REST.
+    address: String,
+    is_configured: bool,
+    /// What it calls itself, once it has answered.
+    name: Option<String>,
+    state: State,
+}
+
+/// What a member said when it was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether it is ready.
+    pub(crate) ready: bool,
+    /// The name of the leader, as it knows it.
+    pub(crate) leader: Option<String>,
+    /// The names of all members, and where they announce their REST.
+    pub(crate) members: Vec<(String, String)>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Members {
+    all: Vec<Member>,
+    leader: Option<String>,
+}
+
+impl Members {
+    /// Those that are configured.
+    pub(crate) fn new(configured: &[String]) -> Self {
+        let member = |address: &String| Member {
+            address: address.clone(),
+            is_configured: true,
+            name: None,
+            state: State::Unknown,
+        };
+        Self { all: configured.iter().map(member).collect(), leader: None }
+    }
+
+    /// All addresses to look at.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.all.iter().map(|member| member.address.clone()).collect()
+    }
+
+    /// What came of looking at all of them.
+    pub(crate) fn looked(&mut self, seen: Vec<(String, Option<Word>)>) {
+        let mut announced: Option<Vec<(String, String)>> = None;
+        self.leader = None;
+        for (address, word) in seen {
+            let Some(member) = self.all.iter_mut().find(|member| member.address == address) else { continue };
+            let Some(word) = word else {
+                member.state = State::Gone;
+                continue;
+            };
+            member.name = Some(word.name);
+            member.state = if word.ready { State::Ready } else { State::Answers };
+            if word.ready {
+                self.leader = word.leader.or(self.leader.take());
+                announced = Some(word.members);
+            }
+        }
+        if let Some(announced) = announced {
+            self.announced(&announced);
+        }
+    }
+
+    /// A ready member told of these. Those that answer at a configured address are not added at another one.
+    fn announced(&mut self, members: &[(String, String)]) {
+        self.all.retain(|known| known.is_configured || members.iter().any(|(_, address)| *address == known.address));
+        let configured = self.all.iter().filter(|member| member.is_configured);
+        let named: BTreeSet<String> = configured.filter_map(|member| member.name.clone()).collect();
+        self.all.retain(|known| known.is_configured || known.name.as_ref().is_none_or(|name| !named.contains(name)));
+        for (name, address) in members {
+            let is_known = named.contains(name) || self.all.iter().any(|member| member.address == *address);
+            if !is_known && !address.is_empty() {
+                let (address, name) = (address.clone(), None);
+                self.all.push(Member { address, is_configured: false, name, state: State::Unknown });
+            }
+        }
+    }
+
+    /// A connection to it was refused, or broke.
+    pub(crate) fn failed(&mut self, address: &str) {
+        if let Some(member) = self.all.iter_mut().find(|member| member.address == address) {
+            member.state = State::Gone;
+        }
+    }
+
+    /// Whether it has stopped answering.
+    pub(crate) fn is_gone(&self, address: &str) -> bool {
+        self.all.iter().any(|member| member.address == address && member.state == State::Gone)
+    }
+
+    /// Whether some member is ready.
+    pub(crate) fn ready(&self) -> usize {
+        self.all.iter().filter(|member| member.state == State::Ready).count()
+    }
+
+    /// Whom to ask, in this order: who is ready, the leader before the others if it is a call, and those in turn.
+    pub(crate) fn order(&self, is_call: bool, turn: usize) -> Vec<String> {
+        let count = self.all.len().max(1);
+        let leads = |member: &Member| is_call && member.name.is_some() && member.name == self.leader;
+        let mut order: Vec<(usize, &Member)> = self.all.iter().enumerate().collect();
+        order.sort_by_key(|(index, member)| (member.state, !leads(member), (index + count - turn % count) % count));
+        order.into_iter().map(|(_, member)| member.address.clone()).collect()
+    }
+
+    /// For people: each member and how it is.
+    pub(crate) fn describe(&self) -> String {
+        let word = |member: &Member| match member.state {
+            State::Ready => "ready",
+            State::Answers => "not ready",
+            State::Unknown => "not asked yet",
+            State::Gone => "no answer",
+        };
+        let member = |member: &Member| {
+            format!("{} {} ({})", member.name.as_deref().unwrap_or("?"), member.address, word(member))
+        };
+        self.all.iter().map(member).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members() -> Members {
+        Members::new(&["a:1".to_owned(), "b:1".to_owned()])
+    }
+
+    fn word(name: &str, ready: bool, members: &[(&str, &str)]) -> Option<Word> {
+        let members = members.iter().map(|(name, address)| ((*name).to_owned(), (*address).to_owned())).collect();
+        Some(Word { name: name.to_owned(), ready, leader: Some("b".to_owned()), members })
+    }
+
+    fn looked(members: &mut Members, seen: &[(&str, Option<Word>)]) {
+        members.looked(seen.iter().map(|(address, word)| ((*address).to_owned(), word.clone())).collect());
+    }
+
+    const ALL: [(&str, &str); 3] = [("a", "10.0.0.1:8080"), ("b", "10.0.0.2:8080"), ("c", "10.0.0.3:8080")];
+
+    /// Catches a request that goes to a member which cannot serve it while another one can, calls that do not go to the
+    /// leader, and members of which one gets all the reads.
+    #[test]
+    fn who_can_serve_is_asked_first() {
+        let mut members = members();
+        assert_eq!(members.order(false, 0), ["a:1", "b:1"]);
+        assert_eq!(members.order(false, 1), ["b:1", "a:1"]);
+        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", word("b", true, &ALL))]);
+        assert_eq!(
+            (members.ready(), members.order(true, 0)),
+            (2, vec!["b:1".into(), "a:1".into(), "10.0.0.3:8080".into()])
+        );
+        let firsts: BTreeSet<String> = (0..4).map(|turn| members.order(false, turn).remove(0)).collect();
+        assert_eq!(firsts.len(), 2);
+        looked(
+            &mut members,
+            &[("a:1", word("a", false, &ALL)), ("b:1", None), ("10.0.0.3:8080", word("c", true, &ALL))],
+        );
+        assert_eq!(members.order(true, 1), ["10.0.0.3:8080", "a:1", "b:1"]);
+        assert!(members.is_gone("b:1") && !members.is_gone("a:1"));
+        members.failed("10.0.0.3:8080");
+        assert_eq!(members.order(true, 1)[0], "a:1");
+    }
+
+    /// Catches a member that joined and is never asked, one that is asked twice under two addresses, and one that was
+    /// removed and is asked for ever.
+    #[test]
+    fn the_members_tell_of_each_other() {
+        let mut members = members();
+        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", None)]);
+        assert_eq!(members.addresses(), ["a:1", "b:1", "10.0.0.2:8080", "10.0.0.3:8080"], "nobody knows who b:1 is");
+        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", word("b", true, &ALL))]);
+        assert_eq!(members.addresses(), ["a:1", "b:1", "10.0.0.2:8080", "10.0.0.3:8080"]);
+        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("10.0.0.2:8080", word("b", true, &ALL))]);
+        assert_eq!(members.addresses(), ["a:1", "b:1", "10.0.0.3:8080"], "it is b under two addresses");
+        looked(&mut members, &[("a:1", word("a", true, &ALL[..2])), ("b:1", word("b", true, &ALL[..2]))]);
+        assert_eq!(members.addresses(), ["a:1", "b:1"]);
+    }
+}

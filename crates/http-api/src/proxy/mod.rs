@@ -1,0 +1,253 @@
+//! REST without a node: a gateway that keeps no data and passes every request on to members of the cluster (ADR 0031).
+//!
+//! - [`members`]: whom to ask; pure.
+//! - [`forward`]: one request.
+//! - This module: looking at the members, the server, and what the gateway says of itself (`/livez`, `/readyz`, `/healthz`,
+//!   `/metrics`).
+//!
+//! Every other reply is a member's, and `Quorate-Node` names it.
+
+mod forward;
+mod members;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::middleware::{self, Next};
+use actix_web::{App, Error, HttpRequest, HttpResponse, ResponseError as _, guard, web};
+use futures_util::future::join_all;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
+
+use crate::backend::{Check, Limits};
+use crate::names;
+use crate::observe::{self, Requests};
+use crate::problem::Problem;
+use crate::request::Query;
+use crate::routes::{ROUTES, probes};
+use members::{Members, Word};
+
+/// How often the members are looked at.
+const LOOKED_AT: Duration = Duration::from_millis(500);
+/// One that does not answer within this is gone: far more than a busy one needs.
+const LOOK_WAIT: Duration = Duration::from_secs(1);
+/// What the requests under way may weigh, in KiB: their bodies are kept for sending again. As at the gateway of a node.
+const ROOM_KIB: u32 = 64 << 10;
+/// What one weighs beside its body: its head.
+const HEAD_KIB: u32 = 6;
+/// A member on the same network is there at once, or not at all.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
+
+/// What a gateway is told once.
+pub struct Options {
+    /// Its own name, for the replies that are its own.
+    pub name: String,
+    /// The cluster that the members must belong to.
+    pub cluster: String,
+    /// REST of some members, `host:port`.
+    pub members: Vec<String>,
+    /// What it refuses.
+    pub limits: Limits,
+    /// As for a node.
+    pub server: crate::server::Options,
+}
+
+/// See the module.
+pub struct Proxy {
+    name: HeaderValue,
+    /// Names this gateway in what it passes on: an announced address may lead back here.
+    via: HeaderValue,
+    cluster: String,
+    limits: Limits,
+    room: Semaphore,
+    members: watch::Sender<Members>,
+    client: reqwest::Client,
+    prometheus: PrometheusHandle,
+    entropy: u64,
+    keys: AtomicU64,
+    turn: AtomicUsize,
+    stopping: AtomicBool,
+}
+
+impl Proxy {
+    /// A gateway that has asked nobody yet.
+    ///
+    /// # Errors
+    /// When there can be no HTTP client.
+    pub fn new(options: &Options) -> io::Result<Arc<Self>> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT_WAIT)
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .no_proxy()
+            .build()
+            .map_err(io::Error::other)?;
+        Ok(Arc::new(Self {
+            name: HeaderValue::from_str(&options.name).map_err(io::Error::other)?,
+            via: HeaderValue::from_str(&format!("1.1 gateway-{:016x}", options.server.entropy))
+                .map_err(io::Error::other)?,
+            cluster: options.cluster.clone(),
+            limits: options.limits.clone(),
+            room: Semaphore::new(ROOM_KIB as usize),
+            members: watch::Sender::new(Members::new(&options.members)),
+            client,
+            prometheus: options.server.prometheus.clone(),
+            entropy: options.server.entropy,
+            keys: AtomicU64::new(0),
+            turn: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+        }))
+    }
+
+    /// Looks at the members for ever.
+    pub async fn watch(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(LOOKED_AT);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let addresses = self.members.borrow().addresses();
+            let seen = join_all(addresses.into_iter().map(|address| self.look(address))).await;
+            self.members.send_modify(|members| members.looked(seen));
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and there are few members")]
+            metrics::gauge!("quorate_gateway_members_ready").set(self.members.borrow().ready() as f64);
+        }
+    }
+
+    async fn look(&self, address: String) -> (String, Option<Word>) {
+        let looked = tokio::time::timeout(LOOK_WAIT, self.word_of(&address)).await;
+        let word = looked.ok().flatten();
+        (address, word)
+    }
+
+    /// `None`: no answer, or no member of this cluster.
+    async fn word_of(&self, address: &str) -> Option<Word> {
+        let ask =
+            |path: &str| self.client.get(format!("http://{address}{path}")).header("via", self.via.as_bytes()).send();
+        let view = ask("/v1/cluster").await.ok()?;
+        let name = view.headers().get(names::NODE.as_str())?.to_str().ok()?.to_owned();
+        let view: Value = view.json().await.ok()?;
+        if view["name"].as_str() != Some(self.cluster.as_str()) {
+            tracing::warn!(address, theirs = %view["name"], ours = self.cluster, "this is no member of cluster.name; it is not asked");
+            return None;
+        }
+        let ready = ask("/readyz").await.ok()?.status().is_success();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let nodes = view["nodes"].as_array().into_iter().flatten();
+        let members = nodes.map(|node| (text(&node["name"]), text(&node["addresses"]["http"]))).collect();
+        Some(Word { name, ready, leader: view["leader"]["name"].as_str().map(str::to_owned), members })
+    }
+
+    /// Takes no more requests.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn order(&self, is_call: bool) -> Vec<String> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.members.borrow().order(is_call, turn)
+    }
+
+    /// A key that no other caller, gateway or life of this one has.
+    fn fresh_key(&self) -> HeaderValue {
+        let key = format!("gateway-{:016x}-{:x}", self.entropy, self.keys.fetch_add(1, Ordering::Relaxed));
+        HeaderValue::from_str(&key).expect("plain letters")
+    }
+
+    fn count(&self, status: Option<StatusCode>) {
+        let outcome = match status {
+            None => "broken",
+            Some(StatusCode::SERVICE_UNAVAILABLE) => "unavailable",
+            Some(_) => "answered",
+        };
+        metrics::counter!("quorate_gateway_forwarded_total", "outcome" => outcome).increment(1);
+    }
+
+    fn live() -> Check {
+        Check { name: "process", ok: true, detail: "the process answers".to_owned() }
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let members = self.members.borrow();
+        let stopping = self.is_stopping();
+        let running = if stopping { "this gateway is stopping" } else { "this gateway is not stopping" };
+        vec![
+            Self::live(),
+            Check { name: "members", ok: members.ready() > 0, detail: members.describe() },
+            Check { name: "running", ok: !stopping, detail: running.to_owned() },
+        ]
+    }
+}
+
+/// The HTTP server of a gateway; it runs when awaited.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn server(listener: TcpListener, proxy: Arc<Proxy>, options: &Options) -> io::Result<Server> {
+    let proxy = web::Data::from(proxy);
+    let app = move || {
+        let mut app = App::new().app_data(proxy.clone()).app_data(web::Data::new(Requests::new()));
+        for (probe, _) in ROUTES.iter().filter(|(route, _)| PROBES.contains(route)) {
+            let asked = guard::Any(guard::Get()).or(guard::Head());
+            app = app.service(
+                web::resource(*probe).route(web::route().guard(asked).to(probe_of)).default_service(web::to(no_method)),
+            );
+        }
+        for (route, _) in ROUTES.iter().filter(|(route, _)| !PROBES.contains(route)) {
+            app = app.service(web::resource(*route).default_service(web::to(forward::forward)));
+        }
+        app.default_service(web::to(forward::forward)).wrap(middleware::from_fn(observed))
+    };
+    crate::server::serve(listener, app, &options.limits, &options.server)
+}
+
+/// What the gateway answers itself.
+const PROBES: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
+
+async fn probe_of(request: HttpRequest, proxy: web::Data<Proxy>) -> Result<HttpResponse, Problem> {
+    match request.path() {
+        "/metrics" => {
+            Query::of(&request, &[])?;
+            Ok(probes::prometheus(&proxy.prometheus))
+        }
+        "/livez" => probes::report(&request, "livez", &[Proxy::live()]),
+        path => probes::report(&request, path.trim_start_matches('/'), &proxy.checks()),
+    }
+}
+
+async fn no_method() -> Result<HttpResponse, Problem> {
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route takes GET, HEAD");
+    Err(problem.header(header::ALLOW, HeaderValue::from_static("GET, HEAD")))
+}
+
+/// As around the routes of a node; but the reply of a member is left as it is.
+async fn observed<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let started = observe::clock();
+    let proxy = request.app_data::<web::Data<Proxy>>().expect("the application has it").clone();
+    let requests = request.app_data::<web::Data<Requests>>().expect("the application has it").clone();
+    let mut response = match observe::check_head(&request) {
+        Ok(()) => next.call(request).await?.map_into_left_body(),
+        Err(problem) => request.into_response(problem.error_response()).map_into_right_body(),
+    };
+    if !response.headers().contains_key(names::NODE) {
+        response.headers_mut().insert(names::NODE, proxy.name.clone());
+        observe::guard_headers(response.headers_mut());
+    }
+    let (pattern, status) = (response.request().match_pattern(), response.status());
+    requests.count(pattern, status, observe::clock().duration_since(started));
+    Ok(response)
+}

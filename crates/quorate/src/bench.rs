@@ -1,0 +1,102 @@
+//! `quorate bench`: clients in a closed or an open loop, and what it costs. The loop is the crate `load`.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use load::{Law, Plan, Report, Rest, STOCK, Template};
+
+use crate::cli::{Bench, Output};
+use crate::client::{base_url, percent_encode, say, show};
+use crate::clock::since_1970;
+use crate::failure::Failure;
+
+/// Runs the measurement and shows the result.
+///
+/// # Errors
+/// Wrong arguments; no node to talk to; a setup that fails; not one successful call.
+pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
+    let setup = bench.setup.as_deref().map(load::warehouses).transpose().map_err(|why| usage("--setup", &why))?;
+    let template = template(bench)?;
+    let plan = plan(bench, &template)?;
+    let rest = Rc::new(Rest {
+        path: format!("/v1/functions/{}", percent_encode(&bench.function)),
+        template,
+        hosts: bench.urls.iter().map(|url| host(url)).collect::<Result<Vec<String>, Failure>>()?,
+        retry: bench.retry,
+        timeout: seconds("--timeout", bench.timeout, 0.1)?,
+        run_key: format!("bench-{:x}", since_1970().as_micros()),
+    });
+    let report = load::block_on(async {
+        if let Some(count) = setup {
+            let host = rest.hosts.first().ok_or_else(|| anyhow!("no --url"))?;
+            load::stock(host, 0..count, &rest.run_key).await?;
+            say(format_args!("setup: {count} warehouses with {STOCK} goods more"));
+        }
+        load::measure(&plan, &rest).await
+    })?;
+    show_report(bench, &report)
+}
+
+fn show_report(bench: &Bench, report: &Report) -> Result<(), Failure> {
+    match bench.output {
+        Output::Json => show(format!("{}\n", report.to_json()))?,
+        Output::Text => show(report.to_string())?,
+    }
+    if report.successes() == 0 {
+        return Err(Failure::Reported(anyhow!("not one call succeeded; the codes above say why")));
+    }
+    Ok(())
+}
+
+/// The arguments of a call: what was given, or a transfer between the warehouses.
+fn template(bench: &Bench) -> Result<Template, Failure> {
+    let given = bench.arguments.clone().unwrap_or_else(|| {
+        let last = bench.warehouses - 1;
+        format!(r#"{{"from": "w$int(0,{last})", "to": "w$distinct(0,{last})", "amount": 1}}"#)
+    });
+    Template::parse(&given).map_err(|why| usage("--arguments", &why))
+}
+
+fn plan(bench: &Bench, template: &Template) -> Result<Plan, Failure> {
+    let law = match bench.zipf {
+        Some(exponent) => Law::zipf(exponent, template.widest()).map_err(|why| usage("--zipf", &why))?,
+        None => Law::Even,
+    };
+    if let Some(rate) = bench.rate
+        && !(0.1..=1e6).contains(&rate)
+    {
+        return Err(usage("--rate", &format!("{rate}: must be a number of calls a second from 0.1 to 1000000")));
+    }
+    Ok(Plan {
+        what: bench.function.clone(),
+        clients: bench.clients,
+        rate: bench.rate,
+        warmup: seconds("--warmup", bench.warmup, 0.0)?,
+        length: seconds("--seconds", bench.seconds, 0.1)?,
+        calls: bench.calls,
+        seed: bench.seed,
+        law: Rc::new(law),
+        pids: bench.pids.clone(),
+        progress: Some(|line: fmt::Arguments<'_>| say(line)),
+    })
+}
+
+fn seconds(flag: &str, value: f64, least: f64) -> Result<Duration, Failure> {
+    let good = (least..=86_400.0).contains(&value);
+    good.then(|| Duration::from_secs_f64(value))
+        .ok_or_else(|| usage(flag, &format!("{value}: must be a number of seconds from {least} to 86400")))
+}
+
+fn usage(key: &str, why: &str) -> Failure {
+    Failure::Usage(format!("{key}: {why}"))
+}
+
+/// `host:port` of a URL.
+fn host(url: &str) -> Result<String, Failure> {
+    let base = base_url(url)?;
+    let host = base.strip_prefix("http://").unwrap_or(base);
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    Ok(if has_port { host.to_owned() } else { format!("{host}:80") })
+}
