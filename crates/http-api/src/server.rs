@@ -32,6 +32,8 @@ pub struct Options {
     pub entropy: u64,
     /// What `/metrics` shows. Its recorder must be installed before the server is built.
     pub prometheus: PrometheusHandle,
+    /// What the server shows to who connects. Nothing: it speaks plain HTTP.
+    pub tls: Option<rustls::ServerConfig>,
     /// How long requests under way may take when the server is told to stop.
     pub grace: Duration,
 }
@@ -50,11 +52,14 @@ pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options
         .max_connections(limits.connections)
         .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
         .client_request_timeout(HEAD_WAIT)
+        .tls_handshake_timeout(HEAD_WAIT)
         .client_disconnect_timeout(DISCONNECT_WAIT)
         .tcp_nodelay(true)
         .shutdown_timeout(options.grace.as_secs().max(1))
-        .disable_signals()
-        .listen(listener)?
-        .run();
-    Ok(server)
+        .disable_signals();
+    let server = match options.tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
 }

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod security;
+
+pub(crate) use security::{Certificates, Create, Trust};
+
 /// Quorate runs your functions once and replicates what they decided.
 #[derive(Debug, Parser)]
 #[command(
@@ -49,6 +53,9 @@ pub(crate) enum Command {
     /// Say which nodes vote
     #[command(subcommand)]
     Acceptor(Acceptor),
+    /// Make certificates for TLS
+    #[command(subcommand)]
+    Certificates(Certificates),
 }
 
 impl Command {
@@ -69,6 +76,7 @@ impl Command {
             Self::Acceptor(Acceptor::Add(Add { change, .. }) | Acceptor::Remove(Remove { change, .. })) => {
                 change.connection.output
             }
+            Self::Certificates(Certificates::Create(create)) => create.output,
         }
     }
 }
@@ -256,6 +264,8 @@ pub(crate) struct Connection {
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) url: Vec<String>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
@@ -381,6 +391,8 @@ pub(crate) struct Health {
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
     #[command(flatten)]
+    pub(crate) trust: Trust,
+    #[command(flatten)]
     pub(crate) given: Given,
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -411,6 +423,8 @@ pub(crate) struct Bench {
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) urls: Vec<String>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// Clients at once; each has one call under way at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: u32,

@@ -26,4 +26,5 @@ mod states;
 mod stops;
 mod surface;
 mod syncs;
+mod tls;
 mod unavailable;

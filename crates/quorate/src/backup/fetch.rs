@@ -90,15 +90,12 @@ async fn fetch(backup: &Backup, aside: &Path) -> Result<(), Failure> {
 
 /// The first node that answers.
 async fn ask(backup: &Backup) -> Result<Response, Failure> {
-    let client = reqwest::Client::builder()
-        .connect_timeout(client::CONNECT_WAIT)
-        .read_timeout(SILENCE)
-        .no_proxy()
-        .build()
-        .context("no HTTP client")?;
+    let trust = &backup.connection.trust;
+    let client = client::client(trust)?.connect_timeout(client::CONNECT_WAIT).read_timeout(SILENCE).build();
+    let client = client.context("no HTTP client")?;
     let mut unreachable = Vec::new();
     for url in &backup.connection.url {
-        let base = base_url(url)?;
+        let base = base_url(url, trust)?;
         match client.get(format!("{base}/v1/backup")).send().await {
             Ok(response) if response.status().is_success() => return Ok(response),
             Ok(response) => {

@@ -22,11 +22,11 @@ mod server;
 mod setup;
 mod template;
 
-use crate::cli::{Bench, Output};
-use crate::client::{base_url, percent_encode, show};
+use crate::cli::{Bench, Output, Trust};
+use crate::client::{authorities, base_url, percent_encode, show};
 use crate::clock::{now, since_1970};
 use crate::failure::Failure;
-use connection::{Answer, Connection};
+use connection::{Answer, Connection, Target};
 use record::Record;
 use report::{Costs, Report};
 use template::{Dice, Template, Turn};
@@ -45,7 +45,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 struct Run {
     path: String,
     template: Template,
-    hosts: Vec<String>,
+    targets: Vec<Target>,
     retry: bool,
     timeout: Duration,
     /// Begins every idempotency key of this run.
@@ -65,7 +65,7 @@ struct Run {
 pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
     let usage = |key: &str, why: &str| Failure::Usage(format!("{key}: {why}"));
     let template = Template::parse(&bench.arguments).map_err(|why| usage("--arguments", &why))?;
-    let hosts = bench.urls.iter().map(|url| host(url)).collect::<Result<Vec<String>, Failure>>()?;
+    let targets = bench.urls.iter().map(|url| target(url, &bench.trust)).collect::<Result<Vec<Target>, Failure>>()?;
     let seconds = |flag: &str, value: f64, least: f64| {
         let good = (least..=86_400.0).contains(&value);
         good.then(|| Duration::from_secs_f64(value))
@@ -76,7 +76,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
     let run = Rc::new(Run {
         path: format!("/v1/functions/{}", percent_encode(&bench.function)),
         template,
-        hosts,
+        targets,
         retry: bench.retry,
         timeout: seconds("--timeout", bench.timeout, 0.1)?,
         run_key: format!("bench-{:x}", since_1970().as_micros()),
@@ -88,7 +88,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let report = LocalSet::new().block_on(&runtime, async {
         if let Some(count) = warehouses {
-            setup::stock(&run.hosts, count, &run.run_key).await?;
+            setup::stock(&run.targets, count, &run.run_key).await?;
         }
         measure(bench, &run, warmup, length).await
     })?;
@@ -125,9 +125,9 @@ async fn measure(bench: &Bench, run: &Rc<Run>, warmup: Duration, length: Duratio
 /// What has been spent so far. CPU times last, because asking a node for its syncs takes a while.
 async fn costs(bench: &Bench, run: &Run) -> Costs {
     let mut syncs = BTreeMap::new();
-    for host in &run.hosts {
-        if let Some(count) = server::syncs(host, CONNECT_WAIT).await {
-            syncs.insert(host.clone(), count);
+    for target in &run.targets {
+        if let Some(count) = server::syncs(target, CONNECT_WAIT).await {
+            syncs.insert(target.host.clone(), count);
         }
     }
     let server_cpu = bench.pids.iter().filter_map(|pid| Some((*pid, server::cpu_time(&pid.to_string())?))).collect();
@@ -152,7 +152,7 @@ async fn client_loop(run: Rc<Run>, client: u64, mut dice: Dice) {
 struct Caller<'a> {
     run: &'a Run,
     connection: Option<Connection>,
-    /// Counts up; modulo the number of hosts, the one to ask.
+    /// Counts up; modulo the number of nodes, the one to ask.
     host: usize,
 }
 
@@ -188,7 +188,7 @@ impl Caller<'_> {
         let run = self.run;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&run.hosts[self.host % run.hosts.len()], wait.min(CONNECT_WAIT)).await?,
+            None => Connection::open(&run.targets[self.host % run.targets.len()], wait.min(CONNECT_WAIT)).await?,
         };
         let (answer, usable) = tokio::time::timeout(wait, connection.post(&run.path, key, body)).await??;
         self.connection = usable.then_some(connection);
@@ -256,10 +256,22 @@ const ERROR_CODES: [(ErrorKind, &str); 4] = [
     (ErrorKind::AddrNotAvailable, "no_local_port_left"),
 ];
 
-/// `host:port` of a URL.
-fn host(url: &str) -> Result<String, Failure> {
-    let base = base_url(url)?;
-    let host = base.strip_prefix("http://").unwrap_or(base);
+/// The node of a URL.
+fn target(url: &str, trust: &Trust) -> Result<Target, Failure> {
+    let base = base_url(url, trust)?;
+    let (host, encrypted) = match base.strip_prefix("https://") {
+        Some(host) => (host, true),
+        None => (base.trim_start_matches("http://"), false),
+    };
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    Ok(if has_port { host.to_owned() } else { format!("{host}:80") })
+    let host = match (has_port, encrypted) {
+        (true, _) => host.to_owned(),
+        (false, true) => format!("{host}:443"),
+        (false, false) => format!("{host}:80"),
+    };
+    if !encrypted {
+        return Ok(Target::plain(host));
+    }
+    let made = authorities(trust).map(|authorities| Target::encrypted(host, authorities));
+    made?.map_err(|error| Failure::Usage(format!("--url {url}: {error}")))
 }

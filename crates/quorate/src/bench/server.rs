@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::connection::Connection;
+use super::connection::{Connection, Target};
 
 /// `/proc` counts CPU time in hundredths of a second on every Linux (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
@@ -22,8 +22,8 @@ fn cpu_time_of(stat: &str) -> Option<Duration> {
 }
 
 /// The syncs of one node so far; `None` when it does not answer or does not count them.
-pub(crate) async fn syncs(host: &str, wait: Duration) -> Option<u64> {
-    let asking = async { Connection::open(host, wait).await?.get("/metrics").await };
+pub(crate) async fn syncs(target: &Target, wait: Duration) -> Option<u64> {
+    let asking = async { Connection::open(target, wait).await?.get("/metrics").await };
     let answer = tokio::time::timeout(wait, asking).await.ok()?.ok()?;
     syncs_of(&String::from_utf8_lossy(&answer.body))
 }

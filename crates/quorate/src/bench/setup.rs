@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::connection::Connection;
+use super::connection::{Connection, Target};
 
 /// The stock of each warehouse: more than any run moves out of one.
 const STOCK: u64 = 1_000_000;
@@ -31,9 +31,10 @@ pub(crate) fn warehouses(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// The first call that does not succeed.
-pub(crate) async fn stock(hosts: &[String], count: u64, run_key: &str) -> anyhow::Result<()> {
-    let host = hosts.first().context("no --url")?;
-    let mut connection = Connection::open(host, BATCH_WAIT).await.with_context(|| format!("setup: http://{host}"))?;
+pub(crate) async fn stock(targets: &[Target], count: u64, run_key: &str) -> anyhow::Result<()> {
+    let target = targets.first().context("no --url")?;
+    let mut connection =
+        Connection::open(target, BATCH_WAIT).await.with_context(|| format!("setup: {}", target.host))?;
     let mut first = 0;
     while first < count {
         let end = count.min(first + BATCH);

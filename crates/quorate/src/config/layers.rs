@@ -15,7 +15,7 @@ use super::size;
 const PREFIX: &str = "QUORATE_";
 
 /// Variables of the command line, which are no keys.
-const OTHER_VARIABLES: [&str; 3] = ["QUORATE_CONFIG", "QUORATE_TOKEN", "QUORATE_URL"];
+const OTHER_VARIABLES: [&str; 4] = ["QUORATE_CA", "QUORATE_CONFIG", "QUORATE_TOKEN", "QUORATE_URL"];
 
 /// One line for the operator: key, value, where it came from, what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

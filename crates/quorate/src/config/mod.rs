@@ -26,9 +26,11 @@ mod print;
 pub(crate) mod size;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use layers::{ConfigError, Settings, Sources};
+pub(crate) use tls::{HttpTls, PeerTls, Tls};
 
 /// Everything that a node is told; checked as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) cluster: Cluster,
     /// Where it listens.
     pub(crate) listen: Listen,
+    /// The certificates.
+    pub(crate) tls: Tls,
     /// How learners come to know what is issued.
     pub(crate) learn_from: LearnFrom,
     /// Claim 5: the leader begins no ballot more than this many commands past the last issued one.
@@ -184,7 +188,8 @@ impl Config {
     }
 
     fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
-        let listen = Listen::from_settings(settings)?;
+        let tls = Tls::from_settings(settings)?;
+        let listen = Listen::from_settings(settings, &tls)?;
         let node = Node::from_settings(settings)?;
         let cluster = Cluster::from_settings(settings, &node, &listen.advertise_peer)?;
         let learn_from = settings.text("protocol.learn_from")?;
@@ -193,6 +198,7 @@ impl Config {
             node,
             cluster,
             listen,
+            tls,
             learn_from: learn_from.ok_or_else(|| settings.wrong("protocol.learn_from"))?,
             window: settings.count("protocol.window", 1..=65_536)?,
             detector: Detector::from_settings(settings)?,
@@ -270,20 +276,25 @@ impl Node {
 }
 
 impl Listen {
-    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+    fn from_settings(settings: &Settings, tls: &Tls) -> Result<Self, ConfigError> {
         let insecure = settings.flag("listen.insecure")?;
-        let address = |key: &'static str| -> Result<SocketAddr, ConfigError> {
+        let address = |key: &'static str, is_safe: bool, lacks: &str| -> Result<SocketAddr, ConfigError> {
             let address: SocketAddr = settings.text(key)?.parse().map_err(|_| settings.wrong(key))?;
-            if !insecure && !address.ip().is_loopback() {
-                return Err(settings.refuse(
-                    key,
-                    "this version has no TLS and no authentication, so it listens on loopback (127.0.0.1 or [::1]) \
-                     only; on a network that you trust, set listen.insecure = true",
-                ));
+            if !insecure && !is_safe && !address.ip().is_loopback() {
+                let needs = format!(
+                    "{lacks}, so it listens on loopback (127.0.0.1 or [::1]) only; on a network that you trust, set \
+                     listen.insecure = true"
+                );
+                return Err(settings.refuse(key, &needs));
             }
             Ok(address)
         };
-        let (http, peer) = (address("listen.http")?, address("listen.peer")?);
+        let http = address("listen.http", false, "this version has no authentication")?;
+        let peer = address(
+            "listen.peer",
+            tls.peer.is_some(),
+            "without TLS between the nodes (tls.peer_certificate, tls.peer_key, tls.peer_ca) anybody could take part",
+        )?;
         if http == peer && http.port() != 0 {
             return Err(settings.refuse("listen.peer", "must differ from listen.http"));
         }
