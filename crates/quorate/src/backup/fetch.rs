@@ -135,7 +135,7 @@ fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Connection;
+    use crate::cli::{Connection, Trust};
 
     /// Catches `--force` that replaces a link in place of the file to which it leads, and one that is not needed.
     #[test]
@@ -144,7 +144,7 @@ mod tests {
         let (file, link) = (place.path().join("file"), place.path().join("link"));
         fs::write(&file, "old").expect("written");
         std::os::unix::fs::symlink("file", &link).expect("a link");
-        let connection = Connection { url: Vec::new(), output: Output::Text };
+        let connection = Connection { url: Vec::new(), trust: Trust::default(), output: Output::Text };
         let mut backup = Backup { file: link, force: true, connection };
         assert_eq!(target(&backup).expect("a file"), fs::canonicalize(&file).expect("it is there"));
         backup.force = false;

@@ -43,7 +43,7 @@ impl Certificates {
     /// Which key names a file that is not usable, and why.
     pub(crate) fn read(tls: &config::Tls) -> Result<Self, Failure> {
         let mut certificates = Self { http: None, peer: None, sets: Vec::new() };
-        if let Some(config::HttpTls { certificate, key }) = &tls.http {
+        if let Some(config::tls::HttpTls { certificate, key }) = &tls.http {
             let files = vec![("tls.http_certificate", certificate.clone()), ("tls.http_key", key.clone())];
             let contents = contents(&files).map_err(Failure::Usage)?;
             let (shown, expiry) = http(&files, &contents).map_err(Failure::Usage)?;
@@ -51,7 +51,7 @@ impl Certificates {
             certificates.http = Some(Arc::clone(&shown));
             certificates.sets.push(Set::new(Use::Http(shown), files, &contents, expiry));
         }
-        if let Some(config::PeerTls { certificate, key, authorities }) = &tls.peer {
+        if let Some(config::tls::PeerTls { certificate, key, authorities }) = &tls.peer {
             let files = vec![
                 ("tls.peer_certificate", certificate.clone()),
                 ("tls.peer_key", key.clone()),

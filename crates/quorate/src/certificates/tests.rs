@@ -18,8 +18,8 @@ fn config(directory: &Path, node: &str) -> config::Tls {
     let file = |name: &str| directory.join(name);
     let (certificate, key) = (file(&format!("{node}.crt")), file(&format!("{node}.key")));
     config::Tls {
-        http: Some(config::HttpTls { certificate: certificate.clone(), key: key.clone() }),
-        peer: Some(config::PeerTls { certificate, key, authorities: file("ca.crt") }),
+        http: Some(config::tls::HttpTls { certificate: certificate.clone(), key: key.clone() }),
+        peer: Some(config::tls::PeerTls { certificate, key, authorities: file("ca.crt") }),
         reload: Duration::from_secs(1),
     }
 }

@@ -26,11 +26,11 @@ mod print;
 pub(crate) mod size;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use layers::{ConfigError, Settings, Sources};
-pub(crate) use tls::{HttpTls, PeerTls, Tls};
+pub(crate) use tls::Tls;
 
 /// Everything that a node is told; checked as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
