@@ -60,9 +60,9 @@ impl Name {
     fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let names = certificate.subject_alternative_name().ok()??;
-        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-            GeneralName::URI(uri) if uri.starts_with(SCHEME) => Some(*uri),
-            _ => None,
+        let mut uris = names.value.general_names.iter().filter_map(|name| {
+            let GeneralName::URI(uri) = name else { return None };
+            uri.starts_with(SCHEME).then_some(*uri)
         });
         match (uris.next(), uris.next()) {
             (Some(uri), None) => Self::of_uri(uri),
@@ -357,6 +357,10 @@ pub struct Failed {
 }
 
 impl Failed {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "of what the library knows, what operators meet has a name here"
+    )]
     fn of(error: &Error) -> Self {
         let (reason, text) = match error {
             Error::NoCertificatesPresented => ("no_certificate", "it shows no certificate".to_owned()),
@@ -379,6 +383,7 @@ impl Failed {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "as above")]
 fn of_certificate(why: &CertificateError) -> (&'static str, String) {
     match why {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
