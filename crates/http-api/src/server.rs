@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::api::Api;
 use crate::backend::Backend;
+use crate::gate::Auth;
 use crate::routes;
 
 /// How long a client may take for the head of a request.
@@ -32,6 +33,8 @@ pub struct Options {
     pub entropy: u64,
     /// What `/metrics` shows. Its recorder must be installed before the server is built.
     pub prometheus: PrometheusHandle,
+    /// Whether callers present tokens. Nothing: everybody may do everything.
+    pub auth: Option<Auth>,
     /// What the server shows to who connects. Nothing: it speaks plain HTTP.
     pub tls: Option<rustls::ServerConfig>,
     /// How long requests under way may take when the server is told to stop.
@@ -45,7 +48,7 @@ pub struct Options {
 /// When the listener cannot be used.
 pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
     let limits = backend.limits();
-    let api = web::Data::new(Api::new(backend, options.entropy, options.prometheus));
+    let api = web::Data::new(Api::new(backend, options.entropy, options.prometheus, options.auth));
     let server = HttpServer::new(move || routes::app(api.clone()))
         .workers(options.workers)
         .backlog(BACKLOG)

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod security;
 
-pub(crate) use security::{Certificates, Create, Trust};
+pub(crate) use security::{Certificates, Create, CreateToken, ListTokens, RevokeToken, Secret, Token, Trust};
 
 /// Quorate runs your functions once and replicates what they decided.
 #[derive(Debug, Parser)]
@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Say which nodes vote
     #[command(subcommand)]
     Acceptor(Acceptor),
+    /// Say who may do what
+    #[command(subcommand)]
+    Token(Token),
     /// Make certificates for TLS
     #[command(subcommand)]
     Certificates(Certificates),
@@ -77,6 +80,10 @@ impl Command {
                 change.connection.output
             }
             Self::Certificates(Certificates::Create(create)) => create.output,
+            Self::Token(Token::Create(CreateToken { connection, .. }) | Token::List(ListTokens { connection })) => {
+                connection.output
+            }
+            Self::Token(Token::Revoke(RevokeToken { connection, .. })) => connection.output,
         }
     }
 }

@@ -9,13 +9,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use reqwest::header::HeaderMap;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
-use crate::cli::{Connection, Trust};
+use crate::cli::{Connection, Secret, Trust};
 use crate::failure::{Failure, Refusal};
 
 /// How long one node may take to answer when the caller does not say; above the 10 s that a
@@ -130,8 +130,32 @@ pub(crate) fn get_once(
 /// A line for the caller.
 pub(crate) fn client(trust: &Trust) -> Result<reqwest::ClientBuilder, Failure> {
     let roots = trust.ca.as_ref().map(|file| certificates(file)).transpose()?.unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    if let Some(header) = bearer(trust)? {
+        let mut header = HeaderValue::from_str(&header).context("--token")?;
+        header.set_sensitive(true);
+        headers.insert(AUTHORIZATION, header);
+    }
     let roots = roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect::<Result<Vec<_>, _>>();
-    Ok(reqwest::Client::builder().no_proxy().tls_certs_only(roots.context("--ca")?))
+    Ok(reqwest::Client::builder().no_proxy().default_headers(headers).tls_certs_only(roots.context("--ca")?))
+}
+
+/// The value of `Authorization`.
+///
+/// # Errors
+/// A line for the caller, without the secret.
+pub(crate) fn bearer(trust: &Trust) -> Result<Option<String>, Failure> {
+    let Some(Secret(given)) = &trust.token else { return Ok(None) };
+    let token = match given.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| Failure::Usage(format!("--token @{file}: cannot be read: {error}")))?,
+        None => given.clone(),
+    };
+    let token = token.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Failure::Usage("--token (or QUORATE_TOKEN): must be the token, or @FILE".to_owned()));
+    }
+    Ok(Some(format!("Bearer {token}")))
 }
 
 /// The authorities for URLs that begin with https.

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Restore(restore) => backup::restore(restore),
         Command::Recover(recover) => commands::recover::run(recover),
         Command::Acceptor(acceptor) => commands::acceptor::run(acceptor),
+        Command::Token(token) => commands::token::run(token),
         Command::Certificates(Certificates::Create(create)) => certificates::create::run(create),
     };
     match done {

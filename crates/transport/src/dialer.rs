@@ -247,6 +247,10 @@ impl Dialer {
 async fn until_closed(reading: &mut ReadHalf<Stream>) -> io::Error {
     match reading.read(&mut [0]).await {
         Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed it"),
+        // As TLS says it when a process ends.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            io::Error::new(error.kind(), "the peer closed it")
+        }
         Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "the peer wrote on a connection of ours"),
         Err(error) => error,
     }

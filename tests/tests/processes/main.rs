@@ -27,4 +27,5 @@ mod stops;
 mod surface;
 mod syncs;
 mod tls;
+mod tokens;
 mod unavailable;

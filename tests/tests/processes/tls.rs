@@ -31,7 +31,14 @@ async fn a_cluster_with_certificates_serves_those_who_trust_it() {
     cluster.boot(3);
     cluster.wait_ready().await;
     load.progress(50).await;
-    load.finish().await.assert_kept(&cluster.assert_agreement().await);
+    let ledger = load.finish().await;
+    // The newcomer asks for its vote by itself, which is a command too.
+    eventually("the newcomer's vote", async || {
+        let view = cluster.try_get(0, "/v1/cluster").await.ok()?.json();
+        (view["membership"]["acceptors"].as_array()?.len() == 4).then_some(())
+    })
+    .await;
+    ledger.assert_kept(&cluster.assert_agreement().await);
 
     let (url, ca) = (cluster.url(0, ""), cluster.certificates().join("ca.crt"));
     let stranger = send(client().get(cluster.url(0, "/livez"))).await.expect_err("it trusts nobody");

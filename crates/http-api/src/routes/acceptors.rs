@@ -9,6 +9,8 @@ use utoipa::ToSchema;
 use super::calls::{Accepted, Executed};
 use crate::api::Api;
 use crate::call;
+use crate::core::access::Access;
+use crate::gate::access_of;
 use crate::json;
 use crate::problem::{Problem, ProblemDocument};
 use crate::request::{self, Query, Wishes};
@@ -50,7 +52,7 @@ pub(crate) async fn set(
     if dry_run {
         arguments.insert("dry_run".to_owned(), Value::Bool(true));
     }
-    change(&api, arguments, wishes).await
+    change(&api, &access_of(&request), arguments, wishes).await
 }
 
 /// Makes an acceptor a learner. Replies when that is issued.
@@ -70,7 +72,8 @@ pub(crate) async fn remove(request: HttpRequest, api: web::Data<Api>) -> Result<
     let id = path.rsplit('/').next().unwrap_or_default().to_owned();
     let node = id.parse::<u64>().map_or(Value::String(id), Value::from);
     let arguments = [("node", node), ("weight", Value::from(0)), ("dry_run", Value::Bool(dry_run))];
-    change(&api, arguments.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(), wishes).await
+    let arguments = arguments.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+    change(&api, &access_of(&request), arguments, wishes).await
 }
 
 fn dry_run(request: &HttpRequest) -> Result<bool, Problem> {
@@ -81,9 +84,14 @@ fn dry_run(request: &HttpRequest) -> Result<bool, Problem> {
     }
 }
 
-async fn change(api: &Api, arguments: Map<String, Value>, wishes: Wishes) -> Result<HttpResponse, Problem> {
+async fn change(
+    api: &Api,
+    access: &Access,
+    arguments: Map<String, Value>,
+    wishes: Wishes,
+) -> Result<HttpResponse, Problem> {
     let arguments = Value::Object(arguments).to_string().into();
-    let reply = call::run(api, "cluster.set_acceptor".to_owned(), arguments, wishes).await;
+    let reply = call::run(api, access, "cluster.set_acceptor".to_owned(), arguments, wishes).await;
     // What the function refuses is about the cluster, not about the words of the request.
     let conflicts = |problem: Problem| match (problem.status_code(), problem.code()) {
         (StatusCode::UNPROCESSABLE_ENTITY, "unknown_node") => problem.with_status(StatusCode::NOT_FOUND),

@@ -26,12 +26,23 @@ pub(crate) struct Target {
     /// `host:port`.
     pub(crate) host: String,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// The lines of the head that every request has.
+    head: String,
 }
 
 impl Target {
     /// A node that speaks plain HTTP.
     pub(crate) fn plain(host: String) -> Self {
-        Self { host, tls: None }
+        let head = head(&host);
+        Self { host, tls: None, head }
+    }
+
+    /// The same, with what this caller presents in each request.
+    pub(crate) fn presenting(mut self, bearer: Option<&str>) -> Self {
+        if let Some(bearer) = bearer {
+            self.head.push_str(&format!("Authorization: {bearer}\r\n"));
+        }
+        self
     }
 
     /// A node that speaks TLS, and that one of these authorities signed for.
@@ -45,8 +56,14 @@ impl Target {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(authorities)
             .with_no_client_auth();
-        Ok(Self { host, tls: Some((TlsConnector::from(Arc::new(config)), name)) })
+        let tls = Some((TlsConnector::from(Arc::new(config)), name));
+        let head = head(&host);
+        Ok(Self { host, tls, head })
     }
+}
+
+fn head(host: &str) -> String {
+    format!("Host: {host}\r\n")
 }
 
 /// The bytes of a connection.
@@ -77,7 +94,7 @@ impl Wire {
 /// An open connection to one node.
 pub(crate) struct Connection {
     stream: Wire,
-    host: String,
+    head: String,
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
 }
@@ -112,7 +129,7 @@ impl Connection {
             })
         });
         let stream = stream.await??;
-        Ok(Self { stream, host: target.host.clone(), outgoing: Vec::new(), incoming: Vec::with_capacity(4096) })
+        Ok(Self { stream, head: target.head.clone(), outgoing: Vec::new(), incoming: Vec::with_capacity(4096) })
     }
 
     /// Posts JSON and waits for the answer. After an error the connection is of no more use.
@@ -122,7 +139,7 @@ impl Connection {
     /// A broken connection, or an answer that is not HTTP/1.1 with a length.
     pub(crate) async fn post(&mut self, path: &str, key: Option<&str>, body: &str) -> io::Result<(Answer, bool)> {
         self.outgoing.clear();
-        for part in ["POST ", path, " HTTP/1.1\r\nHost: ", &self.host, "\r\nContent-Type: application/json\r\n"] {
+        for part in ["POST ", path, " HTTP/1.1\r\n", &self.head, "Content-Type: application/json\r\n"] {
             self.outgoing.extend_from_slice(part.as_bytes());
         }
         if let Some(key) = key {
@@ -139,7 +156,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::post`].
     pub(crate) async fn get(&mut self, path: &str) -> io::Result<Answer> {
-        self.outgoing = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host).into_bytes();
+        self.outgoing = format!("GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n", self.head).into_bytes();
         Ok(self.exchange().await?.0)
     }
 

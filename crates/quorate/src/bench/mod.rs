@@ -23,7 +23,7 @@ mod setup;
 mod template;
 
 use crate::cli::{Bench, Output, Trust};
-use crate::client::{authorities, base_url, percent_encode, show};
+use crate::client::{authorities, base_url, bearer, percent_encode, show};
 use crate::clock::{now, since_1970};
 use crate::failure::Failure;
 use connection::{Answer, Connection, Target};
@@ -269,9 +269,11 @@ fn target(url: &str, trust: &Trust) -> Result<Target, Failure> {
         (false, true) => format!("{host}:443"),
         (false, false) => format!("{host}:80"),
     };
-    if !encrypted {
-        return Ok(Target::plain(host));
-    }
-    let made = authorities(trust).map(|authorities| Target::encrypted(host, authorities));
-    made?.map_err(|error| Failure::Usage(format!("--url {url}: {error}")))
+    let target = if encrypted {
+        let made = Target::encrypted(host, authorities(trust)?);
+        made.map_err(|error| Failure::Usage(format!("--url {url}: {error}")))?
+    } else {
+        Target::plain(host)
+    };
+    Ok(target.presenting(bearer(trust)?.as_deref()))
 }

@@ -4,7 +4,7 @@
 //! node goes on with what it has, says so in its log, and `quorate_tls_reload_failing` is 1. Files are replaced one by
 //! one, so a change that is half done when it is looked at is looked at once more before anything is said.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -253,21 +253,21 @@ fn contents(files: &Files) -> Result<Vec<Vec<u8>>, String> {
     let read = |(key, file): &(&'static str, PathBuf)| {
         let content = fs::read(file).map_err(|error| wrong(key, file, &format!("cannot be read: {error}")))?;
         if key.ends_with("_key") {
-            let mode = fs::metadata(file).map(|found| found.permissions());
-            check_mode(mode).map_err(|why| wrong(key, file, &why))?;
+            check_mode(file).map_err(|why| wrong(key, file, &why))?;
         }
         Ok(content)
     };
     files.iter().map(read).collect()
 }
 
-/// A key is for its node. Its group may read it, as volumes of secrets in containers have it.
-fn check_mode(permissions: std::io::Result<Permissions>) -> Result<(), String> {
-    let mode = permissions.map_err(|error| format!("cannot be read: {error}"))?.mode();
+/// A secret is for its node. Its group may read it, as volumes of secrets in containers have it.
+pub(crate) fn check_mode(file: &Path) -> Result<(), String> {
+    let found = fs::metadata(file).map_err(|error| format!("cannot be read: {error}"))?;
+    let mode = found.permissions().mode();
     if mode & 0o007 == 0 {
         return Ok(());
     }
-    Err(format!("everybody on this machine may use this key (mode {:04o}); chmod 600", mode & 0o7777))
+    Err(format!("everybody on this machine may read it (mode {:04o}); chmod 600", mode & 0o7777))
 }
 
 fn wrong(key: &str, file: &Path, why: &str) -> String {

@@ -1,3 +1,4 @@
+use std::fs::Permissions;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::*;
@@ -77,7 +78,7 @@ fn a_file_that_is_not_usable_is_named() {
     assert!(wrong(&|tls| peer(tls, "a.crt")).starts_with("tls.peer_certificate = "));
     assert!(wrong(&|tls| peer(tls, "ca.key")).starts_with("tls.peer_ca = "));
     fs::set_permissions(directory.join("b.key"), Permissions::from_mode(0o604)).expect("changed");
-    assert!(wrong(&|tls| http(tls, "b.key")).contains("everybody on this machine may use this key (mode 0604)"));
+    assert!(wrong(&|tls| http(tls, "b.key")).contains("everybody on this machine may read it (mode 0604)"));
 }
 
 /// RELIABILITY 6, row 4. Catches new files that do not come into force, unusable ones that do, or that are complained of

@@ -31,10 +31,6 @@ const fn key(name: &'static str, shape: Shape, default: &'static str, needs: &'s
     Key { name, shape, default, needs }
 }
 
-/// Sections of the contract that this version does not have; their values may be secret and are
-/// not repeated in errors.
-pub(crate) const SECTIONS_TO_COME: [(&str, &str); 1] = [("auth", "authentication")];
-
 /// All keys, in the order in which `--print-config` shows them.
 pub(crate) const KEYS: &[Key] = &[
     key(
@@ -187,6 +183,19 @@ pub(crate) const KEYS: &[Key] = &[
         Shape::Text,
         "\"10s\"",
         "a duration from 1s to 1h, such as 10s: how often the files are looked at; SIGHUP does it at once",
+    ),
+    key(
+        "auth.enabled",
+        Shape::Flag,
+        "false",
+        "true or false, the same on every node; true: callers of REST present tokens, and may do what those allow",
+    ),
+    key(
+        "auth.root_token_file",
+        Shape::Text,
+        "\"\"",
+        "a file with a token that may do everything, at least 32 characters that nobody can guess, that not everybody may \
+         read; for the first tokens; empty: there is none",
     ),
     key("log.format", Shape::Text, "\"text\"", "\"text\" or \"json\""),
     key(

@@ -43,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) listen: Listen,
     /// The certificates.
     pub(crate) tls: Tls,
+    /// The tokens of callers; nothing: everybody may do everything.
+    pub(crate) auth: Option<Auth>,
     /// How learners come to know what is issued.
     pub(crate) learn_from: LearnFrom,
     /// Claim 5: the leader begins no ballot more than this many commands past the last issued one.
@@ -109,6 +111,25 @@ pub(crate) struct Listen {
     pub(crate) advertise: String,
     /// Where the other nodes reach `peer`, `host:port`.
     pub(crate) advertise_peer: String,
+}
+
+/// `[auth]`, where it is enabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Auth {
+    /// The file with the token that may do everything.
+    pub(crate) root_token: Option<PathBuf>,
+}
+
+impl Auth {
+    fn from_settings(settings: &Settings) -> Result<Option<Self>, ConfigError> {
+        let file = settings.text("auth.root_token_file")?;
+        let root_token = (!file.is_empty()).then(|| file.into());
+        match (settings.flag("auth.enabled")?, root_token) {
+            (true, root_token) => Ok(Some(Self { root_token })),
+            (false, None) => Ok(None),
+            (false, Some(_)) => Err(settings.refuse("auth.enabled", "must be true, or leave out auth.root_token_file")),
+        }
+    }
 }
 
 /// `[detector]`: heartbeat < `timeout_min` <= `timeout_max`.
@@ -189,7 +210,8 @@ impl Config {
 
     fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
         let tls = Tls::from_settings(settings)?;
-        let listen = Listen::from_settings(settings, &tls)?;
+        let auth = Auth::from_settings(settings)?;
+        let listen = Listen::from_settings(settings, &tls, auth.is_some())?;
         let node = Node::from_settings(settings)?;
         let cluster = Cluster::from_settings(settings, &node, &listen.advertise_peer)?;
         let learn_from = settings.text("protocol.learn_from")?;
@@ -199,6 +221,7 @@ impl Config {
             cluster,
             listen,
             tls,
+            auth,
             learn_from: learn_from.ok_or_else(|| settings.wrong("protocol.learn_from"))?,
             window: settings.count("protocol.window", 1..=65_536)?,
             detector: Detector::from_settings(settings)?,
@@ -276,7 +299,7 @@ impl Node {
 }
 
 impl Listen {
-    fn from_settings(settings: &Settings, tls: &Tls) -> Result<Self, ConfigError> {
+    fn from_settings(settings: &Settings, tls: &Tls, has_auth: bool) -> Result<Self, ConfigError> {
         let insecure = settings.flag("listen.insecure")?;
         let address = |key: &'static str, is_safe: bool, lacks: &str| -> Result<SocketAddr, ConfigError> {
             let address: SocketAddr = settings.text(key)?.parse().map_err(|_| settings.wrong(key))?;
@@ -289,7 +312,11 @@ impl Listen {
             }
             Ok(address)
         };
-        let http = address("listen.http", false, "this version has no authentication")?;
+        let http = address(
+            "listen.http",
+            tls.http.is_some() && has_auth,
+            "without TLS (tls.http_certificate, tls.http_key) and authentication (auth.enabled) anybody could read and call",
+        )?;
         let peer = address(
             "listen.peer",
             tls.peer.is_some(),

@@ -142,7 +142,9 @@ const MISTAKES: &[(&[&str], &str)] = &[
     (&["listen.peer=localhost:7080"], "listen.peer = \"localhost:7080\" (--set): must be an IP address and a port"),
     (&["listen.http=0.0.0.0:8080"], "on a network that you trust, set listen.insecure = true"),
     (&["listen.peer=[::]:7080"], "listen.peer = \"[::]:7080\" (--set): without TLS between the nodes"),
-    (&["listen.http=0.0.0.0:8080", "tls.http_certificate=c", "tls.http_key=k"], "this version has no authentication"),
+    (&["listen.http=0.0.0.0:8080", "tls.http_certificate=c", "tls.http_key=k"], "authentication (auth.enabled)"),
+    (&["listen.http=0.0.0.0:8080", "auth.enabled=true"], "without TLS (tls.http_certificate, tls.http_key)"),
+    (&["auth.root_token_file=f"], "auth.enabled = false (default): must be true, or leave out auth.root_token_file"),
     (
         &["tls.http_certificate=c"],
         "tls.http_key = \"\" (default): give all of tls.http_certificate, tls.http_key, or none",
@@ -183,7 +185,7 @@ const MISTAKES: &[(&[&str], &str)] = &[
         &["tls.cert=/secret/path"],
         "tls.cert (--set): unknown key; [tls] has http_certificate, http_key, peer_certificate,",
     ),
-    (&["auth.token=s3cret"], "auth.token (--set): authentication: not yet available"),
+    (&["auth.token=s3cret"], "auth.token (--set): unknown key; [auth] has enabled, root_token_file"),
     (&["log.format=xml"], "log.format = \"xml\" (--set): must be \"text\" or \"json\""),
     (&["log.level=loud"], "log.level = \"loud\" (--set): must be off, error"),
     (&["log.level=info,loud"], "log.level = \"info,loud\" (--set): must be off, error"),
@@ -211,6 +213,8 @@ fn tls_between_nodes_lets_their_listener_leave_loopback() {
     let config = load(&peer);
     assert_eq!(config.tls.peer.map(|peer| peer.authorities), Some("a".into()));
     assert!(refused(&[&peer[..], &["listen.http=0.0.0.0:8080"]].concat()).contains("listen.http"));
+    let both = ["tls.http_certificate=c", "tls.http_key=k", "auth.enabled=true", "listen.http=0.0.0.0:8080"];
+    assert_eq!(load(&both).auth, Some(Auth { root_token: None }));
     assert_eq!(load(&[]).tls, Tls { http: None, peer: None, reload: Duration::from_secs(10) });
 }
 
@@ -229,7 +233,6 @@ fn mistakes_in_the_file_name_the_file() {
     assert!(refused("window = 5").contains("window (file"));
     assert!(refused("[protocol]\nwindow = \"5\"").contains("protocol.window = \"5\" (file"));
     assert!(refused("[fancy]\n").contains("fancy (file"));
-    assert!(refused("[auth]\ntoken = \"x\"").contains("not yet available"));
     let absent = Config::load(&Sources { file: Some(directory.path().join("absent")), ..Sources::default() });
     assert!(absent.expect_err("absent").0.contains("absent: cannot be read"));
     let variable = ("QUORATE_NODE__NMAE".to_owned(), "a".to_owned());

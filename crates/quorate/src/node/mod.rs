@@ -39,7 +39,7 @@ use anyhow::Context as _;
 use failure_detector::actor::FailureDetectorActor;
 use functions::Registry;
 use http_api::actor::EndCalls;
-use http_api::{Gateway, GatewayActor};
+use http_api::{Auth, Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -83,6 +83,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         // must not be killed by the signal.
         let asked_to_stop = crate::stop::requested(stop_with_parent)?;
         let certificates = Certificates::read(&config.tls)?;
+        let auth = auth(&config)?;
         let http = bind(config.listen.http, "listen.http")?;
         let peer = bind(config.listen.peer, "listen.peer")?;
         let mut asked_to_stop = std::pin::pin!(asked_to_stop);
@@ -91,16 +92,34 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         certificates.check_name(&config.cluster.name, &config.node.name)?;
         let stores = open(&config)?;
         let prometheus = meters::install(&config)?;
-        let listeners = Listeners { http, peer, certificates };
+        let listeners = Listeners { http, peer, certificates, auth };
         serve(Arc::new(config), listeners, stores, came, prometheus, asked_to_stop).await?;
         Ok(())
     })
+}
+
+/// The shortest root token: 128 bits in hexadecimal digits.
+const ROOT_TOKEN_LENGTH: usize = 32;
+
+/// The token of the configuration is read once; the others are in the state.
+fn auth(config: &Config) -> Result<Option<Auth>, Failure> {
+    let Some(auth) = &config.auth else { return Ok(None) };
+    let Some(file) = &auth.root_token else { return Ok(Some(Auth::new(None))) };
+    let wrong = |why: &str| Failure::Usage(format!("auth.root_token_file = {file:?}: {why}"));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+    crate::certificates::check_mode(file).map_err(|why| wrong(&why))?;
+    let token = text.trim();
+    if token.len() < ROOT_TOKEN_LENGTH || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong("must hold at least 32 visible characters, such as those of `openssl rand -hex 32`"));
+    }
+    Ok(Some(Auth::new(Some(token))))
 }
 
 struct Listeners {
     http: TcpListener,
     peer: TcpListener,
     certificates: Certificates,
+    auth: Option<Auth>,
 }
 
 fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure> {
@@ -178,6 +197,7 @@ async fn serve(
         workers: http_workers(),
         entropy: outside::chance(),
         prometheus,
+        auth: listeners.auth,
         tls: listeners.certificates.server_config()?,
         grace: config.shutdown_grace,
     };
