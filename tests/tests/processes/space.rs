@@ -300,7 +300,8 @@ async fn calls_go_on_when_the_history_that_filled_the_disks_is_old() {
     for call in 0.. {
         let reply = cluster.call(0, "kv.put", &put(&noise.text(300_000))).await;
         if reply.status != 200 {
-            break reply.assert_problem(507, "disk_full");
+            reply.assert_problem(507, "disk_full");
+            break;
         }
         assert!(call < 1_000, "the disk does not fill");
     }
