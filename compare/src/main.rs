@@ -154,7 +154,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn stock(target: &Target, numbers: std::ops::Range<u64>) -> anyhow::Result<()> {
     match target.system {
-        Kind::Quorate => load::stock(&target.at[0], numbers, &run_key()?).await,
+        Kind::Quorate => load::stock(&load::Target::plain(target.at[0].clone()), numbers, &run_key()?).await,
         Kind::Etcd => etcd::stock(&target.at[0], numbers).await,
         Kind::Zookeeper => zookeeper::stock(&target.at[0], numbers).await,
         Kind::Postgresql => postgresql::stock(&target.at[0], numbers).await,
@@ -180,7 +180,7 @@ fn rest(hosts: Vec<String>, accounts: u64) -> anyhow::Result<Rest> {
     Ok(Rest {
         path: "/v1/functions/inventory.transfer".to_owned(),
         template: Template::parse(&body).map_err(anyhow::Error::msg)?,
-        hosts,
+        targets: hosts.into_iter().map(load::Target::plain).collect(),
         retry: false,
         timeout: Duration::from_secs(30),
         run_key: run_key()?,

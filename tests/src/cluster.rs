@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
+mod certified;
 mod history;
 mod http;
 mod load;
@@ -25,8 +26,9 @@ mod presence;
 mod small_disk;
 mod tap;
 
+pub use certified::create_certificates;
 pub use history::History;
-pub use http::{Reply, client, send};
+pub use http::{Reply, client, client_trusting, send};
 pub use load::{Ledger, Load};
 pub use presence::Presence;
 pub use small_disk::{lying_disks, power_cuts, small_disks};
@@ -48,6 +50,7 @@ pub struct Cluster {
     settings: Vec<String>,
     client: reqwest::Client,
     presence: Presence,
+    is_certified: bool,
     directory: TempDir,
 }
 
@@ -95,8 +98,7 @@ impl Cluster {
     /// The same, and so many more nodes that do not run yet: each joins when it is booted, and leaves when it is asked to
     /// stop.
     pub async fn start_with_newcomers(name: &str, nodes: usize, newcomers: usize, settings: &[&str]) -> Self {
-        let mut cluster = Self::new(name, nodes + newcomers, settings);
-        cluster.nodes[nodes..].iter_mut().for_each(|node| node.joins = true);
+        let mut cluster = Self::new_with_newcomers(name, nodes, newcomers, settings);
         (0..nodes).for_each(|node| cluster.boot(node));
         cluster.wait_ready().await;
         cluster
@@ -123,8 +125,17 @@ impl Cluster {
             nodes,
             settings: settings.iter().map(ToString::to_string).collect(),
             client: client(),
+            is_certified: false,
             directory: tempfile::tempdir().expect("a temporary directory"),
         }
+    }
+
+    /// The same, and so many more nodes that join when they are booted.
+    #[must_use]
+    pub fn new_with_newcomers(name: &str, nodes: usize, newcomers: usize, settings: &[&str]) -> Self {
+        let mut cluster = Self::new(name, nodes + newcomers, settings);
+        cluster.nodes[nodes..].iter_mut().for_each(|node| node.joins = true);
+        cluster
     }
 
     /// How many nodes there are, running or not.
@@ -172,13 +183,14 @@ impl Cluster {
         };
         // JSON texts and lists of texts are TOML too.
         format!(
-            "[node]\nname = {}\ndata_dir = {}\n[cluster]\nname = {}\n{key} = {}\n[listen]\nhttp = {}\npeer = {}\n",
+            "[node]\nname = {}\ndata_dir = {}\n[cluster]\nname = {}\n{key} = {}\n[listen]\nhttp = {}\npeer = {}\n{}",
             Value::from(own.name.as_str()),
             Value::from(self.data_dir(node).to_str().expect("temporary directories have plain names")),
             Value::from(self.name.as_str()),
             Value::from(list),
             Value::from(own.http.address.to_string()),
             Value::from(own.peer.address.to_string()),
+            self.tls_section(node),
         )
     }
 
@@ -209,7 +221,8 @@ impl Cluster {
         self.spawn(node, command);
     }
 
-    fn spawn(&mut self, node: usize, mut command: Command) {
+    /// Starts a node that does not run by a command of its own ([`Cluster::command`] with more).
+    pub fn spawn(&mut self, node: usize, mut command: Command) {
         assert!(self.nodes[node].process.is_none(), "node {node} runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log_file(node)).expect("a log file");
         command.arg("--stop-with-parent").stdin(Stdio::piped());
@@ -369,7 +382,8 @@ impl Cluster {
     /// The URL of `path`, which begins with a slash, at a node.
     #[must_use]
     pub fn url(&self, node: usize, path: &str) -> String {
-        format!("http://{}{path}", self.nodes[node].http.address)
+        let scheme = if self.is_certified { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.nodes[node].http.address)
     }
 
     /// The URLs of all nodes.

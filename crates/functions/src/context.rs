@@ -290,7 +290,13 @@ impl<'a> ExecutionContext<'a> {
 
     /// Puts another membership into force, once the command is issued.
     pub(crate) fn change_membership(&mut self, next: &Membership) -> Result<(), Failure> {
-        self.write(membership::key(), Some(next.to_value()))
+        self.put_reserved(membership::key(), Some(next.to_value()))
+    }
+
+    /// Writes, or deletes, what belongs to the cluster itself.
+    pub(crate) fn put_reserved(&mut self, key: Key, value: Option<Bytes>) -> Result<(), Failure> {
+        debug_assert!(key.is_reserved());
+        self.write(key, value)
     }
 
     /// Deletes a key; says whether it was there. An absent key is read, and is no change.

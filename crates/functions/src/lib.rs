@@ -1,5 +1,5 @@
 //! What runs on the leader: functions, their execution context, the registry, and the built-in
-//! libraries `cluster`, `inventory` and `kv`.
+//! libraries `auth`, `cluster`, `inventory` and `kv`.
 //!
 //! A function is executed once, by the leader, against the leader state. What it reads and
 //! writes goes through its [`ExecutionContext`]; it returns a result or a [`Refusal`]. What it
@@ -7,6 +7,7 @@
 //! nodes, so a function may be as nondeterministic as it likes: time and chance come from the
 //! context too. A function that refuses or fails has changed nothing (S-09).
 
+pub mod auth;
 pub mod cluster;
 mod context;
 mod function;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::function::Function;
-use crate::{cluster, inventory, kv};
+use crate::{auth, cluster, inventory, kv};
 
 /// The functions of a node, by name. A clone shares the functions.
 #[derive(Clone, Default)]
@@ -24,14 +24,15 @@ impl Registry {
         Self::default()
     }
 
-    /// A registry with the built-in libraries `cluster`, `inventory` and `kv`.
+    /// A registry with the built-in libraries `auth`, `cluster`, `inventory` and `kv`.
     ///
     /// # Panics
     /// When two built-in functions have one name: our own mistake.
     #[must_use]
     pub fn with_builtins() -> Self {
         let mut registry = Self::new();
-        for function in [cluster::functions(), inventory::functions(), kv::functions()].into_iter().flatten() {
+        let libraries = [auth::functions(), cluster::functions(), inventory::functions(), kv::functions()];
+        for function in libraries.into_iter().flatten() {
             registry.register(function).expect("built-in functions have names of their own");
         }
         registry
@@ -78,6 +79,8 @@ mod tests {
         assert_eq!(
             builtins,
             [
+                "auth.token_create",
+                "auth.token_revoke",
                 "cluster.hand_over",
                 "cluster.join",
                 "cluster.remove",

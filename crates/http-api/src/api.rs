@@ -8,12 +8,15 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::RequestId;
 
 use crate::backend::{Backend, Limits};
+use crate::gate::Auth;
 
 /// Shared by all threads of the server.
 pub(crate) struct Api {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) limits: Limits,
     pub(crate) prometheus: PrometheusHandle,
+    /// Whether callers present tokens. Nothing: everybody may do everything.
+    pub(crate) auth: Option<Auth>,
     /// The value of `Quorate-Node`.
     pub(crate) node_header: HeaderValue,
     entropy: u64,
@@ -21,11 +24,17 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(backend: Arc<dyn Backend>, entropy: u64, prometheus: PrometheusHandle) -> Self {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        entropy: u64,
+        prometheus: PrometheusHandle,
+        auth: Option<Auth>,
+    ) -> Self {
         let (id, name) = backend.node();
         // A name that is not visible ASCII cannot stand in a header; the id can.
         let node_header = HeaderValue::from_str(name).unwrap_or_else(|_| HeaderValue::from(id.0));
-        Self { limits: backend.limits(), backend, prometheus, node_header, entropy, calls: AtomicU64::new(0) }
+        let calls = AtomicU64::new(0);
+        Self { limits: backend.limits(), backend, prometheus, auth, node_header, entropy, calls }
     }
 
     /// A number that no other call of this gateway, its other lives or other gateways has.

@@ -40,6 +40,12 @@ pub trait Backend: Send + Sync + 'static {
     /// The time of the last command that this node has applied.
     fn time_at(&self) -> Timestamp;
 
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+
+    /// Bytes that nobody can guess.
+    fn chance(&self) -> [u8; 40];
+
     /// Issued commands from `first` on, in order: at most `limit` and, beyond the first one, at
     /// most `bytes` of bodies. Called on a thread for blocking work.
     ///

@@ -13,8 +13,11 @@ use tokio::sync::oneshot;
 
 use crate::actor::Submit;
 use crate::api::Api;
+use crate::audit;
+use crate::core::access::Access;
 use crate::core::{Answer, Unavailable};
 use crate::fingerprint;
+use crate::gate::denied;
 use crate::names;
 use crate::problem::Problem;
 use crate::request::{Wishes, path_segment};
@@ -55,8 +58,18 @@ impl Done {
     }
 }
 
-/// A call for the leader. The arguments are JSON text that was checked.
-pub(crate) fn new_call(api: &Api, function: String, arguments: Bytes, wishes: &Wishes) -> Result<Call, Problem> {
+/// A call for the leader, if whoever asks may make it. The arguments are JSON text that was checked.
+pub(crate) fn new_call(
+    api: &Api,
+    access: &Access,
+    function: String,
+    arguments: Bytes,
+    wishes: &Wishes,
+) -> Result<Call, Problem> {
+    access.check_call(&function).map_err(|why| {
+        audit::denied(access, &function);
+        denied(why)
+    })?;
     let fingerprint = match wishes.key {
         Some(_) => fingerprint::of(&function, &arguments).map_err(|error| invalid_json(&error))?,
         None => fingerprint::of_bytes(&function, &arguments),
@@ -93,6 +106,14 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
+    /// The command that it became, as far as that is known.
+    fn command(&self) -> Option<u64> {
+        match self {
+            Self::Done(done, _) => done.command.map(|command| command.0),
+            Self::Accepted(_) => None,
+        }
+    }
+
     pub(crate) fn respond(self) -> HttpResponse {
         match self {
             Self::Done(done, wait) => respond(&done, wait),
@@ -102,18 +123,39 @@ impl Reply {
 }
 
 /// Executes a call as its caller wishes: waits for the outcome, or says where to ask for it.
-pub(crate) async fn run(api: &Api, function: String, arguments: Bytes, mut wishes: Wishes) -> Result<Reply, Problem> {
+pub(crate) async fn run(
+    api: &Api,
+    access: &Access,
+    function: String,
+    arguments: Bytes,
+    wishes: Wishes,
+) -> Result<Reply, Problem> {
+    let audited = audit::call(access, &function, &arguments);
+    let reply = run_it(api, access, function, arguments, wishes).await;
+    if let Some(audited) = audited {
+        audited.ends(&reply, Reply::command);
+    }
+    reply
+}
+
+async fn run_it(
+    api: &Api,
+    access: &Access,
+    function: String,
+    arguments: Bytes,
+    mut wishes: Wishes,
+) -> Result<Reply, Problem> {
     if !wishes.respond_async {
-        let call = new_call(api, function, arguments, &wishes)?;
+        let call = new_call(api, access, function, arguments, &wishes)?;
         return Ok(Reply::Done(execute(api, call, wishes.wait).await?, wishes.wait));
     }
     let given = wishes.key.as_ref().and_then(instance);
     let key = wishes.key.get_or_insert_with(|| api.caller_key()).to_string();
+    let call = new_call(api, access, function, arguments, &wishes)?;
     // Nobody would be there to hear it from the leader, and it is not stored.
-    if let Some(misfit) = api.backend.misfit(&function, &arguments) {
+    if let Some(misfit) = api.backend.misfit(&call.function, &call.arguments) {
         executed(misfit, true, false).map_err(|problem| turned_away(problem, given))?;
     }
-    let call = new_call(api, function, arguments, &wishes)?;
     accept(api, call, wishes.wait.unwrap_or(api.limits.wait_max)).await?;
     let location = location(&key);
     let response = HttpResponse::Accepted()

@@ -21,8 +21,10 @@ pub mod proxy;
 pub mod server;
 
 mod api;
+mod audit;
 mod call;
 mod fingerprint;
+mod gate;
 mod json;
 mod meters;
 mod names;
@@ -37,4 +39,5 @@ pub use actor::GatewayActor;
 pub use backend::Backend;
 pub use call::call_of_node;
 pub use core::Gateway;
+pub use gate::Auth;
 pub use server::{Options, server};

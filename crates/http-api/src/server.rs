@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::api::Api;
 use crate::backend::{Backend, Limits};
+use crate::gate::Auth;
 use crate::routes;
 
 /// How long a client may take for the head of a request.
@@ -33,6 +34,10 @@ pub struct Options {
     pub entropy: u64,
     /// What `/metrics` shows. Its recorder must be installed before the server is built.
     pub prometheus: PrometheusHandle,
+    /// Whether callers present tokens. Nothing: everybody may do everything.
+    pub auth: Option<Auth>,
+    /// What the server shows to who connects. Nothing: it speaks plain HTTP.
+    pub tls: Option<rustls::ServerConfig>,
     /// How long requests under way may take when the server is told to stop.
     pub grace: Duration,
 }
@@ -44,7 +49,7 @@ pub struct Options {
 /// When the listener cannot be used.
 pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
     let limits = backend.limits();
-    let api = web::Data::new(Api::new(backend, options.entropy, options.prometheus.clone()));
+    let api = web::Data::new(Api::new(backend, options.entropy, options.prometheus.clone(), options.auth.clone()));
     serve(listener, move || routes::app(api.clone()), &limits, &options)
 }
 
@@ -62,11 +67,14 @@ where
         .max_connections(limits.connections)
         .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
         .client_request_timeout(HEAD_WAIT)
+        .tls_handshake_timeout(HEAD_WAIT)
         .client_disconnect_timeout(DISCONNECT_WAIT)
         .tcp_nodelay(true)
         .shutdown_timeout(options.grace.as_secs().max(1))
-        .disable_signals()
-        .listen(listener)?
-        .run();
-    Ok(server)
+        .disable_signals();
+    let server = match options.tls.clone() {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
 }

@@ -4,10 +4,15 @@
 //! that it takes is one that they lack. A general client costs several times as much a call.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// The longest answer taken: far above any outcome.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -15,10 +20,79 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Headers of an answer.
 const HEADERS_MAX: usize = 64;
 
+/// A node, and how it is spoken to.
+#[derive(Clone)]
+pub struct Target {
+    /// `host:port`.
+    pub host: String,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// The lines of the head that every request has.
+    head: String,
+}
+
+impl Target {
+    /// A node that speaks plain HTTP.
+    #[must_use]
+    pub fn plain(host: String) -> Self {
+        let head = head(&host);
+        Self { host, tls: None, head }
+    }
+
+    /// The same, with what this caller presents in each request.
+    #[must_use]
+    pub fn presenting(mut self, bearer: Option<&str>) -> Self {
+        if let Some(bearer) = bearer {
+            self.head.push_str(&format!("Authorization: {bearer}\r\n"));
+        }
+        self
+    }
+
+    /// A node that speaks TLS; `config` says whom to trust.
+    ///
+    /// # Errors
+    /// When the host has no name that a certificate could have.
+    pub fn encrypted(host: String, config: Arc<ClientConfig>) -> anyhow::Result<Self> {
+        let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+        let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
+        let tls = Some((TlsConnector::from(config), name));
+        let head = head(&host);
+        Ok(Self { host, tls, head })
+    }
+}
+
+fn head(host: &str) -> String {
+    format!("Host: {host}\r\n")
+}
+
+/// The bytes of a connection.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Wire {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes).await,
+            Self::Tls(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+        }
+    }
+
+    async fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read_buf(buffer).await,
+            Self::Tls(stream) => stream.read_buf(buffer).await,
+        }
+    }
+}
+
 /// An open connection to one node.
 pub struct Connection {
-    stream: TcpStream,
-    host: String,
+    stream: Wire,
+    head: String,
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
 }
@@ -41,14 +115,21 @@ struct Head {
 }
 
 impl Connection {
-    /// Opens a connection to `host:port`.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// What the system says.
-    pub async fn open(host: &str, wait: Duration) -> io::Result<Self> {
-        let stream = tokio::time::timeout(wait, TcpStream::connect(host)).await??;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, host: host.to_owned(), outgoing: Vec::new(), incoming: Vec::with_capacity(4096) })
+    /// What the system says, or what is wrong with the certificate.
+    pub async fn open(target: &Target, wait: Duration) -> io::Result<Self> {
+        let stream = tokio::time::timeout(wait, async {
+            let stream = TcpStream::connect(&target.host).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(match &target.tls {
+                None => Wire::Plain(stream),
+                Some((connector, name)) => Wire::Tls(Box::new(connector.connect(name.clone(), stream).await?)),
+            })
+        });
+        let stream = stream.await??;
+        Ok(Self { stream, head: target.head.clone(), outgoing: Vec::new(), incoming: Vec::with_capacity(4096) })
     }
 
     /// Posts JSON and waits for the answer. After an error the connection is of no more use.
@@ -58,7 +139,7 @@ impl Connection {
     /// A broken connection, or an answer that is not HTTP/1.1 with a length.
     pub async fn post(&mut self, path: &str, key: Option<&str>, body: &str) -> io::Result<(Answer, bool)> {
         self.outgoing.clear();
-        for part in ["POST ", path, " HTTP/1.1\r\nHost: ", &self.host, "\r\nContent-Type: application/json\r\n"] {
+        for part in ["POST ", path, " HTTP/1.1\r\n", &self.head, "Content-Type: application/json\r\n"] {
             self.outgoing.extend_from_slice(part.as_bytes());
         }
         if let Some(key) = key {
@@ -75,15 +156,15 @@ impl Connection {
     /// # Errors
     /// As [`Connection::post`].
     pub async fn get(&mut self, path: &str) -> io::Result<Answer> {
-        self.outgoing = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host).into_bytes();
+        self.outgoing = format!("GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n", self.head).into_bytes();
         Ok(self.exchange().await?.0)
     }
 
     async fn exchange(&mut self) -> io::Result<(Answer, bool)> {
-        self.stream.write_all(&self.outgoing).await?;
+        self.stream.write(&self.outgoing).await?;
         self.incoming.clear();
         loop {
-            if self.stream.read_buf(&mut self.incoming).await? == 0 {
+            if self.stream.read(&mut self.incoming).await? == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the node closed the connection"));
             }
             if self.incoming.len() > ANSWER_BYTES_MAX {
@@ -146,7 +227,7 @@ mod tests {
             }
             String::from_utf8(asked).expect("text")
         });
-        let mut connection = Connection::open(&host, Duration::from_secs(5)).await.expect("connected");
+        let mut connection = Connection::open(&Target::plain(host), Duration::from_secs(5)).await.expect("connected");
         let (answer, usable) = connection.post("/v1/functions/f", Some("k-1"), "{}").await.expect("an answer");
         assert_eq!(answer, Answer { status: 409, body: b"{\"a}".to_vec() });
         assert!(!usable);
@@ -168,7 +249,7 @@ mod tests {
             stream.read_u8().await.expect("the request");
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await.expect("sent");
         });
-        let mut connection = Connection::open(&host, Duration::from_secs(5)).await.expect("connected");
+        let mut connection = Connection::open(&Target::plain(host), Duration::from_secs(5)).await.expect("connected");
         assert!(connection.post("/", None, "").await.is_err());
         server.await.expect("the server ran");
     }

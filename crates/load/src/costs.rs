@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Plan;
-use crate::connection::Connection;
+use crate::connection::{Connection, Target};
 
 /// What has been spent, or was since.
 pub(crate) struct Costs {
@@ -98,8 +98,8 @@ fn process_of(stat: &str) -> Option<Process> {
 }
 
 /// The syncs of one node so far; `None` when it does not answer or does not count them.
-pub(crate) async fn syncs(host: &str, wait: Duration) -> Option<u64> {
-    let asking = async { Connection::open(host, wait).await?.get("/metrics").await };
+pub(crate) async fn syncs(target: &Target, wait: Duration) -> Option<u64> {
+    let asking = async { Connection::open(target, wait).await?.get("/metrics").await };
     let answer = tokio::time::timeout(wait, asking).await.ok()?.ok()?;
     syncs_of(&String::from_utf8_lossy(&answer.body))
 }

@@ -37,7 +37,7 @@ mod rest;
 mod stock;
 mod template;
 
-pub use connection::{Answer, Connection};
+pub use connection::{Answer, Connection, Target};
 pub use costs::cpu_times;
 pub use dice::{Dice, Law};
 pub use report::Report;

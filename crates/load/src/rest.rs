@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::connection::{Answer, Connection};
+use crate::connection::{Answer, Connection, Target};
 use crate::template::{Template, Turn};
 use crate::{Client, Dice, Done, System, costs, now};
 
@@ -27,8 +27,8 @@ pub struct Rest {
     pub path: String,
     /// The body of a call.
     pub template: Template,
-    /// `host:port` of the nodes; clients are spread over them.
-    pub hosts: Vec<String>,
+    /// The nodes; clients are spread over them.
+    pub targets: Vec<Target>,
     /// Whether to send a call again after a failure, to the next node, with the same idempotency key.
     pub retry: bool,
     /// How long one call may take.
@@ -47,9 +47,9 @@ impl System for Rc<Rest> {
 
     async fn syncs(&self) -> BTreeMap<String, u64> {
         let mut syncs = BTreeMap::new();
-        for host in &self.hosts {
-            if let Some(count) = costs::syncs(host, CONNECT_WAIT).await {
-                syncs.insert(host.clone(), count);
+        for target in &self.targets {
+            if let Some(count) = costs::syncs(target, CONNECT_WAIT).await {
+                syncs.insert(target.host.clone(), count);
             }
         }
         syncs
@@ -61,7 +61,7 @@ pub struct Caller {
     rest: Rc<Rest>,
     number: u64,
     connection: Option<Connection>,
-    /// Counts up; modulo the number of hosts, the one to ask.
+    /// Counts up; modulo the number of nodes, the one to ask.
     host: usize,
     body: String,
 }
@@ -110,7 +110,7 @@ impl Caller {
         let wait = if rest.retry { left.min(ATTEMPT_WAIT) } else { left };
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&rest.hosts[self.host % rest.hosts.len()], wait.min(CONNECT_WAIT)).await?,
+            None => Connection::open(&rest.targets[self.host % rest.targets.len()], wait.min(CONNECT_WAIT)).await?,
         };
         let (answer, usable) = tokio::time::timeout(wait, connection.post(&rest.path, key, body)).await??;
         self.connection = usable.then_some(connection);

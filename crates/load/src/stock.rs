@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Target};
 use crate::rest::code_of;
 
 /// The stock of each warehouse: more than any run moves out of one.
@@ -33,8 +33,9 @@ pub fn warehouses(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// The first call that does not succeed.
-pub async fn stock(host: &str, numbers: Range<u64>, run_key: &str) -> anyhow::Result<()> {
-    let mut connection = Connection::open(host, BATCH_WAIT).await.with_context(|| format!("setup: http://{host}"))?;
+pub async fn stock(target: &Target, numbers: Range<u64>, run_key: &str) -> anyhow::Result<()> {
+    let mut connection =
+        Connection::open(target, BATCH_WAIT).await.with_context(|| format!("setup: {}", target.host))?;
     let mut first = numbers.start;
     while first < numbers.end {
         let end = numbers.end.min(first + BATCH);

@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod space;
 pub mod state;
 pub mod time;
+pub mod token;
 
 pub use ballot::Ballot;
 pub use body::{CommandBody, Effect, Forget};
@@ -36,3 +37,4 @@ pub use snapshot::{Position, SnapshotId, SnapshotPiece, SnapshotRecord};
 pub use space::Space;
 pub use state::{Entry, Key, StateError, StateView};
 pub use time::{Now, Tick, Timestamp};
+pub use token::{Rights, Token};

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use load::{Law, Plan, Report, Rest, STOCK, Template};
+use load::{Law, Plan, Report, Rest, STOCK, Target, Template};
+use rustls::ClientConfig;
 
-use crate::cli::{Bench, Output};
-use crate::client::{base_url, percent_encode, say, show};
+use crate::cli::{Bench, Output, Trust};
+use crate::client::{authorities, base_url, bearer, percent_encode, say, show};
 use crate::clock::since_1970;
 use crate::failure::Failure;
 
@@ -23,15 +25,15 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
     let rest = Rc::new(Rest {
         path: format!("/v1/functions/{}", percent_encode(&bench.function)),
         template,
-        hosts: bench.urls.iter().map(|url| host(url)).collect::<Result<Vec<String>, Failure>>()?,
+        targets: bench.urls.iter().map(|url| target(url, &bench.trust)).collect::<Result<Vec<Target>, Failure>>()?,
         retry: bench.retry,
         timeout: seconds("--timeout", bench.timeout, 0.1)?,
         run_key: format!("bench-{:x}", since_1970().as_micros()),
     });
     let report = load::block_on(async {
         if let Some(count) = setup {
-            let host = rest.hosts.first().ok_or_else(|| anyhow!("no --url"))?;
-            load::stock(host, 0..count, &rest.run_key).await?;
+            let target = rest.targets.first().ok_or_else(|| anyhow!("no --url"))?;
+            load::stock(target, 0..count, &rest.run_key).await?;
             say(format_args!("setup: {count} warehouses with {STOCK} goods more"));
         }
         load::measure(&plan, &rest).await
@@ -93,10 +95,29 @@ fn usage(key: &str, why: &str) -> Failure {
     Failure::Usage(format!("{key}: {why}"))
 }
 
-/// `host:port` of a URL.
-fn host(url: &str) -> Result<String, Failure> {
-    let base = base_url(url)?;
-    let host = base.strip_prefix("http://").unwrap_or(base);
+/// The node of a URL.
+fn target(url: &str, trust: &Trust) -> Result<Target, Failure> {
+    let base = base_url(url, trust)?;
+    let (host, encrypted) = match base.strip_prefix("https://") {
+        Some(host) => (host, true),
+        None => (base.trim_start_matches("http://"), false),
+    };
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    Ok(if has_port { host.to_owned() } else { format!("{host}:80") })
+    let host = match (has_port, encrypted) {
+        (true, _) => host.to_owned(),
+        (false, true) => format!("{host}:443"),
+        (false, false) => format!("{host}:80"),
+    };
+    let target = if encrypted {
+        let config = ClientConfig::builder_with_provider(transport::tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| usage("--url", &format!("{url}: {error}")))?
+            .with_root_certificates(authorities(trust)?)
+            .with_no_client_auth();
+        let made = Target::encrypted(host, Arc::new(config));
+        made.map_err(|error| usage("--url", &format!("{url}: {error}")))?
+    } else {
+        Target::plain(host)
+    };
+    Ok(target.presenting(bearer(trust)?.as_deref()))
 }

@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod members;
 
 pub(crate) use members::{Acceptor, Add, Change, Leader, Remove, Replace, Transfer};
+mod security;
+
+pub(crate) use security::{Certificates, Create, CreateToken, ListTokens, RevokeToken, Secret, Token, Trust};
 
 /// Quorate runs your functions once and replicates what they decided.
 #[derive(Debug, Parser)]
@@ -56,6 +59,12 @@ pub(crate) enum Command {
     /// Say which node leads
     #[command(subcommand)]
     Leader(Leader),
+    /// Say who may do what
+    #[command(subcommand)]
+    Token(Token),
+    /// Make certificates for TLS
+    #[command(subcommand)]
+    Certificates(Certificates),
 }
 
 impl Command {
@@ -75,6 +84,11 @@ impl Command {
             Self::Recover(recover) => recover.output,
             Self::Acceptor(acceptor) => acceptor.change().connection.output,
             Self::Leader(Leader::Transfer(transfer)) => transfer.change.connection.output,
+            Self::Certificates(Certificates::Create(create)) => create.output,
+            Self::Token(Token::Create(CreateToken { connection, .. }) | Token::List(ListTokens { connection })) => {
+                connection.output
+            }
+            Self::Token(Token::Revoke(RevokeToken { connection, .. })) => connection.output,
         }
     }
 }
@@ -210,6 +224,8 @@ pub(crate) struct Connection {
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) url: Vec<String>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
@@ -335,6 +351,8 @@ pub(crate) struct Health {
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
     #[command(flatten)]
+    pub(crate) trust: Trust,
+    #[command(flatten)]
     pub(crate) given: Given,
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -367,6 +385,8 @@ pub(crate) struct Bench {
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) urls: Vec<String>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// Clients at once; each has one call under way at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: u32,

@@ -5,14 +5,17 @@
 //! that a node that did execute it without being heard gives the first answer again.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use reqwest::header::HeaderMap;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
-use crate::cli::Connection;
+use crate::cli::{Connection, Secret, Trust};
 use crate::failure::{Failure, Refusal};
 
 /// How long one node may take to answer when the caller does not say; above the 10 s that a
@@ -80,15 +83,11 @@ pub(crate) fn send(connection: &Connection, request: &Request) -> Result<Reply, 
 
 async fn send_to_any(connection: &Connection, request: &Request) -> Result<Reply, Failure> {
     let wait = request.wait.map_or(ANSWER_WAIT, |wait| wait + WAIT_MARGIN);
-    let client = reqwest::Client::builder()
-        .connect_timeout(CONNECT_WAIT)
-        .timeout(wait)
-        .no_proxy()
-        .build()
-        .context("no HTTP client")?;
+    let client = client(&connection.trust)?.connect_timeout(CONNECT_WAIT).timeout(wait).build();
+    let client = client.context("no HTTP client")?;
     let mut unreachable = Vec::new();
     for url in &connection.url {
-        let base = base_url(url)?;
+        let base = base_url(url, &connection.trust)?;
         let mut builder = client.request(request.method.clone(), format!("{base}{}", request.path));
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
@@ -113,12 +112,68 @@ async fn send_to_any(connection: &Connection, request: &Request) -> Result<Reply
 ///
 /// # Errors
 /// Why there is no answer.
-pub(crate) fn get_once(url: &str, wait: Duration) -> Result<(StatusCode, Vec<u8>), String> {
+pub(crate) fn get_once(
+    client: reqwest::ClientBuilder,
+    url: &str,
+    wait: Duration,
+) -> Result<(StatusCode, Vec<u8>), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let client = reqwest::Client::builder().timeout(wait).no_proxy().build();
+    let client = client.timeout(wait).build();
     let (runtime, client) = (runtime.map_err(|error| error.to_string())?, client.map_err(|error| error.to_string())?);
     let asked = runtime.block_on(exchange(client.get(url)));
     asked.map(|(status, _, body)| (status, body)).map_err(|error| innermost(&error))
+}
+
+/// An HTTP client that trusts no authority but those it is given.
+///
+/// # Errors
+/// A line for the caller.
+pub(crate) fn client(trust: &Trust) -> Result<reqwest::ClientBuilder, Failure> {
+    let roots = trust.ca.as_ref().map(|file| certificates(file)).transpose()?.unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    if let Some(header) = bearer(trust)? {
+        let mut header = HeaderValue::from_str(&header).context("--token")?;
+        header.set_sensitive(true);
+        headers.insert(AUTHORIZATION, header);
+    }
+    let roots = roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect::<Result<Vec<_>, _>>();
+    Ok(reqwest::Client::builder().no_proxy().default_headers(headers).tls_certs_only(roots.context("--ca")?))
+}
+
+/// The value of `Authorization`.
+///
+/// # Errors
+/// A line for the caller, without the secret.
+pub(crate) fn bearer(trust: &Trust) -> Result<Option<String>, Failure> {
+    let Some(Secret(given)) = &trust.token else { return Ok(None) };
+    let token = match given.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| Failure::Usage(format!("--token @{file}: cannot be read: {error}")))?,
+        None => given.clone(),
+    };
+    let token = token.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Failure::Usage("--token (or QUORATE_TOKEN): must be the token, or @FILE".to_owned()));
+    }
+    Ok(Some(format!("Bearer {token}")))
+}
+
+/// The authorities for URLs that begin with https.
+///
+/// # Errors
+/// A line for the caller.
+pub(crate) fn authorities(trust: &Trust) -> Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    for root in trust.ca.as_ref().map(|file| certificates(file)).transpose()?.unwrap_or_default() {
+        roots.add(root).context("--ca")?;
+    }
+    Ok(roots)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| Failure::Usage(format!("--ca {}: {why}", file.display()));
+    let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
+    transport::tls::certificates(&pem).map_err(|why| wrong(&why))
 }
 
 /// What to say when no node answered; one reason for each.
@@ -136,12 +191,24 @@ async fn exchange(builder: reqwest::RequestBuilder) -> reqwest::Result<(StatusCo
 ///
 /// # Errors
 /// A line for the caller.
-pub(crate) fn base_url(url: &str) -> Result<&str, Failure> {
+pub(crate) fn base_url<'a>(url: &'a str, trust: &Trust) -> Result<&'a str, Failure> {
     let base = url.trim_end_matches('/');
-    match base.strip_prefix("http://") {
-        Some(rest) if !rest.is_empty() && !rest.contains('/') => Ok(base),
-        _ => Err(Failure::Usage(format!("--url {url}: must be http://host:port (this version has no TLS)"))),
+    let wrong = |needs: &str| Failure::Usage(format!("--url {url}: {needs}"));
+    let (host, encrypted) = match (base.strip_prefix("http://"), base.strip_prefix("https://")) {
+        (Some(host), _) => (host, false),
+        (_, Some(host)) => (host, true),
+        (None, None) => ("", false),
+    };
+    if host.is_empty() || host.contains('/') {
+        return Err(wrong("must be http://host:port or https://host:port"));
     }
+    if encrypted && trust.ca.is_none() {
+        return Err(wrong(
+            "needs --ca FILE (or QUORATE_CA): the authorities that sign for the nodes, such as the ca.crt of `quorate \
+             certificates create`, or those of the system, often /etc/ssl/certs/ca-certificates.crt",
+        ));
+    }
+    Ok(base)
 }
 
 /// The cause at the bottom, which is what an operator can act on: "connection refused".

@@ -46,6 +46,8 @@ async fn serve(
             workers: node::http_workers(),
             entropy: node::chance(),
             prometheus: node::install_metrics()?,
+            auth: None,
+            tls: None,
             grace: config.shutdown_grace,
         },
     };

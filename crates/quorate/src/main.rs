@@ -16,6 +16,7 @@ use clap::Parser as _;
 
 mod backup;
 mod bench;
+mod certificates;
 mod cli;
 mod client;
 mod clock;
@@ -29,9 +30,10 @@ mod node;
 mod seat;
 mod stop;
 
-use cli::{Cli, Command, Output};
+use cli::{Certificates, Cli, Command, Output};
 
 fn main() -> ExitCode {
+    transport::tls::install();
     let command = Cli::parse().command;
     let done = match &command {
         Command::Serve(serve) => commands::serve::run(serve),
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         Command::Recover(recover) => commands::recover::run(recover),
         Command::Acceptor(acceptor) => commands::acceptor::run(acceptor),
         Command::Leader(leader) => commands::leader::run(leader),
+        Command::Token(token) => commands::token::run(token),
+        Command::Certificates(Certificates::Create(create)) => certificates::create::run(create),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

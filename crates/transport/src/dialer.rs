@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use protocol::{Message, NodeId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
 use crate::handshake::{self, DialError, HANDSHAKE_DEADLINE};
 use crate::lane::Lane;
 use crate::queue::{Dropped, Queue};
+use crate::stream::Stream;
 use crate::transport::{Link, PeerEvent, Shared};
-use crate::{frame, socket, wire};
+use crate::{frame, opening, socket, wire};
 
 /// How long resolving and connecting may take. A lost SYN is sent again after a second, then
 /// after ever longer; dialing again is quicker.
@@ -99,6 +99,8 @@ impl Dialer {
                         // As when a peer stops just then: it says nothing about the next attempt.
                         DialError::Broken(_) | DialError::Silent => backoff.after(Duration::ZERO, chance),
                         DialError::NotAPeer
+                        | DialError::Tls(_)
+                        | DialError::OtherCertificate(_)
                         | DialError::Refused(_)
                         | DialError::Version(_)
                         | DialError::WrongNode { .. } => backoff.after_refusal(chance),
@@ -122,7 +124,7 @@ impl Dialer {
 
     async fn dial(&self) -> End {
         let connected = timeout(CONNECT_DEADLINE, self.connect()).await;
-        let mut stream = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        let stream = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
             Err(error) => {
                 if error.kind() == io::ErrorKind::ConnectionRefused {
@@ -131,10 +133,9 @@ impl Dialer {
                 return End::Failed(error);
             }
         };
-        let hello = self.shared.identity.hello(self.peer, self.lane, (self.shared.disks.say)());
-        let shaken = timeout(HANDSHAKE_DEADLINE, handshake::dial(&mut stream, &hello)).await;
+        let shaken = timeout(HANDSHAKE_DEADLINE, self.shake(stream)).await;
         match shaken.unwrap_or(Err(DialError::Silent)) {
-            Ok(noted) => {
+            Ok((stream, noted)) => {
                 if noted {
                     (self.shared.on_event)(PeerEvent::Noted { peer: self.peer });
                 }
@@ -142,6 +143,15 @@ impl Dialer {
             }
             Err(error) => End::NotWelcome(error),
         }
+    }
+
+    async fn shake(&self, stream: TcpStream) -> Result<(Stream, bool), DialError> {
+        let identity = &self.shared.identity;
+        let expected = Some(self.link.peer.name.as_str());
+        let mut stream = opening::dial(self.shared.tls.as_ref(), stream, &identity.cluster_name, expected).await?;
+        let hello = identity.hello(self.peer, self.lane, (self.shared.disks.say)());
+        let noted = handshake::dial(&mut stream, &hello).await?;
+        Ok((stream, noted))
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
@@ -156,7 +166,7 @@ impl Dialer {
     }
 
     /// Writes until the connection is lost; returns how long it lived.
-    async fn serve(&self, mut stream: TcpStream) -> Duration {
+    async fn serve(&self, stream: Stream) -> Duration {
         let (peer, lane, started) = (self.peer, self.lane, Instant::now());
         self.queue().open();
         self.shared.report.lane(lane).connections.increment(1);
@@ -164,7 +174,7 @@ impl Dialer {
         if lane == Lane::Protocol {
             tracing::info!(peer = %self.label, address = self.address(), "connected to a peer");
         }
-        let (mut reading, mut writing) = stream.split();
+        let (mut reading, mut writing) = tokio::io::split(stream);
         let why = tokio::select! {
             why = until_closed(&mut reading) => why,
             error = self.write(&mut writing) => error,
@@ -179,13 +189,18 @@ impl Dialer {
 
     /// Encodes all that waits into one buffer and writes it at once, again and again, until
     /// writing fails.
-    async fn write(&self, writing: &mut WriteHalf<'_>) -> io::Error {
+    async fn write(&self, writing: &mut WriteHalf<Stream>) -> io::Error {
         let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
         let counters = self.shared.report.lane(self.lane);
         loop {
             self.queue().take(WRITE_BYTES, &mut batch).await;
             let frames: u64 = batch.drain(..).map(|message| u64::from(self.append(&mut buffer, &message))).sum();
-            if let Err(error) = writing.write_all(&buffer).await {
+            // TLS keeps what it could not pass on at once.
+            let written = async {
+                writing.write_all(&buffer).await?;
+                writing.flush().await
+            };
+            if let Err(error) = written.await {
                 return error;
             }
             counters.frames_sent.increment(frames);
@@ -229,9 +244,13 @@ impl Dialer {
 }
 
 /// Waits until the peer closes, which a connection that only writes would notice late.
-async fn until_closed(reading: &mut ReadHalf<'_>) -> io::Error {
+async fn until_closed(reading: &mut ReadHalf<Stream>) -> io::Error {
     match reading.read(&mut [0]).await {
         Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed it"),
+        // As TLS says it when a process ends.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            io::Error::new(error.kind(), "the peer closed it")
+        }
         Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "the peer wrote on a connection of ours"),
         Err(error) => error,
     }

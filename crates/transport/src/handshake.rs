@@ -24,8 +24,9 @@
 //! knows of the dialer, and notes it durably before it says `Welcome`. A node that does not say its disk is taken.
 //! While one process of a node is connected, another one is refused before its disk is looked at (module `processes`).
 //!
-//! A refusal is a sentence for the operators of both nodes. It proves nothing about who sent
-//! it: without TLS, this keeps mistakes out, not attackers. DESIGN 11.
+//! Where the nodes have TLS (module `tls`) it comes first, and each side is proven to be the node that the other one is
+//! told it is. A refusal is a sentence for the operators of both nodes. It proves nothing about who sent it: without TLS,
+//! this keeps mistakes out, not attackers. DESIGN 11.
 
 use std::io;
 use std::time::Duration;
@@ -38,6 +39,9 @@ use crate::disk::Disk;
 use crate::frame::{self, HEADER_BYTES, Header};
 use crate::join::{Admission, Again, Join};
 use crate::lane::Lane;
+use crate::opening::TLS_RECORD;
+use crate::stream::Proven;
+use crate::tls::{self, Failed, Name};
 
 mod refusal;
 
@@ -176,7 +180,15 @@ pub(crate) fn shown(name: &str) -> String {
 pub enum DialError {
     /// The connection broke, or was closed without an answer.
     #[error("the connection broke during the handshake: {0}")]
-    Broken(#[from] io::Error),
+    Broken(io::Error),
+    /// TLS failed, on this side or on the other.
+    #[error("TLS with the peer failed: {0}")]
+    Tls(Failed),
+    /// The certificate is good, and that of somebody else.
+    #[error(
+        "the certificate of what answers at this address names {0}: check `cluster.members`, and `tls.peer_certificate` there"
+    )]
+    OtherCertificate(String),
     /// No answer within [`HANDSHAKE_DEADLINE`].
     #[error("no answer to the handshake within {}s", HANDSHAKE_DEADLINE.as_secs())]
     Silent,
@@ -205,12 +217,20 @@ pub enum DialError {
     },
 }
 
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> Self {
+        Failed::in_io(&error).map_or(Self::Broken(error), Self::Tls)
+    }
+}
+
 impl DialError {
     /// The label in metrics, and what a warning is limited by.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Broken(_) => "broken",
+            Self::Tls(failed) => failed.reason,
+            Self::OtherCertificate(_) => "other_certificate",
             Self::Silent => "silent",
             Self::NotAPeer => "not_a_peer",
             Self::Refused(_) | Self::DiskRefused(_) | Self::ConnectedAlready(_) => "refused_by_peer",
@@ -271,6 +291,18 @@ impl Identity {
         self.judge_learn_from(hello)?;
         let lane = Lane::from_number(hello.lane).ok_or(Refusal::UnknownLane(hello.lane))?;
         Ok((node, lane))
+    }
+
+    /// Judges what is proven of a dialer that calls itself `node`, where this node has TLS (`has_tls`).
+    pub(crate) fn judge_proof(&self, proven: &Proven, node: &str, has_tls: bool) -> Result<(), Refusal> {
+        let says = Name { cluster: self.cluster_name.clone(), node: node.to_owned() };
+        match proven {
+            Proven::Nothing if has_tls => Err(Refusal::NoTls),
+            Proven::Name(name) if *name != Some(says.clone()) => {
+                Err(Refusal::OtherCertificate { names: tls::shown(name.as_ref()), needed: shown(&says.to_string()) })
+            }
+            Proven::Nothing | Proven::Name(_) => Ok(()),
+        }
     }
 
     pub(crate) fn judge_version(&self, hello: &Hello) -> Result<(), Refusal> {
@@ -344,7 +376,7 @@ impl From<io::Error> for ReadError {
 impl From<ReadError> for DialError {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Io(error) => Self::Broken(error),
+            ReadError::Io(error) => error.into(),
             ReadError::Garbage { .. } => Self::NotAPeer,
         }
     }
@@ -358,6 +390,14 @@ impl ReadError {
         match self {
             Self::Io(_) => false,
             Self::Garbage { start } => METHODS.iter().any(|method| start.starts_with(method)),
+        }
+    }
+
+    /// Whether somebody wants to speak TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        match self {
+            Self::Io(_) => false,
+            Self::Garbage { start } => start.starts_with(&[TLS_RECORD, 3]),
         }
     }
 }
@@ -414,7 +454,9 @@ pub(crate) async fn write_within<S: AsyncWrite + Unpin>(
         message.encode(buffer).expect("a BytesMut grows as needed");
     })
     .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    stream.write_all(&buffer).await
+    stream.write_all(&buffer).await?;
+    // TLS keeps what it could not pass on at once.
+    stream.flush().await
 }
 
 #[cfg(test)]

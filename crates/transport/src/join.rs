@@ -21,7 +21,11 @@ use protocol::{ClusterId, LearnFrom};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::handshake::{self, Answer, DialError, Hello, Identity, Refusal, VERSION, Verdict, Welcome};
+use crate::handshake::{
+    self, Answer, DialError, HANDSHAKE_DEADLINE, Hello, Identity, Refusal, VERSION, Verdict, Welcome,
+};
+use crate::opening;
+use crate::tls::Tls;
 
 /// How long a member takes at most to answer: a call goes through the cluster, perhaps after an election.
 pub const ADMISSION_DEADLINE: Duration = Duration::from_secs(20);
@@ -152,19 +156,21 @@ impl Application {
     }
 }
 
-/// Asks the member at `address`.
+/// Asks the member at `address`. With TLS it must be a node of that cluster, whichever.
 ///
 /// # Errors
 /// [`NoAdmission`] says whether it is worth asking again.
-pub async fn ask(address: &str, application: &Application) -> Result<Admission, NoAdmission> {
+pub async fn ask(address: &str, application: &Application, tls: Option<&Tls>) -> Result<Admission, NoAdmission> {
     let nobody = |why: &dyn std::fmt::Display| NoAdmission::Nobody(format!("{address}: {why}"));
     let connected = timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await;
-    let mut stream = connected.map_err(|_| nobody(&"no answer"))?.map_err(|error| nobody(&error))?;
+    let stream = connected.map_err(|_| nobody(&"no answer"))?.map_err(|error| nobody(&error))?;
+    let opened = timeout(HANDSHAKE_DEADLINE, opening::dial(tls, stream, &application.cluster_name, None)).await;
+    let mut stream = opened.unwrap_or(Err(DialError::Silent)).map_err(|error| nobody(&error))?;
     let asked = async {
         handshake::write(&mut stream, &application.hello()).await.map_err(DialError::from)?;
         handshake::read_within::<Answer, _>(&mut stream, ADMISSION_BYTES_MAX).await.map_err(DialError::from)
     };
-    let patience = ADMISSION_DEADLINE + handshake::HANDSHAKE_DEADLINE;
+    let patience = ADMISSION_DEADLINE + HANDSHAKE_DEADLINE;
     let answer = timeout(patience, asked).await.unwrap_or(Err(DialError::Silent)).map_err(|error| nobody(&error))?;
     let again = answer.again();
     match (answer.verdict, answer.admission) {

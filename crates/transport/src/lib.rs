@@ -14,6 +14,8 @@
 //! lost connection or a damaged frame loses messages, counted, and never blocks a sender; the
 //! protocol repeats what matters.
 //!
+//! With [`tls`] between nodes a connection begins with it, and each side proves which node it is.
+//!
 //! Heartbeats have an arbiter of their own, so that neither a large frame nor a slow disk
 //! delays them. There is no logic of the protocol here. DESIGN 11.
 
@@ -26,11 +28,14 @@ pub mod handshake;
 pub mod join;
 mod lane;
 mod listener;
+mod opening;
 mod processes;
 mod queue;
 mod reader;
 mod report;
 mod socket;
+mod stream;
+pub mod tls;
 mod transport;
 pub mod wire;
 

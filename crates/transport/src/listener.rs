@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::NodeId;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
@@ -15,8 +15,10 @@ use crate::disk::Disk;
 use crate::handshake::{self, Answer, HANDSHAKE_DEADLINE, Hello, ReadError, Refusal};
 use crate::join::{ADMISSION_BYTES_MAX, ADMISSION_DEADLINE, Again, Join, NotAdmitted};
 use crate::processes::Connection;
+use crate::stream::Stream;
+use crate::tls::Failed;
 use crate::transport::Shared;
-use crate::{reader, socket};
+use crate::{opening, reader, socket};
 
 /// The wait after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -67,7 +69,27 @@ async fn receive(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, permi
     drop(permit);
 }
 
-async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
+/// With TLS where this node has it; `None` where that has failed.
+async fn open(shared: &Shared, stream: TcpStream, from: SocketAddr) -> Option<Stream> {
+    match timeout(HANDSHAKE_DEADLINE, opening::accept(shared.tls.as_ref(), stream)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err((error, socket))) => {
+            match Failed::in_io(&error) {
+                Some(failed) => refused(shared, &from.ip().to_string(), &Refusal::Tls(failed)),
+                None => tracing::debug!(%from, "a connection ended before its handshake: {error}"),
+            }
+            if let Some(mut socket) = socket {
+                // Whether the other side reads the alert is its own affair.
+                let _ = timeout(HANDSHAKE_DEADLINE, finish(&mut socket)).await;
+            }
+        }
+        Err(_) => refused(shared, &from.ip().to_string(), &Refusal::Silent),
+    }
+    None
+}
+
+async fn shake(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
+    let Some(mut stream) = open(shared, stream, from).await else { return };
     let hello = timeout(HANDSHAKE_DEADLINE, handshake::read::<Hello, _>(&mut stream)).await;
     let (hello, peer) = match hello {
         Ok(Ok(hello)) => {
@@ -80,10 +102,19 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
             return;
         }
         Ok(Err(garbage @ ReadError::Garbage { .. })) => {
-            (Err(if garbage.is_http() { Refusal::Http } else { Refusal::NotAPeer }), from.ip().to_string())
+            let refusal = match (garbage.is_http(), garbage.is_tls()) {
+                (true, _) => Refusal::Http,
+                (_, true) => Refusal::SpeaksTls,
+                (false, false) => Refusal::NotAPeer,
+            };
+            (Err(refusal), from.ip().to_string())
         }
         Err(_) => (Err(Refusal::Silent), from.ip().to_string()),
     };
+    let hello = hello.and_then(|hello| {
+        shared.identity.judge_proof(&stream.proven(), &hello.node_name, shared.tls.is_some())?;
+        Ok(hello)
+    });
     if let Ok(hello) = &hello
         && let Some(join) = &hello.join
     {
@@ -111,9 +142,9 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
         }
     };
     let welcomed = async {
-        socket::prepare_accepted(&stream)?;
+        socket::prepare_accepted(stream.socket().here()?)?;
         handshake::write(&mut stream, &shared.identity.welcome(noted)).await?;
-        stream.into_std()
+        stream.leave()
     };
     match timeout(HANDSHAKE_DEADLINE, welcomed).await {
         Ok(Ok(stream)) => {
@@ -126,7 +157,7 @@ async fn shake(shared: &Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
 }
 
 /// Answers a newcomer, who is then to start as a node.
-async fn take_in(shared: &Shared, mut stream: TcpStream, hello: &Hello, join: &Join) {
+async fn take_in(shared: &Shared, mut stream: Stream, hello: &Hello, join: &Join) {
     let name = handshake::shown(&hello.node_name);
     let not_admitted = |why: &str| {
         let why = NotAdmitted { why: why.to_owned(), again: Again::Same };
@@ -184,7 +215,7 @@ fn refused(shared: &Shared, peer: &str, refusal: &Refusal) {
 
 /// Says why, and lets the other side read it: closing while its bytes are unread would reset
 /// the connection and discard the answer.
-async fn answer(stream: &mut TcpStream, refusal: &Refusal) -> io::Result<()> {
+async fn answer(stream: &mut Stream, refusal: &Refusal) -> io::Result<()> {
     if *refusal == Refusal::Http {
         stream.write_all(HTTP_ANSWER).await?;
     } else {
@@ -193,12 +224,12 @@ async fn answer(stream: &mut TcpStream, refusal: &Refusal) -> io::Result<()> {
     finish(stream).await
 }
 
-async fn close_with(stream: &mut TcpStream, answer: &Answer) -> io::Result<()> {
+async fn close_with(stream: &mut Stream, answer: &Answer) -> io::Result<()> {
     handshake::write(stream, answer).await?;
     finish(stream).await
 }
 
-async fn finish(stream: &mut TcpStream) -> io::Result<()> {
+async fn finish<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.shutdown().await?;
     while stream.read(&mut [0; 1024]).await? > 0 {}
     Ok(())

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use protocol::NodeId;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::frame::FrameError;
 use crate::lane::Lane;
 use crate::processes::Connection;
+use crate::stream::Moving;
 use crate::transport::Shared;
 use crate::wire::WireError;
 use crate::{frame, wire};
@@ -48,7 +48,7 @@ impl Broken {
 /// Runs on the arbiter of its lane.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    stream: std::net::TcpStream,
+    stream: Moving,
     peer: NodeId,
     lane: Lane,
     replaced: oneshot::Receiver<()>,
@@ -68,11 +68,11 @@ pub(crate) async fn run(
 
 async fn read(
     shared: &Shared,
-    stream: std::net::TcpStream,
+    stream: Moving,
     (peer, lane): (NodeId, Lane),
     connection: Option<&Connection>,
 ) -> io::Result<()> {
-    let mut stream = TcpStream::from_std(stream)?;
+    let mut stream = stream.arrive()?;
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(READ_BYTES);

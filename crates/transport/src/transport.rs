@@ -20,6 +20,7 @@ use crate::listener;
 use crate::processes::Processes;
 use crate::queue::{Queue, QueueLimit};
 use crate::report::Report;
+use crate::tls::Tls;
 
 /// Takes a peer's message; called on the arbiter of its lane, must not block.
 pub type OnMessage = Arc<dyn Fn(NodeId, Message) + Send + Sync>;
@@ -36,7 +37,7 @@ pub struct Peer {
 }
 
 /// Who this node is and whom it talks to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct TransportConfig {
     /// This node.
     pub me: NodeId,
@@ -54,6 +55,8 @@ pub struct TransportConfig {
     pub peers: BTreeMap<NodeId, Peer>,
     /// Bounds.
     pub limits: Limits,
+    /// What this node proves who it is with. Nothing: there is no TLS between the nodes.
+    pub tls: Option<Tls>,
 }
 
 /// Bounds of queues and connections.
@@ -161,11 +164,12 @@ impl Transport {
         on_event: OnEvent,
     ) -> io::Result<Handle> {
         listener.set_nonblocking(true)?;
-        let TransportConfig { me, name, cluster, cluster_name, learn_from, window, peers, limits } = config;
+        let TransportConfig { me, name, cluster, cluster_name, learn_from, window, peers, limits, tls } = config;
         let shared = Arc::new(Shared {
             identity: Identity { me, name, cluster, cluster_name, learn_from, window },
             links: RwLock::default(),
             limits,
+            tls,
             runtimes,
             disks,
             on_message,
@@ -271,6 +275,7 @@ pub(crate) struct Shared {
     /// The peers of now. Held for as long as a look takes.
     links: RwLock<BTreeMap<NodeId, Arc<Link>>>,
     pub(crate) limits: Limits,
+    pub(crate) tls: Option<Tls>,
     pub(crate) disks: Disks,
     pub(crate) on_message: OnMessage,
     pub(crate) on_event: OnEvent,

@@ -69,7 +69,15 @@ impl Reply {
 /// A client that keeps its connections and follows nothing.
 #[must_use]
 pub fn client() -> reqwest::Client {
-    let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).no_proxy();
+    client_trusting(b"")
+}
+
+/// The same, which trusts the authorities in a text of PEM.
+#[must_use]
+pub fn client_trusting(ca: &[u8]) -> reqwest::Client {
+    transport::tls::install();
+    let authorities = reqwest::Certificate::from_pem_bundle(ca).expect("PEM");
+    let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().tls_certs_only(authorities);
     client.redirect(reqwest::redirect::Policy::none()).build().expect("a client")
 }
 

@@ -28,4 +28,6 @@ mod states;
 mod stops;
 mod surface;
 mod syncs;
+mod tls;
+mod tokens;
 mod unavailable;

@@ -23,6 +23,7 @@
 //! what this node had applied when the call came. A repetition through a node that was behind
 //! then is taken for a first call.
 
+pub mod access;
 mod interface;
 mod reads;
 #[cfg(test)]

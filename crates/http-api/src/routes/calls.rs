@@ -11,9 +11,12 @@ use utoipa::ToSchema;
 
 use crate::actor::IsInFlight;
 use crate::api::Api;
+use crate::audit::{self, Audited};
 use crate::backend::FunctionInfo;
 use crate::call::{self, Done};
 use crate::core::Answer;
+use crate::core::access::Access;
+use crate::gate::access_of;
 use crate::json;
 use crate::names;
 use crate::problem::{self, Problem, ProblemDocument};
@@ -146,7 +149,7 @@ pub(crate) async fn execute(
     request::require_json(&request)?;
     let arguments = request::body(&request, payload, &api, api.limits.body_bytes).await?;
     json::check(&arguments).map_err(|error| call::invalid_json(&error))?;
-    Ok(call::run(&api, function, arguments, wishes).await?.respond())
+    Ok(call::run(&api, &access_of(&request), function, arguments, wishes).await?.respond())
 }
 
 /// Executes many calls; each stands alone.
@@ -173,15 +176,19 @@ pub(crate) async fn batch(
     let body = request::body(&request, payload, &api, api.limits.body_bytes).await?;
     let calls = calls_of(&body)?;
     // All are under way before the first is waited for.
-    let answers: Vec<_> = calls.into_iter().map(|call| start(&api, call, wait)).collect();
+    let access = access_of(&request);
+    let answers: Vec<_> = calls.into_iter().map(|call| start(&api, &access, call, wait)).collect();
     let mut body = Vec::with_capacity(answers.len() * 64);
     let mut last = CommandNumber::NULL;
     body.push(b'[');
-    for answer in answers {
+    for (audited, answer) in answers {
         let outcome = match answer {
             Ok((answer, instance)) => call::outcome(answer.await, instance),
             Err(problem) => Err(problem),
         };
+        if let Some(audited) = audited {
+            audited.ends(&outcome, |done| done.command.map(|command| command.0));
+        }
         if body.len() > 1 {
             body.push(b',');
         }
@@ -219,14 +226,23 @@ pub(crate) fn calls_of(body: &[u8]) -> Result<Vec<BatchedCall>, Problem> {
 
 type Started = (oneshot::Receiver<Answer>, Option<String>);
 
-fn start(api: &Api, call: BatchedCall, wait: Option<std::time::Duration>) -> Result<Started, Problem> {
-    let key = call.idempotency_key.map(RequestId::caller).transpose();
-    let key = key.map_err(|detail| Problem::bad_request("invalid_idempotency_key", detail))?;
+fn start(
+    api: &Api,
+    access: &Access,
+    call: BatchedCall,
+    wait: Option<std::time::Duration>,
+) -> (Option<Audited>, Result<Started, Problem>) {
     let arguments = Bytes::copy_from_slice(call.arguments.get().as_bytes());
-    let wishes = Wishes { key, wait, respond_async: false };
-    let call = call::new_call(api, call.function, arguments, &wishes)?;
-    let instance = call::instance(&call.request);
-    Ok((call::submit(api, call, wait)?, instance))
+    let audited = audit::call(access, &call.function, &arguments);
+    let begin = || {
+        let key = call.idempotency_key.map(RequestId::caller).transpose();
+        let key = key.map_err(|detail| Problem::bad_request("invalid_idempotency_key", detail))?;
+        let wishes = Wishes { key, wait, respond_async: false };
+        let call = call::new_call(api, access, call.function, arguments, &wishes)?;
+        let instance = call::instance(&call.request);
+        Ok((call::submit(api, call, wait)?, instance))
+    };
+    (audited, begin())
 }
 
 fn batched(done: &Done) -> Vec<u8> {

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use protocol::{Command, CommandBody, CommandNumber, Effect, StateError, Verdict};
+use protocol::{Command, CommandBody, CommandNumber, Effect, StateError, Verdict, token};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -126,7 +126,7 @@ fn view(command: &Command) -> Result<CommandView, StateError> {
     let effects = body.effects.iter().map(|effect| match effect {
         Effect::Put { key, value } => EffectView::Put {
             key: key.to_string(),
-            value: RawValue::from_string(json::value_text(value)).expect("the text was checked"),
+            value: RawValue::from_string(json::value_text(&token::shown(key, value))).expect("the text was checked"),
         },
         Effect::Delete { key } => EffectView::Delete { key: key.to_string() },
     });

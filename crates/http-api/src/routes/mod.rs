@@ -1,7 +1,7 @@
 //! The routes. One table ([`ROUTES`]) says which there are; the `Allow` header of a 405 and the
 //! tests of the OpenAPI description come from it.
 
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::guard;
 use actix_web::http::StatusCode;
@@ -9,6 +9,8 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{App, Error, HttpRequest, HttpResponse, Resource, Route, middleware, web};
 
 use crate::api::Api;
+use crate::core::access::Need;
+use crate::gate::{Needs, gate};
 use crate::observe::{self, Requests};
 use crate::problem::Problem;
 
@@ -21,12 +23,13 @@ pub(crate) mod openapi;
 pub(crate) mod pages;
 pub(crate) mod probes;
 pub(crate) mod state;
+pub(crate) mod tokens;
 
 #[cfg(test)]
 mod tests;
 
 /// All patterns, with the methods of each.
-pub(crate) const ROUTES: [(&str, &str); 20] = [
+pub(crate) const ROUTES: [(&str, &str); 22] = [
     ("/v1/functions", "GET, HEAD"),
     ("/v1/functions/{name}", "POST"),
     ("/v1/calls", "POST"),
@@ -40,6 +43,8 @@ pub(crate) const ROUTES: [(&str, &str); 20] = [
     ("/v1/cluster/leader", "POST"),
     ("/v1/digest", "GET, HEAD"),
     ("/v1/backup", "GET"),
+    ("/v1/tokens", "GET, HEAD, POST"),
+    ("/v1/tokens/{id}", "DELETE"),
     ("/livez", "GET, HEAD"),
     ("/readyz", "GET, HEAD"),
     ("/healthz", "GET, HEAD"),
@@ -64,37 +69,61 @@ pub(crate) fn app(
     App::new()
         .app_data(api)
         .app_data(web::Data::new(Requests::new()))
-        .service(resource("/v1/functions").route(get().to(calls::functions)))
-        .service(resource("/v1/functions/{name}").route(web::post().to(calls::execute)))
-        .service(resource("/v1/calls").route(web::post().to(calls::batch)))
-        .service(resource("/v1/calls/{idempotency_key:.*}").route(get().to(calls::stored)))
-        .service(resource("/v1/state").route(get().to(state::list)))
+        .service(resource("/v1/functions", all(Need::Token)).route(get().to(calls::functions)))
+        .service(resource("/v1/functions/{name}", all(Need::Token)).route(web::post().to(calls::execute)))
+        .service(resource("/v1/calls", all(Need::Token)).route(web::post().to(calls::batch)))
+        .service(resource("/v1/calls/{idempotency_key:.*}", all(Need::Outcome)).route(get().to(calls::stored)))
+        .service(resource("/v1/state", all(Need::Read)).route(get().to(state::list)))
         .service(
-            resource("/v1/state/{key:.*}")
+            resource("/v1/state/{key:.*}", Needs { reading: Need::Read, changing: Need::Token })
                 .route(get().to(state::get))
                 .route(web::put().to(state::put))
                 .route(web::delete().to(state::delete)),
         )
-        .service(resource("/v1/commands").route(get().to(commands::list)))
-        .service(resource("/v1/cluster").route(get().to(cluster::view)))
-        .service(resource("/v1/cluster/acceptors").route(web::post().to(acceptors::set)))
-        .service(resource("/v1/cluster/acceptors/{id}").route(web::delete().to(acceptors::remove)))
-        .service(resource("/v1/cluster/leader").route(web::post().to(leader::hand_over)))
-        .service(resource("/v1/digest").route(get().to(cluster::digest)))
-        .service(resource("/v1/backup").route(web::get().to(cluster::backup)))
-        .service(resource("/livez").route(get().to(probes::livez)))
-        .service(resource("/readyz").route(get().to(probes::readyz)))
-        .service(resource("/healthz").route(get().to(probes::healthz)))
-        .service(resource("/metrics").route(get().to(probes::metrics)))
-        .service(resource("/openapi.json").route(get().to(pages::description)))
-        .service(resource("/docs").route(get().to(pages::docs)))
-        .service(resource("/").route(get().to(pages::home)))
+        .service(resource("/v1/commands", all(Need::Read)).route(get().to(commands::list)))
+        .service(resource("/v1/cluster", all(Need::Read)).route(get().to(cluster::view)))
+        .service(resource("/v1/cluster/acceptors", all(Need::Operate)).route(web::post().to(acceptors::set)))
+        .service(resource("/v1/cluster/acceptors/{id}", all(Need::Operate)).route(web::delete().to(acceptors::remove)))
+        .service(resource("/v1/cluster/leader", all(Need::Operate)).route(web::post().to(leader::hand_over)))
+        .service(resource("/v1/digest", all(Need::Read)).route(get().to(cluster::digest)))
+        .service(resource("/v1/backup", all(Need::Operate)).route(web::get().to(cluster::backup)))
+        .service(
+            resource("/v1/tokens", all(Need::Operate))
+                .route(get().to(tokens::list))
+                .route(web::post().to(tokens::create)),
+        )
+        .service(resource("/v1/tokens/{id}", all(Need::Operate)).route(web::delete().to(tokens::revoke)))
+        .service(resource("/livez", all(Need::Nothing)).route(get().to(probes::livez)))
+        .service(resource("/readyz", all(Need::Nothing)).route(get().to(probes::readyz)))
+        .service(resource("/healthz", all(Need::Nothing)).route(get().to(probes::healthz)))
+        .service(resource("/metrics", all(Need::Read)).route(get().to(probes::metrics)))
+        .service(resource("/openapi.json", all(Need::Nothing)).route(get().to(pages::description)))
+        .service(resource("/docs", all(Need::Nothing)).route(get().to(pages::docs)))
+        .service(resource("/", all(Need::Read)).route(get().to(pages::home)))
         .default_service(web::to(no_route))
         .wrap(middleware::from_fn(observe::observe))
 }
 
-fn resource(pattern: &str) -> Resource {
-    web::resource(pattern.to_owned()).default_service(web::to(no_method))
+/// A route that takes nobody past the gate who may not do what it needs.
+fn resource(
+    pattern: &str,
+    needs: Needs,
+) -> Resource<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<EitherBody<BoxBody>>,
+        Error = Error,
+        InitError = (),
+    >,
+> {
+    let resource = web::resource(pattern.to_owned()).default_service(web::to(no_method));
+    resource.wrap(middleware::from_fn(move |request, next| gate(needs, request, next)))
+}
+
+/// Of a route whose requests all need the same.
+fn all(need: Need) -> Needs {
+    Needs { reading: need, changing: need }
 }
 
 /// A HEAD is answered like a GET; the server leaves the body out.

@@ -3,10 +3,11 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, Modify, OpenApi};
 
-use super::{acceptors, calls, cluster, commands, leader, pages, probes, state};
+use super::{acceptors, calls, cluster, commands, leader, pages, probes, state, tokens};
 use crate::problem::{PROBLEM_JSON, ProblemDocument};
 
 /// The headers of a call.
@@ -55,6 +56,7 @@ pub(crate) struct ReadParameters {
         (name = "state", description = "The replicated state, key by key"),
         (name = "commands", description = "What was issued, in order"),
         (name = "cluster", description = "Who takes part"),
+        (name = "tokens", description = "Who may do what, where callers present tokens"),
         (name = "operation", description = "Health, metrics, pages"),
     ),
     paths(
@@ -62,11 +64,12 @@ pub(crate) struct ReadParameters {
         state::get, state::list, state::put, state::delete,
         commands::list, cluster::view, cluster::digest, cluster::backup,
         acceptors::set, acceptors::remove, leader::hand_over,
+        tokens::create, tokens::list, tokens::revoke,
         probes::livez, probes::readyz, probes::healthz, probes::metrics,
         pages::description, pages::docs, pages::home,
     ),
     components(schemas(ProblemDocument<'static>)),
-    modifiers(&Problems),
+    modifiers(&Problems, &Bearer),
 )]
 struct Description;
 
@@ -81,6 +84,19 @@ impl Modify for Problems {
                 operation.responses.responses.insert("default".to_owned(), RefOr::T(problem()));
             }
         }
+    }
+}
+
+/// Where callers present tokens, they do so as RFC 6750 says.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        openapi.components.get_or_insert_default().add_security_scheme("token", scheme);
+        // Or none, where there is no authentication.
+        openapi.security =
+            Some(vec![SecurityRequirement::new("token", std::iter::empty::<String>()), SecurityRequirement::default()]);
     }
 }
 

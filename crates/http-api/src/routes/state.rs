@@ -5,7 +5,7 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use protocol::state::VALUE_BYTES_MAX;
-use protocol::{CommandNumber, Entry, Key, StateError};
+use protocol::{CommandNumber, Entry, Key, StateError, token};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::calls::{Accepted, Executed};
 use crate::api::Api;
 use crate::call::{self, Reply};
+use crate::gate::access_of;
 use crate::json;
 use crate::problem::{Problem, ProblemDocument};
 use crate::read;
@@ -83,6 +84,7 @@ pub(crate) async fn get(request: HttpRequest, api: web::Data<Api>) -> Result<Htt
     if unmodified {
         return Ok(response.finish());
     }
+    let value = token::shown(&key, &value);
     let kind = if json::check(&value).is_ok() { "application/json" } else { "application/octet-stream" };
     Ok(response.content_type(kind).body(value))
 }
@@ -132,7 +134,8 @@ fn page(
                 return Ok(StatePage { entries, next });
             }
             bytes += key.as_str().len() + value.len();
-            let value = RawValue::from_string(json::value_text(&value)).expect("the text was checked");
+            let value =
+                RawValue::from_string(json::value_text(&token::shown(&key, &value))).expect("the text was checked");
             after = Some(key.as_str().to_owned());
             entries.push(PageEntry { key: key.as_str().to_owned(), value, version: version.0 });
         }
@@ -163,7 +166,7 @@ pub(crate) async fn put(
     let mut arguments = arguments(&request, key(&request)?)?;
     let value = request::body(&request, payload, &api, VALUE_BYTES_MAX.min(api.limits.body_bytes)).await?;
     arguments.base64 = Some(base64::engine::general_purpose::STANDARD.encode(value));
-    let reply = call::run(&api, "kv.put".to_owned(), arguments.text().into(), wishes).await?;
+    let reply = call::run(&api, &access_of(&request), "kv.put".to_owned(), arguments.text().into(), wishes).await?;
     // The version of what was written is the command that wrote it.
     let version = match &reply {
         Reply::Done(done, _) => done.command,
@@ -189,7 +192,7 @@ pub(crate) async fn delete(request: HttpRequest, api: web::Data<Api>) -> Result<
     Query::of(&request, &[])?;
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let arguments = arguments(&request, key(&request)?)?;
-    Ok(call::run(&api, "kv.delete".to_owned(), arguments.text().into(), wishes).await?.respond())
+    Ok(call::run(&api, &access_of(&request), "kv.delete".to_owned(), arguments.text().into(), wishes).await?.respond())
 }
 
 /// The arguments of `kv.put` and `kv.delete`.

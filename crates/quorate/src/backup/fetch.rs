@@ -90,15 +90,12 @@ async fn fetch(backup: &Backup, aside: &Path) -> Result<(), Failure> {
 
 /// The first node that answers.
 async fn ask(backup: &Backup) -> Result<Response, Failure> {
-    let client = reqwest::Client::builder()
-        .connect_timeout(client::CONNECT_WAIT)
-        .read_timeout(SILENCE)
-        .no_proxy()
-        .build()
-        .context("no HTTP client")?;
+    let trust = &backup.connection.trust;
+    let client = client::client(trust)?.connect_timeout(client::CONNECT_WAIT).read_timeout(SILENCE).build();
+    let client = client.context("no HTTP client")?;
     let mut unreachable = Vec::new();
     for url in &backup.connection.url {
-        let base = base_url(url)?;
+        let base = base_url(url, trust)?;
         match client.get(format!("{base}/v1/backup")).send().await {
             Ok(response) if response.status().is_success() => return Ok(response),
             Ok(response) => {
@@ -138,7 +135,7 @@ fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Connection;
+    use crate::cli::{Connection, Trust};
 
     /// Catches `--force` that replaces a link in place of the file to which it leads, and one that is not needed.
     #[test]
@@ -147,7 +144,7 @@ mod tests {
         let (file, link) = (place.path().join("file"), place.path().join("link"));
         fs::write(&file, "old").expect("written");
         std::os::unix::fs::symlink("file", &link).expect("a link");
-        let connection = Connection { url: Vec::new(), output: Output::Text };
+        let connection = Connection { url: Vec::new(), trust: Trust::default(), output: Output::Text };
         let mut backup = Backup { file: link, force: true, connection };
         assert_eq!(target(&backup).expect("a file"), fs::canonicalize(&file).expect("it is there"));
         backup.force = false;

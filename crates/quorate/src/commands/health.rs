@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use serde_json::{Value, json};
 
 use crate::cli::{Health, Output};
-use crate::client::{base_url, get_once, show};
+use crate::client::{base_url, client, get_once, show};
 use crate::config::{Settings, Sources};
 use crate::failure::Failure;
 
@@ -18,12 +18,18 @@ use crate::failure::Failure;
 /// # Errors
 /// When a check fails, or nobody answers in time.
 pub(crate) fn run(health: &Health) -> Result<(), Failure> {
-    let url = match &health.url {
-        Some(url) => base_url(url)?.to_owned(),
-        None => own_url(&Sources::of_this_process(health.given.config.clone(), &health.given.sets))?,
+    let client = client(&health.trust)?;
+    let (url, client) = match &health.url {
+        Some(url) => (base_url(url, &health.trust)?.to_owned(), client),
+        // Of its own machine it asks whoever listens there: it says nothing secret, and a certificate need not name
+        // that address.
+        None => {
+            let sources = Sources::of_this_process(health.given.config.clone(), &health.given.sets);
+            (own_url(&sources)?, client.tls_danger_accept_invalid_certs(true))
+        }
     };
     let path = if health.live { "/livez" } else { "/readyz" };
-    let (status, body) = get_once(&format!("{url}{path}?verbose"), health.timeout)
+    let (status, body) = get_once(client, &format!("{url}{path}?verbose"), health.timeout)
         .map_err(|why| anyhow!("no answer from {url}: {why}; does the node run?"))?;
     let body = String::from_utf8_lossy(&body);
     let checks = checks(&body);
@@ -48,7 +54,8 @@ pub(crate) fn run(health: &Health) -> Result<(), Failure> {
 fn own_url(sources: &Sources) -> Result<String, Failure> {
     let settings = Settings::collect(sources)?;
     let address: SocketAddr = settings.text("listen.http")?.parse().map_err(|_| settings.wrong("listen.http"))?;
-    Ok(format!("http://{}", on_this_machine(address)))
+    let scheme = if settings.text("tls.http_certificate")?.is_empty() { "http" } else { "https" };
+    Ok(format!("{scheme}://{}", on_this_machine(address)))
 }
 
 /// Nobody can be called at the address of all interfaces, though on Linux it works.
@@ -107,6 +114,8 @@ mod tests {
         assert_eq!(url_with("0.0.0.0:9000"), Ok("http://127.0.0.1:9000".to_owned()));
         assert_eq!(url_with("[::]:9000"), Ok("http://[::1]:9000".to_owned()));
         assert_eq!(url_with("10.1.2.3:80"), Ok("http://10.1.2.3:80".to_owned()));
+        let sets = vec!["tls.http_certificate=c".to_owned()];
+        assert_eq!(own_url(&Sources { sets, ..Sources::default() }).expect("a URL"), "https://127.0.0.1:8080");
         assert!(url_with("everywhere").expect_err("no address").contains("QUORATE_LISTEN__HTTP"));
     }
 

@@ -8,3 +8,4 @@ pub(crate) mod recover;
 pub(crate) mod serve;
 pub(crate) mod state;
 pub(crate) mod status;
+pub(crate) mod token;

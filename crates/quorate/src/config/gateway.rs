@@ -64,6 +64,13 @@ impl GatewayOnly {
                          gateway.members";
             return Err(settings.refuse(key.name, needs));
         }
+        // It could not look up whose token a caller shows, and speaks plain HTTP with the members.
+        let secures = |key: &str| key.starts_with("tls.") || key.starts_with("auth.");
+        if let Some((key, ..)) = settings.iter().find(|(key, _, origin)| is_set(origin) && secures(key.name)) {
+            let needs = "not available yet on a node that is only a gateway: let a node with data serve REST, or put a proxy \
+                         that ends TLS before it";
+            return Err(settings.refuse(key.name, needs));
+        }
         let members = settings.texts("gateway.members")?;
         if members.is_empty() {
             return Err(settings.wrong("gateway.members"));
@@ -80,7 +87,12 @@ impl GatewayOnly {
             name: node_name(settings)?,
             cluster,
             members,
-            http: Listen::address(settings, "listen.http")?,
+            http: Listen::address(
+                settings,
+                "listen.http",
+                false,
+                "a node that is only a gateway has no TLS of its own yet",
+            )?,
             limits: Limits::from_settings(settings)?,
             log: Log::from_settings(settings)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
@@ -120,6 +132,8 @@ mod tests {
             "storage.soft_free=1GiB",
             "idempotency.retention=1h",
             "listen.http=0.0.0.0:1",
+            "auth.enabled=true",
+            "tls.http_key=key.pem",
         ] {
             let key = wrong.split('=').next().expect("a key");
             let mut all = only.to_vec();

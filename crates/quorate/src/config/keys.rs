@@ -31,11 +31,6 @@ const fn key(name: &'static str, shape: Shape, default: &'static str, needs: &'s
     Key { name, shape, default, needs }
 }
 
-/// Sections of the contract that this version does not have; their values may be secret and are
-/// not repeated in errors.
-pub(crate) const SECTIONS_TO_COME: [(&str, &str); 2] =
-    [("tls", "TLS between nodes and for REST"), ("auth", "authentication")];
-
 /// All keys, in the order in which `--print-config` shows them.
 pub(crate) const KEYS: &[Key] = &[
     key(
@@ -156,6 +151,58 @@ pub(crate) const KEYS: &[Key] = &[
     key("history.bytes", Shape::Count, "1073741824", "a whole number of bytes from 1 to 1000000000000"),
     // A hundred bytes each, were they all as small as they can be.
     key("history.commands", Shape::Count, "10000000", "a whole number of commands from 1 to 1000000000000"),
+    key(
+        "tls.http_certificate",
+        Shape::Text,
+        "\"\"",
+        "a file with the certificate of this node's REST and those between it and its authority, PEM; with tls.http_key; \
+         empty: REST without TLS",
+    ),
+    key(
+        "tls.http_key",
+        Shape::Text,
+        "\"\"",
+        "a file with the key of tls.http_certificate, PEM, that not everybody may read",
+    ),
+    key(
+        "tls.peer_certificate",
+        Shape::Text,
+        "\"\"",
+        "a file with the certificate that this node shows to the others, PEM; it names quorate://CLUSTER/NODE; with \
+         tls.peer_key and tls.peer_ca, on every node; empty: no TLS between the nodes",
+    ),
+    key(
+        "tls.peer_key",
+        Shape::Text,
+        "\"\"",
+        "a file with the key of tls.peer_certificate, PEM, that not everybody may read",
+    ),
+    key(
+        "tls.peer_ca",
+        Shape::Text,
+        "\"\"",
+        "a file with the certificates of the authorities that sign for the nodes, PEM",
+    ),
+    // Three small files; far within the minute in which others expect a new certificate.
+    key(
+        "tls.reload",
+        Shape::Text,
+        "\"10s\"",
+        "a duration from 1s to 1h, such as 10s: how often the files are looked at; SIGHUP does it at once",
+    ),
+    key(
+        "auth.enabled",
+        Shape::Flag,
+        "false",
+        "true or false, the same on every node; true: callers of REST present tokens, and may do what those allow",
+    ),
+    key(
+        "auth.root_token_file",
+        Shape::Text,
+        "\"\"",
+        "a file with a token that may do everything, at least 32 characters that nobody can guess, that not everybody may \
+         read; for the first tokens; empty: there is none",
+    ),
     key("log.format", Shape::Text, "\"text\"", "\"text\" or \"json\""),
     key(
         "log.level",

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::keys::{KEYS, Key, SECTIONS_TO_COME, Shape, find};
+use super::keys::{KEYS, Key, Shape, find};
 use super::size;
 
 /// What our variables of the environment begin with.
 const PREFIX: &str = "QUORATE_";
 
 /// Variables of the command line, which are no keys.
-const OTHER_VARIABLES: [&str; 3] = ["QUORATE_CONFIG", "QUORATE_TOKEN", "QUORATE_URL"];
+const OTHER_VARIABLES: [&str; 4] = ["QUORATE_CA", "QUORATE_CONFIG", "QUORATE_TOKEN", "QUORATE_URL"];
 
 /// One line for the operator: key, value, where it came from, what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -313,9 +313,6 @@ fn known(name: &str, origin: &Origin) -> Result<&'static Key, ConfigError> {
 fn unknown(name: &str, origin: &Origin) -> ConfigError {
     let section = name.split('.').next().unwrap_or(name);
     let name = name.escape_debug();
-    if let Some((_, feature)) = SECTIONS_TO_COME.iter().find(|(own, _)| *own == section) {
-        return ConfigError(format!("{name} ({origin}): {feature}: not yet available in this version; remove it"));
-    }
     let known = if is_section(section) {
         let keys = KEYS.iter().filter_map(|key| key.name.strip_prefix(section)?.strip_prefix('.'));
         format!("[{section}] has {}", keys.collect::<Vec<_>>().join(", "))

@@ -27,10 +27,12 @@ mod print;
 pub(crate) mod size;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use gateway::GatewayOnly;
 pub(crate) use layers::{ConfigError, Settings, Sources};
+pub(crate) use tls::Tls;
 
 /// Everything that a node is told; checked as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,10 @@ pub(crate) struct Config {
     pub(crate) cluster: Cluster,
     /// Where it listens.
     pub(crate) listen: Listen,
+    /// The certificates.
+    pub(crate) tls: Tls,
+    /// The tokens of callers; nothing: everybody may do everything.
+    pub(crate) auth: Option<Auth>,
     /// How learners come to know what is issued.
     pub(crate) learn_from: LearnFrom,
     /// Claim 5: the leader begins no ballot more than this many commands past the last issued one.
@@ -107,6 +113,25 @@ pub(crate) struct Listen {
     pub(crate) advertise: String,
     /// Where the other nodes reach `peer`, `host:port`.
     pub(crate) advertise_peer: String,
+}
+
+/// `[auth]`, where it is enabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Auth {
+    /// The file with the token that may do everything.
+    pub(crate) root_token: Option<PathBuf>,
+}
+
+impl Auth {
+    fn from_settings(settings: &Settings) -> Result<Option<Self>, ConfigError> {
+        let file = settings.text("auth.root_token_file")?;
+        let root_token = (!file.is_empty()).then(|| file.into());
+        match (settings.flag("auth.enabled")?, root_token) {
+            (true, root_token) => Ok(Some(Self { root_token })),
+            (false, None) => Ok(None),
+            (false, Some(_)) => Err(settings.refuse("auth.enabled", "must be true, or leave out auth.root_token_file")),
+        }
+    }
 }
 
 /// `[detector]`: heartbeat < `timeout_min` <= `timeout_max`.
@@ -190,7 +215,9 @@ impl Config {
     /// # Errors
     /// One line for the operator.
     pub(crate) fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
-        let listen = Listen::from_settings(settings)?;
+        let tls = Tls::from_settings(settings)?;
+        let auth = Auth::from_settings(settings)?;
+        let listen = Listen::from_settings(settings, &tls, auth.is_some())?;
         let node = Node::from_settings(settings)?;
         let cluster = Cluster::from_settings(settings, &node, &listen.advertise_peer)?;
         let learn_from = settings.text("protocol.learn_from")?;
@@ -199,6 +226,8 @@ impl Config {
             node,
             cluster,
             listen,
+            tls,
+            auth,
             learn_from: learn_from.ok_or_else(|| settings.wrong("protocol.learn_from"))?,
             window: settings.count("protocol.window", 1..=65_536)?,
             detector: Detector::from_settings(settings)?,
@@ -274,21 +303,32 @@ impl Node {
 }
 
 impl Listen {
-    /// An address to listen on.
-    fn address(settings: &Settings, key: &'static str) -> Result<SocketAddr, ConfigError> {
+    /// An address to listen on: beyond loopback only where that is safe, or an operator says so.
+    fn address(settings: &Settings, key: &'static str, is_safe: bool, lacks: &str) -> Result<SocketAddr, ConfigError> {
         let address: SocketAddr = settings.text(key)?.parse().map_err(|_| settings.wrong(key))?;
-        if !settings.flag("listen.insecure")? && !address.ip().is_loopback() {
-            return Err(settings.refuse(
-                key,
-                "this version has no TLS and no authentication, so it listens on loopback (127.0.0.1 or [::1]) \
-                 only; on a network that you trust, set listen.insecure = true",
-            ));
+        if !settings.flag("listen.insecure")? && !is_safe && !address.ip().is_loopback() {
+            let needs = format!(
+                "{lacks}, so it listens on loopback (127.0.0.1 or [::1]) only; on a network that you trust, set \
+                 listen.insecure = true"
+            );
+            return Err(settings.refuse(key, &needs));
         }
         Ok(address)
     }
 
-    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
-        let (http, peer) = (Self::address(settings, "listen.http")?, Self::address(settings, "listen.peer")?);
+    fn from_settings(settings: &Settings, tls: &Tls, has_auth: bool) -> Result<Self, ConfigError> {
+        let http = Self::address(
+            settings,
+            "listen.http",
+            tls.http.is_some() && has_auth,
+            "without TLS (tls.http_certificate, tls.http_key) and authentication (auth.enabled) anybody could read and call",
+        )?;
+        let peer = Self::address(
+            settings,
+            "listen.peer",
+            tls.peer.is_some(),
+            "without TLS between the nodes (tls.peer_certificate, tls.peer_key, tls.peer_ca) anybody could take part",
+        )?;
         if http == peer && http.port() != 0 {
             return Err(settings.refuse("listen.peer", "must differ from listen.http"));
         }

@@ -6,7 +6,7 @@ use super::layers::{Settings, one_line};
 
 impl Settings {
     /// The result of all layers as TOML that can be used as a file, each key with what is right
-    /// for it and where its value came from. Sections that may hold secrets have no keys yet.
+    /// for it and where its value came from. No key holds a secret: those are in files.
     pub(crate) fn to_toml(&self) -> String {
         let mut text = String::new();
         let mut section = "";

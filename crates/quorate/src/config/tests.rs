@@ -141,7 +141,16 @@ const MISTAKES: &[(&[&str], &str)] = &[
     (&["listen.http=8080"], "listen.http = \"8080\" (--set): must be an IP address and a port"),
     (&["listen.peer=localhost:7080"], "listen.peer = \"localhost:7080\" (--set): must be an IP address and a port"),
     (&["listen.http=0.0.0.0:8080"], "on a network that you trust, set listen.insecure = true"),
-    (&["listen.peer=[::]:7080"], "listen.peer = \"[::]:7080\" (--set): this version has no TLS"),
+    (&["listen.peer=[::]:7080"], "listen.peer = \"[::]:7080\" (--set): without TLS between the nodes"),
+    (&["listen.http=0.0.0.0:8080", "tls.http_certificate=c", "tls.http_key=k"], "authentication (auth.enabled)"),
+    (&["listen.http=0.0.0.0:8080", "auth.enabled=true"], "without TLS (tls.http_certificate, tls.http_key)"),
+    (&["auth.root_token_file=f"], "auth.enabled = false (default): must be true, or leave out auth.root_token_file"),
+    (
+        &["tls.http_certificate=c"],
+        "tls.http_key = \"\" (default): give all of tls.http_certificate, tls.http_key, or none",
+    ),
+    (&["tls.peer_certificate=c", "tls.peer_key=k"], "tls.peer_ca = \"\" (default): give all of tls.peer_certificate,"),
+    (&["tls.reload=0s"], "tls.reload = \"0s\" (--set): must be a duration from 1s to 1h"),
     (&["listen.peer=127.0.0.1:8080"], "must differ from listen.http"),
     (&["listen.advertise=nowhere"], "listen.advertise = \"nowhere\" (--set): must be the host:port"),
     (&["listen.insecure=yes"], "listen.insecure = \"yes\" (--set): must be true or false"),
@@ -172,8 +181,11 @@ const MISTAKES: &[(&[&str], &str)] = &[
     (&["history.retention=400d"], "history.retention = \"400d\" (--set): must be a duration from 0s"),
     (&["history.bytes=0"], "history.bytes = 0 (--set): must be a whole number of bytes from 1"),
     (&["history.commands=0"], "history.commands = 0 (--set): must be a whole number of commands from 1"),
-    (&["tls.cert=/secret/path"], "tls.cert (--set): TLS between nodes and for REST: not yet available"),
-    (&["auth.token=s3cret"], "auth.token (--set): authentication: not yet available"),
+    (
+        &["tls.cert=/secret/path"],
+        "tls.cert (--set): unknown key; [tls] has http_certificate, http_key, peer_certificate,",
+    ),
+    (&["auth.token=s3cret"], "auth.token (--set): unknown key; [auth] has enabled, root_token_file"),
     (&["log.format=xml"], "log.format = \"xml\" (--set): must be \"text\" or \"json\""),
     (&["log.level=loud"], "log.level = \"loud\" (--set): must be off, error"),
     (&["log.level=info,loud"], "log.level = \"info,loud\" (--set): must be off, error"),
@@ -194,6 +206,18 @@ fn every_error_line_says_what_is_wrong_and_what_would_be_right() {
     }
 }
 
+/// Catches TLS that is asked for and does not let the listener for nodes leave loopback, or lets both.
+#[test]
+fn tls_between_nodes_lets_their_listener_leave_loopback() {
+    let peer = ["tls.peer_certificate=c", "tls.peer_key=k", "tls.peer_ca=a", "listen.peer=0.0.0.0:7080"];
+    let config = load(&peer);
+    assert_eq!(config.tls.peer.map(|peer| peer.authorities), Some("a".into()));
+    assert!(refused(&[&peer[..], &["listen.http=0.0.0.0:8080"]].concat()).contains("listen.http"));
+    let both = ["tls.http_certificate=c", "tls.http_key=k", "auth.enabled=true", "listen.http=0.0.0.0:8080"];
+    assert_eq!(load(&both).auth, Some(Auth { root_token: None }));
+    assert_eq!(load(&[]).tls, Tls { http: None, peer: None, reload: Duration::from_secs(10) });
+}
+
 /// Catches a file whose mistakes are skipped or not located.
 #[test]
 fn mistakes_in_the_file_name_the_file() {
@@ -209,7 +233,6 @@ fn mistakes_in_the_file_name_the_file() {
     assert!(refused("window = 5").contains("window (file"));
     assert!(refused("[protocol]\nwindow = \"5\"").contains("protocol.window = \"5\" (file"));
     assert!(refused("[fancy]\n").contains("fancy (file"));
-    assert!(refused("[tls]\ncert = \"x\"").contains("not yet available"));
     let absent = Config::load(&Sources { file: Some(directory.path().join("absent")), ..Sources::default() });
     assert!(absent.expect_err("absent").0.contains("absent: cannot be read"));
     let variable = ("QUORATE_NODE__NMAE".to_owned(), "a".to_owned());

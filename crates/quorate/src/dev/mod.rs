@@ -44,6 +44,12 @@ const LOG_LINES_SHOWN: usize = 5;
 /// A port in use or a data directory of another cluster (exit code 2); a node that does not
 /// start, or all nodes gone (exit code 1).
 pub(crate) fn run(dev: &Dev) -> Result<(), Failure> {
+    if let Some(set) = dev.sets.iter().find(|set| set.trim_start().starts_with("tls.")) {
+        let line = format!(
+            "--set {set}: `dev` stays on this machine and has no TLS; to try it, see `quorate certificates create`"
+        );
+        return Err(Failure::Usage(line));
+    }
     let layout = Layout::new(dev)?;
     layout.nobody_runs()?;
     for node in &layout.nodes {
@@ -126,7 +132,8 @@ impl<'a> Cluster<'a> {
     }
 
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().build()?;
+        let client =
+            reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().tls_certs_only([]).build()?;
         let start = now();
         let mut shown = String::new();
         loop {

@@ -232,6 +232,14 @@ impl Backend for NodeBackend {
         self.queries.state().time()
     }
 
+    fn now(&self) -> Timestamp {
+        super::outside::now().wall
+    }
+
+    fn chance(&self) -> [u8; 40] {
+        super::outside::secret()
+    }
+
     fn commands(&self, first: CommandNumber, limit: usize, bytes: usize) -> Result<Vec<Command>, StateError> {
         let state = self.queries.state();
         // The oldest one that is kept tells the caller what there is.

@@ -127,7 +127,15 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_transport_other_window_total", Counter, "Connections from nodes with another protocol.window"),
     ("quorate_transport_broken_frames_total", Counters, "Connections closed for damaged bytes, by lane and reason"),
     ("quorate_transport_no_such_peer_total", Counter, "Messages to a node that is no peer: a mistake of ours"),
+    (
+        "quorate_tls_certificate_expiry_timestamp_seconds",
+        Gauge,
+        "When a certificate in force expires, in seconds since 1970: http, peer, peer_ca",
+    ),
+    ("quorate_tls_reload_failing", Gauge, "1 while changed certificates are not usable, by use"),
+    ("quorate_tls_reloads_total", Counters, "Changed certificates that came into force, or were not usable, by use"),
     ("quorate_http_requests_total", Counters, "Requests, by route and status"),
+    ("quorate_http_denied_total", Counters, "Requests and calls turned away for their token, by reason"),
     ("quorate_http_request_duration_seconds", Histogram, "How long requests took, by route"),
 ];
 

@@ -40,7 +40,7 @@ use anyhow::Context as _;
 use failure_detector::actor::FailureDetectorActor;
 use functions::Registry;
 use http_api::actor::EndCalls;
-use http_api::{Gateway, GatewayActor};
+use http_api::{Auth, Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -49,8 +49,10 @@ use storage::rocksdb::Stores;
 use storage::{LogStore as _, Standing, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
+use transport::tls::Tls;
 use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
 
+use crate::certificates::Certificates;
 use crate::config::{Config, NodeRole};
 use crate::failure::Failure;
 use crate::seat::Came;
@@ -84,21 +86,45 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         // First: opening the stores takes long after a hard stop, and who is asked to stop meanwhile
         // must not be killed by the signal.
         let asked_to_stop = crate::stop::requested(stop_with_parent)?;
+        let certificates = Certificates::read(&config.tls)?;
+        let auth = auth(&config)?;
         let http = bind(config.listen.http, "listen.http")?;
         let peer = bind(config.listen.peer, "listen.peer")?;
         let mut asked_to_stop = std::pin::pin!(asked_to_stop);
-        let Some(came) = be_seated(&mut config, &mut asked_to_stop).await? else { return Ok(()) };
+        let seated = be_seated(&mut config, certificates.peer(), &mut asked_to_stop).await?;
+        let Some(came) = seated else { return Ok(()) };
+        certificates.check_name(&config.cluster.name, &config.node.name)?;
         let stores = open(&config)?;
         let prometheus = install_metrics()?;
         meters::show(&config);
-        serve(Arc::new(config), Listeners { http, peer }, stores, came, prometheus, asked_to_stop).await?;
+        let listeners = Listeners { http, peer, certificates, auth };
+        serve(Arc::new(config), listeners, stores, came, prometheus, asked_to_stop).await?;
         Ok(())
     })
+}
+
+/// The shortest root token: 128 bits in hexadecimal digits.
+const ROOT_TOKEN_LENGTH: usize = 32;
+
+/// The token of the configuration is read once; the others are in the state.
+fn auth(config: &Config) -> Result<Option<Auth>, Failure> {
+    let Some(auth) = &config.auth else { return Ok(None) };
+    let Some(file) = &auth.root_token else { return Ok(Some(Auth::new(None))) };
+    let wrong = |why: &str| Failure::Usage(format!("auth.root_token_file = {file:?}: {why}"));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+    crate::certificates::check_mode(file).map_err(|why| wrong(&why))?;
+    let token = text.trim();
+    if token.len() < ROOT_TOKEN_LENGTH || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong("must hold at least 32 visible characters, such as those of `openssl rand -hex 32`"));
+    }
+    Ok(Some(Auth::new(Some(token))))
 }
 
 struct Listeners {
     http: TcpListener,
     peer: TcpListener,
+    certificates: Certificates,
+    auth: Option<Auth>,
 }
 
 /// Listens.
@@ -116,6 +142,7 @@ pub(crate) fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListen
 /// Finds out who this node is; one that joins asks the cluster first. `None`: it was asked to stop meanwhile.
 async fn be_seated(
     config: &mut Config,
+    tls: Option<&Tls>,
     asked_to_stop: impl Future<Output = &'static str>,
 ) -> Result<Option<Came>, Failure> {
     check_directory(&config.node.data_dir)?;
@@ -129,7 +156,7 @@ async fn be_seated(
     if !crate::seat::joins(config)? {
         return Ok(Some(Came::Listed));
     }
-    if crate::seat::join(config, asked_to_stop).await?.is_none() {
+    if crate::seat::join(config, tls, asked_to_stop).await?.is_none() {
         return Ok(None);
     }
     Ok(crate::seat::take(config)?)
@@ -169,7 +196,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
     let node = Node::start(Arc::clone(&config), stores, failed)?;
-    let transport = node.connect(listeners.peer)?;
+    let transport = node.connect(listeners.peer, listeners.certificates.peer().cloned())?;
     let members = Members::new(&node, came);
     transport.admit_with(members.admits());
     actix::spawn(Arc::clone(&members).keep_seat());
@@ -179,8 +206,11 @@ async fn serve(
         workers: http_workers(),
         entropy: outside::chance(),
         prometheus,
+        auth: listeners.auth,
+        tls: listeners.certificates.server_config()?,
         grace: config.shutdown_grace,
     };
+    actix::spawn(listeners.certificates.watch(config.tls.reload));
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));
     actix::spawn(admission::watch(Arc::clone(&node.router), Arc::clone(&node.disks)));
@@ -372,7 +402,7 @@ impl Node {
     }
 
     /// Lets peers in and dials them.
-    fn connect(&self, listener: TcpListener) -> anyhow::Result<transport::Handle> {
+    fn connect(&self, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<transport::Handle> {
         let cluster = &self.config.cluster;
         let config = TransportConfig {
             me: cluster.me,
@@ -383,6 +413,7 @@ impl Node {
             window: self.config.window,
             peers: router::peers(&self.router.membership()),
             limits: transport::Limits { silence: self.config.detector.timeout_max, ..transport::Limits::default() },
+            tls,
         };
         let runtimes = Runtimes { heartbeat: self.detector_thread.handle(), data: self.core_thread.handle() };
         let (messages, events) = (Arc::clone(&self.router), Arc::clone(&self.router));

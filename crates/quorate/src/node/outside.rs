@@ -23,3 +23,9 @@ pub(super) fn now() -> Now {
 pub(crate) fn chance() -> u64 {
     rand::random()
 }
+
+/// Chance that nobody can guess: from the generator of the system, by way of one that is seeded from it.
+#[expect(clippy::disallowed_methods, reason = "where chance enters the node")]
+pub(super) fn secret() -> [u8; 40] {
+    rand::random()
+}

@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use storage::rocksdb::write_whole;
 use transport::join::{Admission, Application, Join, NoAdmission};
+use transport::tls::Tls;
 
 use super::{Came, Seat, read_membership};
 use crate::config::{Config, NodeRole};
@@ -154,10 +155,11 @@ pub(super) fn forget(dir: &Path) -> anyhow::Result<()> {
 /// A refusal, which says what to do, or a failing disk.
 pub(crate) async fn join(
     config: &Config,
+    tls: Option<&Tls>,
     asked_to_stop: impl Future<Output = &'static str>,
 ) -> Result<Option<()>, Failure> {
     let admission = tokio::select! {
-        admission = ask_around(config) => admission?,
+        admission = ask_around(config, tls) => admission?,
         _ = asked_to_stop => return Ok(None),
     };
     let seat = seat(&admission, config.node.roles.contains(&NodeRole::Acceptor))?;
@@ -169,7 +171,7 @@ pub(crate) async fn join(
     Ok(Some(()))
 }
 
-async fn ask_around(config: &Config) -> Result<Admission, Failure> {
+async fn ask_around(config: &Config, tls: Option<&Tls>) -> Result<Admission, Failure> {
     let mut asking = Asking::begin(config)?;
     tracing::info!(
         name = asking.name,
@@ -181,7 +183,7 @@ async fn ask_around(config: &Config) -> Result<Admission, Failure> {
     loop {
         let mut answers = Vec::new();
         for member in asking.members.clone() {
-            match transport::join::ask(&member, &asking.application(config)).await {
+            match transport::join::ask(&member, &asking.application(config), tls).await {
                 Ok(admission) => return Ok(admission),
                 Err(NoAdmission::Refused(why)) => {
                     asking.renew(config)?;

@@ -4,6 +4,7 @@ use protocol::NodeId;
 
 use super::{Answer, HANDSHAKE_DEADLINE, VERSION, Verdict};
 use crate::join::{Again, NotAdmitted};
+use crate::tls::Failed;
 
 /// Why a listener refuses a connection. The text goes to both nodes' logs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +15,29 @@ pub enum Refusal {
     /// An HTTP client on the wrong port.
     #[error("an HTTP request came to the port for nodes; clients use the address of `listen.http`")]
     Http,
+    /// It wants TLS, which this node does not have.
+    #[error(
+        "what connected speaks TLS, and this node has none: if it is a node, give both tls.peer_certificate, tls.peer_key \
+         and tls.peer_ca, or neither"
+    )]
+    SpeaksTls,
+    /// It has no TLS.
+    #[error(
+        "the nodes of this cluster speak TLS with each other, and the peer does not: give it tls.peer_certificate, \
+         tls.peer_key and tls.peer_ca"
+    )]
+    NoTls,
+    /// TLS came to nothing.
+    #[error("TLS with the peer failed: {0}")]
+    Tls(Failed),
+    /// A good certificate, of somebody else.
+    #[error("the certificate of the peer names {names}, and it would have to name {needed}: give each node its own")]
+    OtherCertificate {
+        /// What it names.
+        names: String,
+        /// What it would have to.
+        needed: String,
+    },
     /// Nothing, or not all of it, within [`HANDSHAKE_DEADLINE`].
     #[error("no handshake came within {}s", HANDSHAKE_DEADLINE.as_secs())]
     Silent,
@@ -125,6 +149,10 @@ impl Refusal {
         match self {
             Self::NotAPeer => "not_a_peer",
             Self::Http => "http",
+            Self::SpeaksTls => "speaks_tls",
+            Self::NoTls => "no_tls",
+            Self::Tls(failed) => failed.reason,
+            Self::OtherCertificate { .. } => "other_certificate",
             Self::Silent => "silent",
             Self::TooMany => "too_many",
             Self::Version { .. } => "version",

@@ -9,3 +9,4 @@ mod hostile;
 mod messages;
 mod refusals;
 mod support;
+mod tls;

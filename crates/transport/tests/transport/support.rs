@@ -10,7 +10,7 @@ use actix::Arbiter;
 use bytes::BytesMut;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use protocol::{ClusterId, LearnFrom, Message, NodeId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{interval, timeout};
@@ -67,6 +67,7 @@ pub(crate) fn config(me: NodeId, address: SocketAddr) -> TransportConfig {
         window,
         peers: BTreeMap::from([(other, peer)]),
         limits: Limits::default(),
+        tls: None,
     }
 }
 
@@ -152,7 +153,7 @@ impl Drop for Node {
 }
 
 /// A socket without a transport behind it.
-pub(crate) struct Raw(pub(crate) TcpStream);
+pub(crate) struct Raw<S = TcpStream>(pub(crate) S);
 
 impl Raw {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
@@ -167,9 +168,12 @@ impl Raw {
         assert!(matches!(answer.verdict, Some(Verdict::Welcome(_))), "{answer:?}");
         raw
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.expect("it is connected");
+        self.0.flush().await.expect("it is connected");
     }
 
     /// Reads one frame.

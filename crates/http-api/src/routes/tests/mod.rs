@@ -1,5 +1,6 @@
 //! The REST contract, over a node whose leader is a script.
 
+mod access;
 mod calls;
 mod cluster;
 mod hostile;

@@ -29,7 +29,8 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let prometheus = PrometheusBuilder::new().build_recorder().handle();
-        let options = Options { workers: 1, entropy: 1, prometheus, grace: Duration::from_secs(1) };
+        let options =
+            Options { workers: 1, entropy: 1, prometheus, auth: None, tls: None, grace: Duration::from_secs(1) };
         let server = server(listener, world.backend.clone(), options).expect("it listens");
         let handle = server.handle();
         actix::spawn(server);

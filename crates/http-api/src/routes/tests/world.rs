@@ -28,6 +28,7 @@ use crate::backend::{
     Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use crate::core::{Gateway, Settings};
+use crate::gate::Auth;
 use crate::routes;
 
 /// What the leader says to a call; nothing when it stays silent.
@@ -41,6 +42,10 @@ pub(super) struct Node {
     pub(super) commands: Vec<Command>,
     pub(super) applied: u64,
     pub(super) time: u64,
+    /// What the wall clock shows.
+    pub(super) wall: u64,
+    /// What every byte of the last chance was.
+    pub(super) chance: u8,
     pub(super) broken: bool,
     pub(super) health: Health,
     /// What the leader says a read must reach; nothing: it is silent.
@@ -87,6 +92,14 @@ impl World {
         world
     }
 
+    /// The same, and callers present tokens: this one, and those of the state.
+    pub(super) fn with_root(root: &str, script: impl Fn(&Call) -> Option<Outcome> + 'static) -> Self {
+        let world = Self::new(script);
+        let prometheus = PrometheusBuilder::new().build_recorder().handle();
+        let api = web::Data::new(Api::new(world.backend.clone(), 7, prometheus, Some(Auth::new(Some(root)))));
+        Self { api, ..world }
+    }
+
     /// A node that knows of no leader.
     pub(super) fn without_leader(script: Script) -> Self {
         let (send, mut sent) = mpsc::unbounded_channel();
@@ -116,7 +129,7 @@ impl World {
             }
         });
         let prometheus = PrometheusBuilder::new().build_recorder().handle();
-        let api = web::Data::new(Api::new(backend.clone(), 7, prometheus));
+        let api = web::Data::new(Api::new(backend.clone(), 7, prometheus, None));
         Self { backend, api }
     }
 
@@ -305,6 +318,16 @@ impl Backend for FakeBackend {
 
     fn time_at(&self) -> Timestamp {
         Timestamp(self.node.lock().expect("no test panics with it").time)
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.node.lock().expect("no test panics with it").wall)
+    }
+
+    fn chance(&self) -> [u8; 40] {
+        let mut node = self.node.lock().expect("no test panics with it");
+        node.chance += 1;
+        [node.chance; 40]
     }
 
     fn commands(&self, first: CommandNumber, limit: usize, _: usize) -> Result<Vec<Command>, StateError> {

@@ -1,0 +1,236 @@
+//! Every route, with every kind of token (RELIABILITY 6, rows 5 and 6).
+
+use actix_web::http::Method;
+use actix_web::test::TestRequest;
+use protocol::{Call, CommandNumber, Key, Outcome, Rights, Timestamp, Token};
+use serde_json::{Value, json};
+
+use super::world::{World, not_executed};
+
+const ROOT: &str = "a root token of thirty two letters";
+const NOW: u64 = 1_000_000;
+
+/// A token of the state with these rights, and what its owner presents.
+fn issue(world: &World, number: u64, rights: Rights, expires: Option<u64>) -> String {
+    let id = format!("{number:016x}");
+    let text = crate::core::access::text_of(&id, &format!("s3cret{number}"));
+    let token = Token {
+        name: format!("n{number}"),
+        hash: *blake3::hash(text.as_bytes()).as_bytes(),
+        rights,
+        created: Timestamp(0),
+        expires: expires.map(Timestamp),
+    };
+    world.put(&format!("quorate/token/{id}"), &token.to_value(), number);
+    text
+}
+
+fn rights(read: bool, call: &[&str], operate: bool) -> Rights {
+    Rights { read, call: call.iter().map(ToString::to_string).collect(), operate }
+}
+
+fn world() -> World {
+    let world = World::with_root(ROOT, |call: &Call| {
+        let result = if call.function == "auth.token_create" { "{\"id\":\"\",\"expires\":null}" } else { "{}" };
+        Some(Outcome::Issued { command: CommandNumber(42), result: result.into() })
+    });
+    world.change(|node| (node.wall, node.time) = (NOW, NOW));
+    world
+}
+
+/// Who may ask an operation of the description: nobody needs a token, or who has these rights. A new operation must be
+/// entered here.
+fn opens(operation: &str) -> Option<[bool; 3]> {
+    // read, call kv.* and inventory.*, operate
+    let [read, call, operate] = [[true, false, false], [false, true, false], [false, false, true]];
+    Some(match operation {
+        "livez" | "readyz" | "healthz" | "openapi" | "docs" => return None,
+        "list_functions" => [true, true, true],
+        "execute_function" | "put_value" | "delete_value" => call,
+        // Each call of it stands alone, and is looked at below.
+        "execute_calls" => [true, true, true],
+        "get_call" => [true, true, true],
+        "get_value" | "list_state" | "list_commands" | "get_cluster" | "get_digest" | "metrics" | "home" => read,
+        "set_acceptor" | "remove_acceptor" | "hand_over" | "get_backup" | "create_token" | "list_tokens"
+        | "revoke_token" => operate,
+        other => panic!("{other} is new: say here who may ask it"),
+    })
+}
+
+/// The request that an operation of the description takes.
+fn request(method: &str, path: &str) -> TestRequest {
+    let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+    let body = match path {
+        "/v1/calls" => json!([{"function": "kv.put", "arguments": {}}]),
+        "/v1/tokens" => json!({"name": "ci", "read": true}),
+        _ => json!({}),
+    };
+    let uri = path.replace("{name}", "inventory.inbound").replace("{key}", "k").replace("{idempotency_key}", "k");
+    let request = TestRequest::with_uri(&uri.replace("{id}", "x")).insert_header(("Content-Type", "application/json"));
+    let has_body = method != Method::GET;
+    let request = request.method(method);
+    if has_body { request.set_payload(body.to_string()) } else { request }
+}
+
+/// Every operation of the served description × no, wrong, expired, revoked and insufficient token. Catches a route that
+/// lets in who may not, or keeps out who may; and a refusal that does not say how to ask.
+#[actix_web::test]
+async fn every_route_asks_for_its_token() {
+    let world = world();
+    let description = world.get("/openapi.json").await.json();
+    let tokens = [rights(true, &[], false), rights(false, &["kv.*", "inventory.*"], false), rights(false, &[], true)];
+    let tokens: Vec<String> =
+        tokens.into_iter().zip(1..).map(|(rights, number)| issue(&world, number, rights, Some(NOW + 1))).collect();
+    let expired = issue(&world, 7, Rights::all(), Some(NOW));
+    let revoked = issue(&world, 8, Rights::all(), None);
+    world.change(|node| drop(node.state.remove(&Key::new("quorate/token/0000000000000008").expect("a key"))));
+    let bearer = |token: &str| format!("Bearer {token}");
+    let denied = [
+        (None, "no_token"),
+        (Some("Bearer".to_owned()), "invalid_token"),
+        (Some("Bearer ".to_owned()), "invalid_token"),
+        (Some(format!("Basic {ROOT}")), "invalid_token"),
+        (Some(bearer("garbage")), "invalid_token"),
+        (Some(bearer(&ROOT[1..])), "invalid_token"),
+        (Some(bearer(&format!("{}x", tokens[0]))), "invalid_token"),
+        // The secret of one under the id of another.
+        (Some(bearer(&tokens[0].replace("0000000000000001", "0000000000000002"))), "invalid_token"),
+        (Some(bearer(&expired)), "expired_token"),
+        (Some(bearer(&revoked)), "invalid_token"),
+    ];
+    let mut operations = 0;
+    for (path, methods) in description["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let (name, operation) = (format!("{method} {path}"), operation["operationId"].as_str().expect("an id"));
+            operations += 1;
+            let Some(opens) = opens(operation) else {
+                assert!(world.ask(request(method, path)).await.status.as_u16() != 401, "{name}");
+                continue;
+            };
+            for (header, code) in &denied {
+                let asked = header.iter().fold(request(method, path), |request, header| {
+                    request.insert_header(("Authorization", header.as_str()))
+                });
+                let reply = world.ask(asked).await;
+                assert_eq!(reply.problem(), not_executed(401, code), "{name} {header:?}");
+                let challenge = reply.header("www-authenticate").expect("how to ask");
+                assert!(challenge.starts_with("Bearer realm=\"quorate\""), "{challenge}");
+                assert_eq!(challenge.contains("invalid_token"), header.is_some(), "{challenge}");
+                assert!(!reply.text().contains("s3cret"), "{}", reply.text());
+            }
+            for (token, opens) in tokens.iter().zip(opens) {
+                let reply = world.ask(request(method, path).insert_header(("Authorization", bearer(token)))).await;
+                if opens {
+                    assert!(![401, 403].contains(&reply.status.as_u16()), "{name} {token}: {}", reply.text());
+                } else {
+                    assert_eq!(reply.problem(), not_executed(403, "forbidden"), "{name} {token}");
+                }
+            }
+            let root = world.ask(request(method, path).insert_header(("Authorization", bearer(ROOT)))).await;
+            assert!(![401, 403].contains(&root.status.as_u16()), "{name}: {}", root.text());
+        }
+    }
+    assert!(operations >= 24, "{operations}");
+    assert_eq!(world.get("/nowhere").await.problem(), not_executed(404, "unknown_route"));
+}
+
+/// Catches calls in one request that open what they may not because others of them may, and functions of operators that
+/// a caller reaches by their names.
+#[actix_web::test]
+async fn each_call_is_looked_at_alone() {
+    let world = world();
+    let caller = issue(&world, 1, rights(true, &["*"], false), None);
+    let narrow = issue(&world, 2, rights(false, &["kv.put"], false), None);
+    let ask = async |token: &str, uri: &str, body: Value| {
+        let request = TestRequest::post().uri(uri).set_payload(body.to_string());
+        let request = request.insert_header(("Authorization", format!("Bearer {token}")));
+        world.ask(request.insert_header(("Content-Type", "application/json"))).await
+    };
+    let calls = json!([
+        {"function": "kv.put", "arguments": {}}, {"function": "kv.delete", "arguments": {}},
+        {"function": "auth.token_create", "arguments": {}},
+    ]);
+    let reply = ask(&narrow, "/v1/calls", calls).await.json();
+    let codes: Vec<_> = reply.as_array().expect("outcomes").iter().map(|outcome| outcome["status"].clone()).collect();
+    assert_eq!(codes, [200, 403, 403], "{reply}");
+    assert_eq!(reply[1]["outcome"], "not_executed");
+    for function in ["cluster.remove", "auth.token_create", "auth.token_revoke"] {
+        let reply = ask(&caller, &format!("/v1/functions/{function}"), json!({})).await;
+        assert_eq!(reply.problem(), not_executed(403, "forbidden"), "{function}");
+    }
+    assert_eq!(ask(&caller, "/v1/functions/kv.put", json!({})).await.status, 200);
+    assert_eq!(world.calls().iter().map(|call| call.function.as_str()).collect::<Vec<_>>(), ["kv.put", "kv.put"]);
+}
+
+/// Catches a secret that is told twice, passed on, or not told at all; and a token that its text does not open.
+#[actix_web::test]
+async fn a_secret_is_told_once() {
+    let world = world();
+    let root = ("Authorization", format!("Bearer {ROOT}"));
+    let body = json!({"name": "ci", "read": true, "call": ["kv.*"], "expires_in": "1h"}).to_string();
+    let asked = || {
+        let request = TestRequest::post().uri("/v1/tokens").set_payload(body.clone()).insert_header(root.clone());
+        request.insert_header(("Content-Type", "application/json"))
+    };
+    let made = world.ask(asked()).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let text = made.json()["token"].as_str().expect("a text").to_owned();
+    let call = world.calls().pop().expect("a call");
+    assert_eq!(call.function, "auth.token_create");
+    let arguments = String::from_utf8(call.arguments.to_vec()).expect("text");
+    let secret = text.rsplit('_').next().expect("it has parts");
+    assert!(secret.len() >= 42 && !arguments.contains(secret), "{arguments}");
+    let arguments: Value = serde_json::from_str(&arguments).expect("JSON");
+    assert_eq!(arguments["hash"], blake3::hash(text.as_bytes()).to_hex().as_str());
+    assert_eq!((&arguments["expires_in"], &arguments["read"]), (&json!(3600), &json!(true)));
+    assert_eq!(made.json()["id"], arguments["id"]);
+    for header in [("Idempotency-Key", "k"), ("Prefer", "respond-async")] {
+        let reply = world.ask(asked().insert_header(header)).await;
+        assert_eq!(reply.problem(), not_executed(400, "invalid_header"));
+    }
+    for wrong in [json!({"name": "x", "reads": true}), json!({"name": "x", "expires_in": "soon"}), json!([]), json!({})]
+    {
+        let reply = world.ask(asked().set_payload(wrong.to_string())).await;
+        assert_eq!(reply.problem(), not_executed(400, "invalid_arguments"), "{wrong}");
+    }
+}
+
+/// Catches what a reader could use: the hash of a token, in the state or in the commands.
+#[actix_web::test]
+async fn no_hash_is_shown() {
+    let world = world();
+    let reader = issue(&world, 1, rights(true, &[], false), None);
+    let hash = blake3::hash(reader.as_bytes()).to_hex();
+    let get = async |uri: &str| {
+        let reply =
+            world.ask(TestRequest::get().uri(uri).insert_header(("Authorization", format!("Bearer {reader}")))).await;
+        assert_eq!(reply.status, 200, "{uri}");
+        reply.text().to_owned()
+    };
+    for uri in ["/v1/state/quorate/token/0000000000000001", "/v1/state?prefix=quorate/"] {
+        let text = get(uri).await;
+        assert!(text.contains("\"name\":\"n1\"") && !text.contains(hash.as_str()) && !text.contains("hash"), "{text}");
+    }
+    let operator = issue(&world, 2, rights(false, &[], true), None);
+    let request = TestRequest::get().uri("/v1/tokens").insert_header(("Authorization", format!("Bearer {operator}")));
+    let reply = world.ask(request).await;
+    let listed = reply.json();
+    assert_eq!((&listed["tokens"][0]["name"], &listed["tokens"][1]["operate"]), (&json!("n1"), &json!(true)));
+    assert!(!reply.text().contains(hash.as_str()), "{listed}");
+}
+
+/// Catches a clock of a gateway, behind the cluster, by which an expired token lives on.
+#[actix_web::test]
+async fn the_later_of_two_clocks_counts() {
+    let world = world();
+    let token = issue(&world, 1, rights(true, &[], false), Some(NOW + 10));
+    let status = async || {
+        let request = TestRequest::get().uri("/v1/cluster").insert_header(("Authorization", format!("Bearer {token}")));
+        world.ask(request).await.status.as_u16()
+    };
+    assert_eq!(status().await, 200);
+    world.change(|node| node.time = NOW + 10);
+    assert_eq!(status().await, 401);
+    world.change(|node| (node.time, node.wall) = (NOW, NOW + 10));
+    assert_eq!(status().await, 401);
+}
