@@ -15,8 +15,10 @@ use protocol::{
 use storage::StateStore as _;
 use storage::memory::MemoryState;
 
+mod backup;
 mod configuration;
 
+pub use backup::backup_file;
 pub use configuration::configuration;
 pub use http_api::fuzz::{rest_body, rest_head};
 pub use storage::rocksdb::fuzz::{log_file, stored_record};
@@ -27,7 +29,8 @@ pub use transport::fuzz::{frames, handshake, message};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
+    ("backup_file", backup_file),
     ("command_body", command_body),
     ("configuration", configuration),
     ("frames", frames),

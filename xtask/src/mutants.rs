@@ -12,7 +12,7 @@ use clap::Args;
 /// What is mutated.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  cargo xtask mutants                                      all cores and the majority sets
+  cargo xtask mutants                                      all cores, the majority sets and the membership
   cargo xtask mutants -- --list                            what would be mutated
   cargo xtask mutants -- --package quorate-acceptor        one core
   cargo xtask mutants -- --re leading.rs                   one file

@@ -112,7 +112,9 @@ fn what_cannot_be_done_is_refused_with_its_reason() {
     state.assert_invalid("cluster.join", r#"{"name": "a b", "address": "d:1"}"#, "no name");
     state.assert_invalid("cluster.join", r#"{"name": "e", "address": "nowhere"}"#, "host:port");
 
-    state.heard.insert(NodeId(1), CommandNumber(10_000));
+    state.heard.insert(NodeId(1), CommandNumber(1 + BEHIND_MAX));
+    assert!(state.execute("cluster.set_acceptor", r#"{"node": 4}"#).result.is_ok(), "just near enough");
+    state.heard.insert(NodeId(1), CommandNumber(2 + BEHIND_MAX));
     refuses(&state, "cluster.set_acceptor", &json!({"node": 4}), "not_caught_up", true);
     refuses(&state, "cluster.set_rule", &json!({"majority_sets": [[1, 4], [1, 2]]}), "not_caught_up", true);
     state.heard.remove(&NodeId(4));
@@ -139,8 +141,13 @@ fn a_change_that_would_lose_the_majority_is_refused() {
     state.heard.remove(&NodeId(3));
     refuses(&state, "cluster.remove", &json!({"node": 2}), "would_lose_majority", true);
     refuses(&state, "cluster.set_acceptor", &json!({"node": 3, "weight": 2}), "would_lose_majority", true);
+    let failed = state.execute("cluster.remove", r#"{"node": 2}"#).result;
+    let Err(Failure::Refused(Refusal { message, .. })) = failed else { panic!("{failed:?}") };
+    assert!(message.contains("bring back n3 first"), "{message}");
     state.call("cluster.remove", r#"{"node": 3}"#).expect("two of two are left");
     assert_eq!(now(&state).majority().nodes().len(), 2);
+    let few = MapState { heard: [(NodeId(1), CommandNumber(0))].into(), ..MapState::default() };
+    refuses(&few, "cluster.join", &json!({"name": "e", "address": "e:1"}), "would_lose_majority", true);
 }
 
 /// Catches a node that gets a vote although its acceptor is silent, or one that is counted on: nothing would be decided

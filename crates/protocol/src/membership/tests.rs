@@ -32,7 +32,7 @@ fn a_membership_survives_the_state_with_its_number() {
     assert_eq!(written(&weighing, 18).nodes(), weighing.nodes());
     let ruled = weighing.ruled(sets(&[&[1, 2], &[2, 4]])).expect("they share 2");
     assert!(!ruled.is_acceptor(NodeId(3)) && ruled.is_acceptor(NodeId(4)));
-    assert_eq!(written(&ruled, 19).rule(), ruled.rule());
+    assert_eq!((ruled.rule(), written(&ruled, 19).rule()), (&sets(&[&[1, 2], &[2, 4]]), ruled.rule()));
     assert_eq!(written(&ruled, 19).majority(), ruled.majority());
     assert_eq!(joined.named("d"), Some(id));
 }
@@ -87,8 +87,62 @@ fn what_is_no_membership_is_refused_and_says_why() {
     let quiet =
         genesis.nodes().iter().map(|(id, member)| (*id, Member { may_lead: false, ..member.clone() })).collect();
     assert_eq!(Membership::genesis(quiet, Rule::Weights), Err(MembershipError::NobodyLeads));
-    let many = (1..=SETS_MAX as u64 + 1).map(|id| set(&[1, id + 1])).collect();
-    assert!(genesis.ruled(Rule::Sets(many)).is_err());
+    let large = Membership::of_equals(64);
+    let pairs = (2..=64).flat_map(|one| (2..one).map(move |other| set(&[1, one, other])));
+    let ruled = |count| large.ruled(Rule::Sets(pairs.clone().take(count).collect())).map(|_| ());
+    assert_eq!(ruled(SETS_MAX), Ok(()));
+    assert_eq!(ruled(SETS_MAX + 1), Err(MembershipError::Sets(SETS_MAX + 1)));
+}
+
+/// Catches a node that is taken for one that may lead, and a name or an address that is refused although it is good.
+#[test]
+fn who_may_lead_and_what_names_are_good() {
+    let mut nodes = Membership::of_equals(3).nodes().clone();
+    nodes.get_mut(&NodeId(2)).expect("node 2").may_lead = false;
+    let membership = Membership::genesis(nodes, Rule::Weights).expect("two may lead");
+    assert_eq!([1, 2, 3, 4].map(|id| membership.may_lead(NodeId(id))), [true, false, true, false]);
+    for name in ["a.b_c-d", &"x".repeat(NAME_BYTES_MAX)] {
+        assert!(is_name(name), "{name}");
+    }
+    let padded = |length: usize| format!("x:{}1", "0".repeat(length - 3));
+    for address in ["a-b.c_d:7080", "[::1]:65535", &padded(ADDRESS_BYTES_MAX)] {
+        assert!(is_address(address), "{address}");
+    }
+    for address in ["[::1:7080", "::1]:7080", "x:+1", &padded(ADDRESS_BYTES_MAX + 1)] {
+        assert!(!is_address(address), "{address}");
+    }
+}
+
+/// A state with one entry, of which only that is asked for.
+struct State(Option<Entry>);
+
+impl StateView for State {
+    fn get(&self, asked: &Key) -> Result<Option<Entry>, StateError> {
+        Ok(self.0.clone().filter(|_| *asked == key()))
+    }
+
+    fn scan(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<(Key, Entry)>, StateError> {
+        unreachable!("nobody scans")
+    }
+
+    fn outcome(&self, _: &crate::RequestId) -> Result<Option<crate::StoredOutcome>, StateError> {
+        unreachable!("nobody asks for outcomes")
+    }
+}
+
+/// Catches a node that goes by another membership than the last one: the state's when its own is as new or newer, or its
+/// own when the state's is newer; and a text that cannot be read taken for no change.
+#[test]
+fn the_later_membership_of_two_is_in_force() {
+    let mine = (*Membership::of_equals(3)).clone().written_by(CommandNumber(7));
+    assert_eq!(mine.number(), CommandNumber(7));
+    let state =
+        |version| State(Some(Entry { value: Membership::of_equals(2).to_value(), version: CommandNumber(version) }));
+    let later = |version| mine.later_in(&state(version)).expect("it can be read").map(|later| later.number());
+    assert_eq!([6, 7, 8].map(later), [None, None, Some(CommandNumber(8))]);
+    assert_eq!(mine.later_in(&State(None)), Ok(None));
+    let damaged = State(Some(Entry { value: Bytes::new(), version: CommandNumber(8) }));
+    assert!(mine.later_in(&damaged).is_err());
 }
 
 /// Catches a text of a later version, or a damaged one, that is taken for a membership.

@@ -33,8 +33,10 @@ pub(crate) fn run(backup: &Backup) -> Result<(), Failure> {
     let manifest = fetched.and_then(|()| {
         let read = File::open(&aside).with_context(|| format!("{} cannot be read again", aside.display()))?;
         let total = read.metadata().map(|found| found.len()).unwrap_or(0);
-        let (manifest, _) = super::restore::verify(BufReader::new(read), &mut Progress::new("verifying", total))
+        let mut progress = Progress::new("verifying", total);
+        let (manifest, _) = super::verify::verify(BufReader::new(read), &mut |bytes| progress.reached(bytes))
             .map_err(|why| anyhow!("what arrived is not usable: {why}"))?;
+        progress.end();
         keep(&aside, file)?;
         Ok(manifest)
     });

@@ -14,15 +14,12 @@
 //! A new layout gets a new magic word; fields may be added to the JSON.
 
 use std::io::{self, Read};
-use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use protocol::message::{Snapshot, ToLearner};
-use protocol::{Message, SnapshotPiece, Timestamp};
+use protocol::{Message, SnapshotPiece};
 use serde::{Deserialize, Serialize};
 use transport::wire;
-
-use crate::config::Config;
 
 const MAGIC: &[u8; 8] = b"QRTBACK1";
 /// What a file of any layout begins with.
@@ -56,24 +53,6 @@ pub(crate) struct Manifest {
     pub(crate) digest: String,
     /// About how many records follow; for showing progress.
     pub(crate) records: u64,
-}
-
-impl Manifest {
-    /// What a node says of itself; the state's part comes with the state.
-    pub(crate) fn of_node(config: &Config, made: Timestamp) -> Self {
-        let made = UNIX_EPOCH + Duration::from_millis(made.0);
-        Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster: config.cluster.name.clone(),
-            cluster_id: config.cluster.id.to_string(),
-            node: config.node.name.clone(),
-            made: humantime::format_rfc3339_seconds(made).to_string(),
-            command: 0,
-            ballot: (0, 0),
-            digest: String::new(),
-            records: 0,
-        }
-    }
 }
 
 /// The end of a file.
@@ -143,9 +122,9 @@ pub(super) struct Writer {
 impl Writer {
     /// Begins a file; the bytes are its beginning.
     pub(super) fn begin(manifest: &Manifest) -> (Self, Bytes) {
-        let mut writer = Self { seal: Seal::first(), end: End::default() };
-        let frame = writer.frame(MANIFEST, &json(manifest));
-        (writer, [&MAGIC[..], &frame].concat().into())
+        let (mut writer, mut file) = Self::bare();
+        file.extend_from_slice(&writer.frame(MANIFEST, &json(manifest)));
+        (writer, file.into())
     }
 
     pub(super) fn piece(&mut self, snapshot: Snapshot) -> Bytes {
@@ -161,7 +140,13 @@ impl Writer {
         self.frame(END, &json(&end))
     }
 
-    fn frame(&mut self, kind: u8, content: &[u8]) -> Bytes {
+    /// A file that holds nothing yet but its magic word.
+    pub(super) fn bare() -> (Self, Vec<u8>) {
+        (Self { seal: Seal::first(), end: End::default() }, MAGIC.to_vec())
+    }
+
+    /// Seals a frame.
+    pub(super) fn frame(&mut self, kind: u8, content: &[u8]) -> Bytes {
         let length = u32::try_from(content.len()).expect("a piece is bounded");
         assert!(length <= CONTENT_MAX, "a piece is bounded");
         let mut frame = Vec::with_capacity(HEADER + content.len() + SEAL);

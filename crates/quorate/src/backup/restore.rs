@@ -11,17 +11,18 @@
 //! handshake refuses all others. Every node of the new cluster is restored from the same file.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use protocol::{Ballot, ClusterId, CommandId, CommandNumber, NodeId, SnapshotId, SnapshotRecord, membership};
+use protocol::{Ballot, ClusterId, CommandId, CommandNumber, NodeId, SnapshotId};
 use serde_json::json;
 use storage::rocksdb::{Options, Stores};
-use storage::{Digest, Installation, LogRecord, LogStore as _, StateStore as _};
+use storage::{Installation, LogRecord, LogStore as _, StateStore as _};
 
-use super::format::{BackupError, Manifest, Reader};
+use super::format::{BackupError, Manifest};
 use super::progress::Progress;
+use super::verify::{Kept, from_hex, hex, verify};
 use crate::cli::{Dev, Output, Restore};
 use crate::client::show;
 use crate::config::{Config, Sources};
@@ -47,7 +48,9 @@ pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
     let total = open(&restore.file)?.metadata().map(|found| found.len()).unwrap_or(0);
     let refused = |why: BackupError| Failure::Failed(anyhow!("{}: {why}", restore.file.display()));
     let mut progress = Progress::new("verifying", total);
-    let (manifest, kept) = verify(BufReader::new(open(&restore.file)?), &mut progress).map_err(refused)?;
+    let file = BufReader::new(open(&restore.file)?);
+    let (manifest, kept) = verify(file, &mut |bytes| progress.reached(bytes)).map_err(refused)?;
+    progress.end();
     let id = snapshot_id(&manifest).map_err(refused)?;
     let nodes = target.map_or(Ok(Vec::new()), Target::nodes)?;
     for config in &nodes {
@@ -108,36 +111,10 @@ fn open(file: &Path) -> anyhow::Result<File> {
     File::open(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-/// Whether a record is part of a restored state. The membership is not: it names the nodes of the old cluster, and the
-/// new one begins with those of its configuration.
-fn is_kept(record: &SnapshotRecord) -> bool {
-    !matches!(record, SnapshotRecord::Entry { key, .. } if *key == membership::key())
-}
-
-/// Reads a whole file and compares the digest of its records with the one in its manifest; says also the digest of what
-/// is restored of them.
-///
-/// # Errors
-/// [`BackupError`].
-pub(super) fn verify(file: impl Read, progress: &mut Progress) -> Result<(Manifest, [u8; 32]), BackupError> {
-    let (mut reader, manifest) = Reader::open(file)?;
-    let (mut digest, mut kept) = (Digest::default(), Digest::default());
-    while let Some(piece) = reader.piece()? {
-        piece.records.iter().for_each(|record| digest.add(record));
-        piece.records.iter().filter(|record| is_kept(record)).for_each(|record| kept.add(record));
-        progress.reached(reader.bytes());
-    }
-    progress.end();
-    if super::hex(&digest.finish()) != manifest.digest {
-        return Err(BackupError::OtherState);
-    }
-    Ok((manifest, kept.finish()))
-}
-
 fn snapshot_id(manifest: &Manifest) -> Result<SnapshotId, BackupError> {
     let (round, node) = manifest.ballot;
     let ballot = Ballot { round, node: NodeId(node) };
-    let digest = super::from_hex(&manifest.digest).ok_or(BackupError::OtherState)?;
+    let digest = from_hex(&manifest.digest).ok_or(BackupError::OtherState)?;
     Ok(SnapshotId { at: CommandId::new(ballot, CommandNumber(manifest.command)), digest })
 }
 
@@ -178,11 +155,8 @@ fn make(config: &Config, file: &Path, id: SnapshotId, kept: [u8; 32], progress: 
     for name in MADE {
         remove(&dir.join(name)).with_context(doing)?;
     }
-    write_synced(
-        &dir.join(ORIGIN),
-        &format!("# The backup that this data was made from.\n{}\n", super::hex(&id.digest)),
-    )
-    .with_context(doing)?;
+    write_synced(&dir.join(ORIGIN), &format!("# The backup that this data was made from.\n{}\n", hex(&id.digest)))
+        .with_context(doing)?;
     let identity = storage::Identity { cluster: cluster_of(config)?, ..config.identity() };
     let stores = storage::rocksdb::open(dir, &identity, &Options::default()).with_context(doing)?;
     write(&stores, file, SnapshotId { digest: kept, ..id }, progress).with_context(doing)?;
@@ -193,13 +167,16 @@ fn make(config: &Config, file: &Path, id: SnapshotId, kept: [u8; 32], progress: 
 
 fn write(stores: &Stores, file: &Path, id: SnapshotId, progress: &mut Progress) -> anyhow::Result<()> {
     let changed = "the file was changed while it was read";
-    let (mut reader, _) = Reader::open(BufReader::new(open(file)?)).context(changed)?;
-    while let Some(mut piece) = reader.piece().context(changed)? {
-        piece.records.retain(is_kept);
+    let (mut pieces, _) = Kept::open(BufReader::new(open(file)?)).context(changed)?;
+    while let Some(piece) = pieces.piece().context(changed)? {
         stores.state.stage(id, &piece)?;
-        progress.reached(reader.bytes());
+        progress.reached(pieces.bytes());
     }
     progress.end();
+    // Seals and digest find accidents, and not what somebody made on purpose.
+    if stores.state.staged().is_none_or(|staged| staged.next.is_some()) {
+        bail!("the pieces of the backup do not follow each other; use another copy");
+    }
     match stores.state.install()? {
         // Nothing to install: the state of a cluster that had issued nothing.
         Installation::Outdated if id.at == CommandId::NULL => {}
@@ -246,7 +223,7 @@ pub(crate) fn cluster_of(config: &Config) -> anyhow::Result<ClusterId> {
     let origin: [u8; 32] = text
         .lines()
         .find(|line| !line.starts_with('#'))
-        .and_then(super::from_hex)
+        .and_then(from_hex)
         .ok_or_else(|| anyhow!("{} does not name a backup; restore the data directory", path.display()))?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"quorate restored cluster\0").update(&config.cluster.id.0).update(&origin);

@@ -2,18 +2,20 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
 use protocol::message::Snapshot;
-use protocol::{CommandNumber, Position};
+use protocol::{CommandNumber, Position, Timestamp};
 use storage::{Checkpoint, StateStore, StorageError};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::format::{Manifest, Writer};
+use super::verify::hex;
+use crate::config::Config;
 
 /// Small beside memory, large beside a system call.
 const PIECE_BYTES: usize = 1 << 20;
@@ -23,6 +25,24 @@ const PIECES_AHEAD: usize = 2;
 const READER_WAIT: Duration = Duration::from_secs(60);
 /// What each piece that it takes adds to that again: so a backup takes a second for each mebibyte, and a minute, at most.
 const PIECE_WAIT: Duration = Duration::from_secs(1);
+
+impl Manifest {
+    /// What a node says of itself; the state's part comes with the state.
+    pub(crate) fn of_node(config: &Config, made: Timestamp) -> Self {
+        let made = UNIX_EPOCH + Duration::from_millis(made.0);
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster: config.cluster.name.clone(),
+            cluster_id: config.cluster.id.to_string(),
+            node: config.node.name.clone(),
+            made: humantime::format_rfc3339_seconds(made).to_string(),
+            command: 0,
+            ballot: (0, 0),
+            digest: String::new(),
+            records: 0,
+        }
+    }
+}
 
 /// Takes a checkpoint and streams it. `manifest` comes without what the checkpoint says of itself.
 /// The permit is given back when the stream has ended.
@@ -39,7 +59,7 @@ pub(crate) async fn stream(
     let manifest = Manifest {
         command: id.at.number.0,
         ballot: (id.at.ballot.round, id.at.ballot.node.0),
-        digest: super::hex(&id.digest),
+        digest: hex(&id.digest),
         records: checkpoint.records(),
         ..manifest
     };
