@@ -4,7 +4,7 @@
 //! They are made here, around the shipped cores, so that nothing of them is in what is shipped. The model
 //! check of `tests/` makes its own from here too.
 
-pub(crate) mod no_barrier;
+pub mod no_barrier;
 
 use acceptor::core::{Acceptor, Config};
 use clap::ValueEnum;

@@ -8,7 +8,8 @@
 //!   own `last_tried` allows; it gives up what it led;
 //! - a learner that is behind another one gets the next command from it (claim 4);
 //! - the power of a node goes, and it starts again: promises, votes and `last_tried` are there,
-//!   of what was applied any prefix.
+//!   of what was applied any prefix that holds all changes of the membership;
+//! - the votes of a node are damaged, all of them, and it starts again. What it has applied is durable.
 //!
 //! What is left out, and why nothing is lost for safety:
 //!
@@ -23,41 +24,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::message::{Commands, ToLearner};
-use protocol::{Ballot, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId};
+use protocol::{Ballot, Command, CommandId, CommandNumber, Message, NodeId};
 use quorate_tests::world::{Device, Said};
 use stateright::{Model, Property};
 
+pub(crate) use super::config::{Change, Config, Plant};
 use super::prune;
-use super::roles::{Input, LEADERS, LearnerRole, NODES, Place, Role, What, majority};
+use super::roles::{Input, LEADERS, LearnerRole, NODES, Place, Role, What, is_change, membership_after};
 use super::space::{InputId, RoleId, Space, Tables};
-
-/// How much is searched.
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    /// Who leads the ballots of rounds 1, 2, ….
-    pub(crate) owners: Vec<NodeId>,
-    /// Command numbers.
-    pub(crate) numbers: u64,
-    /// Power cuts, of whichever node.
-    pub(crate) crashes: u8,
-    /// Whether refusals (`MyNextBal`) are delivered.
-    pub(crate) refusals: bool,
-    /// Whether steps are left out that cost nothing to leave out, see `prune`.
-    pub(crate) reduced: bool,
-    /// Who decides that a command is issued.
-    pub(crate) learn_from: LearnFrom,
-    /// A mistake that the search must find.
-    pub(crate) plant: Option<Plant>,
-}
-
-/// A mistake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Plant {
-    /// An acceptor starts with the ballot of its last vote for its promise.
-    ForgottenPromise,
-    /// S-01: an acceptor votes without the gap-free rule.
-    VotesWithGaps,
-}
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +62,14 @@ pub(crate) enum Action {
         node: NodeId,
         kept: usize,
     },
+    Damage {
+        node: NodeId,
+    },
+    /// The acceptor of a node is told what is durable.
+    Durable {
+        node: NodeId,
+        number: CommandNumber,
+    },
 }
 
 /// A state of the cluster.
@@ -97,6 +79,7 @@ pub(crate) struct State {
     /// What was sent and may still matter, ascending.
     pub(crate) net: Vec<InputId>,
     crashes_left: u8,
+    damages_left: u8,
     /// What any role ever considered issued, from number 1.
     issued: Vec<Option<CommandId>>,
     pub(crate) fault: Option<Fault>,
@@ -115,13 +98,12 @@ pub(crate) enum Fault {
 pub(crate) struct Cluster {
     pub(crate) config: Config,
     pub(crate) space: Space,
-    majority: MajoritySets,
-    seen: [AtomicBool; 4],
+    seen: [AtomicBool; 6],
 }
 
 impl Cluster {
     pub(crate) fn new(config: Config) -> Self {
-        Self { space: Space::new(config.clone()), config, majority: majority(), seen: Default::default() }
+        Self { space: Space::new(config.clone()), config, seen: Default::default() }
     }
 
     /// Carries out one input, and what the roles of the node then tell each other.
@@ -156,7 +138,6 @@ impl Cluster {
         for to in places.into_iter().filter(|place| place.index() < Place::COUNT) {
             self.take(state, Input { to, what: What::Restart(commands.clone()) });
         }
-        state.crashes_left -= 1;
     }
 }
 
@@ -168,6 +149,10 @@ impl State {
             Some(_) => {}
             None => *known = Some(id),
         }
+    }
+
+    pub(crate) fn can_be_damaged(&self) -> bool {
+        self.damages_left > 0
     }
 
     pub(crate) fn can_lose_power(&self) -> bool {
@@ -232,6 +217,7 @@ impl Model for Cluster {
             roles,
             net: Vec::new(),
             crashes_left: self.config.crashes,
+            damages_left: self.config.damages,
             issued: vec![None; numbers],
             fault: None,
         }]
@@ -281,9 +267,11 @@ impl Model for Cluster {
             let known = tables.learner(state, learner).applied.len();
             let peer = NODES.into_iter().find(|peer| tables.learner(state, *peer).applied.len() > known);
             actions.extend(peer.map(|peer| Action::CatchUp { learner, peer }));
+            self.damage(&tables, state, learner, actions);
             if state.crashes_left > 0 {
                 let most = if self.config.reduced { known } else { known + 1 };
-                actions.extend((0..most).map(|kept| Action::PowerCut { node: learner, kept }));
+                let least = durable_at_least(&tables.learner(state, learner).applied);
+                actions.extend((least..most).map(|kept| Action::PowerCut { node: learner, kept }));
             }
         }
     }
@@ -319,7 +307,17 @@ impl Model for Cluster {
                 let question = self.question(&state, Ballot::new(round, node), first)?;
                 self.ask(&mut state, question, heard);
             }
+            Action::Damage { node } => {
+                self.take(&mut state, Input { to: Place::Acceptor(node), what: What::Damage });
+                let all = self.space.look().learner(&state, node).applied.len();
+                self.restart(&mut state, node, all);
+                state.damages_left -= 1;
+            }
+            Action::Durable { node, number } => {
+                self.take(&mut state, Input { to: Place::Acceptor(node), what: What::Durable(number) });
+            }
             Action::PowerCut { node, kept } => {
+                state.crashes_left -= 1;
                 self.restart(&mut state, node, kept);
                 if state.roles == last.roles {
                     return None;
@@ -376,6 +374,17 @@ impl Model for Cluster {
                 let tables = model.space.look();
                 model.is_first(3, LEADERS.iter().all(|node| tables.leader(state, *node).leads().is_some()))
             }),
+            Property::sometimes("a damaged acceptor speaks again", |model: &Self, state: &State| {
+                let tables = model.space.look();
+                model.is_first(4, NODES.iter().any(|node| tables.acceptor(state, *node).has_rejoined()))
+            }),
+            Property::sometimes("something is issued above a change", |model: &Self, state: &State| {
+                let tables = model.space.look();
+                let above = |applied: &[Command]| (1..applied.len()).contains(&durable_at_least(applied));
+                let is_so = model.config.change.is_some()
+                    && NODES.iter().any(|node| above(&tables.learner(state, *node).applied));
+                model.is_first(5, is_so)
+            }),
         ]
     }
 
@@ -393,6 +402,8 @@ impl Model for Cluster {
             Action::Begin { node, round, .. } | Action::Campaign { node, round } => {
                 format!("{} begins ballot {round}.{node}", Device(*node))
             }
+            Action::Damage { node } => format!("the votes of {} are damaged, and it starts again", Device(*node)),
+            Action::Durable { node, number } => format!("{} hears that {number} is durable", Device(*node)),
             Action::PowerCut { node, kept } => {
                 format!("{} loses power and starts again with {kept} applied commands", Device(*node))
             }
@@ -424,7 +435,38 @@ impl Cluster {
     /// Invariant 11.
     fn is_kept(&self, state: &State) -> bool {
         let tables = self.space.look();
-        let has_vote = |node, id| tables.acceptor(state, node).stored.contains(id);
-        state.issued.iter().flatten().all(|id| self.majority.holds(|node| has_vote(node, id)))
+        let has = |node, id: &CommandId| {
+            let (acceptor, learner) = (tables.acceptor(state, node), tables.learner(state, node));
+            // Where votes can be damaged, what is applied is durable.
+            let durable = self.config.damages > 0 && learner.applied.iter().any(|command| command.id == *id);
+            acceptor.stored.contains(id) || durable || acceptor.core.silence().is_some()
+        };
+        let longest = NODES.map(|node| &tables.learner(state, node).applied).into_iter().max_by_key(|all| all.len());
+        let longest = longest.expect("three nodes");
+        state.issued.iter().flatten().all(|id| {
+            let before: Vec<Command> =
+                longest.iter().take_while(|command| command.number() < id.number).cloned().collect();
+            // A leader may know of a change that nobody has applied yet.
+            before.len() as u64 + 1 < id.number.0
+                || membership_after(&self.config, &before).majority().holds(|node| has(node, id))
+        })
     }
+
+    /// What can be done about damaged votes of a node.
+    fn damage(&self, tables: &Tables, state: &State, node: NodeId, actions: &mut Vec<Action>) {
+        if state.damages_left > 0 && !tables.acceptor(state, node).stored.is_empty() {
+            actions.push(Action::Damage { node });
+        }
+        if tables.acceptor(state, node).core.silence().is_some() {
+            let mut all = NODES.map(|node| tables.learner(state, node).applied.len());
+            all.sort_unstable();
+            let number = all[1].min(tables.learner(state, node).applied.len());
+            actions.push(Action::Durable { node, number: CommandNumber(number as u64) });
+        }
+    }
+}
+
+/// How many of these commands no power cut takes: a learner makes a change of the membership durable at once.
+fn durable_at_least(applied: &[Command]) -> usize {
+    applied.iter().rposition(is_change).map_or(0, |at| at + 1)
 }

@@ -20,6 +20,7 @@
 //! rule is added.
 
 mod cluster;
+mod config;
 mod literal;
 mod prune;
 mod reduced;
@@ -27,10 +28,10 @@ mod roles;
 mod space;
 
 use protocol::LearnFrom;
-use quorate_tests::world::{P, Q};
+use quorate_tests::world::{P, Q, R};
 use stateright::{Checker, HasDiscoveries, Model};
 
-use cluster::{Cluster, Config, Plant};
+use cluster::{Change, Cluster, Config, Plant};
 use literal::LiteralRules;
 
 /// Both cores of the machines that this runs on.
@@ -42,6 +43,8 @@ fn whole() -> Config {
         owners: vec![P, Q],
         numbers: 1,
         crashes: 1,
+        damages: 0,
+        change: None,
         refusals: true,
         reduced: false,
         learn_from: LearnFrom::Leader,
@@ -139,10 +142,66 @@ fn a_forgotten_promise_is_found() {
 /// ballots of the shipped leaders then issue different commands at one number.
 #[test]
 fn votes_with_gaps_are_found() {
-    let config = Config { crashes: 0, plant: Some(Plant::VotesWithGaps), ..reduced() };
-    let broken = HasDiscoveries::AllOf(["agreement"].into());
+    found(Config { crashes: 0, plant: Some(Plant::VotesWithGaps), ..reduced() }, "agreement");
+}
+
+/// P decides alone, then Q does: no majority set of before is one of after.
+const HANDED_OVER: Change = Change { weights: [1, 0, 0], node: Q };
+/// Two of three decide, then R alone does.
+const ONE_DECIDES: Change = Change { weights: [1, 1, 1], node: R };
+
+/// Two numbers, the first of which changes the membership.
+fn changing(change: Change) -> Config {
+    Config { numbers: 2, change: Some(change), refusals: false, ..whole() }
+}
+
+/// ADR 0025, ADR 0026: catches two leaders of which one knows of a change and the other does not, and which issue
+/// different commands above it, in any order of messages.
+#[test]
+fn leaders_before_and_after_a_change_agree() {
+    search(Config { crashes: 0, ..changing(HANDED_OVER) }, 35_035, 5);
+}
+
+/// The same, and the power of a node goes at any point.
+#[test]
+#[ignore = "half a minute without optimisation: cargo xtask model"]
+fn leaders_before_and_after_a_change_agree_through_a_power_cut() {
+    search(changing(HANDED_OVER), 133_941, 5);
+}
+
+/// The same where two of three decided before.
+#[test]
+#[ignore = "minutes without optimisation: cargo xtask model"]
+fn leaders_before_and_after_a_change_of_three_agree() {
+    search(Config { crashes: 0, ..changing(ONE_DECIDES) }, 2_927_451, 5);
+}
+
+/// ADR 0025: catches a search that would not notice when the shipped leader lost its barrier.
+#[test]
+fn a_leader_without_the_barrier_is_found() {
+    found(Config { plant: Some(Plant::NoBarrier), ..changing(HANDED_OVER) }, "agreement");
+}
+
+/// S-14, ADR 0023: catches an acceptor that speaks again, after its votes were damaged, before it has what they may have
+/// decided; and one that never does.
+#[test]
+fn a_damaged_acceptor_rejoins() {
+    search(Config { crashes: 0, damages: 1, refusals: false, ..whole() }, 128_323, 4);
+}
+
+/// S-14: catches a search that would not notice when it spoke at once.
+#[test]
+fn an_acceptor_that_rejoins_at_once_is_found() {
+    let plant = Some(Plant::RejoinsAtOnce);
+    found(Config { crashes: 0, damages: 1, refusals: false, plant, ..whole() }, "agreement");
+}
+
+/// A planted mistake is found, and how it comes about.
+#[track_caller]
+fn found(config: Config, property: &'static str) {
+    let broken = HasDiscoveries::AllOf([property].into());
     let checker = Cluster::new(config).checker().threads(THREADS).finish_when(broken).spawn_bfs().join();
-    let path = checker.discovery("agreement").expect("two commands are issued at one number").into_actions();
+    let path = checker.discovery(property).expect("the mistake is found").into_actions();
     println!("{} states\n{}", checker.unique_state_count(), told(checker.model(), path));
 }
 

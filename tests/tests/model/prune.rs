@@ -107,11 +107,17 @@ fn may_matter(
             };
             let leader = tables.leader(state, ballot.node);
             let is_active = leader.active == Some(ballot);
+            if let ToAcceptor::Rejoined(_) = message {
+                return ballot >= promise && acceptor.core.silence().is_some();
+            }
             if ballot < promise {
                 // Only refused; a leader that is not in that ballot any more does not care.
                 return config.refusals && is_active;
             }
             if let ToAcceptor::BeginBallot(begin) = message {
+                if acceptor.core.silence().is_some() || state.can_be_damaged() {
+                    return true;
+                }
                 return state.can_lose_power() || may_be_voted_for(&acceptor.core, begin);
             }
             let awaits = is_active && leader.leads().is_none() && !leader.promised.contains(&to.node());
@@ -137,7 +143,8 @@ fn may_matter(
                         && last > leader.issued()
                         && leader.counted.get(from).is_none_or(|counted| last > *counted)
                 }),
-                ToLeader::Rejoin(_) | ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => true,
+                ToLeader::Rejoin(rejoin) => leader.active == Some(rejoin.ballot),
+                ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_) => true,
             }
         }
         Message::Learner(ToLearner::Success(success)) if success.issued == CommandId::NULL => false,

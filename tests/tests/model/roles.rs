@@ -13,8 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use functions::Registry;
+use protocol::membership::Rule;
 use protocol::message::Success;
-use protocol::{Ballot, Command, CommandId, MajoritySets, Membership, Message, NodeId, Now, Tick, Timestamp, Vote};
+use protocol::{
+    Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Member, Membership, Message, NodeId, Now,
+    Tick, Timestamp, Vote, membership,
+};
 use quorate_tests::world::{P, Q, R};
 
 use super::cluster::Config;
@@ -87,6 +91,10 @@ pub(crate) enum What {
     Campaign(u64),
     /// A power cut, and a start after it: of what was applied this much is there.
     Restart(Vec<Command>),
+    /// All votes on the disk are damaged.
+    Damage,
+    /// A majority of the learners, this node's among them, has this durable.
+    Durable(CommandNumber),
 }
 
 /// An input and who takes it.
@@ -169,10 +177,35 @@ fn last(commands: &[Command]) -> CommandId {
     commands.last().map_or(CommandId::NULL, |command| command.id)
 }
 
-pub(super) fn membership() -> Arc<Membership> {
-    Membership::of_equals(NODES.len() as u64)
+/// Whether a command changes the membership.
+pub(crate) fn is_change(command: &Command) -> bool {
+    membership::is_changed_by(&CommandBody::decode(&command.body).expect("a body").effects)
 }
 
-pub(crate) fn majority() -> MajoritySets {
-    MajoritySets::simple(NODES).expect("three nodes")
+/// The membership before any change.
+pub(crate) fn genesis(config: &Config) -> Arc<Membership> {
+    let Some(change) = config.change else { return Membership::of_equals(NODES.len() as u64) };
+    let member = |(node, weight): (NodeId, u64)| {
+        let name = format!("n{node}");
+        (node, Member { address: format!("{name}:7080"), name, weight, may_lead: true })
+    };
+    let members = NODES.into_iter().zip(change.weights).map(member).collect();
+    Arc::new(Membership::genesis(members, Rule::Weights).expect("one of them weighs something"))
+}
+
+/// The membership in force after these commands.
+pub(crate) fn membership_after(config: &Config, commands: &[Command]) -> Arc<Membership> {
+    let mut membership = genesis(config);
+    for command in commands {
+        let body = CommandBody::decode(&command.body).expect("a body");
+        for effect in body.effects {
+            if let Effect::Put { key, value } = effect
+                && key == membership::key()
+            {
+                let entry = Entry { value, version: command.number() };
+                membership = Arc::new(Membership::read(&entry).expect("a membership"));
+            }
+        }
+    }
+    membership
 }

@@ -12,8 +12,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use functions::Registry;
 use protocol::CommandId;
 
-use super::cluster::Config;
-use super::roles::{Input, Role};
+use simulator::planted::no_barrier;
+
+use super::cluster::{Config, Plant};
+use super::roles::{Input, Role, genesis};
 
 /// A role in one state.
 pub(crate) type RoleId = u32;
@@ -86,9 +88,14 @@ impl Tables {
     }
 }
 
+fn functions(config: &Config) -> Registry {
+    let all = Registry::with_builtins();
+    if config.plant == Some(Plant::NoBarrier) { no_barrier::registry(&all, &genesis(config)) } else { all }
+}
+
 impl Space {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, functions: Registry::with_builtins(), tables: RwLock::default() }
+        Self { functions: functions(&config), config, tables: RwLock::default() }
     }
 
     pub(crate) fn look(&self) -> RwLockReadGuard<'_, Tables> {

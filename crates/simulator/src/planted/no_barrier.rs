@@ -41,7 +41,7 @@ fn renamed(command: &mut Command, from: &Key, to: &Key) {
 }
 
 /// What the leader sends, as all others see it.
-pub(crate) fn unveil(message: &mut Message) {
+pub fn unveil(message: &mut Message) {
     let commands = match message {
         Message::Acceptor(ToAcceptor::BeginBallot(BeginBallot { commands, .. }))
         | Message::Learner(ToLearner::Success(Success { commands, .. })) => commands,
@@ -55,14 +55,14 @@ pub(crate) fn unveil(message: &mut Message) {
 }
 
 /// What the leader hears, as it sees it.
-pub(crate) fn veil(input: &mut Input) {
+pub fn veil(input: &mut Input) {
     if let Input::Message { message: ToLeader::BallotInfo(BallotInfo { votes, .. }), .. } = input {
         votes.iter_mut().for_each(|vote| renamed(&mut vote.command, &membership::key(), &veiled()));
     }
 }
 
 /// M(p), as the leader sees it.
-pub(crate) struct Veiled<'a>(pub(crate) StoredMachine<'a>);
+pub struct Veiled<'a>(pub StoredMachine<'a>);
 
 impl StateView for Veiled<'_> {
     fn get(&self, key: &Key) -> Result<Option<Entry>, StateError> {
@@ -89,7 +89,7 @@ impl Machine for Veiled<'_> {
 
 /// The functions of a node, of which one that changes the membership writes on the leader's side of the veil, and the
 /// others that do are not there.
-pub(crate) fn registry(all: &Registry, genesis: &Arc<Membership>) -> Registry {
+pub fn registry(all: &Registry, genesis: &Arc<Membership>) -> Registry {
     let mut veiled = Registry::new();
     for function in all.iter().filter(|function| !function.name().starts_with("cluster.")) {
         veiled.register(Arc::clone(function)).expect("their names differ");

@@ -5,10 +5,10 @@ use protocol::message::{BallotInfo, ToLeader, ToLearner};
 use protocol::{Ballot, CommandId, CommandNumber, Message, NodeId};
 use simulator::planted::votes_with_gaps;
 use storage::memory::{LogDisk, MemoryLog};
-use storage::{LogImage, LogRecord, LogStore};
+use storage::{LogImage, LogRecord, LogStore, Standing};
 
 use super::super::cluster::{Config, Plant};
-use super::{NODES, Outcome, Place, What, last, majority};
+use super::{NODES, Outcome, Place, What, genesis, last};
 
 /// An acceptor, its part of the log, and the highest promise that it told anyone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,12 +20,14 @@ pub(crate) struct AcceptorRole {
     pub(crate) told: Ballot,
     /// A power cut now would take back no promise and no vote.
     pub(crate) is_durable: bool,
+    /// Of this start; another one where votes were damaged since the one before.
+    nonce: u64,
 }
 
 impl AcceptorRole {
     pub(super) fn new(me: NodeId, config: &Config) -> Self {
-        let core = Acceptor::new(acceptor_config(me, config), LogImage::default(), CommandId::NULL);
-        Self { core, disk: LogDisk::default(), stored: Vec::new(), told: Ballot::NONE, is_durable: true }
+        let core = Acceptor::new(acceptor_config(me, config, 0), LogImage::default(), CommandId::NULL);
+        Self { core, disk: LogDisk::default(), stored: Vec::new(), told: Ballot::NONE, is_durable: true, nonce: 0 }
     }
 
     pub(super) fn step(&mut self, what: &What, config: &Config, outcome: &mut Outcome) {
@@ -34,6 +36,8 @@ impl AcceptorRole {
                 acceptor::core::Input::Message { from: *from, message: message.clone() }
             }
             What::Applied(commands) => acceptor::core::Input::Issued(last(commands)),
+            What::Durable(number) => acceptor::core::Input::Forget(*number),
+            What::Damage => return self.damage(config),
             What::Restart(commands) => {
                 self.core = self.restarted(last(commands), config);
                 return;
@@ -77,6 +81,23 @@ impl AcceptorRole {
         }
     }
 
+    /// Its votes were damaged, and it votes again.
+    pub(crate) fn has_rejoined(&self) -> bool {
+        self.nonce > 0 && self.core.silence().is_none() && !self.stored.is_empty()
+    }
+
+    fn damage(&mut self, config: &Config) {
+        let log = MemoryLog::from_disk(self.disk.clone());
+        for id in &self.stored {
+            log.rot(id.number);
+        }
+        log.restart();
+        (self.disk, self.stored, self.nonce) = (log.disk(), Vec::new(), self.nonce + 1);
+        if config.plant == Some(Plant::RejoinsAtOnce) {
+            self.write(&[LogRecord::Standing(Standing::Sound)]);
+        }
+    }
+
     fn write(&mut self, records: &[LogRecord]) {
         let log = MemoryLog::from_disk(self.disk.clone());
         log.write(records).expect("memory does not fail");
@@ -91,7 +112,7 @@ impl AcceptorRole {
         if config.plant == Some(Plant::ForgottenPromise) {
             image.next_ballot = image.votes.iter().map(|vote| vote.ballot).max().unwrap_or_default();
         }
-        Acceptor::new(acceptor_config(me, config), image, issued)
+        Acceptor::new(acceptor_config(me, config, self.nonce), image, issued)
     }
 }
 
@@ -109,14 +130,14 @@ fn promise_in(message: &Message) -> Ballot {
     }
 }
 
-fn acceptor_config(me: NodeId, config: &Config) -> acceptor::core::Config {
+fn acceptor_config(me: NodeId, config: &Config, nonce: u64) -> acceptor::core::Config {
     acceptor::core::Config {
         me,
         window: usize::try_from(config.numbers).expect("few numbers"),
-        acceptors: majority().into(),
+        acceptors: genesis(config).majority().clone().into(),
         learners: NODES.to_vec(),
         learn_from: config.learn_from,
         part_bytes: 1 << 20,
-        nonce: 0,
+        nonce,
     }
 }

@@ -9,11 +9,12 @@ use leader::machine::StoredMachine;
 use protocol::message::{Executed, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted};
 use protocol::{Ballot, Command, CommandId, Message, NodeId, Outcome as Answer};
 use quorate_tests::world::call;
+use simulator::planted::no_barrier;
 use storage::memory::MemoryState;
 use storage::{LogRecord, StateStore};
 
-use super::super::cluster::Config;
-use super::{NEVER, NOW, Outcome, What, amount, last, membership};
+use super::super::cluster::{Change, Config, Plant};
+use super::{NEVER, NODES, NOW, Outcome, What, amount, is_change, last, membership_after};
 
 /// A leader, its part of the log, M(p), and what it has said so far in its ballot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +28,8 @@ pub(crate) struct LeaderRole {
     pub(crate) active: Option<Ballot>,
     /// While it leads: what is issued and what it proposed, from number 1.
     chain: Vec<CommandId>,
+    /// It proposes nothing above a change in this ballot.
+    is_barred: bool,
     /// Whose promises it has, while it prepares.
     pub(crate) promised: Vec<NodeId>,
     /// How far each acceptor has voted, while it leads.
@@ -35,9 +38,9 @@ pub(crate) struct LeaderRole {
 
 impl LeaderRole {
     pub(super) fn new(me: NodeId, config: &Config, last_tried: Ballot, machine: Vec<Command>) -> Self {
-        let core = Leader::new(leader_config(me, config), last_tried, last(&machine));
+        let core = Leader::new(leader_config(me, config, &machine), last_tried, last(&machine));
         let (promised, counted) = (Vec::new(), BTreeMap::new());
-        Self { me, core, last_tried, machine, active: None, chain: Vec::new(), promised, counted }
+        Self { me, core, last_tried, machine, active: None, chain: Vec::new(), is_barred: false, promised, counted }
     }
 
     pub(crate) fn leads(&self) -> Option<Ballot> {
@@ -54,28 +57,28 @@ impl LeaderRole {
                     self.counted.insert(*from, run.last.number.0);
                 }
                 let input = Input::Message { from: *from, message: message.clone() };
-                self.turn(input, functions, outcome);
+                self.turn(input, config, functions, outcome);
                 self.take_calls(config, functions, outcome);
             }
             What::Applied(commands) => {
                 self.machine.clone_from(commands);
-                self.turn(Input::Learned(last(commands)), functions, outcome);
+                self.turn(Input::Learned(last(commands)), config, functions, outcome);
                 self.take_calls(config, functions, outcome);
             }
             What::Campaign(round) => {
-                self.step_down(functions, outcome);
+                self.step_down(config, functions, outcome);
                 let above = Ballot::new(round - 1, NodeId(u64::MAX));
-                self.turn(Input::Campaign { above }, functions, outcome);
+                self.turn(Input::Campaign { above }, config, functions, outcome);
             }
             What::Restart(commands) => *self = Self::new(self.me, config, self.last_tried, commands.clone()),
-            What::StepDown => self.step_down(functions, outcome),
-            What::Message { .. } | What::Proposed { .. } | What::Declared { .. } => {
+            What::StepDown => self.step_down(config, functions, outcome),
+            What::Message { .. } | What::Proposed { .. } | What::Declared { .. } | What::Damage | What::Durable(_) => {
                 panic!("not for a leader: {what:?}")
             }
         }
         if self.leads().is_some() && self.issued() == config.numbers {
             // It has nothing more to say.
-            self.step_down(functions, outcome);
+            self.step_down(config, functions, outcome);
         }
     }
 
@@ -86,36 +89,51 @@ impl LeaderRole {
         known as u64
     }
 
-    fn step_down(&mut self, functions: &Registry, outcome: &mut Outcome) {
+    fn step_down(&mut self, config: &Config, functions: &Registry, outcome: &mut Outcome) {
         if self.active.is_some() {
-            self.turn(leader::core::Input::StepDown("it is told to"), functions, outcome);
+            self.turn(leader::core::Input::StepDown("it is told to"), config, functions, outcome);
         }
     }
 
-    /// Calls arrive at once when it leads, one after the other, up to the last number.
+    /// Calls arrive at once when it leads, one after the other, up to the last number; none that would be kept behind a
+    /// change, as it may come to be executed above the last number.
     fn take_calls(&mut self, config: &Config, functions: &Registry, outcome: &mut Outcome) {
         for index in 1..=config.numbers {
-            if self.leads().is_none() || self.chain.len() as u64 == config.numbers {
+            if self.leads().is_none() || self.is_barred || self.chain.len() as u64 == config.numbers {
                 return;
             }
-            let arguments = serde_json::json!({"warehouse": "A", "amount": amount(self.me)});
-            let name = format!("{}{index}", self.me);
-            let call = call(&name, "inventory.inbound", &arguments, Duration::ZERO);
+            // The first command of all is the change.
+            let (name, function, arguments) = match config.change.filter(|_| self.chain.is_empty()) {
+                Some(Change { node, .. }) => {
+                    let arguments = serde_json::json!({"node": node.0, "weight": 3});
+                    (format!("{}change", self.me), "cluster.set_acceptor", arguments)
+                }
+                None => {
+                    let arguments = serde_json::json!({"warehouse": "A", "amount": amount(self.me)});
+                    (format!("{}{index}", self.me), "inventory.inbound", arguments)
+                }
+            };
+            let call = call(&name, function, &arguments, Duration::ZERO);
             let input = leader::core::Input::Message { from: self.me, message: ToLeader::ExecuteFunction(call) };
-            self.turn(input, functions, outcome);
+            self.turn(input, config, functions, outcome);
         }
     }
 
-    fn turn(&mut self, input: leader::core::Input, functions: &Registry, outcome: &mut Outcome) {
+    fn turn(&mut self, mut input: leader::core::Input, config: &Config, functions: &Registry, outcome: &mut Outcome) {
         let state = MemoryState::new();
         state.apply(&self.machine).expect("memory does not fail");
+        let has_barrier = config.plant != Some(Plant::NoBarrier);
+        let (stored, veiled) = (StoredMachine(&state), no_barrier::Veiled(StoredMachine(&state)));
+        if !has_barrier {
+            no_barrier::veil(&mut input);
+        }
         let world = leader::core::World {
             now: NOW,
             entropy: 0,
-            machine: &StoredMachine(&state),
+            machine: if has_barrier { &stored } else { &veiled },
             functions,
             room: true,
-            heard: &BTreeMap::new,
+            heard: &|| NODES.map(|node| (node, last(&self.machine).number)).into(),
             barred: false,
         };
         let mut effects = Vec::new();
@@ -124,8 +142,11 @@ impl LeaderRole {
         for effect in effects {
             match effect {
                 leader::core::Effect::Persist(LogRecord::LastTried(ballot)) => self.last_tried = ballot,
-                leader::core::Effect::Send { to, message } => {
+                leader::core::Effect::Send { to, mut message } => {
                     self.note_sent(&message, outcome);
+                    if !has_barrier {
+                        no_barrier::unveil(&mut message);
+                    }
                     outcome.send(self.me, to, message);
                 }
                 leader::core::Effect::Note(note) => self.note(&note),
@@ -144,6 +165,7 @@ impl LeaderRole {
 
     fn note_sent(&mut self, message: &Message, outcome: &mut Outcome) {
         if let Message::Acceptor(ToAcceptor::BeginBallot(begin)) = message {
+            self.is_barred |= begin.commands.iter().any(is_change);
             let known = self.chain.len() as u64;
             self.chain.extend(begin.commands.iter().map(|command| command.id).filter(|id| id.number.0 > known));
         } else if let Message::Gateway(ToGateway::Executed(Executed {
@@ -160,9 +182,13 @@ impl LeaderRole {
     }
 
     fn note(&mut self, note: &Note) {
+        if let Note::Membership { .. } = note {
+            return;
+        }
         self.promised.clear();
         self.counted.clear();
         self.chain.clear();
+        self.is_barred = false;
         match note {
             Note::Campaigns(ballot) => self.active = Some(*ballot),
             Note::Leads { .. } => self.chain.extend(self.machine.iter().map(|command| command.id)),
@@ -172,10 +198,10 @@ impl LeaderRole {
     }
 }
 
-fn leader_config(me: NodeId, config: &Config) -> leader::core::Config {
+fn leader_config(me: NodeId, config: &Config, applied: &[Command]) -> leader::core::Config {
     leader::core::Config {
         me,
-        membership: membership(),
+        membership: membership_after(config, applied),
         learn_from: config.learn_from,
         window: config.numbers,
         pipeline_bytes: 1 << 20,

@@ -2,10 +2,10 @@
 
 use learner::Learner;
 use protocol::message::ToLearner;
-use protocol::{Command, CommandBody, CommandId, Message, NodeId, RequestId, Verdict, Vote};
+use protocol::{Command, CommandBody, CommandId, Message, NodeId, RequestId, Verdict, Vote, membership};
 
 use super::super::cluster::Config;
-use super::{LEADERS, NEVER, NOW, Outcome, Place, What, amount, last, membership};
+use super::{LEADERS, NEVER, NOW, Outcome, Place, What, amount, last, membership_after};
 
 /// A learner and what it has applied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub(crate) struct LearnerRole {
 impl LearnerRole {
     pub(super) fn new(me: NodeId, config: &Config, applied: Vec<Command>) -> Self {
         let is_sound = is_sound(&applied);
-        Self { me, core: Learner::new(learner_config(me, config), last(&applied)), applied, is_sound }
+        Self { me, core: Learner::new(learner_config(me, config, &applied), last(&applied)), applied, is_sound }
     }
 
     pub(super) fn step(&mut self, what: &What, config: &Config, outcome: &mut Outcome) {
@@ -47,7 +47,12 @@ impl LearnerRole {
                 *self = Self::new(self.me, config, commands.clone());
                 return;
             }
-            What::Message { .. } | What::Applied(_) | What::StepDown | What::Campaign(_) => {
+            What::Message { .. }
+            | What::Applied(_)
+            | What::StepDown
+            | What::Campaign(_)
+            | What::Damage
+            | What::Durable(_) => {
                 panic!("not for a learner: {what:?}")
             }
         }
@@ -56,6 +61,10 @@ impl LearnerRole {
                 *self = before;
             }
             return;
+        }
+        let membership = membership_after(config, &self.applied);
+        if membership.number() > self.core.membership().number() {
+            self.take(learner::Input::Membership(membership), outcome);
         }
         self.is_sound = is_sound(&self.applied);
         outcome.issues.extend(self.applied[before.applied.len()..].iter().map(|command| command.id));
@@ -66,7 +75,7 @@ impl LearnerRole {
         if config.reduced || self.applied.len() as u64 == config.numbers {
             // There is nothing more to learn: what is left of how it was learnt is of no
             // consequence.
-            self.core = Learner::new(learner_config(self.me, config), last(&self.applied));
+            self.core = Learner::new(learner_config(self.me, config, &self.applied), last(&self.applied));
         }
     }
 
@@ -110,8 +119,12 @@ fn is_sound(applied: &[Command]) -> bool {
         let body = CommandBody::decode(&command.body).expect("a body");
         let follows = command.follows(issued) && command.number() == issued.number.next();
         issued = command.id;
-        stock += LEADERS.iter().find(|node| request_is_of(&body.request, **node)).map_or(0, |node| amount(*node));
-        let serial = body.verdict == Verdict::Changed(format!("{{\"stock\":{stock}}}").into());
+        let is_change = membership::is_changed_by(&body.effects);
+        stock += LEADERS
+            .iter()
+            .find(|node| request_is_of(&body.request, **node) && !is_change)
+            .map_or(0, |node| amount(*node));
+        let serial = is_change || body.verdict == Verdict::Changed(format!("{{\"stock\":{stock}}}").into());
         let once = !requests.contains(&body.request);
         requests.push(body.request);
         follows && serial && once
@@ -122,10 +135,10 @@ fn request_is_of(request: &RequestId, node: NodeId) -> bool {
     matches!(request, RequestId::Caller(name) if name.starts_with(&node.to_string()))
 }
 
-fn learner_config(me: NodeId, config: &Config) -> learner::Config {
+fn learner_config(me: NodeId, config: &Config, applied: &[Command]) -> learner::Config {
     learner::Config {
         me,
-        membership: membership(),
+        membership: membership_after(config, applied),
         learn_from: config.learn_from,
         window: config.numbers,
         timing: learner::Timing { patience: NEVER, ask_again: NEVER, ..learner::Timing::default() },
