@@ -47,8 +47,17 @@ impl Api {
         RequestId::Gateway(self.fresh())
     }
 
-    /// A key for a caller who gave none and wants to ask later.
+    /// A key for a caller who gave none and wants to ask later. Who is told one cannot tell the next: it would take the
+    /// call of another caller for its own.
     pub(crate) fn caller_key(&self) -> RequestId {
-        RequestId::Caller(format!("{:032x}", self.fresh()))
+        RequestId::Caller(unforeseen(self.fresh()))
     }
+}
+
+/// Letters made of a number, by which nobody finds the number, whose upper half nobody knows.
+pub(crate) fn unforeseen(number: u128) -> String {
+    blake3::derive_key("quorate 2026 keys of calls", &number.to_be_bytes())[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -198,6 +198,10 @@ impl Credentials {
         let unusable = |error: Error| Unusable::Key(format!("does not go with the certificate: {error}"));
         let clients = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
         let clients = clients.map_err(|error| Unusable::Authorities(error.to_string()))?;
+        // It dials them, too.
+        clients.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()).map_err(|error| {
+            Unusable::Certificate(format!("would be refused by the other nodes, as that of one that dials: {error}"))
+        })?;
         let mut listens = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])
             .map_err(unusable)?

@@ -149,7 +149,7 @@ async fn three_containers_stand_the_loss_of_the_leader() {
     let others: Vec<&str> = SERVICES.into_iter().filter(|service| *service != leader).collect();
     done(Command::new("docker").args(["kill", "--signal", "KILL", &project.container(&leader)]));
     project.put(others[0], "second").await;
-    project.put("gateway", "through, again").await;
+    project.put("gateway", "through-again").await;
     let next = async || (project.leader(others[1]).await != leader).then_some(());
     eventually("another leader", next).await;
     done(&mut project.compose(&["start", &leader]));

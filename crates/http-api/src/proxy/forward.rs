@@ -22,6 +22,8 @@ use crate::names;
 use crate::problem::Problem;
 use crate::request::{self, Wishes};
 
+/// A batch has no key of its own, and the secret of a new token is in one reply only.
+const NOT_SENT_TWICE: [&str; 2] = ["/v1/calls", "/v1/tokens"];
 /// Before all members are tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 /// What a member may need beyond the wait that its caller asked for.
@@ -122,7 +124,7 @@ impl Passed {
     async fn of(request: &HttpRequest, payload: web::Payload, proxy: &Proxy) -> Result<Self, Problem> {
         let limits = &proxy.limits;
         let is_call = ![Method::GET, Method::HEAD].contains(request.method());
-        let is_batch = request.path() == "/v1/calls";
+        let is_batch = NOT_SENT_TWICE.contains(&request.path());
         let wait = Wishes::of(request, limits.wait_max)?.wait.unwrap_or(limits.wait);
         let body = request::body_within(request, payload, limits).await?;
         let mut headers = passed_on(request.headers());
@@ -133,8 +135,20 @@ impl Passed {
         // The server leaves the body of a reply to HEAD out, and says how long it would be.
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        check_path(request.uri().path(), &path)?;
         Ok(Self { method, path, headers, body, is_safe: !is_call || !is_batch, is_call, wait })
     }
+}
+
+/// A member must see the path that the caller meant; the client rewrites some.
+fn check_path(path: &str, with_query: &str) -> Result<(), Problem> {
+    let is_rewritten = |segment: &str| [".", ".."].contains(&segment.to_ascii_lowercase().replace("%2e", ".").as_str());
+    let is_kept = path.starts_with('/') && !path.contains('\\') && !path.split('/').any(is_rewritten);
+    if is_kept && reqwest::Url::parse(&format!("http://gateway{with_query}")).is_ok() {
+        return Ok(());
+    }
+    let detail = "a gateway without data passes on no path with a segment `.` or `..` or a `\\`; write `\\` as %5C, or ask a node";
+    Err(Problem::bad_request("invalid_path", detail))
 }
 
 /// Without what concerns one connection only.
@@ -237,5 +251,20 @@ mod tests {
         let mut passed: Vec<_> = passed_on(&headers).iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
         passed.sort();
         assert_eq!(passed, ["accept: \"a\"", "accept: \"b\"", "authorization: \"Bearer x\"", "prefer: \"wait=3\""]);
+    }
+
+    /// Catches a path that a member would see as another one, so that a write is acknowledged for another key; and one
+    /// that no request can be made of, for which members would be blamed.
+    #[test]
+    fn a_path_arrives_as_it_was_meant_or_not_at_all() {
+        for kept in ["/", "/v1/state/a%2Fb", "/v1/state/a/b.c..d", "/v1/state/%5C?consistency=local", "/v1/state/..a"] {
+            let path = kept.split('?').next().expect("a path");
+            assert!(check_path(path, kept).is_ok(), "{kept}");
+        }
+        for other in
+            ["*", "", "/v1/state/a/../b", "/v1/state/./b", "/v1/state/a/%2e%2E/b", "/v1/state/.%2e", "/v1/state/a\\b"]
+        {
+            assert!(check_path(other, other).is_err(), "{other}");
+        }
     }
 }

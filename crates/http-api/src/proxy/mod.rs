@@ -27,6 +27,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
+use crate::api::unforeseen;
 use crate::backend::{Check, Limits};
 use crate::names;
 use crate::observe::{self, Requests};
@@ -43,6 +44,8 @@ const LOOK_WAIT: Duration = Duration::from_secs(1);
 const ROOM_KIB: u32 = 64 << 10;
 /// What one weighs beside its body: its head.
 const HEAD_KIB: u32 = 6;
+/// How long an idle connection to a member is kept: less than the member keeps it.
+const IDLE: Duration = Duration::from_secs(60);
 /// A member on the same network is there at once, or not at all.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
 
@@ -87,6 +90,8 @@ impl Proxy {
         _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .tls_certs_only([])
+            // Members close theirs after 75 s: none is to be used that is being closed.
+            .pool_idle_timeout(IDLE)
             .connect_timeout(CONNECT_WAIT)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
@@ -95,7 +100,8 @@ impl Proxy {
             .map_err(io::Error::other)?;
         Ok(Arc::new(Self {
             name: HeaderValue::from_str(&options.name).map_err(io::Error::other)?,
-            via: HeaderValue::from_str(&format!("1.1 gateway-{:016x}", options.server.entropy))
+            // Members see it; of the keys it says nothing.
+            via: HeaderValue::from_str(&format!("1.1 gateway-{}", unforeseen(u128::from(options.server.entropy))))
                 .map_err(io::Error::other)?,
             cluster: options.cluster.clone(),
             limits: options.limits.clone(),
@@ -164,8 +170,8 @@ impl Proxy {
 
     /// A key that no other caller, gateway or life of this one has.
     fn fresh_key(&self) -> HeaderValue {
-        let key = format!("gateway-{:016x}-{:x}", self.entropy, self.keys.fetch_add(1, Ordering::Relaxed));
-        HeaderValue::from_str(&key).expect("plain letters")
+        let number = (u128::from(self.entropy) << 64) | u128::from(self.keys.fetch_add(1, Ordering::Relaxed));
+        HeaderValue::from_str(&format!("gateway-{}", unforeseen(number))).expect("plain letters")
     }
 
     fn count(&self, status: Option<StatusCode>) {

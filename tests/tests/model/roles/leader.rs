@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use functions::Registry;
+use functions::{Heard, Registry};
 use leader::core::{Leader, Note};
 use leader::machine::StoredMachine;
 use protocol::message::{Executed, ToAcceptor, ToGateway, ToLeader, ToLearner, Voted};
@@ -133,7 +133,7 @@ impl LeaderRole {
             machine: if has_barrier { &stored } else { &veiled },
             functions,
             room: true,
-            heard: &|| NODES.map(|node| (node, last(&self.machine).number)).into(),
+            heard: &|| NODES.map(|node| (node, Heard::well(last(&self.machine).number, NODES))).into(),
             barred: false,
         };
         let mut effects = Vec::new();
