@@ -217,6 +217,9 @@ impl LearnerActor {
         tracing::info!(number = %later.number(), nodes = later.nodes().len(), "the membership is applied");
         let now = (self.ports.clock)();
         self.effects.extend(self.core.handle(Input::Membership(Arc::clone(&later)), now));
+        // No other sync says so before there is another command: an idle cluster would wait for it.
+        let kept = Input::Kept { durable: self.store.durable(), kept_from: self.store.kept_from() };
+        self.effects.extend(self.core.handle(kept, now));
         (self.ports.membership)(later);
         Ok(())
     }

@@ -166,6 +166,7 @@ impl World {
         }
         self.meet(id, &later);
         self.put_surely(id, Mail::Learner(Input::Membership(Arc::clone(&later))));
+        self.take_kept(id);
         self.put_surely(id, Mail::Acceptor(acceptor::core::Input::Learners(later.learners().collect())));
         self.detect(id, failure_detector::core::Input::Membership(later));
         true
