@@ -14,8 +14,10 @@ enum State {
     Answers,
     /// Nobody knows yet.
     Unknown,
-    /// It does not answer, or belongs to another cluster.
+    /// It does not answer.
     Gone,
+    /// It belongs to another cluster: nothing is passed on to it.
+    Foreign,
 }
 
 /// One member.
@@ -34,6 +36,8 @@ struct Member {
 pub(crate) struct Word {
     /// Its name.
     pub(crate) name: String,
+    /// It belongs to another cluster; the rest says nothing then.
+    pub(crate) foreign: bool,
     /// Whether it is ready.
     pub(crate) ready: bool,
     /// The name of the leader, as it knows it.
@@ -76,6 +80,10 @@ impl Members {
                 member.state = State::Gone;
                 continue;
             };
+            if word.foreign {
+                member.state = State::Foreign;
+                continue;
+            }
             member.name = Some(word.name);
             member.state = if word.ready { State::Ready } else { State::Answers };
             if word.ready {
@@ -115,6 +123,11 @@ impl Members {
         self.all.iter().any(|member| member.address == address && member.state == State::Gone)
     }
 
+    /// Whether it is known to belong to another cluster.
+    pub(crate) fn is_foreign(&self, address: &str) -> bool {
+        self.all.iter().any(|member| member.address == address && member.state == State::Foreign)
+    }
+
     /// Whether some member is ready.
     pub(crate) fn ready(&self) -> usize {
         self.all.iter().filter(|member| member.state == State::Ready).count()
@@ -124,7 +137,8 @@ impl Members {
     pub(crate) fn order(&self, is_call: bool, turn: usize) -> Vec<String> {
         let count = self.all.len().max(1);
         let leads = |member: &Member| is_call && member.name.is_some() && member.name == self.leader;
-        let mut order: Vec<(usize, &Member)> = self.all.iter().enumerate().collect();
+        let asked = |(_, member): &(usize, &Member)| member.state != State::Foreign;
+        let mut order: Vec<(usize, &Member)> = self.all.iter().enumerate().filter(asked).collect();
         order.sort_by_key(|(index, member)| (member.state, !leads(member), (index + count - turn % count) % count));
         order.into_iter().map(|(_, member)| member.address.clone()).collect()
     }
@@ -136,6 +150,7 @@ impl Members {
             State::Answers => "not ready",
             State::Unknown => "not asked yet",
             State::Gone => "no answer",
+            State::Foreign => "of another cluster, see cluster.name",
         };
         let member = |member: &Member| {
             format!("{} {} ({})", member.name.as_deref().unwrap_or("?"), member.address, word(member))
@@ -154,7 +169,7 @@ mod tests {
 
     fn word(name: &str, ready: bool, members: &[(&str, &str)]) -> Option<Word> {
         let members = members.iter().map(|(name, address)| ((*name).to_owned(), (*address).to_owned())).collect();
-        Some(Word { name: name.to_owned(), ready, leader: Some("b".to_owned()), members })
+        Some(Word { name: name.to_owned(), foreign: false, ready, leader: Some("b".to_owned()), members })
     }
 
     fn looked(members: &mut Members, seen: &[(&str, Option<Word>)]) {
@@ -185,6 +200,18 @@ mod tests {
         assert!(members.is_gone("b:1") && !members.is_gone("a:1"));
         members.failed("10.0.0.3:8080");
         assert_eq!(members.order(true, 1)[0], "a:1");
+    }
+
+    /// Catches a call that is executed by another cluster, because nobody else answers.
+    #[test]
+    fn another_cluster_is_not_asked() {
+        let mut members = members();
+        let foreign = Some(Word { foreign: true, ..Word::default() });
+        looked(&mut members, &[("a:1", foreign), ("b:1", None)]);
+        assert_eq!(members.order(true, 0), ["b:1"]);
+        assert!(members.is_foreign("a:1") && members.describe().contains("another cluster"));
+        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", None)]);
+        assert_eq!(members.order(true, 0)[0], "a:1", "it was set up anew");
     }
 
     /// Catches a member that joined and is never asked, one that is asked twice under two addresses, and one that was

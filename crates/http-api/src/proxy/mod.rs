@@ -136,7 +136,7 @@ impl Proxy {
         (address, word)
     }
 
-    /// `None`: no answer, or no member of this cluster.
+    /// `None`: no answer.
     async fn word_of(&self, address: &str) -> Option<Word> {
         let ask =
             |path: &str| self.client.get(format!("http://{address}{path}")).header("via", self.via.as_bytes()).send();
@@ -144,14 +144,16 @@ impl Proxy {
         let name = view.headers().get(names::NODE.as_str())?.to_str().ok()?.to_owned();
         let view: Value = view.json().await.ok()?;
         if view["name"].as_str() != Some(self.cluster.as_str()) {
-            tracing::warn!(address, theirs = %view["name"], ours = self.cluster, "this is no member of cluster.name; it is not asked");
-            return None;
+            if !self.members.borrow().is_foreign(address) {
+                tracing::warn!(address, theirs = %view["name"], ours = self.cluster, "this is no member of cluster.name; nothing is passed on to it");
+            }
+            return Some(Word { foreign: true, ..Word::default() });
         }
         let ready = ask("/readyz").await.ok()?.status().is_success();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let nodes = view["nodes"].as_array().into_iter().flatten();
         let members = nodes.map(|node| (text(&node["name"]), text(&node["addresses"]["http"]))).collect();
-        Some(Word { name, ready, leader: view["leader"]["name"].as_str().map(str::to_owned), members })
+        Some(Word { name, foreign: false, ready, leader: view["leader"]["name"].as_str().map(str::to_owned), members })
     }
 
     /// Takes no more requests.
