@@ -320,6 +320,29 @@ async fn a_change_of_the_membership_is_durable_before_it_is_told() {
     assert_eq!(node.told.try_iter().collect::<Vec<_>>(), [Told::Sent(NodeId(4), commands(&c[2..], c[2].id))]);
 }
 
+/// ADR 0025: catches a state that is synced for a change and not counted as durable before another command comes: an idle
+/// cluster would forget no vote, and let no silent acceptor speak, where this node is needed for a majority of learners.
+#[actix::test]
+async fn what_a_change_makes_durable_counts_at_once() {
+    let node = start();
+    let mut c = chain(3);
+    let mut body = CommandBody::decode(&c[2].body).expect("a body");
+    let value = Membership::of_equals(5).to_value();
+    body.effects = vec![Effect::Put { key: protocol::membership::key(), value }];
+    c[2].body = body.encode();
+    node.learner.do_send(success(&c));
+    assert!(node.queries.wait_applied(CommandNumber(3), LONG).await);
+    for peer in [2, 3] {
+        node.learner.do_send(Deliver(Input::PeerDurable { peer: NodeId(peer), durable: CommandNumber(3) }));
+    }
+    let forgotten = async {
+        while !node.told.try_iter().any(|told| told == Told::Forgotten(CommandNumber(3))) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(LONG, forgotten).await.expect("three of five have it");
+}
+
 /// S-14: catches a stop that loses what was applied since the last sync, or what was still in
 /// the mailbox, and one that leaves those who wait without an answer.
 #[actix::test]

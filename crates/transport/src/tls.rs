@@ -200,7 +200,7 @@ impl Credentials {
         let clients = clients.map_err(|error| Unusable::Authorities(error.to_string()))?;
         // It dials them, too.
         clients.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()).map_err(|error| {
-            Unusable::Certificate(format!("would be refused by the other nodes, as that of one that dials: {error}"))
+            Unusable::Certificate(format!("would be refused by the other nodes, as that of a node that dials: {error}"))
         })?;
         let mut listens = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])

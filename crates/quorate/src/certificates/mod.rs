@@ -116,7 +116,11 @@ impl Certificates {
                 sets.iter_mut().for_each(Set::look);
                 sets
             });
-            sets = looked.await.expect("a look does not panic");
+            // What stands in the files is read by libraries.
+            match looked.await {
+                Ok(looked) => sets = looked,
+                Err(error) => return error!("changed certificates need a restart of this node: {error}"),
+            }
         }
     }
 }

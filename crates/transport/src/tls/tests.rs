@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 
 use super::*;
 
@@ -12,9 +12,20 @@ fn authority() -> (String, Issuer<'static, KeyPair>) {
 }
 
 fn issue(issuer: &Issuer<'static, KeyPair>, uri: &str, days_left: i64) -> (String, String) {
+    issue_for(issuer, uri, days_left, &[])
+}
+
+/// For these purposes; none: for all.
+fn issue_for(
+    issuer: &Issuer<'static, KeyPair>,
+    uri: &str,
+    days_left: i64,
+    purposes: &[ExtendedKeyUsagePurpose],
+) -> (String, String) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(uri.try_into().expect("ASCII"))];
+    params.extended_key_usages = purposes.to_vec();
     let day = Duration::from_secs(24 * 60 * 60);
     #[expect(clippy::disallowed_methods, reason = "certificates are of today")]
     let now = SystemTime::now();
@@ -54,6 +65,13 @@ fn what_others_would_refuse_is_refused_here() {
     says(refused(read(&nameless, &key_of_nameless, &ca)), "quorate://CLUSTER/NODE");
     says(refused(read(&certificate, &key, &other_ca)), "no authority in tls.peer_ca");
     assert!(matches!(refused(read("", &key, &ca)), Unusable::Certificate(_)));
+    for (purpose, says_why) in [
+        (ExtendedKeyUsagePurpose::ServerAuth, "that dials"),
+        (ExtendedKeyUsagePurpose::ClientAuth, "refused by the other nodes"),
+    ] {
+        let (half, key_of_half) = issue_for(&issuer, "quorate://demo/a", 30, &[purpose]);
+        says(refused(read(&half, &key_of_half, &ca)), says_why);
+    }
     for nonsense in ["", "nothing", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         assert!(matches!(refused(read(&certificate, &key, nonsense)), Unusable::Authorities(_)), "{nonsense}");
     }
