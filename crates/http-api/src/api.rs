@@ -7,8 +7,8 @@ use actix_web::http::header::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::RequestId;
 
+use crate::auth::Auth;
 use crate::backend::{Backend, Limits};
-use crate::gate::Auth;
 
 /// Shared by all threads of the server.
 pub(crate) struct Api {

@@ -1,8 +1,5 @@
-//! What stands before every route: who asks, and whether he may. What is decided lies in [`crate::core::access`]; here the
-//! token is taken from the request and from the state of this node, and who is turned away is told why.
-//!
-//! A token counts here as soon as this node has applied the command that made it, and no more once it has applied the one
-//! that revoked it.
+//! What stands before every route: whether he may who asks ([`crate::auth`]). What is decided lies in
+//! [`crate::core::access`]; here who is turned away is told why.
 
 use actix_web::body::{BoxBody, EitherBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -10,58 +7,11 @@ use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpRequest, ResponseError as _, web};
-use protocol::{StateError, Token, token};
 
 use crate::api::Api;
 use crate::audit;
-use crate::backend::Backend;
-use crate::core::access::{Access, Denied, Need, Presented};
+use crate::core::access::{Access, Denied, Need};
 use crate::problem::Problem;
-
-/// That callers present tokens.
-#[derive(Clone, Debug)]
-pub struct Auth {
-    root: Option<blake3::Hash>,
-}
-
-impl Auth {
-    /// Tokens of the state count, and this one, which may do everything.
-    #[must_use]
-    pub fn new(root: Option<&str>) -> Self {
-        Self { root: root.map(|text| blake3::hash(text.as_bytes())) }
-    }
-
-    fn identify(&self, backend: &dyn Backend, headers: &HeaderMap) -> Result<Result<Access, Denied>, StateError> {
-        let text = match bearer(headers) {
-            Ok(Some(text)) => text,
-            Ok(None) => return Ok(Err(Denied::NoToken)),
-            Err(denied) => return Ok(Err(denied)),
-        };
-        let presented = Presented::of(text);
-        if self.root.is_some_and(|root| root == presented.hash) {
-            return Ok(Ok(Access::root()));
-        }
-        let Some(key) = presented.id.and_then(token::key) else { return Ok(Err(Denied::Unknown)) };
-        let Some(entry) = backend.snapshot()?.view.get(&key)? else { return Ok(Err(Denied::Unknown)) };
-        // A clock that is behind must not let a token live on.
-        let now = backend.now().max(backend.time_at());
-        Ok(Access::of_token(&Token::read(&entry)?, &presented, now))
-    }
-}
-
-/// The text after `Authorization: Bearer`.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
-    let mut values = headers.get_all(header::AUTHORIZATION);
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Denied::Unknown);
-    }
-    let text = value.to_str().map_err(|_| Denied::Unknown)?;
-    match text.split_once(' ') {
-        Some((scheme, text)) if scheme.eq_ignore_ascii_case("Bearer") && !text.is_empty() => Ok(Some(text)),
-        Some(_) | None => Err(Denied::Unknown),
-    }
-}
 
 /// What the requests of a route need: those that read, and all others.
 #[derive(Clone, Copy, Debug)]

@@ -22,6 +22,7 @@ pub mod server;
 
 mod api;
 mod audit;
+mod auth;
 mod call;
 mod fingerprint;
 mod gate;
@@ -36,8 +37,8 @@ mod routes;
 mod unread;
 
 pub use actor::GatewayActor;
+pub use auth::Auth;
 pub use backend::Backend;
 pub use call::call_of_node;
 pub use core::Gateway;
-pub use gate::Auth;
 pub use server::{Options, server};

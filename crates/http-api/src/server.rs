@@ -12,8 +12,8 @@ use actix_web::{App, Error, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::api::Api;
+use crate::auth::Auth;
 use crate::backend::{Backend, Limits};
-use crate::gate::Auth;
 use crate::routes;
 
 /// How long a client may take for the head of a request.

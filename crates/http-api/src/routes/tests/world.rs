@@ -23,12 +23,12 @@ use tokio::sync::mpsc;
 
 use crate::actor::{FromLeader, GatewayActor, LeaderIs};
 use crate::api::Api;
+use crate::auth::Auth;
 use crate::backend::{
     AcceptorView, Addresses, Backend, Backup, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView,
     Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use crate::core::{Gateway, Settings};
-use crate::gate::Auth;
 use crate::routes;
 
 /// What the leader says to a call; nothing when it stays silent.
