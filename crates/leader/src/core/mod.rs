@@ -380,7 +380,9 @@ impl Leader {
         if let Phase::Leading(leading) = &mut self.phase
             && !leading.on_learned(issued, turn)
         {
-            self.become_idle("another leader's command was issued", None, turn);
+            // Unless that leader has taken up what an earlier one proposed.
+            let higher = self.leads().is_some_and(|ballot| issued.ballot > ballot).then_some(issued.ballot);
+            self.become_idle("another leader's command was issued", higher, turn);
         }
         match turn.config.membership.later_in(turn.world.machine) {
             Ok(Some(later)) if self.leads().is_none() || later.number() <= issued.number => {

@@ -49,6 +49,18 @@ fn calls_wait_and_go_to_the_successor() {
     assert_eq!(ends, expected);
 }
 
+/// Catches a lead that went where it should and is said to be lost: the successor's first command may come before anybody
+/// says that its ballot is promised.
+#[test]
+fn the_successors_first_command_ends_it_too() {
+    let mut bench = Bench::new();
+    bench.lead();
+    hand_over(&mut bench, "over");
+    let effects = bench.learn(&chain(foreign(2), CommandId::NULL, 1));
+    let done = Effect::Note(Note::HandedOver { ballot: ballot(1), to: NodeId(3) });
+    assert!(effects.contains(&done) && effects.contains(&Effect::HandsOver(None)), "{effects:?}");
+}
+
 /// Catches a leader that never takes calls again when the other node does not come, a call that is lost by it, and one
 /// that can be handed over once only.
 #[test]

@@ -134,7 +134,7 @@ fn another_leaders_commands_end_the_lead() {
         expected.push(Effect::Note(Note::StepsDown {
             ballot: ballot(1),
             reason: "another leader's command was issued",
-            superseded_by: None,
+            superseded_by: Some(foreign(1)),
             unissued: 5,
         }));
         assert_eq!(effects, expected);
