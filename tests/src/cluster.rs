@@ -91,7 +91,7 @@ impl Cluster {
     pub async fn start(name: &str, nodes: usize, settings: &[&str]) -> Self {
         let mut cluster = Self::new(name, nodes, settings);
         cluster.boot_all();
-        cluster.wait_ready().await;
+        cluster.wait_begun().await;
         cluster
     }
 
@@ -100,7 +100,7 @@ impl Cluster {
     pub async fn start_with_newcomers(name: &str, nodes: usize, newcomers: usize, settings: &[&str]) -> Self {
         let mut cluster = Self::new_with_newcomers(name, nodes, newcomers, settings);
         (0..nodes).for_each(|node| cluster.boot(node));
-        cluster.wait_ready().await;
+        cluster.wait_begun().await;
         cluster
     }
 
@@ -348,6 +348,19 @@ impl Cluster {
             })
             .await;
             self.presence.up(node);
+        }
+    }
+
+    /// Until all living nodes are ready and their acceptors speak: a first start is over, and fewer nodes are enough from
+    /// then on. A ready node may still be silent, because the others have not noted its new disk yet.
+    pub async fn wait_begun(&self) {
+        self.wait_ready().await;
+        for node in self.living() {
+            eventually("an acceptor that speaks", async || {
+                let checks = self.try_get(node, "/readyz?verbose").await.ok()?;
+                (checks.status == 200 && !checks.text().contains("silent (")).then_some(())
+            })
+            .await;
         }
     }
 

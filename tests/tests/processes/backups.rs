@@ -68,7 +68,7 @@ async fn a_backup_under_load_becomes_a_new_cluster_with_the_same_state() {
         done(restore(&new, node, &file));
     }
     new.boot_all();
-    new.wait_ready().await;
+    new.wait_begun().await;
     for node in 0..3 {
         let state = new.get(node, "/v1/state?limit=1000&consistency=local").await;
         assert_eq!(state.command(), Some(at));
@@ -108,7 +108,7 @@ async fn a_restored_cluster_takes_no_node_that_was_not_restored() {
         done(restore(&new, node, &file));
     }
     new.boot_all();
-    new.wait_ready().await;
+    new.wait_begun().await;
     new.kill9(2);
     fs::remove_dir_all(new.data_dir(2)).expect("removed");
     new.boot(2);
@@ -188,7 +188,7 @@ async fn a_restore_that_is_killed_can_be_repeated() {
         assert!(code == Some(0) || said.contains("not empty"), "{said}");
     }
     new.boot_all();
-    new.wait_ready().await;
+    new.wait_begun().await;
     assert_eq!(new.get(0, "/v1/state/k39").await.status, 200);
     assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(41));
 }
@@ -217,7 +217,7 @@ async fn a_restore_that_was_cut_short_is_not_served_and_can_be_repeated() {
     assert!(code == Some(2) && said.contains("quorate restore"), "{said}");
     done(whole);
     new.boot_all();
-    new.wait_ready().await;
+    new.wait_begun().await;
     assert_eq!(new.get(0, "/v1/state/k19").await.status, 200);
     assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(21));
 }

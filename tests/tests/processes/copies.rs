@@ -112,7 +112,7 @@ async fn nodes_are_killed_while_a_state_is_copied() {
         };
         killed.into_iter().for_each(|node| cluster.kill9(node));
         cluster.boot_all();
-        cluster.wait_ready().await;
+        cluster.wait_begun().await;
         writers.progress().await;
     }
     writers.finish(&cluster).await;

@@ -44,7 +44,7 @@ async fn all_nodes_killed_at_once() {
             cluster.kill9(node);
         }
         cluster.boot_all();
-        cluster.wait_ready().await;
+        cluster.wait_begun().await;
     }
     load.progress(30).await;
     let ledger = load.finish().await;
@@ -159,7 +159,7 @@ async fn two_of_five_killed_at_once() {
         }
         load.progress(CALLS).await;
         cluster.boot_all();
-        cluster.wait_ready().await;
+        cluster.wait_begun().await;
     }
     load.finish().await.assert_kept(&cluster.assert_agreement().await);
 }

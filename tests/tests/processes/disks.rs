@@ -14,7 +14,7 @@ async fn with_a_failing_disk(node: usize, leads: bool) -> Cluster {
     let mut cluster = Cluster::new("disk", 3, &[]);
     cluster.boot_on_failing_disk(node, FILE_BYTES);
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     for _ in 0..10 {
         let leader = cluster.leader().await;
         if (leader == node) == leads {

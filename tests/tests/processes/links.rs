@@ -7,7 +7,7 @@ async fn tapped(name: &str, nodes: usize) -> (Cluster, Taps) {
     let mut cluster = Cluster::new(name, nodes, &[]);
     let taps = Taps::between(&mut cluster).await;
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     (cluster, taps)
 }
 

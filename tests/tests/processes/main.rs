@@ -9,6 +9,7 @@ mod backups;
 mod behind;
 mod copies;
 mod crashes;
+mod damaged;
 mod disks;
 mod frozen;
 mod gateway;

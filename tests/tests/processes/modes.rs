@@ -19,7 +19,7 @@ async fn learning_from_the_leader() {
     let mut cluster = Cluster::new("leader-tells", 3, &[]);
     let taps = Taps::between(&mut cluster).await;
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     let leader = cluster.leader().await;
     some_calls(&cluster).await;
     cluster.assert_agreement().await;
@@ -43,7 +43,7 @@ async fn learning_from_the_voters() {
     let mut cluster = Cluster::new("voters-tell", 3, &["protocol.learn_from=voters"]);
     let taps = Taps::between(&mut cluster).await;
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     some_calls(&cluster).await;
     let leader = cluster.leader().await;
     let votes: Vec<u64> = (0..3).map(|from| taps.sent(from, "Voted")).collect();

@@ -107,7 +107,7 @@ async fn torn_and_damaged_frames() {
     let mut cluster = Cluster::new("torn", 3, &[]);
     let taps = Taps::between(&mut cluster).await;
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     let load = Load::start(&cluster, "load", 6).await;
     for damage in [Damage::Torn, Damage::Flipped, Damage::Torn] {
         for (.., tap) in taps.iter() {

@@ -44,7 +44,7 @@ async fn a_retry_has_one_effect_before_and_after_the_leader_is_killed() {
         cluster.kill9(node);
     }
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     check(&cluster, "after all were killed").await;
     let history = cluster.assert_agreement().await;
     assert_eq!(history.by_request()["the-key"], [1]);
@@ -113,7 +113,7 @@ async fn an_answer_without_changes_stays_before_and_after_the_leader_is_killed()
         cluster.kill9(node);
     }
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     check(&cluster, "after all were killed").await;
     let history = cluster.assert_agreement().await;
     let kinds: Vec<_> = history.commands().iter().map(|command| command["kind"].clone()).collect();

@@ -168,7 +168,7 @@ async fn the_data_of_another_node_is_refused() {
     let held = cluster.data_dir(2);
     assert!(code == Some(1) && error.contains(held.to_str().expect("a plain path")), "{code:?}: {error}");
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     assert_eq!(cluster.assert_agreement().await.last(), 1, "nothing was harmed");
 }
 

@@ -123,7 +123,7 @@ async fn a_majority_whose_syncs_fail_acknowledges_nothing_more() {
         assert!(lived < ENDS_WITHIN, "node {node} lived on for {lived} s");
     }
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     let history = cluster.assert_agreement().await;
     let kept: BTreeSet<u64> = history
         .commands()

@@ -77,7 +77,7 @@ async fn a_node_without_its_own_certificate_is_kept_out() {
     let mut cluster = Cluster::new("kept-out", 3, &[]);
     cluster.certify();
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     let leader = cluster.leader().await;
     let (victim, others) = ((leader + 1) % 3, [leader, (leader + 2) % 3]);
     cluster.kill9(victim);
@@ -128,7 +128,7 @@ async fn certificates_are_replaced_while_the_cluster_runs() {
     let both = format!("{old_ca}{new_ca}");
     cluster.trust(both.as_bytes());
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     let load = Load::start(&cluster, "load", 2).await;
     let reloads = "quorate_tls_reloads_total{use=\"peer\",outcome=\"done\"}";
     let reloaded = async |cluster: &Cluster, times: f64| {

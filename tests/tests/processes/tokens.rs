@@ -54,7 +54,7 @@ fn holding(directory: &Path, text: &str) -> Vec<String> {
 async fn a_token_counts_at_every_node_until_it_is_revoked() {
     let (mut cluster, directory) = guarded("guarded");
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     let url = cluster.url(0, "");
     let root_file = format!("@{}", directory.path().join("root-token").display());
     let with =
@@ -91,7 +91,7 @@ async fn a_token_counts_at_every_node_until_it_is_revoked() {
         cluster.kill9(node);
     }
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     let reply = as_caller(&cluster, 1, "/v1/state?prefix=inventory/goods/A", &token).await;
     assert_eq!(reply.status, 200);
     let revoked = with(ROOT, &["token", "revoke", "canary"]);

@@ -53,7 +53,7 @@ async fn without_a_majority_nothing_is_claimed() {
     let verbose = cluster.get(leader, "/readyz?verbose").await;
     assert!(verbose.text().contains("[-]leader failed"), "{}", verbose.text());
     cluster.boot_all();
-    cluster.wait_ready().await;
+    cluster.wait_begun().await;
     for key in ["early", "late"] {
         let again = cluster.call_once(others[0], key, "kv.put", &put(2)).await;
         assert_eq!(again.status, 200, "{}", again.text());

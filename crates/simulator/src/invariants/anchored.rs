@@ -98,13 +98,12 @@ impl Prepared {
             .filter(|(_, promise)| promise.is_complete())
             .map(|(id, promise)| (*id, promise))
             .collect();
-        let (membership, changes) = history.disks.membership();
+        let membership = history.disks.membership_at(applied);
         let mut choices = Vec::new();
         for mask in 1..1_u64 << complete.len() {
             let some: BTreeMap<NodeId, &Promise> =
                 complete.iter().zip(0..).filter(|(_, bit)| mask >> bit & 1 == 1).map(|(promise, _)| *promise).collect();
-            // Under which membership it leads is known as long as there is one.
-            if changes > 0 || membership.majority().is_majority(&some.keys().copied().collect()) {
+            if membership.majority().is_majority(&some.keys().copied().collect()) {
                 choices.extend(choices_of(&some, applied, &history.chain));
             }
         }
@@ -223,6 +222,8 @@ fn against_decided(ballot: Ballot, id: CommandId, history: &History) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use protocol::{Effect, Membership, membership};
+
     use super::super::testing::*;
     use super::*;
 
@@ -265,6 +266,21 @@ mod tests {
             info.parts = 2;
         }
         assert_fails(leads(&[none(), half], &[&new]), "without the promises of a majority set");
+    }
+
+    /// ADR 0025: catches a leader that counts promises by another membership than that of its node's state, be it an
+    /// earlier or a later one.
+    #[test]
+    fn promises_count_by_the_membership_of_the_state() {
+        let (newcomer, _) = Membership::of_equals(3).joined("d", "d:1").expect("a new node");
+        let larger = newcomer.weighing(NodeId(4), 1).expect("it votes").to_value();
+        let joined = &chain_of(&[body("r1", vec![Effect::Put { key: membership::key(), value: larger }])])[0];
+        let decided = [votes(1, 1, &[joined]), votes(2, 1, &[joined])];
+        let told = |nodes: &[u64]| nodes.iter().map(|node| promise(*node, 9, joined.id, &[])).collect::<Vec<_>>();
+        let with = |facts: &[Fact], nodes: &[u64]| leads(&[&decided, facts, &told(nodes)].concat(), &[]);
+        assert_eq!(with(&[applied(1, joined)], &[1, 2, 4]), Ok(()));
+        assert_fails(with(&[applied(1, joined)], &[1, 2]), "without the promises of a majority set");
+        assert_fails(with(&[], &[1, 4]), "without the promises of a majority set");
     }
 
     /// S-02, FIG. 6: catches the latest vote being taken before those are dropped whose precedent was not issued, or was

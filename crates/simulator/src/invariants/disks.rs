@@ -108,6 +108,13 @@ impl Disks {
         (&self.membership, self.memberships.len() as u64 - 1)
     }
 
+    /// The membership of a state in which all up to this number is applied.
+    #[must_use]
+    pub fn membership_at(&self, applied: CommandNumber) -> &Arc<Membership> {
+        let made = |membership: &&Arc<Membership>| membership.number() <= applied;
+        self.memberships.iter().rev().find(made).expect("the first one is made by no command")
+    }
+
     /// Whether a change is decided, and nothing under the membership that it made.
     #[must_use]
     pub fn is_in_change(&self) -> bool {
