@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 100_000)]
     missed: u64,
     /// MiB of state that a node receives which was away for longer than commands are kept (part `state`)
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 1_024)]
     state: u64,
     /// Commands that are issued before all nodes are killed and start again (part `restart`)
     #[arg(long, default_value_t = 1_000_000)]

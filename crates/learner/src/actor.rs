@@ -327,7 +327,8 @@ impl LearnerActor {
     }
 
     /// Forgets what is not needed any more: commands that are old and that nobody in touch lacks; and whatever takes
-    /// too much space, if it is safe with a majority of learners.
+    /// too much space, if it is safe with a majority of learners. Where the disk is almost full all that is old does: one
+    /// peer that stands still must not fill the disks of the others.
     #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
     fn forget(&mut self, durable: CommandNumber, in_touch: CommandNumber, ctx: &mut Context<Self>) {
         metrics::gauge!("quorate_durable_majority").set(durable.0 as f64);
@@ -340,6 +341,7 @@ impl LearnerActor {
         let old = Retention { commands: u64::MAX, bytes: u64::MAX, since };
         let large = Retention { commands, bytes, since: Timestamp::default() };
         let store = Arc::clone(&self.store);
+        let in_touch = if (self.ports.space)() == Space::Ample { in_touch } else { durable };
         let work = move || {
             store.forget_commands(&old, in_touch)?;
             store.forget_commands(&large, durable)
@@ -429,6 +431,8 @@ impl Actor for LearnerActor {
         ctx.run_interval(TICK, |actor, ctx| actor.take(Input::Tick, ctx));
         ctx.run_interval(SYNC, Self::sync);
         self.publish();
+        // Nothing may be forgotten yet: nobody was heard.
+        metrics::gauge!("quorate_durable_majority").set(0.0);
         self.take_kept(ctx);
         tracing::info!(applied = %self.store.applied(), durable = %self.store.durable(), "the learner begins");
     }

@@ -360,6 +360,11 @@ pub struct Heartbeat {
     pub silent: bool,
     /// The sender leads, and hands its lead over.
     pub hands_over: Option<HandOver>,
+    /// What the sender's acceptor has durably promised, and how far it has voted in that ballot. Nobody else may hear of
+    /// it: votes go to their leader, and a leader's own stay at home. An old copy of its disk is known by this (ADR 0023).
+    pub promise: Ballot,
+    /// See [`Heartbeat::promise`].
+    pub voted: CommandNumber,
 }
 
 /// A leader takes no calls any more: another node is to lead (ADR 0030).

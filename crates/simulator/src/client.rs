@@ -7,8 +7,8 @@
 //! another body, which must not be executed as well.
 //!
 //! After [`Clients::healed`] clients ask nodes of the core only, one after the other, bring what is under way
-//! to its end, and then each makes a few fresh calls that nothing can refuse, until these are issued. They
-//! go on to another node because one of the core may hear of a leader outside, and not reach it or not be
+//! to its end, and then each makes a few fresh calls that nothing can refuse, until these are issued, and one read
+//! that shows what all were told before (linearizable), until it gets a value. They go on to another node because one of the core may hear of a leader outside, and not reach it or not be
 //! reached by it: it serves nobody then, and the others do.
 //!
 //! A world asks [`Clients::next`] for what is due now until there is nothing, tells each answer to
@@ -124,6 +124,8 @@ struct Client {
     known: Known,
     /// How many of its calls have to be issued yet, after the faults.
     fresh: u32,
+    /// After those it has read a value.
+    has_read: bool,
 }
 
 #[derive(Debug)]
@@ -163,7 +165,8 @@ impl Clients {
         };
         for client in 1..=clients.settings.clients {
             let fresh = clients.settings.fresh;
-            let idle = Client { due: None, waits: None, last: None, again: None, known: Known::default(), fresh };
+            let known = Known::default();
+            let idle = Client { due: None, waits: None, last: None, again: None, known, fresh, has_read: false };
             clients.clients.insert(client, idle);
             clients.think(client, now);
         }
@@ -204,6 +207,7 @@ impl Clients {
         let state = self.client(client);
         let waits = state.waits.take().expect("a client that waits has a question");
         state.known.learn(&waits.question, answer);
+        state.has_read |= healed && state.fresh == 0 && matches!(answer, Told::Value { .. });
         let asked = state.again.as_ref().is_some_and(|task| waits.question == Question::Call(task.call.clone()));
         if asked && is_final(answer) {
             let task = state.again.take();
@@ -257,7 +261,7 @@ impl Clients {
         ticket
     }
 
-    /// Whether all that was under way has its end, and all fresh calls are issued.
+    /// Whether all that was under way has its end, all fresh calls are issued, and all have read.
     #[must_use]
     pub fn done(&self) -> bool {
         self.healed && self.due.is_empty()
@@ -281,7 +285,7 @@ impl Clients {
     fn think(&mut self, client: u64, now: Tick) {
         let pause = self.up_to(self.settings.pause);
         let state = &self.clients[&client];
-        let done = self.healed && state.again.is_none() && state.fresh == 0;
+        let done = self.healed && state.again.is_none() && state.fresh == 0 && state.has_read;
         self.wake(client, (!done).then_some(now + pause));
     }
 
@@ -324,6 +328,9 @@ impl Clients {
         }
         if !healed && chance.random_ratio(self.settings.reads.min(1000), 1000) {
             return work::read(chance, &state.known);
+        }
+        if healed && state.fresh == 0 {
+            return work::read_all(chance);
         }
         let number = self.next_request;
         self.next_request += 1;

@@ -78,7 +78,9 @@ impl Status {
         let Progress { issued, applied, durable } = progress;
         let (leads, ballot, hands_over) = (self.leads, self.highest, self.hands_over);
         let (barred, silent) = (acceptor.is_barred(), acceptor.silence().is_some());
-        LocalStatus { leads, ballot, issued, applied, durable, space, barred, silent, hands_over }
+        // No disk of a world is an old copy, which the last two would show.
+        let (promise, voted) = (Ballot::NONE, CommandNumber::NULL);
+        LocalStatus { leads, ballot, issued, applied, durable, space, barred, silent, hands_over, promise, voted }
     }
 }
 

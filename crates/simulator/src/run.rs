@@ -28,6 +28,11 @@ const TAIL: usize = 60;
 /// dozens.
 pub const SEEDS_FOR_ALL_KINDS: u64 = 200;
 
+/// Of so many seeds in which the membership changes, one may end without a majority set that can speak: then liveness
+/// was not tried, and a fault of the product could hide there. A few are always allowed.
+const STUCK_SHARE: u64 = 50;
+const STUCK_FEW: usize = 3;
+
 /// What came of one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -166,6 +171,8 @@ pub struct Summary {
     pub tally: Tally,
     /// Those that failed, in the order in which they did.
     pub failed: Vec<Report>,
+    /// Those that ended without a majority set that can speak.
+    pub stuck: Vec<u64>,
     /// How long it took.
     pub took: Duration,
 }
@@ -192,6 +199,7 @@ pub fn all(job: &Job, failed: &(dyn Fn(&Report) + Sync)) -> Summary {
             summary.seeds += 1;
             summary.events += report.events;
             summary.tally.add(&report.tally);
+            summary.stuck.extend((report.tally.stuck > 0).then_some(report.seed));
             if report.failure.is_some() {
                 failed(&report);
                 summary.failed.push(report);
@@ -220,6 +228,9 @@ impl Summary {
         }
         if self.seeds == 0 {
             return Some("no seed was run".to_owned());
+        }
+        if self.stuck.len() > STUCK_FEW && self.stuck.len() as u64 * STUCK_SHARE > self.tally.changing {
+            return Some(format!("too many seeds ended without a majority set that can speak: {:?}", self.stuck));
         }
         let missing = self.tally.missing();
         (self.seeds >= SEEDS_FOR_ALL_KINDS && !missing.is_empty())
@@ -280,7 +291,9 @@ impl fmt::Display for Summary {
         if *changing > 0 {
             writeln!(
                 f,
-                "{changes} changes of the membership in {changing} seeds; {stuck} ended without a majority set that can speak"
+                "{changes} changes of the membership in {changing} seeds; {stuck} ended without a majority set that can \
+                 speak{}",
+                if *stuck > 0 { format!(": {:?}", self.stuck) } else { String::new() }
             )?;
         }
         write!(f, "faults:")?;

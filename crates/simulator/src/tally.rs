@@ -6,7 +6,7 @@ use leader::core::Note;
 use protocol::{Ballot, NodeId, Now, RequestId};
 use storage::{LogRecord, Standing};
 
-use crate::fact::{Fact, Observer, Question};
+use crate::fact::{Consistency, Fact, Observer, Question, Told};
 use crate::fault::{Fault, Shape};
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
@@ -45,6 +45,9 @@ const SHARES: [(&str, u64); 3] = [("one_way", 30), ("not_two_sided", 30), ("flap
 /// The time of faults for which the goals are meant, in virtual seconds: the usual one.
 pub const GOALS_FAULTS: u64 = 30;
 
+/// Reads that gave a value, by their consistency.
+const READS: [&str; 3] = ["read_linearizable", "read_local", "read_at_least"];
+
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -74,10 +77,14 @@ pub struct Tally {
     pub questions: u64,
     /// Calls that were asked again under the same key.
     pub retries: u64,
+    /// Values that reads gave, by [`READS`].
+    pub reads: [u64; READS.len()],
     /// Virtual time, in microseconds.
     pub micros: u64,
     led: Option<Ballot>,
     keys: BTreeSet<RequestId>,
+    /// Reads under way: the index of their consistency, by ticket.
+    reading: BTreeMap<u64, usize>,
     /// Nodes that are up and have not rejoined.
     damaged: BTreeSet<NodeId>,
 }
@@ -90,6 +97,7 @@ impl Tally {
         };
         sum(&mut self.faults, &other.faults);
         sum(&mut self.shapes, &other.shapes);
+        sum(&mut self.reads, &other.reads);
         self.facts += other.facts;
         self.issued += other.issued;
         self.changing += other.changing;
@@ -118,7 +126,7 @@ impl Tally {
             ("write_or_sync_error", self.of("write_error") + self.of("sync_error")),
             ("not_two_sided", self.of("partition") - self.of("two_sided")),
         ];
-        kinds.chain(shapes).chain(others).collect()
+        kinds.chain(shapes).chain(others).chain(READS.into_iter().zip(self.reads)).collect()
     }
 
     /// The count of a kind or shape.
@@ -156,6 +164,15 @@ impl Tally {
     }
 }
 
+/// Where a consistency stands in [`READS`].
+fn index(consistency: Consistency) -> usize {
+    match consistency {
+        Consistency::Linearizable => 0,
+        Consistency::Local => 1,
+        Consistency::AtLeast(_) => 2,
+    }
+}
+
 impl Observer for Tally {
     fn observe(&mut self, now: Now, fact: &Fact) {
         self.facts += 1;
@@ -178,12 +195,20 @@ impl Observer for Tally {
                 self.leader_changes += u64::from(self.led.is_some());
                 self.led = Some(*ballot);
             }
-            Fact::Asked { question, .. } => {
+            Fact::Asked { ticket, question, .. } => {
                 self.questions += 1;
+                if let Question::Read { consistency, .. } = question {
+                    self.reading.insert(*ticket, index(*consistency));
+                }
                 if let Question::Call(call) = question
                     && matches!(call.request, RequestId::Caller(_))
                 {
                     self.retries += u64::from(!self.keys.insert(call.request.clone()));
+                }
+            }
+            Fact::Told { ticket, answer, .. } => {
+                if let (Some(read), Told::Value { .. }) = (self.reading.remove(ticket), answer) {
+                    self.reads[read] += 1;
                 }
             }
             Fact::Sent { .. }
@@ -197,7 +222,6 @@ impl Observer for Tally {
             | Fact::Ignored { .. }
             | Fact::Started { .. }
             | Fact::Stopped { .. }
-            | Fact::Told { .. }
             | Fact::Healed { .. } => {}
         }
     }

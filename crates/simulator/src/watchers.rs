@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use protocol::{Membership, NodeId, Now};
+use protocol::{CommandNumber, Membership, NodeId, Now};
 
 use crate::fact::{Fact, Observer};
 use crate::invariants::Invariants;
@@ -74,6 +74,12 @@ impl Watchers {
     #[must_use]
     pub fn is_needed(&self, node: NodeId) -> bool {
         self.invariants.history().disks.is_needed(node)
+    }
+
+    /// The highest decided number.
+    #[must_use]
+    pub fn last_decided(&self) -> CommandNumber {
+        self.invariants.history().disks.last_decided()
     }
 
     /// Whether a majority set can speak.

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Message, NodeId, Now, Space, Tick, Timestamp};
+use protocol::{CommandNumber, Message, NodeId, Now, Space, Tick, Timestamp};
 
 use crate::chance::Chance;
 use crate::client::{Clients, Settings};
@@ -84,8 +84,8 @@ pub struct World {
     /// Those that stay up and connected, once the faults are over.
     core: Vec<NodeId>,
     healed: bool,
-    /// The end is scheduled.
-    ending: bool,
+    /// The end is scheduled: what was decided then.
+    ending: Option<CommandNumber>,
     ended: bool,
     plans: BTreeMap<Tick, Vec<Plan>>,
 }
@@ -123,7 +123,7 @@ impl World {
             watchers,
             core: Vec::new(),
             healed: false,
-            ending: false,
+            ending: None,
             ended: false,
             plans: BTreeMap::new(),
             swarm,

@@ -370,6 +370,11 @@ struct Heartbeat {
     /// False in the frames of nodes that do not send it.
     #[prost(bool, tag = "13")]
     silent: bool,
+    /// Absent in the frames of nodes that do not send it.
+    #[prost(message, optional, tag = "14")]
+    promise: Option<Ballot>,
+    #[prost(uint64, tag = "15")]
+    voted: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -186,6 +186,35 @@ async fn an_old_copy_of_a_disk_is_refused() {
     serves(&cluster, node).await;
 }
 
+/// The same for a copy, such as a snapshot of a volume, that was made of the leader while it ran: it was started as often as
+/// the original, and what the leader votes nobody hears from messages of the protocol.
+#[tokio::test]
+async fn an_old_copy_of_the_leaders_disk_is_refused() {
+    let mut cluster = Cluster::start("old-leader", 3, &[]).await;
+    serves(&cluster, 0).await;
+    let node = cluster.leader().await;
+    let old = tempfile::tempdir().expect("a directory");
+    cluster.freeze(node);
+    copy(&cluster.data_dir(node), old.path());
+    cluster.thaw(node);
+    let last = cluster.call(node, "kv.put", &json!({"key": "k", "value": 2})).await.command();
+    // The heartbeat that says what it has applied says how far it has voted.
+    for other in (0..3).filter(|other| *other != node) {
+        eventually("a heartbeat after the last vote", async || {
+            let nodes = cluster.get(other, "/v1/cluster").await.json()["nodes"].clone();
+            (nodes[node]["applied"].as_u64() >= last).then_some(())
+        })
+        .await;
+    }
+    cluster.kill9(node);
+    fs::remove_dir_all(cluster.data_dir(node)).expect("removed");
+    copy(old.path(), &cluster.data_dir(node));
+    cluster.boot(node);
+    assert_eq!(cluster.ended(node).await.code(), Some(1));
+    cluster.logged(node, &["refuses this node for its disk", "old copy", "quorate recover"]).await;
+    serves(&cluster, (node + 1) % 3).await;
+}
+
 /// A second process of a node, on a copy of its directory and ports of its own: how it ends.
 async fn beside(cluster: &Cluster, node: usize, data_dir: &Path) -> (Option<i32>, String) {
     let ports = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));

@@ -22,6 +22,10 @@ const CHUNK: usize = 1 << 20;
 const LONG: Duration = Duration::from_secs(600);
 /// How far behind a node is that takes part again: claim 5's window.
 const WINDOW: f64 = 1024.0;
+/// How long calls are watched while a state is sent: all of it within the transfer, or calls after it would hide it.
+const WATCHED: [&str; 2] = ["--seconds", "4"];
+/// A pause between two checkpoints.
+const CHECKPOINT: Duration = Duration::from_millis(500);
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_secs(5);
 const SETUP: [&str; 8] = ["--setup", "inventory:1000", "--seconds", "0.2", "--clients", "1", "--warmup", "0"];
@@ -119,11 +123,19 @@ pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
     finished(cluster.bench(&here, &fill)?)?;
     finished(cluster.bench(&here, &["--clients", "64", "--calls", "50000", "--warmup", "0"])?)?;
     let p99 = |result: &Value| result["latency_ms"]["p99"].as_f64().context("the result of the run names no p99");
-    let calls = ["--clients", "16", "--seconds", "8"];
+    let calls = [&["--clients", "16", "--warmup", "0"][..], &WATCHED].concat();
     crate::step("calls without a transfer");
     let without = p99(&finished(cluster.bench(&here, &calls)?)?)?;
+    crate::step("calls while checkpoints are made");
+    let mut load = cluster.bench(&here, &calls)?;
+    let mut checkpoints = 0;
+    while load.try_wait()?.is_none() {
+        checkpoints += u64::from(makes_a_checkpoint(&cluster, here[0])?);
+        pause(CHECKPOINT);
+    }
+    let beside_checkpoints = p99(&finished(load)?)?;
     crate::step("calls while a state is sent");
-    let load = cluster.bench(&here, &["--clients", "16", "--seconds", "8", "--warmup", "0"])?;
+    let load = cluster.bench(&here, &calls)?;
     cluster.boot(away)?;
     let begun = clock();
     let received = |cluster: &Cluster<'_>| cluster.metric(away, "quorate_snapshot_received_bytes_total");
@@ -131,8 +143,14 @@ pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
     let first = begun.elapsed();
     let installed = |cluster: &Cluster<'_>| cluster.metric(away, "quorate_snapshot_installed_total");
     let all = |cluster: &Cluster<'_>| installed(cluster).filter(|times| *times > 0.5).and_then(|_| received(cluster));
-    let (bytes, took) = cluster.until("an installed state", LONG, all)?;
     let with = p99(&finished(load)?)?;
+    anyhow::ensure!(
+        all(&cluster).is_none(),
+        "the state was there before the calls were over: measure with more --state"
+    );
+    let watched = begun.elapsed();
+    let (bytes, took) = cluster.until("an installed state", LONG, all)?;
+    let took = took + (watched - first);
     let installed = installed(&cluster);
     let after = p99(&finished(cluster.bench(&here, &calls)?)?)?;
     Ok(json!({
@@ -142,8 +160,25 @@ pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
         "seconds": round(took.as_secs_f64()),
         "installed": installed,
         "mb_s": round(megabytes_a_second(bytes, took)),
-        "p99_ms": {"before": round(without), "meanwhile": round(with), "after": round(after)},
+        "checkpoints": checkpoints,
+        "p99_ms": {
+            "before": round(without),
+            "beside_checkpoints": round(beside_checkpoints),
+            "meanwhile": round(with),
+            "after": round(after),
+        },
     }))
+}
+
+/// Begins a backup, which makes a checkpoint, and goes away with its first bytes.
+fn makes_a_checkpoint(cluster: &Cluster<'_>, node: usize) -> anyhow::Result<bool> {
+    let host = cluster.nodes[node].1.strip_prefix("http://").context("an address of REST")?;
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET /v1/backup HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    Ok(answer == *b"HTTP/1.1 200")
 }
 
 /// A cluster that ran for long, and starts again after `kill -9` of all nodes.

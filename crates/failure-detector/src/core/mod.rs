@@ -93,6 +93,10 @@ pub struct LocalStatus {
     pub silent: bool,
     /// It hands its lead over.
     pub hands_over: Option<HandOver>,
+    /// What its acceptor has durably promised.
+    pub promise: Ballot,
+    /// How far it has voted in that ballot.
+    pub voted: CommandNumber,
 }
 
 /// What happens to a failure detector.
@@ -429,6 +433,8 @@ impl FailureDetector {
             space: self.local.space,
             silent: self.local.silent,
             hands_over: self.local.hands_over,
+            promise: self.local.promise,
+            voted: self.local.voted,
         }
     }
 

@@ -97,8 +97,14 @@ fn a_node_alone_campaigns_at_once() {
 #[test]
 fn heartbeats_are_regular_and_early_only_after_a_change() {
     let mut bench = followers(LEADER);
-    let local =
-        LocalStatus { issued: CommandNumber(9), applied: CommandNumber(8), durable: CommandNumber(7), ..bench.local };
+    let local = LocalStatus {
+        issued: CommandNumber(9),
+        applied: CommandNumber(8),
+        durable: CommandNumber(7),
+        promise: LEADER,
+        voted: CommandNumber(10),
+        ..bench.local
+    };
     bench.local = local;
     let mut sent = Vec::new();
     for _ in 0..100 {
@@ -119,6 +125,8 @@ fn heartbeats_are_regular_and_early_only_after_a_change() {
         issued: local.issued,
         applied: local.applied,
         durable: local.durable,
+        promise: local.promise,
+        voted: local.voted,
         http: "a.example:8080".to_owned(),
         ..says(&[1, 2, 3], None, Some(LEADER))
     };

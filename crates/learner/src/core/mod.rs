@@ -147,7 +147,9 @@ impl Learner {
         if let Err(reason) = self.take(input, now, &mut effects) {
             effects.push(Effect::Ignored(reason));
         }
-        if !self.is_full() && !self.fetching.is_installing() {
+        if self.is_full() {
+            self.make_room(now, &mut effects);
+        } else if !self.fetching.is_installing() {
             self.ask_if_due(now, &mut effects);
             self.transfer(now, &mut effects);
         }

@@ -89,7 +89,7 @@ impl Learner {
             return Err(IgnoreReason::Malformed);
         }
         let is_needed = self.fetching.id().is_some_and(|id| id.at.number > self.issued.number);
-        if is_needed && self.fetching.is_partial() {
+        if is_needed && self.fetching.is_partial() && !self.is_full() {
             let next = self.fetching.ask(from, now);
             self.send(from, ToLearner::FetchSnapshot(next), effects);
         }
@@ -156,6 +156,18 @@ impl Learner {
         }
         if let Some((peer, question)) = self.fetching.due(&sources, timing, now) {
             self.send(peer, ToLearner::FetchSnapshot(question), effects);
+        }
+    }
+
+    /// The disk is out of room. A part of another node's state only takes room: it is dropped, and asked for again later,
+    /// when there may be more. All of one is still installed, which gives back the room of the old state.
+    pub(super) fn make_room(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        if self.fetching.is_partial() && self.fetching.refuses().is_some() {
+            self.fetching.pause_until(now + self.config.timing.distrust);
+            effects.push(Effect::Ignored(IgnoreReason::NoRoom));
+            effects.push(Effect::DropStaged);
+        } else if self.fetching.installs() {
+            effects.push(Effect::Install);
         }
     }
 

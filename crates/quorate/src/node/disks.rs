@@ -83,6 +83,11 @@ impl Disks {
         }
     }
 
+    /// How far this node has gone, as its disk has it now.
+    pub(super) fn position(&self) -> Position {
+        self.log.position()
+    }
+
     /// What the disk of this node is now.
     pub(super) fn say(&self) -> Disk {
         let (mark, position) = (self.log.mark(), self.log.position());
@@ -116,7 +121,7 @@ impl Disks {
         Ok(self.log.mark().standing != Standing::Replaced)
     }
 
-    /// Remembers how far a peer has gone, by what it says to a leader or to a learner.
+    /// Remembers how far a peer has gone, by its heartbeats and by what it says to a leader or to a learner.
     pub(super) fn heard(&self, from: NodeId, promise: Ballot, voted: CommandNumber) {
         let mut known = self.known();
         let heard = known.heard.entry(from).or_default();

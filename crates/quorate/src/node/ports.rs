@@ -12,6 +12,7 @@ use leader::core::Input;
 use learner::LearnerPorts;
 use protocol::{Ballot, Message, NodeId, Space};
 use rand::Rng as _;
+use storage::rocksdb::Position;
 use tokio::sync::{mpsc, watch};
 
 use super::disks::Disks;
@@ -140,7 +141,8 @@ impl Ports {
             status: Box::new(move || {
                 let local = local.local();
                 let (barred, silent) = (local.barred || disks.is_barred(), disks.silence().is_some());
-                failure_detector::core::LocalStatus { barred, silent, ..local }
+                let Position { promise, voted } = disks.position();
+                failure_detector::core::LocalStatus { barred, silent, promise, voted, ..local }
             }),
             campaign: Box::new(move || {
                 if !campaigning.is_stopping() {

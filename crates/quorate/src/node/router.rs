@@ -137,6 +137,7 @@ impl Router {
             }
             Message::FailureDetector(heartbeat) => {
                 self.status.heard(heartbeat.ballot);
+                self.disks.heard(from, heartbeat.promise, heartbeat.voted);
                 let input = failure_detector::core::Input::Heartbeat { from, heartbeat };
                 tell(&self.detector, failure_detector::actor::Deliver(input), "failure_detector");
             }

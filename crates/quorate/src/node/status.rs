@@ -103,8 +103,8 @@ impl Status {
             space: self.room.space(),
             // Nobody hands over to it, or waits for it.
             barred: self.is_stopping(),
-            silent: false,
             hands_over: ballots.hands_over,
+            ..LocalStatus::default()
         }
     }
 

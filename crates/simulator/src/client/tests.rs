@@ -145,7 +145,7 @@ fn a_client_goes_away_in_the_end() {
 }
 
 /// A13: catches clients that ask outside the core after the faults, that stay with a node of the core which does not
-/// answer, that are never done, or done before their fresh calls are issued.
+/// answer, that are never done, or done before their fresh calls are issued and they have read.
 #[test]
 fn after_the_faults_all_comes_to_its_end() {
     let mut clients = Clients::new(settings(3), 11, Tick(0));
@@ -165,4 +165,8 @@ fn after_the_faults_all_comes_to_its_end() {
         .map(|call| &call.request)
         .collect();
     assert!(issued.len() >= 3 * 2, "{} calls are issued", issued.len());
+    let mut last = BTreeMap::new();
+    asked.iter().for_each(|ask| _ = last.insert(ask.client, *ask));
+    assert_eq!(last.len(), 3);
+    assert!(last.values().all(|ask| ask.via == core[1] && consistency(ask) == Some(0)), "{last:?}");
 }

@@ -120,20 +120,30 @@ pub(super) fn other_body(call: &Call) -> Call {
     named(call.request.clone(), "kv.put", &arguments, call.patience)
 }
 
+/// A read of all that anybody was told before.
+pub(super) fn read_all(chance: &mut ChaCha8Rng) -> Question {
+    Question::Read { key: key(chance), consistency: Consistency::Linearizable }
+}
+
 /// Any read.
 pub(super) fn read(chance: &mut ChaCha8Rng, known: &Known) -> Question {
+    let key = key(chance);
+    let consistency = match chance.random_range(0..20) {
+        0..9 => Consistency::Linearizable,
+        9..14 => Consistency::Local,
+        _ => Consistency::AtLeast(known.seen),
+    };
+    Question::Read { key, consistency }
+}
+
+fn key(chance: &mut ChaCha8Rng) -> Key {
     let key = match chance.random_range(0..4) {
         0 => format!("inventory/goods/{}", one(chance, &WAREHOUSES)),
         1 => one(chance, &DOCUMENTS).to_owned(),
         2 => one(chance, &COUNTERS).to_owned(),
         _ => LOG.to_owned(),
     };
-    let consistency = match chance.random_range(0..20) {
-        0..9 => Consistency::Linearizable,
-        9..14 => Consistency::Local,
-        _ => Consistency::AtLeast(known.seen),
-    };
-    Question::Read { key: Key::new(key).expect("a short key"), consistency }
+    Key::new(key).expect("a short key")
 }
 
 fn one<'a>(chance: &mut ChaCha8Rng, of: &[&'a str]) -> &'a str {

@@ -10,15 +10,18 @@ use std::time::Duration;
 use acceptor::core::Silence;
 use protocol::{NodeId, Space};
 
-use super::{TIMEOUTS_TO_ANSWER, World};
+use super::{FRESH_CALLS, TIMEOUTS_TO_ANSWER, World};
 use crate::fact::{Fact, Stop};
 use crate::fault::Shape;
 use crate::network::Link;
 use crate::schedule::Event;
 use crate::swarm::Swarm;
 
-/// After all is answered, so that those who are behind catch up.
+/// After all is answered: those who are behind must have caught up by then.
 const AFTERWARDS: Duration = Duration::from_secs(3);
+/// A client asks one thing after the other, and each may take its time: what is under way, fresh calls, and a read. What
+/// is late in this is found at once (`invariants::liveness`); who asks on and on beyond it gets no good answers.
+const QUESTIONS: u32 = 2 * (1 + FRESH_CALLS + 1);
 
 impl World {
     /// The faults are over.
@@ -44,8 +47,7 @@ impl World {
         self.tell(&Fact::Healed { core: core.clone() });
         self.clients.healed(now, &self.asked_of(&core));
         self.await_clients();
-        // What is not answered by then never will be.
-        self.schedule.after(self.swarm.timeout_max * (TIMEOUTS_TO_ANSWER + 2), Event::End);
+        self.schedule.after(self.swarm.timeout_max * TIMEOUTS_TO_ANSWER * QUESTIONS, Event::End);
     }
 
     /// A majority set of nodes that can take part, and perhaps more of them.
@@ -114,17 +116,33 @@ impl World {
 
     /// The run ends soon after the clients are content, and nobody is silent who need not be.
     pub(super) fn end_when_done(&mut self) {
-        if self.healed && !self.ending && self.clients.done() && self.still_silent().is_empty() {
-            self.ending = true;
+        if self.healed && self.ending.is_none() && self.clients.done() && self.still_silent().is_empty() {
+            self.ending = Some(self.watchers.last_decided());
             self.schedule.after(AFTERWARDS, Event::End);
         }
+    }
+
+    /// Members of the core that have not applied what was decided when all was answered.
+    fn still_behind(&self) -> Vec<NodeId> {
+        let Some(decided) = self.ending else { return Vec::new() };
+        let (membership, _) = self.watchers.membership();
+        let members = self.core.iter().copied().filter(|id| membership.node(*id).is_some());
+        let is_there =
+            |id: &NodeId| self.node(*id).roles.as_ref().is_some_and(|roles| roles.progress.applied >= decided);
+        members.filter(|id| !is_there(id)).collect()
     }
 
     /// Last, the core starts once more from its disks: what it has there is what it showed.
     ///
     /// # Errors
-    /// A node is silent that had the time to learn what it lacks.
+    /// The clients are not content, or a node is silent or behind that had the time to learn what it lacks.
     pub(super) fn end(&mut self) -> Result<(), String> {
+        if self.ending.is_none() && self.watchers.can_decide() {
+            return Err("liveness: long after the faults clients have no good answers yet".to_owned());
+        }
+        if let [id, ..] = self.still_behind()[..] {
+            return Err(format!("liveness: node {id} of the core has not caught up long after all was answered"));
+        }
         if let [id, ..] = self.still_silent()[..] {
             return Err(format!("liveness: node {id} is silent long after the faults, and a majority set speaks"));
         }

@@ -83,11 +83,28 @@ impl RocksLog {
         let (reclaimed, masks) = (Mutex::default(), RandomState::new());
         let log = Self { database, writes, reclaimed, marks, known, dir, masks, _lock: lock };
         // All of it: what is damaged is found now, and not when a leader asks for it.
-        let image = log.load(CommandNumber::NULL)?;
-        let promise = image.next_ballot;
-        let voted = image.votes.iter().filter(|vote| vote.ballot == promise).map(|vote| vote.command.number()).max();
-        log.known().position = Position { promise, voted: voted.unwrap_or_default().max(image.forgotten) };
+        let promise = ballot(&log.database, LogKey::NextBallot)?;
+        let mut voted = forgotten;
+        log.each_vote(CommandNumber::NULL, |vote| {
+            if vote.ballot == promise {
+                voted = voted.max(vote.command.number());
+            }
+        })?;
+        log.known().position = Position { promise, voted };
         Ok(log)
+    }
+
+    /// Reads the votes above a number, one at a time: they may be more than fit into memory.
+    fn each_vote(&self, above: CommandNumber, mut take: impl FnMut(Vote)) -> Result<(), StorageError> {
+        if above.0 == u64::MAX {
+            return Ok(());
+        }
+        let first = LogKey::Vote(above.next()).to_bytes();
+        for item in self.database.db().iterator(IteratorMode::From(&first, Direction::Forward)) {
+            let (key, value) = self.database.guard("reading votes", item)?;
+            take(self.database.readable(&format!("the vote under key {key:?}"), read_vote(&key, &value))?);
+        }
+        Ok(())
     }
 
     pub(super) fn database(&self) -> &Database {
@@ -346,16 +363,7 @@ impl LogStore for RocksLog {
             voted_under: self.known().mark.voted_under,
             votes: Vec::new(),
         };
-        let above = above.max(image.forgotten);
-        if above.0 == u64::MAX {
-            return Ok(image);
-        }
-        let first = LogKey::Vote(above.next()).to_bytes();
-        for item in self.database.db().iterator(IteratorMode::From(&first, Direction::Forward)) {
-            let (key, value) = self.database.guard("reading votes", item)?;
-            let vote = self.database.readable(&format!("the vote under key {key:?}"), read_vote(&key, &value))?;
-            image.votes.push(vote);
-        }
+        self.each_vote(above.max(image.forgotten), |vote| image.votes.push(vote))?;
         Ok(image)
     }
 }

@@ -2,13 +2,16 @@
 //! is there and is what it claims to be, one write makes it the state and deletes the other one.
 //!
 //! A crash before that write leaves the old state, and what was staged, to go on with.
+//!
+//! What is deleted gives its space back at once, as far as whole files hold nothing else: a disk may be too small for two
+//! states. What those files hid of their generation in others may show again; the next snapshot begins by deleting it.
 
 use std::sync::PoisonError;
 
 use protocol::{Position, SnapshotId, SnapshotPiece, SnapshotRecord, Timestamp};
 
 use super::batch::Batch;
-use super::keys::{self, Meta, column};
+use super::keys::{self, Generation, Meta, column};
 use super::reader::Reader;
 use super::record::{self, Head};
 use super::state::{RocksState, Writer, lock};
@@ -18,12 +21,11 @@ impl RocksState {
     /// See [`crate::StateStore::stage`].
     pub(super) fn store_piece(&self, id: SnapshotId, piece: &SnapshotPiece) -> Result<(), StorageError> {
         let _one = lock(&self.staging);
-        let earlier = self.staged();
-        if !snapshot::continues(earlier.as_ref(), id, piece) {
+        if !snapshot::continues(self.staged().as_ref(), id, piece) {
             return Ok(());
         }
         let mut batch = self.beside();
-        if earlier.is_some_and(|earlier| earlier.id != id) {
+        if piece.from == Position::default() {
             batch.clear();
         }
         for record in &piece.records {
@@ -58,7 +60,7 @@ impl RocksState {
         batch.delete_meta(Meta::Staged);
         self.put_head(&mut batch, &head);
         self.database.write_synced(batch.finish())?;
-        *live = head.generation;
+        let old = std::mem::replace(&mut *live, head.generation);
         self.recent.clear();
         *writer = Writer::default();
         {
@@ -67,6 +69,8 @@ impl RocksState {
         }
         drop(live);
         self.note_durable(id.at.number)?;
+        drop(writer);
+        self.give_back(old)?;
         Ok(Installation::Done(id.at))
     }
 
@@ -80,7 +84,14 @@ impl RocksState {
         batch.delete_meta(Meta::Staged);
         self.database.write_buffered(batch.finish())?;
         self.known().staged = None;
-        Ok(())
+        self.give_back(self.known().head.generation.other())
+    }
+
+    /// Gives back the space of a generation that is deleted, once it is so durably.
+    fn give_back(&self, generation: Generation) -> Result<(), StorageError> {
+        self.database.sync()?;
+        let (first, end) = (generation.key(b""), generation.end());
+        column::OF_A_GENERATION.into_iter().try_for_each(|column| self.database.delete_files(column, &first, &end))
     }
 
     /// A batch for the generation that is not the state; only an installation, which is no more than
@@ -125,6 +136,8 @@ fn put(batch: &mut Batch<'_>, record: &SnapshotRecord) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
     use std::sync::TryLockError;
     use std::thread;
 
@@ -132,9 +145,69 @@ mod tests {
 
     use super::*;
     use crate::Identity;
-    use crate::conformance::{eventful, pieces};
+    use crate::conformance::{body, command, eventful, pieces, put};
     use crate::memory::MemoryState;
-    use crate::rocksdb::{Options, open};
+    use crate::rocksdb::{Options, Stores, open};
+
+    fn opened(dir: &Path) -> Stores {
+        let (cluster, cluster_name) = (ClusterId([1; 16]), "test".into());
+        let identity = Identity { cluster, cluster_name, node: NodeId(1), node_name: "n1".into() };
+        let options = Options { write_buffer_bytes: 64 << 10, ..Options::default() };
+        open(dir, &identity, &options).expect("the stores open")
+    }
+
+    /// The bytes of all tables of the state.
+    fn tables(dir: &Path) -> u64 {
+        let files = fs::read_dir(dir.join("state")).expect("a directory").map(|entry| entry.expect("an entry").path());
+        let tables = files.filter(|path| path.extension().is_some_and(|extension| extension == "sst"));
+        tables.map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum()
+    }
+
+    /// A state of so many entries of 10 KB that do not compress.
+    fn large(entries: u64) -> MemoryState {
+        let source = MemoryState::new();
+        let mut hash = 1_u64;
+        let mut noise = || {
+            hash = hash.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            hash.to_be_bytes()[0]
+        };
+        for number in 1..=entries {
+            let value: Vec<u8> = (0..10_000).map(|_| noise()).collect();
+            let body = body(number, vec![put(&format!("k{number}"), value)]);
+            source.apply(&[command(number, &body)]).expect("applied");
+        }
+        source
+    }
+
+    /// Catches a dropped or replaced state whose space is only given back much later, on a disk that it has filled; and one
+    /// of which something shows again in the next snapshot that is staged in its place.
+    #[test]
+    fn what_is_dropped_or_replaced_gives_its_space_back() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let state = opened(dir.path()).state;
+        let large = large(200).checkpoint().expect("a checkpoint");
+        let all = pieces(&*large, 20_000);
+        let stage = |count: usize| {
+            all.iter().take(count).for_each(|piece| state.stage(large.id(), piece).expect("staged"));
+        };
+        stage(all.len() - 1);
+        let before = tables(dir.path());
+        assert!(before > 1_000_000, "{before} bytes are staged in tables");
+        state.drop_staged().expect("dropped");
+        let after = tables(dir.path());
+        assert!(after < before / 4, "{after} of {before} bytes are left");
+
+        let small = eventful(60);
+        let source = MemoryState::new();
+        source.apply(&small).expect("applied");
+        let checkpoint = source.checkpoint().expect("a checkpoint");
+        pieces(&*checkpoint, 500).iter().for_each(|piece| state.stage(checkpoint.id(), piece).expect("staged"));
+        assert_eq!(state.install(), Ok(Installation::Done(checkpoint.id().at)));
+        assert_eq!(state.digest(), source.digest());
+        stage(all.len());
+        assert_eq!(state.install(), Ok(Installation::Done(large.id().at)));
+        assert_eq!(state.digest(), large.id());
+    }
 
     /// S-14: catches a reader that begins with the old state and goes on in the new one, or in the nothing that is
     /// left of the old one: whoever reads holds an installation back.
@@ -144,13 +217,7 @@ mod tests {
         source.apply(&eventful(60)).expect("applied");
         let checkpoint = source.checkpoint().expect("a checkpoint");
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let identity = Identity {
-            cluster: ClusterId([1; 16]),
-            cluster_name: "test".into(),
-            node: NodeId(1),
-            node_name: "n1".into(),
-        };
-        let state = open(dir.path(), &identity, &Options::default()).expect("the stores open").state;
+        let state = opened(dir.path()).state;
         state.apply(&eventful(30)).expect("applied");
         pieces(&*checkpoint, 500).iter().for_each(|piece| state.stage(checkpoint.id(), piece).expect("staged"));
 

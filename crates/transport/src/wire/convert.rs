@@ -305,6 +305,8 @@ impl From<&message::Heartbeat> for wire::Heartbeat {
             .into(),
             silent: heartbeat.silent,
             hands_over: heartbeat.hands_over.map(|over| wire::HandOver { to: over.to.0, last: over.last.0 }),
+            promise: (heartbeat.promise > protocol::Ballot::NONE).then(|| heartbeat.promise.into()),
+            voted: heartbeat.voted.0,
         }
     }
 }
@@ -334,6 +336,8 @@ impl TryFrom<wire::Heartbeat> for message::Heartbeat {
             hands_over: heartbeat
                 .hands_over
                 .map(|over| message::HandOver { to: NodeId(over.to), last: CommandNumber(over.last) }),
+            promise: heartbeat.promise.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            voted: CommandNumber(heartbeat.voted),
         })
     }
 }

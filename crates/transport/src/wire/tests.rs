@@ -139,15 +139,18 @@ fn outcome() -> BoxedStrategy<Outcome> {
 fn heartbeat() -> BoxedStrategy<Heartbeat> {
     let ballots = (option::of(ballot()), option::of(ballot()), ballot());
     let numbers = (any_number(), any_number(), any_number());
+    let position = (ballot(), any_number());
     (
         vec(any::<u64>().prop_map(NodeId), 0..4),
         any::<bool>(),
         ballots,
         numbers,
         (any::<bool>(), "[a-z:]{0,300}", 0..3_usize, option::of((any::<u64>(), any_number())), any::<bool>()),
+        position,
     )
-        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), rest)| {
+        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), rest, position)| {
             let (answer, http, space, over, silent) = rest;
+            let (promise, voted) = position;
             Heartbeat {
                 hears,
                 can_lead,
@@ -162,6 +165,8 @@ fn heartbeat() -> BoxedStrategy<Heartbeat> {
                 space: protocol::Space::ALL[space],
                 silent,
                 hands_over: over.map(|(to, last)| HandOver { to: NodeId(to), last }),
+                promise,
+                voted,
             }
         })
         .boxed()

@@ -54,8 +54,10 @@ fn heartbeat() -> Heartbeat {
         http: String::new(),
         space: Space::Ample,
         silent: false,
-        // As with `http`.
+        // As with `http`, and what follows.
         hands_over: None,
+        promise: Ballot::NONE,
+        voted: CommandNumber::NULL,
     }
 }
 
@@ -175,6 +177,10 @@ pub(crate) fn all() -> Vec<(String, Message)> {
         ("heartbeat", Message::FailureDetector(heartbeat())),
         ("heartbeat_space", Message::FailureDetector(Heartbeat { space: Space::Low, ..heartbeat() })),
         ("heartbeat_hands_over", Message::FailureDetector(Heartbeat { hands_over: Some(over), ..heartbeat() })),
+        (
+            "heartbeat_position",
+            Message::FailureDetector(Heartbeat { promise: BALLOT, voted: CommandNumber(12), ..heartbeat() }),
+        ),
         ("barrier_passed", gateway(ToGateway::BarrierPassed(passed))),
     ]
     .into_iter()

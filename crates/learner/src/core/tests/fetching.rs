@@ -69,6 +69,27 @@ fn half_way(c: &[Command], id: SnapshotId) -> Learner {
     learner
 }
 
+/// RELIABILITY 5.6: catches a part of a state that keeps the disk full for ever, one that is asked for again at once, and
+/// a whole one that is thrown away or waits although it would give the room of the old state back.
+#[test]
+fn a_part_of_a_state_goes_when_there_is_no_room() {
+    let c = chain(10);
+    let id = snapshot(&c[9]);
+    let mut learner = half_way(&c, id);
+    let gone = [Effect::Ignored(IgnoreReason::NoRoom), Effect::DropStaged];
+    assert_eq!(learner.handle(Input::Space(Space::Out), at(3)), gone);
+    assert_eq!(learner.handle(sends(2, id, Some(last())), at(4)), ignored(IgnoreReason::NoRoom));
+    assert_eq!(learner.handle(Input::Space(Space::Low), at(5)), []);
+    assert_eq!(learner.handle(Input::Tick, at(10_002)), [Effect::Reclaim(Space::Low)]);
+    assert_eq!(learner.handle(Input::Tick, at(10_003)), [fetches_any(3)]);
+
+    let mut learner = half_way(&c, id);
+    assert_eq!(learner.handle(sends(2, id, Some(first())), at(3)), ignored(IgnoreReason::NotNext));
+    assert_eq!(learner.handle(sends(2, id, Some(last())), at(3)), stages(2, id, last()));
+    assert_eq!(learner.handle(Input::Space(Space::Out), at(4)), [], "it is being written");
+    assert_eq!(learner.handle(Input::Staged(staged(id, None)), at(5)), [Effect::Install]);
+}
+
 /// A14, A4: catches a transfer that begins while somebody may keep the commands, a piece asked for before the one
 /// before it is written, an installed state that nobody is told of, and commands that waited above it for nothing.
 #[test]
