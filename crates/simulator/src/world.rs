@@ -84,8 +84,8 @@ pub struct World {
     /// Those that stay up and connected, once the faults are over.
     core: Vec<NodeId>,
     healed: bool,
-    /// The end is scheduled: what was decided then.
-    ending: Option<CommandNumber>,
+    /// Since when all is answered, and what was decided by then.
+    ending: Option<(Tick, CommandNumber)>,
     ended: bool,
     plans: BTreeMap<Tick, Vec<Plan>>,
 }

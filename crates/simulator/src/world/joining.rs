@@ -306,6 +306,8 @@ impl World {
             self.depart_later(id);
         }
         self.strike_soon();
+        // Who must speak is another question now.
+        self.end_when_done();
     }
 
     /// Every other time something bad happens in the midst of a change.
