@@ -414,6 +414,12 @@ fn note_ignored(reason: IgnoreReason) {
              and stop the one whose data is damaged"
         );
     }
+    if reason == IgnoreReason::DoesNotFit {
+        tracing::warn!(
+            "the disk has no room for the whole state of another node beside its own; the part that came is dropped, and \
+             asked for again when there is room"
+        );
+    }
     if let IgnoreReason::Mismatch { from, id } = reason {
         tracing::error!(
             %from, at = %id.at,

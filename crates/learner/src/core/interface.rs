@@ -231,6 +231,8 @@ pub enum IgnoreReason {
     NotNext,
     /// The disk has no room for it; a peer will be asked when it has.
     NoRoom,
+    /// The disk was full before all of another node's state was there: the part is dropped.
+    DoesNotFit,
     /// An answer to a question that we did not ask, or not of this peer, or that came too late.
     NotAsked,
     /// A peer does not have what we asked it for, or has it no longer.
@@ -274,6 +276,7 @@ impl IgnoreReason {
             Self::BeyondWindow => "beyond_window",
             Self::NotNext => "not_next",
             Self::NoRoom => "no_room",
+            Self::DoesNotFit => "does_not_fit",
             Self::NotAsked => "not_asked",
             Self::Forgotten => "forgotten",
             Self::Installing => "installing",

@@ -164,7 +164,7 @@ impl Learner {
     pub(super) fn make_room(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         if self.fetching.is_partial() && self.fetching.refuses().is_some() {
             self.fetching.pause_until(now + self.config.timing.distrust);
-            effects.push(Effect::Ignored(IgnoreReason::NoRoom));
+            effects.push(Effect::Ignored(IgnoreReason::DoesNotFit));
             effects.push(Effect::DropStaged);
         } else if self.fetching.installs() {
             effects.push(Effect::Install);

@@ -76,7 +76,7 @@ fn a_part_of_a_state_goes_when_there_is_no_room() {
     let c = chain(10);
     let id = snapshot(&c[9]);
     let mut learner = half_way(&c, id);
-    let gone = [Effect::Ignored(IgnoreReason::NoRoom), Effect::DropStaged];
+    let gone = [Effect::Ignored(IgnoreReason::DoesNotFit), Effect::DropStaged];
     assert_eq!(learner.handle(Input::Space(Space::Out), at(3)), gone);
     assert_eq!(learner.handle(sends(2, id, Some(last())), at(4)), ignored(IgnoreReason::NoRoom));
     assert_eq!(learner.handle(Input::Space(Space::Low), at(5)), []);
