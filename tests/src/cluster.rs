@@ -305,6 +305,14 @@ impl Cluster {
         status.await
     }
 
+    /// How the process of a node has ended by itself, if it has: the node can be booted again.
+    pub fn has_ended(&mut self, node: usize) -> Option<ExitStatus> {
+        let process = self.nodes[node].process.as_mut()?;
+        let status = process.try_wait().expect("our child")?;
+        self.nodes[node].process = None;
+        Some(status)
+    }
+
     /// Waits until every node that was booted is ready, or the process of one has ended by itself; says whether all are
     /// ready.
     pub async fn starts_again(&mut self) -> bool {

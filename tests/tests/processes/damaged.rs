@@ -6,8 +6,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use quorate_tests::cluster::{Cluster, Load, eventually};
+use quorate_tests::cluster::{Cluster, Load};
+
+/// How often, and after which pauses, nodes are looked at until all vote.
+const LOOKS: usize = 3_000;
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What happens to a file.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +63,29 @@ fn files(data: &Path) -> BTreeMap<String, PathBuf> {
     largest.into_iter().filter(|(_, (length, _))| *length > 0).map(|(kind, (_, path))| (kind, path)).collect()
 }
 
+/// Until all nodes are ready and vote. One that meets the damage while it runs ends, says so, and is started again, as a
+/// supervisor does it.
+async fn all_vote(cluster: &mut Cluster, what: &str) {
+    for _ in 0..LOOKS {
+        let mut voting = 0;
+        for node in 0..cluster.size() {
+            if let Some(status) = cluster.has_ended(node) {
+                assert_eq!(status.code(), Some(1), "{what}: node {node}");
+                let log = cluster.log(node);
+                assert!(log.contains("damaged") || log.contains("Corrupt"), "{what}: node {node} ended: {log}");
+                cluster.boot(node);
+            }
+            let Ok(checks) = cluster.try_get(node, "/readyz?verbose").await else { continue };
+            voting += usize::from(checks.status == 200 && checks.text().contains("[+]acceptor ok: promises and votes"));
+        }
+        if voting == cluster.size() {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    panic!("{what}: not all nodes vote");
+}
+
 /// S-13, S-15, RELIABILITY 5 class 6: each kind of file of a node is flipped and cut in turn while the node is down, under
 /// load. Catches a start that takes damage for absence and loses a vote or a command, that panics or does not end, and a
 /// node that never votes again, or differs from the others.
@@ -66,12 +94,12 @@ async fn each_kind_of_file_is_flipped_and_cut_in_turn() {
     let mut cluster = Cluster::start("kinds", 3, &[]).await;
     let load = Load::start(&cluster, "load", 4).await;
     load.progress(300).await;
-    // So that there are tables beside the logs.
+    // So that there are tables beside the logs. From now on each node may end by itself.
     for node in 0..3 {
         cluster.kill9(node);
         load.progress(50).await;
         cluster.boot(node);
-        cluster.wait_begun().await;
+        all_vote(&mut cluster, "before any damage").await;
     }
     let kinds: Vec<String> = files(&cluster.data_dir(0)).into_keys().collect();
     for kind in
@@ -82,21 +110,20 @@ async fn each_kind_of_file_is_flipped_and_cut_in_turn() {
     let rounds = kinds.iter().flat_map(|kind| [(kind, Damage::Flipped), (kind, Damage::Cut)]);
     for (round, (kind, how)) in rounds.enumerate() {
         let (node, other) = (round % 3, (round + 1) % 3);
+        let what = format!("round {round}, node {node}, {how:?} {kind}");
+        // Something is written since the last start.
+        load.progress(30).await;
         cluster.kill9(node);
         let files = files(&cluster.data_dir(node));
-        let Some(file) = files.get(kind) else { panic!("round {round}: no {kind} at node {node}: {files:?}") };
+        let Some(file) = files.get(kind) else { panic!("{what}: not among {files:?}") };
         damage(file, how);
         load.progress(30).await;
         cluster.boot(node);
-        eventually(&format!("round {round}: a node that votes again, {how:?} {kind}"), async || {
-            let checks = cluster.try_get(node, "/readyz?verbose").await.ok()?;
-            (checks.status == 200 && checks.text().contains("[+]acceptor ok: promises and votes")).then_some(())
-        })
-        .await;
+        all_vote(&mut cluster, &what).await;
         cluster.kill9(other);
         load.progress(30).await;
         cluster.boot(other);
-        cluster.wait_begun().await;
+        all_vote(&mut cluster, &what).await;
     }
     let ledger = load.finish().await;
     ledger.assert_kept(&cluster.assert_agreement().await);
