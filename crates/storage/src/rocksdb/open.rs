@@ -11,10 +11,11 @@ use ::rocksdb::{
     InfoLogger, LogLevel, properties,
 };
 
-use super::database::{Database, held, translate};
+use super::database::Database;
 use super::keys::column;
 use super::log::RocksLog;
 use super::mark;
+use super::meaning::{held, translate};
 use super::mend::{self, Part};
 use super::opening::{Opening, Trouble};
 use super::recover;
@@ -95,7 +96,7 @@ pub struct Memory {
 /// place, as long as the mark is there and other nodes may have what is missing (see [`crate::rocksdb`]).
 ///
 /// # Errors
-/// - [`StorageError::Refused`] when it belongs to another cluster or node or a newer version,
+/// - [`StorageError::Refused`] when it belongs to another cluster or node or another version,
 ///   when another process holds it, when other nodes have refused it, or when it has lost what must not be lost;
 /// - [`StorageError::Corrupt`] when what was damaged is damaged again;
 /// - [`StorageError::Failed`] when the disk fails.
