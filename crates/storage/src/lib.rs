@@ -51,7 +51,7 @@ pub enum StorageError {
         "what is stored is damaged: {0}; this node stops, and speaks no more with it. Start it again: it sets aside what is damaged and learns it anew from the other nodes"
     )]
     Corrupt(String),
-    /// The data directory belongs to another cluster or node, or another process holds it.
+    /// The data directory belongs to another cluster, node or version, or another process holds it.
     #[error("{0}")]
     Refused(String),
 }

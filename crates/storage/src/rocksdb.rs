@@ -36,13 +36,14 @@
 //!   tables of an earlier time, and RocksDB alone would open those in silence;
 //! - it holds less than the file `MARK` or the state has seen of it, such as one restored from a backup,
 //!   or one whose list of files is damaged;
-//! - it is missing, or RocksDB cannot open it.
+//! - it is missing, or RocksDB cannot read it, be it for a sector that the disk does not give back.
 //!
-//! The state is damaged when RocksDB cannot open it or read a block of it, when it is missing, or when it lies below
+//! The state is damaged when RocksDB cannot read it, or a block of it, when it is missing, or when it lies below
 //! what was once synced. What is damaged is set aside (module `mend`), and a new database begins in its place: the log
 //! with the promise and `last_tried` of the *mark* (module `mark`), which is kept twice, and with
 //! [`Standing::Damaged`](crate::Standing::Damaged), so that its acceptor is silent until it has learnt enough; the state
 //! empty. With log and mark gone the node is refused for ever ([`StorageError::Refused`](crate::StorageError::Refused)).
+//! What another version has written is no damage: it is refused, and left as it is (module `meaning`).
 //!
 //! It cannot tell a torn tail from acknowledged batches that were cut off the end of the log
 //! later, if neither the mark nor the state has seen anything of those batches. A disk loses data in that way only
@@ -60,6 +61,7 @@ mod history;
 mod keys;
 mod log;
 mod mark;
+mod meaning;
 mod mend;
 mod open;
 mod opening;

@@ -14,10 +14,36 @@ use quorate_storage::rocksdb::{Options, Stores, open};
 use quorate_storage::{Identity, LogRecord, LogStore as _, Retention, Standing, StateStore};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
-/// One of the first versions, without a mark, and what it shows.
-const WITHOUT_MARK: (&str, &str) = ("directory-2", include_str!("golden/directory-2.txt"));
-/// One with all that there is now; the last one that was recorded.
-const WITH_MARK: (&str, &str) = ("directory-2-mark", include_str!("golden/directory-2-mark.txt"));
+/// A directory that was recorded.
+struct Recorded {
+    name: &'static str,
+    /// What it shows.
+    shows: &'static str,
+    /// How often it was started when it was recorded; 0 for one without a mark.
+    starts: u64,
+    has_tables: bool,
+}
+
+/// One of the first versions, without a mark.
+const WITHOUT_MARK: Recorded =
+    Recorded { name: "directory-2", shows: include_str!("golden/directory-2.txt"), starts: 0, has_tables: false };
+/// One with all that there was when the mark came.
+const WITH_MARK: Recorded = Recorded {
+    name: "directory-2-mark",
+    shows: include_str!("golden/directory-2-mark.txt"),
+    starts: 1,
+    has_tables: false,
+};
+/// The same, in tables. They name the machine that wrote them, which harms nobody.
+const WITH_TABLES: Recorded = Recorded {
+    name: "directory-2-tables",
+    shows: include_str!("golden/directory-2-tables.txt"),
+    starts: 2,
+    has_tables: true,
+};
+
+/// How a table names its compression.
+const LZ4: &[u8] = b"BuiltinV2;04;";
 
 fn opened(dir: &Path) -> Stores {
     let identity = Identity {
@@ -82,16 +108,29 @@ fn copy(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool + Copy) {
     }
 }
 
+/// The tables of a database.
+fn tables(database: &Path) -> Vec<Vec<u8>> {
+    let files = fs::read_dir(database).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let tables = files.filter(|path| path.extension().is_some_and(|end| end == "sst"));
+    tables.map(|path| fs::read(path).expect("readable")).collect()
+}
+
 /// S-15: catches a version that cannot open what an earlier one left, or shows something else; and which digest it keeps.
+/// In tables, also one that lacks their compression, or orders a column differently.
 #[test]
 fn a_recorded_directory_shows_what_it_did() {
-    for (name, expected) in [WITHOUT_MARK, WITH_MARK] {
+    for Recorded { name, shows, starts, has_tables } in [WITHOUT_MARK, WITH_MARK, WITH_TABLES] {
         let dir = tempfile::tempdir().expect("a temporary directory");
         copy(&Path::new(GOLDEN).join(name), dir.path(), |_| true);
-        let has_mark = dir.path().join("MARK").exists();
-        assert_eq!(has_mark, name == WITH_MARK.0);
+        let has_mark = starts > 0;
+        assert_eq!(dir.path().join("MARK").exists(), has_mark, "{name}");
+        for database in ["log", "state"] {
+            assert_eq!(!tables(&dir.path().join(database)).is_empty(), has_tables, "{database} of {name}");
+        }
+        let compressed = |table: &Vec<u8>| table.windows(LZ4.len()).any(|window| window == LZ4);
+        assert_eq!(tables(&dir.path().join("state")).iter().any(compressed), has_tables, "{name}");
         let stores = opened(dir.path());
-        assert_eq!(shown(&stores), expected, "{name}");
+        assert_eq!(shown(&stores), shows, "{name}");
         let whole = stores.state.snapshot().and_then(|view| view.digest());
         assert_eq!(whole, Ok(stores.state.digest().digest));
         // It goes on, too.
@@ -101,10 +140,9 @@ fn a_recorded_directory_shows_what_it_did() {
         assert_eq!(stores.state.digest(), model.digest());
         // Where there was none, it is made from what is there, and the node need not be admitted.
         let mark = stores.log.mark();
-        let starts = if has_mark { 2 } else { 1 };
         assert_eq!(
             (mark.standing, mark.starts, mark.next_ballot),
-            (Standing::Sound, starts, Ballot::new(3, NodeId(2)))
+            (Standing::Sound, starts + 1, Ballot::new(3, NodeId(2)))
         );
         assert_eq!(mark.voted_under.0, if has_mark { 7 } else { 0 });
         assert!(dir.path().join("MARK").exists());
@@ -114,7 +152,7 @@ fn a_recorded_directory_shows_what_it_did() {
 #[test]
 #[ignore = "records a directory"]
 fn record_a_directory() {
-    let place = Path::new(GOLDEN).join(WITH_MARK.0);
+    let place = Path::new(GOLDEN).join(WITH_TABLES.name);
     assert!(!place.exists(), "what is recorded stays as it is");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let stores = opened(dir.path());
@@ -137,7 +175,9 @@ fn record_a_directory() {
     stores.log.write(&records).expect("written");
     stores.log.write(&[LogRecord::Forget(CommandNumber(29))]).expect("written");
     drop(stores);
-    // What nobody needs is left out. There are no tables yet: they would name the machine.
+    // A start writes what the log files held into tables.
+    drop(opened(dir.path()));
+    // What nobody needs is left out.
     let wanted = |name: &str| !["LOCK", "LOG", "OPTIONS"].iter().any(|part| name.starts_with(part));
     copy(dir.path(), &place, wanted);
     fs::write(place.with_extension("txt"), shown(&opened(dir.path()))).expect("written");

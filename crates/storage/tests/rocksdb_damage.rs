@@ -1,5 +1,5 @@
 //! Each file of the log, damaged at every kind of place while the node is down: the start finds all that was
-//! acknowledged, or refuses. Never fewer votes in silence (S-13, S-15).
+//! acknowledged, or begins anew. Never fewer votes in silence (S-13, S-15).
 
 mod support;
 
@@ -119,7 +119,7 @@ impl Damage {
 enum Found {
     /// All is there.
     All,
-    /// The damage was found: the start refused, or set what is damaged aside, so that the acceptor is silent.
+    /// The damage was found: what is damaged was set aside, so that the acceptor is silent.
     Refused,
     /// The end of the last log file is missing, and so is what stood there: nobody can tell that from a write that
     /// was torn before it was acknowledged (module `rocksdb`).
@@ -133,8 +133,10 @@ fn found(made: &Made, file: &Path, damage: Damage) -> Found {
     damage.make(&dir.path().join("log").join(file.file_name().expect("a name")));
     let image = match try_open(dir.path()).and_then(|stores| stores.log.load(CommandNumber::NULL)) {
         Ok(image) => image,
-        Err(StorageError::Corrupt(_) | StorageError::Refused(_)) => return Found::Refused,
-        Err(failed @ StorageError::Failed(_)) => panic!("{damage:?} is taken for a failing disk: {failed}"),
+        Err(StorageError::Corrupt(_)) => return Found::Refused,
+        Err(other @ (StorageError::Failed(_) | StorageError::Refused(_))) => {
+            panic!("{damage:?} of {} is taken for a failing disk, or another version: {other}", file.display())
+        }
     };
     let newest = files(made).into_iter().rfind(|(kind, _)| *kind == "WAL").expect("a log file").1;
     let cut = matches!(damage, Damage::Cut(_)) && newest == file;
@@ -255,7 +257,8 @@ fn counts_of_state(lives: &[Life], synced: u64) -> BTreeMap<(&'static str, Found
                     eprintln!("{lives:?} {kind} {damage:?} of {length}: at {applied}, {keys} keys");
                     Found::Silent
                 }
-                Err(_) => Found::Refused,
+                Err(StorageError::Corrupt(_)) => Found::Refused,
+                Err(other) => panic!("{damage:?} of {} is not taken for damage: {other}", file.display()),
             };
             *counts.entry((kind, found)).or_default() += 1;
         }

@@ -195,7 +195,8 @@ pub enum Effect {
         /// The last command that it knows to be issued.
         issued: CommandNumber,
     },
-    /// A peer is heard again, or its state is durable further than it said before.
+    /// A peer is heard again, or its state is durable up to another number than it said before: a lower one when the state
+    /// was lost.
     PeerDurable {
         /// The peer.
         peer: NodeId,
@@ -342,7 +343,8 @@ impl FailureDetector {
         if peer.hear(heartbeat, now, &self.config) {
             effects.push(Effect::Trust(from));
         }
-        if known.is_none_or(|known| durable > known) {
+        // Less than before, too: one that is back before it was missed may have lost its state.
+        if known != Some(durable) {
             effects.push(Effect::PeerDurable { peer: from, durable });
         }
         if issued > self.local.issued {

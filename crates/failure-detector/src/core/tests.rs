@@ -365,8 +365,9 @@ fn without_a_majority_set_room_is_not_the_reason() {
     assert!(!seen.iter().any(|(_, effect)| matches!(effect, Effect::TakesCalls(_))), "{seen:?}");
 }
 
-/// DESIGN 8: catches news of a durable state that are not told, or told again and again; and a peer that is back, of
-/// which the learner would not know.
+/// DESIGN 8: catches news of a durable state that are not told, or told again and again; a peer that is back, of
+/// which the learner would not know; and one that is back with a lost state before anybody missed it, and goes on counting
+/// with what it had.
 #[test]
 fn what_a_peer_has_durable_is_told_once_and_when_it_is_back() {
     let mut bench = Bench::new(3);
@@ -380,7 +381,9 @@ fn what_a_peer_has_durable_is_told_once_and_when_it_is_back() {
     assert_eq!(told(bench.hear(2, &durable(0))), [(NodeId(2), 0)]);
     assert_eq!(told(bench.hear(2, &durable(0))), []);
     assert_eq!(told(bench.hear(2, &durable(7))), [(NodeId(2), 7)]);
-    assert_eq!(told(bench.hear(2, &durable(6))), [], "a late heartbeat");
+    assert_eq!(told(bench.hear(2, &durable(0))), [(NodeId(2), 0)], "its state is lost");
+    assert_eq!(told(bench.hear(2, &durable(0))), []);
+    assert_eq!(told(bench.hear(2, &durable(7))), [(NodeId(2), 7)]);
     bench.run(3_000);
     assert_eq!(told(bench.hear(2, &durable(7))), [(NodeId(2), 7)]);
     assert_eq!(told(bench.hear(9, &durable(7))), [], "a stranger");

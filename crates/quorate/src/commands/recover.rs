@@ -80,7 +80,9 @@ fn describe(found: &Condition) -> String {
         Condition::Lost(why) => format!("what this node has promised and voted for is lost: {why}"),
         Condition::CutShort => "a recovery was cut short here".to_owned(),
         Condition::Usable => {
-            "it can be used, and where it is damaged it heals by itself; start the node (`quorate serve`)".to_owned()
+            "it can be used, and where it is damaged it heals by itself; start the node (`quorate serve`), unless its disk \
+             takes no writes any more"
+                .to_owned()
         }
         Condition::Replaced => {
             "it is that of a node that was recovered by an earlier version, and does not vote".to_owned()

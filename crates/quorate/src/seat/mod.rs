@@ -223,6 +223,29 @@ mod tests {
         assert!(format!("{error:#}").contains("remove both"), "{error:#}");
     }
 
+    /// Catches a version that cannot read what an earlier one wrote, of either format, or that writes this one's differently.
+    #[test]
+    fn recorded_files_are_read_and_written_as_ever() {
+        let first = include_str!("../../tests/golden/membership-1");
+        let second = include_str!("../../tests/golden/membership-2");
+        for recorded in [first, second] {
+            assert_eq!(Seat::parse(recorded.as_bytes()).expect("readable"), seat());
+        }
+        for (word, came) in [
+            ("listed", Came::Listed),
+            ("founded", Came::Founded),
+            ("joined_for_a_vote", Came::JoinedForAVote),
+            ("joined", Came::Joined),
+            ("left", Came::Left),
+        ] {
+            let text = first.replacen("\"joined_for_a_vote\"", &format!("{word:?}"), 1);
+            assert_eq!(Seat::parse(text.as_bytes()).expect("readable").came, came);
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        seat().write(dir.path()).expect("written");
+        assert_eq!(text(dir.path()), second);
+    }
+
     /// Catches a copy that is lost for good, or that speaks for a directory whose seat was given up.
     #[test]
     fn one_copy_is_enough() {

@@ -4,10 +4,9 @@ use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ::rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, WriteBatch, WriteOptions, properties,
-};
+use ::rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteOptions, properties};
 
+use super::meaning::{opening_failed, translate};
 use super::mend::{self, Part};
 use crate::StorageError;
 
@@ -188,37 +187,6 @@ impl Database {
             }
         }
     }
-}
-
-/// What an error of RocksDB means to us.
-pub(crate) fn translate(doing: &str, error: &::rocksdb::Error) -> StorageError {
-    if error.kind() == ErrorKind::Corruption {
-        StorageError::Corrupt(format!("{doing}: {error}"))
-    } else {
-        StorageError::Failed(format!("{doing}: {error}"))
-    }
-}
-
-fn opening_failed(path: &Path, name: &str, error: &::rocksdb::Error) -> StorageError {
-    let text = error.to_string();
-    // RocksDB gives a held lock no kind of its own: "While lock file: …" from the operating
-    // system, "lock hold by current process, …" from its own table.
-    if text.contains("lock file") || text.contains("lock hold") {
-        return held(path.parent().unwrap_or(path));
-    }
-    let doing = format!("opening database `{name}` at {}", path.display());
-    // What the operating system says of the disk. But a file that another one names and that is not there is damage, and
-    // so is whatever else RocksDB cannot make sense of.
-    let of_the_disk = error.kind() == ErrorKind::IOError && !text.contains("No such file");
-    if of_the_disk { translate(&doing, error) } else { StorageError::Corrupt(format!("{doing}: {error}")) }
-}
-
-/// Two processes on one directory.
-pub(crate) fn held(dir: &Path) -> StorageError {
-    StorageError::Refused(format!(
-        "another process holds the data directory {}; stop it first, or give this node a directory of its own",
-        dir.display()
-    ))
 }
 
 #[cfg(test)]

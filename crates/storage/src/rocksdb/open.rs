@@ -11,10 +11,11 @@ use ::rocksdb::{
     InfoLogger, LogLevel, properties,
 };
 
-use super::database::{Database, held, translate};
+use super::database::Database;
 use super::keys::column;
 use super::log::RocksLog;
 use super::mark;
+use super::meaning::{held, translate};
 use super::mend::{self, Part};
 use super::opening::{Opening, Trouble};
 use super::recover;
@@ -28,6 +29,11 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 pub(crate) const IDENTITY: &str = "IDENTITY";
 /// Held by the process that uses the directory.
 pub(crate) const LOCK: &str = "LOCK";
+
+/// Bytes of a block before it is compressed: what is usual.
+const BLOCK: usize = 4 << 10;
+/// Of columns that are seldom read by single keys: their index takes a quarter of the cache that it would take else.
+const LARGE_BLOCK: usize = 16 << 10;
 
 /// How a data directory is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +101,7 @@ pub struct Memory {
 /// place, as long as the mark is there and other nodes may have what is missing (see [`crate::rocksdb`]).
 ///
 /// # Errors
-/// - [`StorageError::Refused`] when it belongs to another cluster or node or a newer version,
+/// - [`StorageError::Refused`] when it belongs to another cluster or node or another version,
 ///   when another process holds it, when other nodes have refused it, or when it has lost what must not be lost;
 /// - [`StorageError::Corrupt`] when what was damaged is damaged again;
 /// - [`StorageError::Failed`] when the disk fails.
@@ -163,7 +169,7 @@ pub(crate) fn open_tables_of_log(log: &Path, options: &Options, cache: &Cache) -
     tables.set_track_and_verify_wals_in_manifest(true);
     // The text file `LOG` is that of the last run.
     tables.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {}));
-    let column = family(tables.clone(), cache, DBCompressionType::None, false);
+    let column = family(tables.clone(), cache, DBCompressionType::None, false, BLOCK);
     let columns = vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)];
     Database::open_read_only(log, LOG, &tables, columns)
 }
@@ -191,7 +197,7 @@ fn log_options(
     log.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     log.set_track_and_verify_wals_in_manifest(true);
     log.set_max_total_wal_size(64 << 20);
-    let column = family(log.clone(), cache, DBCompressionType::None, false);
+    let column = family(log.clone(), cache, DBCompressionType::None, false, BLOCK);
     Ok((log, vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)]))
 }
 
@@ -234,7 +240,10 @@ fn state_columns(state: &::rocksdb::Options, cache: &Cache) -> Vec<ColumnFamilyD
             options.set_memtable_prefix_bloom_ratio(0.05);
             options.set_memtable_whole_key_filtering(true);
         }
-        ColumnFamilyDescriptor::new(name, family(options, cache, DBCompressionType::Lz4, by_key))
+        // Mostly written, and read from one end to the other; that somebody asks for an old outcome is rare.
+        let in_order = [column::OUTCOMES, column::OUTCOMES_BY_TIME, column::COMMANDS].contains(&name);
+        let block = if in_order { LARGE_BLOCK } else { BLOCK };
+        ColumnFamilyDescriptor::new(name, family(options, cache, DBCompressionType::Lz4, by_key, block))
     };
     column::ALL.into_iter().map(column).collect()
 }
@@ -270,15 +279,18 @@ fn common(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageEr
 }
 
 /// `by_key`: single keys are looked for, which mostly are not there, such as the outcome of a new request. A filter says
-/// so without a search, and costs a byte and a quarter a key in memory.
+/// so without a search, and costs a byte and a quarter a key in memory. `block`: bytes that are read for one key; the
+/// index, which is in the cache, has an entry for each block.
 fn family(
     mut options: ::rocksdb::Options,
     cache: &Cache,
     compression: DBCompressionType,
     by_key: bool,
+    block: usize,
 ) -> ::rocksdb::Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
+    table.set_block_size(block);
     if by_key {
         table.set_bloom_filter(10.0, false);
     }

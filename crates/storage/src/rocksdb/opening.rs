@@ -167,7 +167,7 @@ impl Opening<'_> {
         }
         for part in Part::BOTH.into_iter().filter(|part| !mending.contains(part)) {
             let place = self.dir.join(part.name());
-            if !place.join("CURRENT").exists() || wal::files(&place)?.is_empty() {
+            if !place.join("CURRENT").exists() || wal::files(&place).map_err(of(part))?.is_empty() {
                 return Err(gone(part));
             }
         }

@@ -16,7 +16,7 @@ use ::rocksdb::Cache;
 
 use super::keys::LogKey;
 use super::log::{RocksLog, counter};
-use super::open::{Options, open_tables_of_log};
+use super::open::{Options, open_log_read_only, open_tables_of_log};
 use super::wal;
 use crate::StorageError;
 
@@ -33,6 +33,10 @@ pub(crate) fn check(log: &Path, options: &Options, cache: &Cache) -> Result<(), 
     let mut last = in_tables;
     for (write, begins) in writes {
         if write > last + 1 && !begins {
+            // A table of another version was passed over, too, and then nothing is missing.
+            if let Some(Err(refused @ StorageError::Refused(_))) = log.parent().map(open_log_read_only) {
+                return Err(refused);
+            }
             return Err(StorageError::Corrupt(format!(
                 "the log at {} lacks its writes {} to {}, which were acknowledged: its tables end at write \
                  {in_tables}, and its log files do not go on from there; the file MANIFEST or a log file has lost a part",

@@ -20,6 +20,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::meaning::unreadable;
 use crate::StorageError;
 
 pub(super) const BLOCK: usize = 32 * 1024;
@@ -56,7 +57,7 @@ pub(crate) fn check(database: &Path) -> Result<(), StorageError> {
 
 /// The write-ahead log files of a database, the oldest first; none when there is no database.
 pub(crate) fn files(database: &Path) -> Result<Vec<PathBuf>, StorageError> {
-    let failed = |error| StorageError::Failed(format!("listing {}: {error}", database.display()));
+    let failed = |error| unreadable(&format!("listing {}", database.display()), &error);
     if !database.try_exists().map_err(failed)? {
         return Ok(Vec::new());
     }
@@ -101,7 +102,7 @@ pub(crate) fn records(database: &Path, mut each: impl FnMut(&[u8])) -> Result<()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, StorageError> {
-    fs::read(path).map_err(|error| StorageError::Failed(format!("reading the log file {}: {error}", path.display())))
+    fs::read(path).map_err(|error| unreadable(&format!("reading the log file {}", path.display()), &error))
 }
 
 fn damaged(file: &Path, offset: usize) -> StorageError {
