@@ -36,11 +36,11 @@ pub enum Fault {
     ClockRate(NodeId, u32),
     /// A power cut took what was written to the state and not synced: commands down to this one.
     LostUnsynced(NodeId, CommandNumber),
-    /// A power cut in the middle of a write: a part of it is on the disk.
+    /// A power cut in the middle of a write: a part of it is on the disk, which opening leaves alone.
     TornWrite(NodeId),
     /// A stored record is damaged.
     BitRot(NodeId),
-    /// A record is stored where another one belongs.
+    /// A record is stored where another one belongs: found as rot is.
     Misdirected(NodeId),
     /// A write fails.
     WriteError(NodeId),
@@ -58,6 +58,8 @@ pub enum Fault {
     Suspicion(NodeId),
     /// The state is gone; the log is there.
     StateLost(NodeId),
+    /// The state of a node that is down is damaged: its next start begins it anew.
+    StateRot(NodeId),
     /// A node that nobody knew has joined: it starts for the first time, under an id of its own.
     Join(NodeId),
     /// The same, by a node that has lost its disk, or given it up, and takes the place that it had.
@@ -95,7 +97,7 @@ pub enum Shape {
 
 impl Fault {
     /// The names of all kinds, in the order of [`Fault::kind`].
-    pub const KINDS: [&str; 30] = [
+    pub const KINDS: [&str; 31] = [
         "loss",
         "duplicate",
         "reorder",
@@ -120,6 +122,7 @@ impl Fault {
         "disk_out",
         "suspicion",
         "state_lost",
+        "state_rot",
         "join",
         "return",
         "leave",
@@ -158,12 +161,13 @@ impl Fault {
             Self::DiskOut(_) => 21,
             Self::Suspicion(_) => 22,
             Self::StateLost(_) => 23,
-            Self::Join(_) => 24,
-            Self::Return(_) => 25,
-            Self::Leave(_) => 26,
-            Self::GivenUp(_) => 27,
-            Self::DownInChange(_) => 28,
-            Self::PartitionInChange => 29,
+            Self::StateRot(_) => 24,
+            Self::Join(_) => 25,
+            Self::Return(_) => 26,
+            Self::Leave(_) => 27,
+            Self::GivenUp(_) => 28,
+            Self::DownInChange(_) => 29,
+            Self::PartitionInChange => 30,
         }
     }
 }

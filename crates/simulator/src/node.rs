@@ -195,6 +195,8 @@ pub(crate) struct Node {
     /// It lacks something that it had: a stored vote is damaged, which the next opening will find, or it
     /// is silent for having lost votes or its state.
     pub(crate) damaged: bool,
+    /// Its state is damaged, which the next opening will find.
+    pub(crate) state_rotten: bool,
     /// Its disk was lost: it never speaks again.
     pub(crate) lost: bool,
     /// The others take it all the same, as a node that learns.
@@ -234,6 +236,7 @@ impl Node {
             cut: None,
             space: Space::Ample,
             damaged: false,
+            state_rotten: false,
             lost: false,
             replaced: false,
             gone: false,
@@ -264,7 +267,7 @@ impl Node {
 
     /// Puts a new disk in the place of its own.
     pub(crate) fn replace_disk(&mut self, standing: Standing) {
-        (self.log, self.state) = (MemoryLog::new(), MemoryState::new());
+        (self.log, self.state, self.state_rotten) = (MemoryLog::new(), MemoryState::new(), false);
         self.log.write(&[LogRecord::Standing(standing)]).expect("memory does not fail");
         self.noted.clear();
         self.seat = Arc::clone(&self.told);
@@ -277,6 +280,10 @@ impl Node {
     /// # Errors
     /// A log that cannot be read.
     pub(crate) fn start(&mut self, swarm: &Swarm, world: Tick, chance: u64) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.state_rotten) {
+            // What is damaged is set aside, and what it held is learnt again (ADR 0023).
+            self.state = MemoryState::new();
+        }
         let applied = self.state.applied();
         let image = self.log.load(applied.number)?;
         let (last_tried, highest) = (image.last_tried, image.last_tried.max(image.next_ballot));

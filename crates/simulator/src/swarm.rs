@@ -55,6 +55,8 @@ pub enum Trouble {
     Suspicion,
     /// The power goes, and the state with it.
     StateLost,
+    /// The state of a node that is down is damaged.
+    StateRot,
     /// A node that nobody knows asks to be taken in.
     Join,
     /// A node that has joined is asked to leave.
@@ -86,13 +88,14 @@ impl Trouble {
             | Self::NoRoom
             | Self::DiskLost
             | Self::StateLost
+            | Self::StateRot
             | Self::Join
             | Self::Leave => false,
         }
     }
 
     /// All of them, with how often each comes where it is on, beside the others.
-    const ALL: [(Self, u64); 27] = [
+    const ALL: [(Self, u64); 28] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
@@ -118,6 +121,7 @@ impl Trouble {
         (Self::DiskLost, 2),
         (Self::Suspicion, 60),
         (Self::StateLost, 3),
+        (Self::StateRot, 12),
         (Self::Join, 30),
         (Self::Leave, 12),
     ];

@@ -10,7 +10,7 @@ use crate::fact::{Consistency, Fact, Observer, Question, Told};
 use crate::fault::{Fault, Shape};
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
-const GOALS: [(&str, u64); 28] = [
+const GOALS: [(&str, u64); 29] = [
     ("loss", 1_000_000),
     ("duplicate", 100_000),
     ("reorder", 1_000_000),
@@ -28,6 +28,7 @@ const GOALS: [(&str, u64); 28] = [
     ("write_or_sync_error", 1_000),
     ("disk_full", 300),
     ("disk_lost", 200),
+    ("state_rot", 500),
     ("snapshot_installed", 500),
     ("leader_change", 10_000),
     ("hand_over", 1_000),

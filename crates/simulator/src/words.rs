@@ -281,6 +281,7 @@ impl fmt::Display for Broken<'_> {
             | Fault::Suspicion(node)
             | Fault::DiskLost(node)
             | Fault::StateLost(node)
+            | Fault::StateRot(node)
             | Fault::Join(node)
             | Fault::Return(node)
             | Fault::Leave(node)

@@ -236,7 +236,7 @@ impl Disks {
                 }
                 self.changed.extend(disk.votes.keys().copied());
             }
-            Fact::Fault(Fault::StateLost(node)) => {
+            Fact::Fault(Fault::StateLost(node) | Fault::StateRot(node)) => {
                 self.disks.entry(*node).or_default().lose_state();
                 self.changed.extend((1..=self.last_decided().0).map(CommandNumber));
             }

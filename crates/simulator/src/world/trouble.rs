@@ -86,6 +86,7 @@ impl World {
             }
             Trouble::NoRoom => self.fill_disk(id),
             Trouble::StateLost => self.lose_state(id),
+            Trouble::StateRot => self.rot_state(),
             Trouble::DiskLost => {
                 let node = self.node(id);
                 if self.may_lose(id) && node.is_up() && !node.lost {
@@ -196,6 +197,23 @@ impl World {
         let node = self.node_mut(id);
         (node.state, node.damaged) = (MemoryState::new(), true);
         self.tell(&Fact::Fault(Fault::StateLost(id)));
+    }
+
+    /// The state of a node that is down is damaged, if the node may be lost: its next start finds that. Its votes may be
+    /// damaged as well.
+    fn rot_state(&mut self) {
+        let has_state = |id: &NodeId| {
+            let node = self.node(*id);
+            !node.is_up() && !node.state_rotten && node.state.applied().number > CommandNumber::NULL
+        };
+        let down: Vec<NodeId> = self.present().into_iter().filter(|id| has_state(id) && self.may_lose(*id)).collect();
+        if down.is_empty() {
+            return;
+        }
+        let id = self.chance.pick(&down);
+        let node = self.node_mut(id);
+        (node.state_rotten, node.damaged) = (true, true);
+        self.tell(&Fact::Fault(Fault::StateRot(id)));
     }
 
     /// Whether the others hold a majority set without it, of the membership in force and of the first one, by which a
