@@ -93,6 +93,8 @@ pub enum Shape {
     Ring,
     /// A link that goes up and down.
     Flapping,
+    /// What stays cut off after the faults: counted as no partition.
+    Rest,
 }
 
 impl Fault {
@@ -173,12 +175,18 @@ impl Fault {
 }
 
 impl Shape {
-    /// The names of all shapes, in the order of [`Shape::kind`].
+    /// The names of all shapes that partitions are drawn in, in the order of [`Shape::kind`].
     pub const NAMES: [&str; 8] = ["two_sided", "one_way", "partial", "bridge", "chain", "star", "ring", "flapping"];
 
-    /// Which of [`Shape::NAMES`] it is.
+    /// Which of [`Shape::NAMES`] it is, if any.
     #[must_use]
-    pub fn kind(self) -> usize {
-        self as usize
+    pub fn kind(self) -> Option<usize> {
+        (self != Self::Rest).then_some(self as usize)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.kind().map_or("rest", |kind| Self::NAMES[kind])
     }
 }

@@ -179,10 +179,13 @@ impl Observer for Tally {
         self.facts += 1;
         self.micros = now.tick.0;
         match fact {
+            Fact::Fault(Fault::Partition { shape, .. }) if shape.kind().is_none() => {}
             Fact::Fault(fault) => {
                 self.faults[fault.kind()] += 1;
-                if let Fault::Partition { shape, .. } = fault {
-                    self.shapes[shape.kind()] += 1;
+                if let Fault::Partition { shape, .. } = fault
+                    && let Some(kind) = shape.kind()
+                {
+                    self.shapes[kind] += 1;
                 }
             }
             Fact::Started { node, log, .. } if log.standing == Standing::Damaged => _ = self.damaged.insert(*node),
@@ -231,6 +234,17 @@ impl Observer for Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Catches what stays broken after the faults when it counts as one of them.
+    #[test]
+    fn the_rest_is_no_partition() {
+        let mut tally = Tally::default();
+        for shape in [Shape::Rest, Shape::OneWay] {
+            tally.observe(Now::default(), &Fact::Fault(Fault::Partition { shape, cut: Vec::new() }));
+        }
+        assert_eq!((tally.of("partition"), tally.of("one_way")), (1, 1));
+        assert_eq!(tally.shapes.iter().sum::<u64>(), 1);
+    }
 
     /// Catches a goal that is compared with another count or not for its number of seeds, and a goal for something
     /// that nobody counts, which would panic.

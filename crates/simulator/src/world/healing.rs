@@ -104,7 +104,7 @@ impl World {
             }
         }
         if !cut.is_empty() {
-            self.cut(Shape::Partial, &cut);
+            self.cut(Shape::Rest, &cut);
         }
     }
 
