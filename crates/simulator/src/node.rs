@@ -376,7 +376,7 @@ fn learner_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> lea
 fn detector_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> failure_detector::core::Config {
     failure_detector::core::Config {
         me,
-        can_lead: true,
+        can_lead: swarm.has_role_leader(me),
         membership,
         heartbeat: swarm.heartbeat,
         timeout_min: swarm.timeout_min,

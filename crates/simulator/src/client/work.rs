@@ -79,12 +79,20 @@ pub(super) fn call(chance: &mut ChaCha8Rng, known: &Known, request: RequestId) -
     named(request, function, &arguments, Duration::from_millis(patience))
 }
 
-/// A call about the membership of nodes with ids up to this one: who votes, with which weight, by which rule, and who
-/// is removed.
+/// A call about the membership of nodes with ids up to this one: who votes, with which weight, in whose place, by which
+/// rule, and who is removed.
 pub(super) fn change(chance: &mut ChaCha8Rng, nodes: u64, request: RequestId) -> Call {
     let node = chance.random_range(1..=nodes);
     let (function, arguments) = match chance.random_range(0..14) {
-        0..9 => ("cluster.set_acceptor", json!({"node": node, "weight": chance.random_range(0..3)})),
+        0..6 => ("cluster.set_acceptor", json!({"node": node, "weight": chance.random_range(0..3)})),
+        6..9 => {
+            let (replaces, for_good) = (chance.random_range(1..=nodes), chance.random_bool(0.5));
+            let mut arguments = json!({"node": node, "replaces": replaces, "for_good": for_good});
+            if chance.random_bool(0.3) {
+                arguments["weight"] = chance.random_range(1..3).into();
+            }
+            ("cluster.set_acceptor", arguments)
+        }
         9..11 => ("cluster.remove", json!({"node": node})),
         11 => {
             let sets: Vec<Vec<u64>> = (0..2).map(|_| vec![node, chance.random_range(1..=nodes)]).collect();

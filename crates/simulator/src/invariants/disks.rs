@@ -50,6 +50,11 @@ impl Disk {
         !self.broken && self.standing == Standing::Sound && self.forgotten.max(self.voted_under) <= self.durable
     }
 
+    /// Whether its node knows which ballots it has begun.
+    fn may_lead(&self) -> bool {
+        !self.broken && matches!(self.standing, Standing::Sound | Standing::Damaged)
+    }
+
     fn lose_state(&mut self) {
         let durable = std::mem::take(&mut self.durable);
         self.durable_once = self.durable_once.max(durable);
@@ -85,6 +90,8 @@ pub struct Disks {
     tallies: BTreeMap<CommandNumber, BTreeMap<Ballot, Tally>>,
     /// Where the last fact took a vote from a node, or decided.
     changed: Vec<CommandNumber>,
+    /// Who never leads, whatever a membership says.
+    followers: BTreeSet<NodeId>,
 }
 
 impl Disks {
@@ -99,6 +106,7 @@ impl Disks {
             decided: Vec::new(),
             tallies: BTreeMap::new(),
             changed: Vec::new(),
+            followers: BTreeSet::new(),
         }
     }
 
@@ -190,11 +198,21 @@ impl Disks {
         [&self.membership, &self.under].iter().all(|membership| membership.majority().holds(&present))
     }
 
-    /// Whether nodes that are not silent hold a majority set. A change may have been decided between the damage of a disk
-    /// and the silence of its node: then nothing is decided any more.
+    pub(super) fn never_leads(&mut self, node: NodeId) {
+        self.followers.insert(node);
+    }
+
+    /// Whether nodes that are not silent hold a majority set, and a node may lead. A change may have been decided between
+    /// the damage of a disk and the silence of its node: then nothing is decided any more.
     #[must_use]
     pub fn can_decide(&self) -> bool {
+        let may_lead = |node: &NodeId| {
+            !self.followers.contains(node)
+                && self.membership.may_lead(*node)
+                && self.disks.get(node).is_some_and(Disk::may_lead)
+        };
         self.hold(|node| self.disks.get(&node).is_some_and(Disk::speaks))
+            && self.membership.learners().any(|node| may_lead(&node))
     }
 
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
