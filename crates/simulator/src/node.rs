@@ -84,9 +84,10 @@ impl Status {
     }
 }
 
-/// Whom a node hears, itself included, whose `hears` is filled in. One that has another disk than it had never votes.
-pub(crate) fn heard_by(me: NodeId, own: &Heard, view: &View, lost: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Heard> {
-    let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !lost.contains(id));
+/// Whom a node hears, itself included, whose `hears` is filled in. One that said that it has another disk than it had
+/// never votes.
+pub(crate) fn heard_by(me: NodeId, own: &Heard, view: &View, replaced: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Heard> {
+    let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !replaced.contains(id));
     let mut heard: BTreeMap<NodeId, Heard> =
         peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, Heard::of(last)))).collect();
     let hears = heard.keys().copied().chain([me]).collect();
@@ -138,6 +139,8 @@ pub(crate) struct Roles {
     pub(crate) gateway_ticks: bool,
     /// Peers that it tries to connect to.
     pub(crate) dialing: BTreeSet<NodeId>,
+    /// Peers whose disks have taken the place of lost ones, by their own words in this life.
+    pub(crate) replaced: BTreeSet<NodeId>,
     /// The membership in force, as the rest of the node goes by it.
     pub(crate) membership: Arc<Membership>,
     /// It was asked to leave.
@@ -323,6 +326,7 @@ impl Node {
             takes_calls: true,
             gateway_ticks: false,
             dialing: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             membership,
             leaving: false,
             errand: None,
