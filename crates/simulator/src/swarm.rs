@@ -445,15 +445,33 @@ mod tests {
         for by_membership in [false, true] {
             assert!(followers.iter().any(|follower| follower.by_membership == by_membership));
         }
-        let listed = swarms.iter().filter(|swarm| swarm.rule != Rule::Weights);
-        let smallest: BTreeSet<usize> = listed.map(|swarm| swarm.nodes.len() - swarm.majority.losses_max()).collect();
-        assert!(smallest.len() > 1, "sets of different kinds are listed: {smallest:?}");
+        let listed: Vec<&Swarm> = swarms.iter().filter(|swarm| swarm.rule != Rule::Weights).collect();
+        assert!((8..40).contains(&listed.len()), "{} of 200 have a list of majority sets", listed.len());
+        assert!(listed.iter().any(|swarm| swarm.majority.nodes().len() < swarm.nodes.len()), "some only learn");
         for swarm in &swarms {
-            assert_eq!(swarm.genesis().majority().holds(|_| true), swarm.majority.holds(|_| true));
+            let (genesis, bit) = (swarm.genesis(), |node: NodeId| node.0 - 1);
+            for some in 0..1_u64 << swarm.nodes.len() {
+                let is_there = |node| some >> bit(node) & 1 == 1;
+                assert_eq!(genesis.majority().holds(is_there), swarm.majority.holds(is_there));
+            }
         }
         let left_to = |seed| Swarm::draw(&mut Chance::new(seed), Duration::from_secs(1), None);
         let still: Vec<Swarm> = (0..200).map(left_to).filter(|swarm| swarm.changes == 0).collect();
         assert!((100..170).contains(&still.len()), "{} of 200 have no changes", still.len());
         assert!(still.iter().all(|swarm| swarm.troubles.iter().all(|(trouble, _)| !trouble.is_of_changes())));
+    }
+
+    /// B2: catches a list of sets of which two do not meet, and a kind of list that is never drawn.
+    #[test]
+    fn any_two_sets_of_a_list_meet() {
+        let mut smallest = BTreeSet::new();
+        for seed in 0..50 {
+            for nodes in 3..=7 {
+                let sets = sets(&Swarm::calm(nodes).nodes, &mut Chance::new(seed));
+                let majority = MajoritySets::explicit(sets).expect("any two of them meet");
+                smallest.insert(majority.nodes().len() - majority.losses_max());
+            }
+        }
+        assert_eq!(smallest, [2, 3].into(), "a hub with one other, a line");
     }
 }

@@ -49,7 +49,7 @@ const EVENTS_MAX: u64 = 20_000_000;
 const HELD_MAX: usize = 4_096;
 /// Fresh calls of each client after the faults.
 const FRESH_CALLS: u32 = 3;
-/// Within how many election timeouts everything is answered once the faults are over.
+/// Within how many of the longest election timeouts of its world everything is answered once the faults are over.
 pub const TIMEOUTS_TO_ANSWER: u32 = 20;
 
 /// What a scenario plans.

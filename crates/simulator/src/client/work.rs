@@ -166,3 +166,37 @@ pub(crate) fn named(request: RequestId, function: &str, arguments: &Value, patie
     digest.finalize_xof().fill(&mut fingerprint.0);
     Call { request, fingerprint, function: function.to_owned(), arguments, patience, copy: 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    /// Catches a way to change the membership that no client asks for.
+    #[test]
+    fn every_kind_of_change_is_asked_for() {
+        let mut chance = ChaCha8Rng::seed_from_u64(1);
+        let mut asked = |_| {
+            let call = change(&mut chance, 5, RequestId::Gateway(1));
+            (call.function, serde_json::from_slice::<Value>(&call.arguments).expect("it is JSON"))
+        };
+        let all: Vec<(String, Value)> = (0..200).map(&mut asked).collect();
+        let some = |function: &str, so: &dyn Fn(&Value) -> bool| {
+            assert!(all.iter().any(|(name, arguments)| name == function && so(arguments)), "{function}");
+        };
+        some("cluster.remove", &|_| true);
+        some("cluster.set_acceptor", &|arguments| arguments["weight"] == 0 && arguments.get("replaces").is_none());
+        for for_good in [false, true] {
+            some("cluster.set_acceptor", &|arguments| {
+                arguments["for_good"] == for_good && arguments.get("weight").is_none()
+            });
+        }
+        some("cluster.set_acceptor", &|arguments| arguments["replaces"].is_u64() && arguments["weight"] == 2);
+        for sets in [0, 2] {
+            some("cluster.set_rule", &|arguments| {
+                arguments["majority_sets"].as_array().is_some_and(|all| all.len() == sets)
+            });
+        }
+    }
+}

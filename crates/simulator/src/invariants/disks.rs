@@ -473,6 +473,23 @@ mod tests {
         assert!(!disks.can_decide(), "both of the two are needed");
     }
 
+    /// RELIABILITY 3.11: catches a node that was removed and decides with its vote, however it was cast, above the change that
+    /// removed it; and votes that count under the membership before, of which they are a majority.
+    #[test]
+    fn who_was_removed_decides_nothing() {
+        let left = three().without(NodeId(3)).expect("two are left").to_value();
+        let change = body("r1", vec![Effect::Put { key: membership::key(), value: left }]);
+        let commands = chain_of(&[change, body("r2", vec![put("a", "1")])]);
+        let (change, above) = (&commands[0], &commands[1]);
+        let mut disks = disks(&[votes(2, 1, &[change]), votes(3, 1, &[change])]);
+        for node in [3, 1] {
+            disks.learn(&votes(node, 1, &[above]));
+            assert_eq!(disks.last_decided(), CommandNumber(1), "of nodes 1 and 2 both are needed");
+        }
+        disks.learn(&votes(2, 1, &[above]));
+        assert_eq!(disks.last_decided(), CommandNumber(2));
+    }
+
     /// DESIGN 8: catches votes that are kept for learners that are gone, or forgotten on the word of too few.
     #[test]
     fn the_learners_of_a_membership_say_what_is_durable() {

@@ -110,7 +110,7 @@ impl World {
     /// A node campaigns for no reason. A failure detector may be wrong; progress depends on it, and nothing else.
     fn suspect(&mut self) {
         let id = self.any_node();
-        let Some(roles) = &self.node(id).roles.as_ref().filter(|_| self.swarm.has_role_leader(id)) else { return };
+        let Some(roles) = self.node(id).roles.as_ref().filter(|_| self.swarm.has_role_leader(id)) else { return };
         let above = roles.status.highest();
         if roles.leader.leads().is_none() {
             self.tell(&Fact::Fault(Fault::Suspicion(id)));
