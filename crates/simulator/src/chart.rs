@@ -209,7 +209,8 @@ fn is_drawn(fact: &Fact) -> bool {
             | Fault::DiskLost(_)
             | Fault::DownInChange(_)
             | Fault::PartitionInChange => false,
-            Fault::StateLost(_) | Fault::Join(_) | Fault::Return(_) | Fault::Leave(_) | Fault::GivenUp(_) => true,
+            Fault::StateLost(_) | Fault::StateRot(_) => true,
+            Fault::Join(_) | Fault::Return(_) | Fault::Leave(_) | Fault::GivenUp(_) => true,
             Fault::Partition { .. }
             | Fault::Heal
             | Fault::Pause(_)

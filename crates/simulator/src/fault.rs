@@ -36,11 +36,11 @@ pub enum Fault {
     ClockRate(NodeId, u32),
     /// A power cut took what was written to the state and not synced: commands down to this one.
     LostUnsynced(NodeId, CommandNumber),
-    /// A power cut in the middle of a write: a part of it is on the disk.
+    /// A power cut in the middle of a write: a part of it is on the disk, which opening leaves alone.
     TornWrite(NodeId),
     /// A stored record is damaged.
     BitRot(NodeId),
-    /// A record is stored where another one belongs.
+    /// A record is stored where another one belongs: found as rot is.
     Misdirected(NodeId),
     /// A write fails.
     WriteError(NodeId),
@@ -58,6 +58,8 @@ pub enum Fault {
     Suspicion(NodeId),
     /// The state is gone; the log is there.
     StateLost(NodeId),
+    /// The state of a node that is down is damaged: its next start begins it anew.
+    StateRot(NodeId),
     /// A node that nobody knew has joined: it starts for the first time, under an id of its own.
     Join(NodeId),
     /// The same, by a node that has lost its disk, or given it up, and takes the place that it had.
@@ -91,11 +93,13 @@ pub enum Shape {
     Ring,
     /// A link that goes up and down.
     Flapping,
+    /// What stays cut off after the faults: counted as no partition.
+    Rest,
 }
 
 impl Fault {
     /// The names of all kinds, in the order of [`Fault::kind`].
-    pub const KINDS: [&str; 30] = [
+    pub const KINDS: [&str; 31] = [
         "loss",
         "duplicate",
         "reorder",
@@ -120,6 +124,7 @@ impl Fault {
         "disk_out",
         "suspicion",
         "state_lost",
+        "state_rot",
         "join",
         "return",
         "leave",
@@ -158,23 +163,30 @@ impl Fault {
             Self::DiskOut(_) => 21,
             Self::Suspicion(_) => 22,
             Self::StateLost(_) => 23,
-            Self::Join(_) => 24,
-            Self::Return(_) => 25,
-            Self::Leave(_) => 26,
-            Self::GivenUp(_) => 27,
-            Self::DownInChange(_) => 28,
-            Self::PartitionInChange => 29,
+            Self::StateRot(_) => 24,
+            Self::Join(_) => 25,
+            Self::Return(_) => 26,
+            Self::Leave(_) => 27,
+            Self::GivenUp(_) => 28,
+            Self::DownInChange(_) => 29,
+            Self::PartitionInChange => 30,
         }
     }
 }
 
 impl Shape {
-    /// The names of all shapes, in the order of [`Shape::kind`].
+    /// The names of all shapes that partitions are drawn in, in the order of [`Shape::kind`].
     pub const NAMES: [&str; 8] = ["two_sided", "one_way", "partial", "bridge", "chain", "star", "ring", "flapping"];
 
-    /// Which of [`Shape::NAMES`] it is.
+    /// Which of [`Shape::NAMES`] it is, if any.
     #[must_use]
-    pub fn kind(self) -> usize {
-        self as usize
+    pub fn kind(self) -> Option<usize> {
+        (self != Self::Rest).then_some(self as usize)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.kind().map_or("rest", |kind| Self::NAMES[kind])
     }
 }

@@ -56,6 +56,15 @@ pub struct Fate {
     pub faults: Vec<Fault>,
 }
 
+/// What is on its way on a link.
+#[derive(Clone, Copy, Debug, Default)]
+struct Arrivals {
+    /// When the last message in order arrives.
+    last: Tick,
+    /// When the latest one does, of those out of order too.
+    latest: Tick,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -64,15 +73,14 @@ pub struct Network {
     cut: BTreeSet<Link>,
     /// Links that go up and down.
     flapping: BTreeSet<Link>,
-    /// When the last message in order arrives.
-    last: BTreeMap<Link, Tick>,
+    arrivals: BTreeMap<Link, Arrivals>,
 }
 
 impl Network {
     /// All links work.
     #[must_use]
     pub fn new(weather: Weather) -> Self {
-        Self { weather, cut: BTreeSet::new(), flapping: BTreeSet::new(), last: BTreeMap::new() }
+        Self { weather, cut: BTreeSet::new(), flapping: BTreeSet::new(), arrivals: BTreeMap::new() }
     }
 
     /// Whether a link works now.
@@ -98,22 +106,24 @@ impl Network {
             fate.faults.push(Fault::Loss);
             return fate;
         }
-        let last = self.last.get(&(from, to)).copied().unwrap_or_default();
         let mut arrives = now + self.delay(chance);
         if chance.happens(spike) {
             arrives = arrives + some_of(self.weather.spike_max, chance);
             fate.faults.push(Fault::DelaySpike);
         }
-        if arrives < last && chance.happens(reorder) {
-            fate.faults.push(Fault::Reorder);
-        } else if chance.happens(reorder) {
-            // It falls behind those that follow.
-            arrives = arrives.max(last) + self.weather.delay_max;
-            fate.faults.push(Fault::Reorder);
-        } else {
-            arrives = arrives.max(last);
-            self.last.insert((from, to), arrives);
+        let Arrivals { last, latest } = self.arrivals.entry((from, to)).or_default();
+        let overtakes = arrives < *last && chance.happens(reorder);
+        if !overtakes && chance.happens(reorder) {
+            // Those that follow may overtake it.
+            arrives = arrives.max(*last) + self.weather.delay_max;
+        } else if !overtakes {
+            arrives = arrives.max(*last);
+            *last = arrives;
         }
+        if arrives < *latest {
+            fate.faults.push(Fault::Reorder);
+        }
+        *latest = arrives.max(*latest);
         fate.arrivals.push(arrives);
         if chance.happens(duplicate) {
             fate.faults.push(Fault::Duplicate);
@@ -219,6 +229,29 @@ mod tests {
             assert!(fate.faults.is_empty() && fate.arrivals.len() == 1);
             assert!(fate.arrivals[0] >= last, "in order");
             last = fate.arrivals[0];
+        }
+    }
+
+    /// Catches a message that counts as out of order although none is overtaken, and one that overtakes and does not
+    /// count.
+    #[test]
+    fn what_overtakes_another_message_is_counted() {
+        let mut chance = Chance::new(1);
+        let mut network = Network::new(Weather { reorder: 5_000, ..network().weather });
+        (network.weather.loss, network.weather.duplicate) = (0, 0);
+        let (mut latest, mut overtaken) = (Tick(0), 0);
+        for now in 0..1_000 {
+            let fate = network.send(A, B, Tick(now * 500), &mut chance);
+            let arrives = fate.arrivals[0];
+            assert_eq!(fate.faults.contains(&Fault::Reorder), arrives < latest);
+            overtaken += u32::from(arrives < latest);
+            latest = latest.max(arrives);
+        }
+        assert!((100..900).contains(&overtaken), "{overtaken}");
+        // Long after each other, none overtakes one that was held back.
+        for now in 1_000..1_100 {
+            let fate = network.send(A, B, Tick(now * 1_000_000), &mut chance);
+            assert!(!fate.faults.contains(&Fault::Reorder));
         }
     }
 

@@ -84,9 +84,10 @@ impl Status {
     }
 }
 
-/// Whom a node hears, itself included, whose `hears` is filled in. One that has another disk than it had never votes.
-pub(crate) fn heard_by(me: NodeId, own: &Heard, view: &View, lost: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Heard> {
-    let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !lost.contains(id));
+/// Whom a node hears, itself included, whose `hears` is filled in. One that said that it has another disk than it had
+/// never votes.
+pub(crate) fn heard_by(me: NodeId, own: &Heard, view: &View, replaced: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Heard> {
+    let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !replaced.contains(id));
     let mut heard: BTreeMap<NodeId, Heard> =
         peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, Heard::of(last)))).collect();
     let hears = heard.keys().copied().chain([me]).collect();
@@ -138,6 +139,8 @@ pub(crate) struct Roles {
     pub(crate) gateway_ticks: bool,
     /// Peers that it tries to connect to.
     pub(crate) dialing: BTreeSet<NodeId>,
+    /// Peers whose disks have taken the place of lost ones, by their own words in this life.
+    pub(crate) replaced: BTreeSet<NodeId>,
     /// The membership in force, as the rest of the node goes by it.
     pub(crate) membership: Arc<Membership>,
     /// It was asked to leave.
@@ -195,6 +198,8 @@ pub(crate) struct Node {
     /// It lacks something that it had: a stored vote is damaged, which the next opening will find, or it
     /// is silent for having lost votes or its state.
     pub(crate) damaged: bool,
+    /// Its state is damaged, which the next opening will find.
+    pub(crate) state_rotten: bool,
     /// Its disk was lost: it never speaks again.
     pub(crate) lost: bool,
     /// The others take it all the same, as a node that learns.
@@ -234,6 +239,7 @@ impl Node {
             cut: None,
             space: Space::Ample,
             damaged: false,
+            state_rotten: false,
             lost: false,
             replaced: false,
             gone: false,
@@ -264,7 +270,7 @@ impl Node {
 
     /// Puts a new disk in the place of its own.
     pub(crate) fn replace_disk(&mut self, standing: Standing) {
-        (self.log, self.state) = (MemoryLog::new(), MemoryState::new());
+        (self.log, self.state, self.state_rotten) = (MemoryLog::new(), MemoryState::new(), false);
         self.log.write(&[LogRecord::Standing(standing)]).expect("memory does not fail");
         self.noted.clear();
         self.seat = Arc::clone(&self.told);
@@ -277,6 +283,10 @@ impl Node {
     /// # Errors
     /// A log that cannot be read.
     pub(crate) fn start(&mut self, swarm: &Swarm, world: Tick, chance: u64) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.state_rotten) {
+            // What is damaged is set aside, and what it held is learnt again (ADR 0023).
+            self.state = MemoryState::new();
+        }
         let applied = self.state.applied();
         let image = self.log.load(applied.number)?;
         let (last_tried, highest) = (image.last_tried, image.last_tried.max(image.next_ballot));
@@ -316,6 +326,7 @@ impl Node {
             takes_calls: true,
             gateway_ticks: false,
             dialing: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             membership,
             leaving: false,
             errand: None,
@@ -369,7 +380,7 @@ fn learner_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> lea
 fn detector_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> failure_detector::core::Config {
     failure_detector::core::Config {
         me,
-        can_lead: true,
+        can_lead: swarm.has_role_leader(me),
         membership,
         heartbeat: swarm.heartbeat,
         timeout_min: swarm.timeout_min,

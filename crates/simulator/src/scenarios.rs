@@ -2,10 +2,12 @@
 //! protocols stop or change their leader for ever.
 //!
 //! Each begins whole and led by node 1, which is the first to try; then links stop for good, and
-//! all else is well. What counts is the longest time without progress from then on, and how often
-//! the lead changes after the first change.
+//! all else is well. What counts is the longest time without progress from then on, how often
+//! the lead changes after the first change, and whether those that do not reach the leader catch up
+//! through those that they reach.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ pub struct Scenario {
     stale: Option<u64>,
     /// The nodes that clients ask: those that reach a leader in the end.
     asked: &'static [u64],
+    /// The nodes that nobody can help to catch up.
+    alone: &'static [u64],
 }
 
 /// The links of three nodes.
@@ -51,6 +55,7 @@ pub const ALL: [Scenario; 7] = [
         flapping: &[],
         stale: None,
         asked: &[2, 3, 4, 5],
+        alone: &[],
     },
     Scenario {
         name: "constrained election: only a node that is behind reaches a majority set",
@@ -60,6 +65,7 @@ pub const ALL: [Scenario; 7] = [
         flapping: &[],
         stale: Some(2),
         asked: &[2, 3, 4, 5],
+        alone: &[1],
     },
     Scenario {
         name: "chained: the ends, one of which leads, do not see each other",
@@ -69,6 +75,7 @@ pub const ALL: [Scenario; 7] = [
         flapping: &[],
         stale: None,
         asked: &[1, 2],
+        alone: &[],
     },
     Scenario {
         name: "Howard and Abraham: three meshed, and two that see one of these each",
@@ -78,6 +85,7 @@ pub const ALL: [Scenario; 7] = [
         flapping: &[],
         stale: None,
         asked: &[1, 2, 3],
+        alone: &[],
     },
     Scenario {
         name: "asymmetric: the leader sends and does not receive",
@@ -87,6 +95,7 @@ pub const ALL: [Scenario; 7] = [
         flapping: &[],
         stale: None,
         asked: &[2, 3],
+        alone: &[1],
     },
     Scenario {
         name: "asymmetric: the leader receives and does not send",
@@ -96,6 +105,7 @@ pub const ALL: [Scenario; 7] = [
         flapping: &[],
         stale: None,
         asked: &[2, 3],
+        alone: &[1],
     },
     Scenario {
         name: "flapping: a link of the leader goes up and down every 200 ms",
@@ -105,6 +115,7 @@ pub const ALL: [Scenario; 7] = [
         flapping: &[(1, 2), (2, 1)],
         stale: None,
         asked: &[1, 3],
+        alone: &[],
     },
 ];
 
@@ -114,6 +125,9 @@ const WHOLE: Duration = Duration::from_secs(4);
 const BEHIND: Duration = Duration::from_millis(150);
 /// How long each is looked at.
 const LOOKED_AT: Duration = Duration::from_secs(60);
+
+/// What is older than this, at the end, is everywhere.
+const SPREADS: Duration = Duration::from_secs(1);
 
 /// Between an answer and the next question, at most: often enough to see a pause.
 const THINK: Duration = Duration::from_millis(250);
@@ -129,6 +143,10 @@ pub struct Finding {
     pub longest_pause: Duration,
     /// The last command applied.
     pub issued: CommandNumber,
+    /// How many commands the node that is to be behind was behind when the links stopped.
+    pub behind: u64,
+    /// Who lacks at the end what somebody had applied a second before, and could have learnt it.
+    pub lagging: Vec<NodeId>,
 }
 
 impl Finding {
@@ -151,7 +169,8 @@ impl Scenario {
         let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
         let mut watchers = Watchers::new(Invariants::new(&swarm.genesis(), bound), 0);
         let stops = WHOLE + BEHIND;
-        let progress = Rc::new(RefCell::new(Progress { since: Tick(0) + stops, ..Progress::default() }));
+        let (since, until) = (Tick(0) + stops, Tick(0) + stops + LOOKED_AT - SPREADS);
+        let progress = Rc::new(RefCell::new(Progress { since, until, ..Progress::default() }));
         watchers.add(Box::new(Rc::clone(&progress)));
         let mut world = World::new(swarm, seed, watchers);
         if let Some(stale) = self.stale {
@@ -166,12 +185,21 @@ impl Scenario {
         drop(world);
         let progress = progress.borrow();
         let pause = progress.longest_pause.max(end.since(progress.grew.max(progress.since)));
+        let could = (1..=self.nodes).filter(|node| !self.alone.contains(node)).map(NodeId);
         Ok(Finding {
             led: progress.led,
             changes: progress.changes.clone(),
             longest_pause: pause,
             issued: progress.issued,
+            behind: self.stale.map_or(0, |stale| progress.behind(NodeId(stale))),
+            lagging: could.filter(|node| progress.last(*node) < progress.old).collect(),
         })
+    }
+
+    /// Whether a node is to be behind when the links stop.
+    #[must_use]
+    pub fn has_stale(&self) -> bool {
+        self.stale.is_some()
     }
 
     fn links_of(&self, node: u64) -> Vec<Link> {
@@ -211,6 +239,24 @@ struct Progress {
     issued: CommandNumber,
     grew: Tick,
     longest_pause: Duration,
+    /// What is applied by then must be everywhere at the end.
+    until: Tick,
+    old: CommandNumber,
+    applied: BTreeMap<NodeId, CommandNumber>,
+    /// As it was when the links stopped.
+    applied_before: BTreeMap<NodeId, CommandNumber>,
+}
+
+impl Progress {
+    fn last(&self, node: NodeId) -> CommandNumber {
+        self.applied.get(&node).copied().unwrap_or_default()
+    }
+
+    /// How far a node was behind the others when the links stopped.
+    fn behind(&self, node: NodeId) -> u64 {
+        let most = self.applied_before.values().copied().max().unwrap_or_default();
+        most.0 - self.applied_before.get(&node).copied().unwrap_or_default().0
+    }
 }
 
 impl Observer for Progress {
@@ -222,6 +268,18 @@ impl Observer for Progress {
             } else {
                 self.led = Some(ballot.node);
             }
+        }
+        if let Fact::Applied { node, command, .. } = fact {
+            self.applied.insert(*node, command.number());
+        }
+        if let Fact::Installed { node, id } = fact {
+            self.applied.insert(*node, id.at.number);
+        }
+        if !after {
+            self.applied_before.clone_from(&self.applied);
+        }
+        if now.tick <= self.until {
+            self.old = self.issued;
         }
         if let Fact::Applied { command, .. } = fact
             && command.number() > self.issued

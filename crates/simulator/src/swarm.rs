@@ -4,6 +4,7 @@
 //! about half of the seeds, at a rate of its own, so that over many seeds each meets each, and
 //! each is met alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub enum Trouble {
     Suspicion,
     /// The power goes, and the state with it.
     StateLost,
+    /// The state of a node that is down is damaged.
+    StateRot,
     /// A node that nobody knows asks to be taken in.
     Join,
     /// A node that has joined is asked to leave.
@@ -86,13 +89,14 @@ impl Trouble {
             | Self::NoRoom
             | Self::DiskLost
             | Self::StateLost
+            | Self::StateRot
             | Self::Join
             | Self::Leave => false,
         }
     }
 
     /// All of them, with how often each comes where it is on, beside the others.
-    const ALL: [(Self, u64); 27] = [
+    const ALL: [(Self, u64); 28] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
@@ -118,6 +122,7 @@ impl Trouble {
         (Self::DiskLost, 2),
         (Self::Suspicion, 60),
         (Self::StateLost, 3),
+        (Self::StateRot, 12),
         (Self::Join, 30),
         (Self::Leave, 12),
     ];
@@ -141,6 +146,15 @@ pub struct Pace {
     pub refused: u32,
 }
 
+/// A node that never leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// Which.
+    pub node: NodeId,
+    /// The membership says so; otherwise the node's own roles do, of which others hear only by heartbeats.
+    pub by_membership: bool,
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swarm {
@@ -148,6 +162,10 @@ pub struct Swarm {
     pub nodes: Vec<NodeId>,
     /// Their majority sets.
     pub majority: MajoritySets,
+    /// By which rule these are told.
+    pub rule: Rule,
+    /// One of them that never leads.
+    pub follower: Option<Follower>,
     /// Who decides that a command is issued.
     pub learn_from: LearnFrom,
     /// Claim 5.
@@ -215,6 +233,8 @@ impl Swarm {
         let (micros, millis) = (Duration::from_micros, Duration::from_millis);
         Self {
             majority: MajoritySets::simple(nodes.iter().copied()).expect("a world has nodes"),
+            rule: Rule::Weights,
+            follower: None,
             asked: nodes.clone(),
             nodes,
             learn_from: LearnFrom::Leader,
@@ -263,8 +283,11 @@ impl Swarm {
         let heartbeat = chance.pick(&[20, 50, 100]);
         let drawn = chance.pick(&CHANGES);
         let changes = changes.unwrap_or(drawn);
+        let (majority, rule) = majority(&calm.nodes, chance);
         Self {
-            majority: majority(&calm.nodes, chance),
+            majority,
+            rule,
+            follower: follower(&calm.nodes, chance),
             learn_from: chance.pick(&[LearnFrom::Leader, LearnFrom::Voters]),
             window: chance.pick(&[1, 2, 8, 64, 1024]),
             rounds_in_flight: chance.between(1, 4),
@@ -299,22 +322,55 @@ impl Swarm {
     /// The membership that nodes begin with.
     #[must_use]
     pub fn genesis(&self) -> Arc<Membership> {
+        let follower = self.follower.filter(|follower| follower.by_membership);
         let member = |id: &NodeId| {
             let (name, weight) = (format!("n{id}"), self.majority.weight(*id));
-            (*id, Member { address: format!("{name}:7080"), name, weight, may_lead: true })
+            let may_lead = follower.is_none_or(|follower| follower.node != *id);
+            (*id, Member { address: format!("{name}:7080"), name, weight, may_lead })
         };
-        let genesis = Membership::genesis(self.nodes.iter().map(member).collect(), Rule::Weights);
-        Arc::new(genesis.expect("one of them weighs something"))
+        let genesis = Membership::genesis(self.nodes.iter().map(member).collect(), self.rule.clone());
+        Arc::new(genesis.expect("one of them votes, and another one leads"))
+    }
+
+    /// Whether a node has the role of a leader.
+    #[must_use]
+    pub fn has_role_leader(&self, node: NodeId) -> bool {
+        self.follower.is_none_or(|follower| follower.by_membership || follower.node != node)
     }
 }
 
-/// Mostly a simple majority; sometimes weights, of which one may be nothing.
-fn majority(nodes: &[NodeId], chance: &mut Chance) -> MajoritySets {
+/// In a fifth of all worlds there is one.
+fn follower(nodes: &[NodeId], chance: &mut Chance) -> Option<Follower> {
+    let follower = Follower { node: chance.pick(nodes), by_membership: chance.coin() };
+    chance.happens(2_000).then_some(follower)
+}
+
+/// Mostly a simple majority; sometimes weights, of which one may be nothing, or a list of sets.
+fn majority(nodes: &[NodeId], chance: &mut Chance) -> (MajoritySets, Rule) {
+    if chance.happens(1_000) {
+        let sets = sets(nodes, chance);
+        let majority = MajoritySets::explicit(sets.clone()).expect("any two of them meet");
+        return (majority, Rule::Sets(sets));
+    }
     let weighted = chance.happens(1_500);
     let mut weights: Vec<(NodeId, u64)> =
         nodes.iter().map(|node| (*node, if weighted { chance.between(0, 3) } else { 1 })).collect();
     weights[0].1 = weights[0].1.max(1);
-    MajoritySets::weighted(weights).expect("one of them weighs something")
+    (MajoritySets::weighted(weights).expect("one of them weighs something"), Rule::Weights)
+}
+
+/// One node with any of some others, or all of those: any two such sets meet, and whoever is in none only learns. Of
+/// seven nodes also the lines of the Fano plane: three nodes each, and any two lines meet in one.
+fn sets(nodes: &[NodeId], chance: &mut Chance) -> BTreeSet<BTreeSet<NodeId>> {
+    let mut nodes = nodes.to_vec();
+    chance.shuffle(&mut nodes);
+    if nodes.len() == 7 && chance.coin() {
+        return (0..7).map(|line| [0, 1, 3].map(|place| nodes[(line + place) % 7]).into()).collect();
+    }
+    nodes.truncate(3 + chance.index(nodes.len() - 2));
+    let hub = nodes.remove(0);
+    let all: BTreeSet<NodeId> = nodes.iter().copied().collect();
+    nodes.iter().map(|other| [hub, *other].into()).chain([all]).collect()
 }
 
 fn sometimes(chance: &mut Chance, rates: &[u32]) -> u32 {
@@ -384,9 +440,38 @@ mod tests {
         }
         assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
         assert!(swarms.iter().any(|swarm| swarm.hand_overs == 50));
+        let followers: Vec<Follower> = swarms.iter().filter_map(|swarm| swarm.follower).collect();
+        assert!((20..60).contains(&followers.len()), "{} of 200 have a node that never leads", followers.len());
+        for by_membership in [false, true] {
+            assert!(followers.iter().any(|follower| follower.by_membership == by_membership));
+        }
+        let listed: Vec<&Swarm> = swarms.iter().filter(|swarm| swarm.rule != Rule::Weights).collect();
+        assert!((8..40).contains(&listed.len()), "{} of 200 have a list of majority sets", listed.len());
+        assert!(listed.iter().any(|swarm| swarm.majority.nodes().len() < swarm.nodes.len()), "some only learn");
+        for swarm in &swarms {
+            let (genesis, bit) = (swarm.genesis(), |node: NodeId| node.0 - 1);
+            for some in 0..1_u64 << swarm.nodes.len() {
+                let is_there = |node| some >> bit(node) & 1 == 1;
+                assert_eq!(genesis.majority().holds(is_there), swarm.majority.holds(is_there));
+            }
+        }
         let left_to = |seed| Swarm::draw(&mut Chance::new(seed), Duration::from_secs(1), None);
         let still: Vec<Swarm> = (0..200).map(left_to).filter(|swarm| swarm.changes == 0).collect();
         assert!((100..170).contains(&still.len()), "{} of 200 have no changes", still.len());
         assert!(still.iter().all(|swarm| swarm.troubles.iter().all(|(trouble, _)| !trouble.is_of_changes())));
+    }
+
+    /// B2: catches a list of sets of which two do not meet, and a kind of list that is never drawn.
+    #[test]
+    fn any_two_sets_of_a_list_meet() {
+        let mut smallest = BTreeSet::new();
+        for seed in 0..50 {
+            for nodes in 3..=7 {
+                let sets = sets(&Swarm::calm(nodes).nodes, &mut Chance::new(seed));
+                let majority = MajoritySets::explicit(sets).expect("any two of them meet");
+                smallest.insert(majority.nodes().len() - majority.losses_max());
+            }
+        }
+        assert_eq!(smallest, [2, 3].into(), "a hub with one other, a line");
     }
 }

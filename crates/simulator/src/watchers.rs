@@ -82,7 +82,12 @@ impl Watchers {
         self.invariants.history().disks.last_decided()
     }
 
-    /// Whether a majority set can speak.
+    /// This node has not the role of a leader, whatever the membership says.
+    pub fn never_leads(&mut self, node: NodeId) {
+        self.invariants.never_leads(node);
+    }
+
+    /// Whether a majority set can speak, and somebody may lead.
     #[must_use]
     pub fn can_decide(&self) -> bool {
         self.invariants.history().disks.can_decide()

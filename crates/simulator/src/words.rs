@@ -10,7 +10,7 @@ use protocol::message::{Executed, Stored, ToAcceptor, ToGateway, ToLeader, ToLea
 use protocol::{Command, CommandNumber, Message, NodeId, Now, Outcome, Run, Vote};
 
 use crate::fact::{Consistency, Fact, Question, Stop, Told};
-use crate::fault::{Fault, Shape};
+use crate::fault::Fault;
 
 /// A node by the letter that the patent would give it.
 pub struct Device(pub NodeId);
@@ -264,7 +264,7 @@ impl fmt::Display for Broken<'_> {
             Fault::Partition { shape, cut } => {
                 let links: Vec<String> =
                     cut.iter().map(|(from, to)| format!("{}->{}", Device(*from), Device(*to))).collect();
-                write!(f, "{name} {}: {}", Shape::NAMES[shape.kind()], links.join(" "))
+                write!(f, "{name} {}: {}", shape.name(), links.join(" "))
             }
             Fault::Crash(node)
             | Fault::Kill(node)
@@ -281,6 +281,7 @@ impl fmt::Display for Broken<'_> {
             | Fault::Suspicion(node)
             | Fault::DiskLost(node)
             | Fault::StateLost(node)
+            | Fault::StateRot(node)
             | Fault::Join(node)
             | Fault::Return(node)
             | Fault::Leave(node)

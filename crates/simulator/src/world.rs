@@ -49,7 +49,7 @@ const EVENTS_MAX: u64 = 20_000_000;
 const HELD_MAX: usize = 4_096;
 /// Fresh calls of each client after the faults.
 const FRESH_CALLS: u32 = 3;
-/// Within how many election timeouts everything is answered once the faults are over.
+/// Within how many of the longest election timeouts of its world everything is answered once the faults are over.
 pub const TIMEOUTS_TO_ANSWER: u32 = 20;
 
 /// What a scenario plans.
@@ -132,6 +132,9 @@ impl World {
             for node in world.nodes.values_mut() {
                 node.functions = no_barrier::registry(&node.functions, &genesis);
             }
+        }
+        if let Some(follower) = world.swarm.follower {
+            world.watchers.never_leads(follower.node);
         }
         for node in world.swarm.nodes.clone() {
             world.start(node);
@@ -263,6 +266,11 @@ impl World {
     /// Whether a node can take part again, now or after a start. Whoever was admitted and has never come cannot.
     fn is_sound(&self, id: NodeId) -> bool {
         self.nodes.get(&id).is_some_and(Node::is_sound)
+    }
+
+    /// Whether it may ever lead: the disk that it has knows which ballots it has begun, and nobody forbids it.
+    fn can_lead(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| !node.lost) && self.swarm.follower.is_none_or(|one| one.node != id)
     }
 
     /// What a node's clocks show.

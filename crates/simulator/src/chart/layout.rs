@@ -476,6 +476,7 @@ impl Layout<'_> {
             | Fault::Suspicion(node)
             | Fault::DiskLost(node)
             | Fault::StateLost(node)
+            | Fault::StateRot(node)
             | Fault::Join(node)
             | Fault::Return(node)
             | Fault::Leave(node)

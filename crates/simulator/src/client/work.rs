@@ -79,12 +79,20 @@ pub(super) fn call(chance: &mut ChaCha8Rng, known: &Known, request: RequestId) -
     named(request, function, &arguments, Duration::from_millis(patience))
 }
 
-/// A call about the membership of nodes with ids up to this one: who votes, with which weight, by which rule, and who
-/// is removed.
+/// A call about the membership of nodes with ids up to this one: who votes, with which weight, in whose place, by which
+/// rule, and who is removed.
 pub(super) fn change(chance: &mut ChaCha8Rng, nodes: u64, request: RequestId) -> Call {
     let node = chance.random_range(1..=nodes);
     let (function, arguments) = match chance.random_range(0..14) {
-        0..9 => ("cluster.set_acceptor", json!({"node": node, "weight": chance.random_range(0..3)})),
+        0..6 => ("cluster.set_acceptor", json!({"node": node, "weight": chance.random_range(0..3)})),
+        6..9 => {
+            let (replaces, for_good) = (chance.random_range(1..=nodes), chance.random_bool(0.5));
+            let mut arguments = json!({"node": node, "replaces": replaces, "for_good": for_good});
+            if chance.random_bool(0.3) {
+                arguments["weight"] = chance.random_range(1..3).into();
+            }
+            ("cluster.set_acceptor", arguments)
+        }
         9..11 => ("cluster.remove", json!({"node": node})),
         11 => {
             let sets: Vec<Vec<u64>> = (0..2).map(|_| vec![node, chance.random_range(1..=nodes)]).collect();
@@ -157,4 +165,38 @@ pub(crate) fn named(request: RequestId, function: &str, arguments: &Value, patie
     let mut fingerprint = Fingerprint::default();
     digest.finalize_xof().fill(&mut fingerprint.0);
     Call { request, fingerprint, function: function.to_owned(), arguments, patience, copy: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    /// Catches a way to change the membership that no client asks for.
+    #[test]
+    fn every_kind_of_change_is_asked_for() {
+        let mut chance = ChaCha8Rng::seed_from_u64(1);
+        let mut asked = |_| {
+            let call = change(&mut chance, 5, RequestId::Gateway(1));
+            (call.function, serde_json::from_slice::<Value>(&call.arguments).expect("it is JSON"))
+        };
+        let all: Vec<(String, Value)> = (0..200).map(&mut asked).collect();
+        let some = |function: &str, so: &dyn Fn(&Value) -> bool| {
+            assert!(all.iter().any(|(name, arguments)| name == function && so(arguments)), "{function}");
+        };
+        some("cluster.remove", &|_| true);
+        some("cluster.set_acceptor", &|arguments| arguments["weight"] == 0 && arguments.get("replaces").is_none());
+        for for_good in [false, true] {
+            some("cluster.set_acceptor", &|arguments| {
+                arguments["for_good"] == for_good && arguments.get("weight").is_none()
+            });
+        }
+        some("cluster.set_acceptor", &|arguments| arguments["replaces"].is_u64() && arguments["weight"] == 2);
+        for sets in [0, 2] {
+            some("cluster.set_rule", &|arguments| {
+                arguments["majority_sets"].as_array().is_some_and(|all| all.len() == sets)
+            });
+        }
+    }
 }

@@ -64,7 +64,8 @@ impl Invariant for AppliedPrefix {
                 *progress = Progress { applied: applied.number, synced: progress.synced };
             }
             // It begins anew.
-            Fact::Fault(Fault::StateLost(node)) | Fact::Stopped { node, why: Stop::DiskLost } => {
+            Fact::Fault(Fault::StateLost(node) | Fault::StateRot(node))
+            | Fact::Stopped { node, why: Stop::DiskLost } => {
                 self.nodes.remove(node);
             }
             Fact::Sent { .. }

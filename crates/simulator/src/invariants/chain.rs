@@ -23,7 +23,7 @@ pub struct Issued {
 type Versions = Vec<(CommandNumber, Option<Bytes>)>;
 
 /// See the module. Grows by a command when a node is the first to apply its number.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Chain {
     commands: Vec<Issued>,
     versions: BTreeMap<Key, Versions>,

@@ -50,6 +50,11 @@ impl Disk {
         !self.broken && self.standing == Standing::Sound && self.forgotten.max(self.voted_under) <= self.durable
     }
 
+    /// Whether its node knows which ballots it has begun.
+    fn may_lead(&self) -> bool {
+        !self.broken && matches!(self.standing, Standing::Sound | Standing::Damaged)
+    }
+
     fn lose_state(&mut self) {
         let durable = std::mem::take(&mut self.durable);
         self.durable_once = self.durable_once.max(durable);
@@ -85,6 +90,8 @@ pub struct Disks {
     tallies: BTreeMap<CommandNumber, BTreeMap<Ballot, Tally>>,
     /// Where the last fact took a vote from a node, or decided.
     changed: Vec<CommandNumber>,
+    /// Who never leads, whatever a membership says.
+    followers: BTreeSet<NodeId>,
 }
 
 impl Disks {
@@ -99,6 +106,7 @@ impl Disks {
             decided: Vec::new(),
             tallies: BTreeMap::new(),
             changed: Vec::new(),
+            followers: BTreeSet::new(),
         }
     }
 
@@ -190,11 +198,21 @@ impl Disks {
         [&self.membership, &self.under].iter().all(|membership| membership.majority().holds(&present))
     }
 
-    /// Whether nodes that are not silent hold a majority set. A change may have been decided between the damage of a disk
-    /// and the silence of its node: then nothing is decided any more.
+    pub(super) fn never_leads(&mut self, node: NodeId) {
+        self.followers.insert(node);
+    }
+
+    /// Whether nodes that are not silent hold a majority set, and a node may lead. A change may have been decided between
+    /// the damage of a disk and the silence of its node: then nothing is decided any more.
     #[must_use]
     pub fn can_decide(&self) -> bool {
+        let may_lead = |node: &NodeId| {
+            !self.followers.contains(node)
+                && self.membership.may_lead(*node)
+                && self.disks.get(node).is_some_and(Disk::may_lead)
+        };
         self.hold(|node| self.disks.get(&node).is_some_and(Disk::speaks))
+            && self.membership.learners().any(|node| may_lead(&node))
     }
 
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
@@ -236,7 +254,7 @@ impl Disks {
                 }
                 self.changed.extend(disk.votes.keys().copied());
             }
-            Fact::Fault(Fault::StateLost(node)) => {
+            Fact::Fault(Fault::StateLost(node) | Fault::StateRot(node)) => {
                 self.disks.entry(*node).or_default().lose_state();
                 self.changed.extend((1..=self.last_decided().0).map(CommandNumber));
             }
@@ -453,6 +471,23 @@ mod tests {
         assert!(disks.can_decide());
         disks.learn(&Fact::Fault(Fault::GivenUp(NodeId(2))));
         assert!(!disks.can_decide(), "both of the two are needed");
+    }
+
+    /// RELIABILITY 3.11: catches a node that was removed and decides with its vote, however it was cast, above the change that
+    /// removed it; and votes that count under the membership before, of which they are a majority.
+    #[test]
+    fn who_was_removed_decides_nothing() {
+        let left = three().without(NodeId(3)).expect("two are left").to_value();
+        let change = body("r1", vec![Effect::Put { key: membership::key(), value: left }]);
+        let commands = chain_of(&[change, body("r2", vec![put("a", "1")])]);
+        let (change, above) = (&commands[0], &commands[1]);
+        let mut disks = disks(&[votes(2, 1, &[change]), votes(3, 1, &[change])]);
+        for node in [3, 1] {
+            disks.learn(&votes(node, 1, &[above]));
+            assert_eq!(disks.last_decided(), CommandNumber(1), "of nodes 1 and 2 both are needed");
+        }
+        disks.learn(&votes(2, 1, &[above]));
+        assert_eq!(disks.last_decided(), CommandNumber(2));
     }
 
     /// DESIGN 8: catches votes that are kept for learners that are gone, or forgotten on the word of too few.

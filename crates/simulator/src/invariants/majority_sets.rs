@@ -1,4 +1,8 @@
 //! B2: any two majority sets intersect (DESIGN 14.5, RELIABILITY 3.11 without configurations).
+//!
+//! Construction refuses a family with two disjoint sets (`protocol::MajoritySets`, `Membership`), and a command that
+//! would make one comes to nothing. This is the second line: it goes by nothing but the question whether some nodes
+//! contain a majority set, and looks at what was decided.
 
 use std::collections::BTreeSet;
 

@@ -62,7 +62,7 @@ mod votes_kept;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{CommandNumber, Membership, Now, Outcome};
+use protocol::{CommandNumber, Membership, NodeId, Now, Outcome};
 
 pub use chain::{Chain, Issued, StateAt};
 pub use disks::{Decided, Disks};
@@ -143,6 +143,11 @@ impl Invariants {
         &self.history
     }
 
+    /// This node has not the role of a leader, whatever the membership says.
+    pub fn never_leads(&mut self, node: NodeId) {
+        self.history.disks.never_leads(node);
+    }
+
     /// The run is over.
     pub fn end(&mut self, now: Now) {
         if self.broken.is_none() {
@@ -212,7 +217,7 @@ fn shown_to_client(answer: &Told) -> Option<CommandNumber> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{Ballot, CommandId, NodeId, Tick};
+    use protocol::{Ballot, CommandId, Tick};
     use serde_json::json;
     use storage::{LogImage, LogRecord};
 

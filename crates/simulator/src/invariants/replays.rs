@@ -2,15 +2,16 @@
 //! (RELIABILITY 3.7, 3.8): a refusal is never made up, and nothing was changed. Calls that changed something
 //! are looked at in `serial_executions`.
 //!
-//! That number may be decided and not yet applied anywhere; then the answer waits here for the chain. A key that
-//! is used again with another body may be told what the first one was.
+//! That number may be decided and not yet applied anywhere; then the answer waits here for the chain, and at the end of
+//! the run for no longer: the decided commands tell the rest of it. A key that is used again with another body may be
+//! told what the first one was.
 
 use std::collections::BTreeMap;
 
 use functions::{ExecutionContext, Failure, Registry};
 use protocol::{Call, CommandNumber, Now, Outcome, RequestId, Timestamp};
 
-use super::{History, Invariant, Violation, ensure, shown_by};
+use super::{Chain, History, Invariant, Violation, ensure, shown_by};
 use crate::fact::{Fact, Question, Told};
 use crate::functions::all;
 
@@ -26,9 +27,9 @@ impl Replays {
     }
 
     /// Whether this is what a call is told after a command, when it changes nothing.
-    fn says(&self, call: &Call, outcome: &Outcome, history: &History, at: CommandNumber) -> bool {
+    fn says(&self, call: &Call, outcome: &Outcome, chain: &Chain, at: CommandNumber) -> bool {
         let Some(function) = self.functions.get(&call.function) else { return false };
-        let state = history.chain.state_at(at);
+        let state = chain.state_at(at);
         if call.function.starts_with("cluster.") {
             // What it says depends on who is heard, too.
             return true;
@@ -42,6 +43,21 @@ impl Replays {
             }
             _ => false,
         }
+    }
+
+    /// Looks at the answers up to the end of this chain.
+    fn look(&mut self, chain: &Chain, history: &History) -> Result<(), Violation> {
+        while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= chain.last()) {
+            let (at, answers) = first.remove_entry();
+            for (request, outcome) in answers {
+                let mut calls = history.calls_of(&request);
+                ensure(calls.any(|call| self.says(call, &outcome, chain, at)), || {
+                    let calls: Vec<&Call> = history.calls_of(&request).collect();
+                    format!("{request} is told {outcome:?}, and that is not so at {at}: {calls:?}")
+                })?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -58,17 +74,22 @@ impl Invariant for Replays {
         {
             self.waiting.entry(at).or_default().push((call.request.clone(), outcome.clone()));
         }
-        while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= history.chain.last()) {
-            let (at, answers) = first.remove_entry();
-            for (request, outcome) in answers {
-                let mut calls = history.calls_of(&request);
-                ensure(calls.any(|call| self.says(call, &outcome, history, at)), || {
-                    let calls: Vec<&Call> = history.calls_of(&request).collect();
-                    format!("{request} is told {outcome:?}, and that is not so at {at}: {calls:?}")
-                })?;
-            }
+        self.look(&history.chain, history)
+    }
+
+    fn end(&mut self, _: Now, history: &History) -> Result<(), Violation> {
+        if self.waiting.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let mut chain = history.chain.clone();
+        while let Some(decided) = history.disks.decided_at(chain.last().next()) {
+            chain.applied(&decided.command)?;
+        }
+        self.look(&chain, history)?;
+        match self.waiting.first_key_value() {
+            Some((at, answers)) => Err(format!("{at} is not decided, and is told of: {answers:?}")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -104,6 +125,23 @@ mod tests {
         assert_fails(run(&out, refused(1, "A has 0, and 7 are wanted")), "not so at 1");
         assert_fails(run(&out, refused(0, "A has 5, and 7 are wanted")), "not so at 0");
         assert_fails(run(&delete, unchanged(1)), "not so at 1");
+    }
+
+    /// Catches an answer that nobody looks at because no node has applied its number before the end of the run: one that is
+    /// not so, and one at a number that is nothing.
+    #[test]
+    fn answers_that_wait_are_looked_at_in_the_end() {
+        let command = &chain_of(&[body("r1", vec![put("a", "5")])])[0];
+        let delete = call("r2", "kv.delete", &json!({"key": "b"}));
+        let told = |at: u64, deleted: bool| {
+            let result = json!({"deleted": deleted}).to_string().into();
+            told_outcome(1, &delete, Outcome::Unchanged { at: CommandNumber(at), result }, true)
+        };
+        let decided = [votes(1, 1, &[command]), votes(2, 1, &[command]), asked(1, &delete)];
+        let run = |told: Fact| run(Replays::new(), &[&decided[..], &[told]].concat());
+        assert_eq!(run(told(1, false)), Ok(()));
+        assert_fails(run(told(1, true)), "not so at 1");
+        assert_fails(run(told(2, false)), "2 is not decided");
     }
 
     /// Catches an answer to a key used again that is neither call's.

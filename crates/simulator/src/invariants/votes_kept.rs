@@ -80,10 +80,11 @@ mod tests {
         assert_fails(with(&[up.clone(), speaks.clone()]), "has lost the votes");
         assert_eq!(with(&[up, applied(1, command), synced(1, 1), speaks]), Ok(()));
         let forgets = written(1, LogRecord::Forget(command.number()));
-        let lost = Fact::Fault(Fault::StateLost(NodeId(1)));
-        assert_eq!(with(&[synced(1, 1), synced(2, 1), forgets, lost.clone()]), Ok(()));
-        assert_eq!(with(std::slice::from_ref(&lost)), Ok(()), "its vote is there");
-        assert_fails(with(&[started_at(1, 2, std::slice::from_ref(command)), lost]), "has lost the votes");
+        for lost in [Fault::StateLost(NodeId(1)), Fault::StateRot(NodeId(1))].map(Fact::Fault) {
+            assert_eq!(with(&[synced(1, 1), synced(2, 1), forgets.clone(), lost.clone()]), Ok(()));
+            assert_eq!(with(std::slice::from_ref(&lost)), Ok(()), "its vote is there");
+            assert_fails(with(&[started_at(1, 2, std::slice::from_ref(command)), lost]), "has lost the votes");
+        }
     }
 
     /// S-14: catches a damaged node that speaks again before a command is issued for which it had voted, and then the

@@ -109,11 +109,14 @@ impl World {
     }
 
     /// The handshake: a peer notes durably the first disk of a node that it is told of, and refuses another
-    /// one, unless that is known to have taken the place of a lost one. Its note counts unless its own disk has
+    /// one, unless that says that it has taken the place of a lost one. Its note counts unless its own disk has
     /// taken such a place. False when it is refused.
     fn shows_its_disk(&mut self, id: NodeId, peer: NodeId) -> bool {
         let Node { disk, roles: Some(roles), .. } = self.node(id) else { return true };
         if roles.acceptor.silence() == Some(Silence::Replaced) {
+            if let Some(other) = &mut self.node_mut(peer).roles {
+                other.replaced.insert(id);
+            }
             return true;
         }
         let disk = *disk;

@@ -66,7 +66,8 @@ impl World {
         }
         let mut core = BTreeSet::new();
         for id in left {
-            if !self.swarm.majority.is_majority(&core) || self.chance.happens(3_000) {
+            let is_enough = self.swarm.majority.is_majority(&core) && core.iter().any(|id| self.can_lead(*id));
+            if !is_enough || self.chance.happens(3_000) {
                 core.insert(id);
             }
         }
@@ -104,7 +105,7 @@ impl World {
             }
         }
         if !cut.is_empty() {
-            self.cut(Shape::Partial, &cut);
+            self.cut(Shape::Rest, &cut);
         }
     }
 

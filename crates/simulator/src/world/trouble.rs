@@ -86,6 +86,7 @@ impl World {
             }
             Trouble::NoRoom => self.fill_disk(id),
             Trouble::StateLost => self.lose_state(id),
+            Trouble::StateRot => self.rot_state(),
             Trouble::DiskLost => {
                 let node = self.node(id);
                 if self.may_lose(id) && node.is_up() && !node.lost {
@@ -109,7 +110,7 @@ impl World {
     /// A node campaigns for no reason. A failure detector may be wrong; progress depends on it, and nothing else.
     fn suspect(&mut self) {
         let id = self.any_node();
-        let Some(roles) = &self.node(id).roles else { return };
+        let Some(roles) = self.node(id).roles.as_ref().filter(|_| self.swarm.has_role_leader(id)) else { return };
         let above = roles.status.highest();
         if roles.leader.leads().is_none() {
             self.tell(&Fact::Fault(Fault::Suspicion(id)));
@@ -198,11 +199,30 @@ impl World {
         self.tell(&Fact::Fault(Fault::StateLost(id)));
     }
 
+    /// The state of a node that is down is damaged, if the node may be lost: its next start finds that. Its votes may be
+    /// damaged as well.
+    fn rot_state(&mut self) {
+        let has_state = |id: &NodeId| {
+            let node = self.node(*id);
+            !node.is_up() && !node.state_rotten && node.state.applied().number > CommandNumber::NULL
+        };
+        let down: Vec<NodeId> = self.present().into_iter().filter(|id| has_state(id) && self.may_lose(*id)).collect();
+        if down.is_empty() {
+            return;
+        }
+        let id = self.chance.pick(&down);
+        let node = self.node_mut(id);
+        (node.state_rotten, node.damaged) = (true, true);
+        self.tell(&Fact::Fault(Fault::StateRot(id)));
+    }
+
     /// Whether the others hold a majority set without it, of the membership in force and of the first one, by which a
-    /// new disk is admitted: only a minority is ever lost. Whoever is gone for good admits nobody.
+    /// new disk is admitted: only a minority is ever lost. Whoever is gone for good admits nobody. And whether one of them
+    /// may lead.
     fn may_lose(&self, id: NodeId) -> bool {
         let others = |node| node != id && self.is_sound(node);
         let strangers = |node| others(node) || self.nodes.get(&node).is_some_and(|node| node.gone && node.departing);
-        self.swarm.majority.holds(strangers) && self.watchers.hold(others)
+        let led = self.nodes.keys().any(|node| others(*node) && self.watchers.is_needed(*node) && self.can_lead(*node));
+        led && self.swarm.majority.holds(strangers) && self.watchers.hold(others)
     }
 }

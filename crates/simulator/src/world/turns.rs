@@ -1,6 +1,5 @@
 //! What the roles of a node do: messages in, turns, effects out.
 
-use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
@@ -215,7 +214,6 @@ impl World {
     pub(super) fn leader_turn(&mut self, id: NodeId, inputs: Vec<leader::core::Input>) {
         use leader::core::{Effect, Input};
         let now = self.clock(id);
-        let lost: BTreeSet<NodeId> = self.nodes.values().filter(|node| node.lost).map(|node| node.id).collect();
         let node = self.nodes.get_mut(&id).expect("a node of this world");
         let Some(roles) = &mut node.roles else { return };
         let stored = StoredMachine(&node.state);
@@ -225,7 +223,8 @@ impl World {
         let (view, applied) = (roles.detector.view(), roles.progress.applied);
         let (silent, barred) = (roles.acceptor.silence().is_some(), roles.acceptor.is_barred());
         let own = Heard { speaks: !silent, can_lead: !barred, ..Heard::well(applied, []) };
-        let heard = || heard_by(id, &own, &view, &lost);
+        let replaced = &roles.replaced;
+        let heard = || heard_by(id, &own, &view, replaced);
         let mut effects = Vec::new();
         for mut input in inputs.into_iter().chain([Input::EndOfTurn]) {
             if !has_barrier {
