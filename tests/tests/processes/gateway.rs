@@ -123,6 +123,8 @@ async fn members_die_behind_a_gateway_and_no_call_fails() {
     assert_eq!(gateway.count(&cluster).await, done, "each call has one effect");
     assert!(!gateway.directory.path().join("data").exists(), "it keeps no data");
     assert_eq!(fs::read_dir(gateway.directory.path()).expect("readable").count(), 0);
+    let head = send(cluster.client().head(gateway.url("/v1/backup"))).await.expect("the gateway answers");
+    assert_eq!(head.status, 405, "no backup is begun for a head: {head:?}");
     for node in 0..3 {
         cluster.kill9(node);
     }

@@ -3,9 +3,21 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use quorate_tests::cluster::{Cluster, eventually, send};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
+
+/// Catches a node without certificates that SIGHUP ends.
+#[tokio::test]
+async fn sighup_ends_no_node() {
+    let cluster = Cluster::start("sighup", 1, &[]).await;
+    let pid = i32::try_from(cluster.pid(0)).expect("small");
+    kill(Pid::from_raw(pid), Signal::SIGHUP).expect("it runs");
+    cluster.logged(0, &["SIGHUP"]).await;
+    assert_eq!(cluster.get(0, "/readyz").await.status, 200);
+}
 
 /// Catches a stop that loses or refuses what was in flight, leaves the others to wait for a
 /// timeout, or does not exit with 0.

@@ -24,6 +24,8 @@ use crate::request::{self, Wishes};
 
 /// A batch has no key of its own, and the secret of a new token is in one reply only.
 const NOT_SENT_TWICE: [&str; 2] = ["/v1/calls", "/v1/tokens"];
+/// A reply that costs a member much, and that nobody asks for by HEAD.
+const BACKUP: &str = "/v1/backup";
 /// Before all members are tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 /// What a member may need beyond the wait that its caller asked for.
@@ -132,8 +134,9 @@ impl Passed {
             headers.insert(names::IDEMPOTENCY_KEY, proxy.fresh_key());
         }
         headers.append(header::VIA, proxy.via.clone());
-        // The server leaves the body of a reply to HEAD out, and says how long it would be.
-        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+        // The server leaves the body of a reply to HEAD out, and says how long it would be. No backup is begun for that.
+        let is_head = request.method() == Method::HEAD && request.path() != BACKUP;
+        let method = if is_head { Method::GET } else { request.method().clone() };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
         check_path(request.uri().path(), &path)?;
         Ok(Self { method, path, headers, body, is_safe: !is_call || !is_batch, is_call, wait })

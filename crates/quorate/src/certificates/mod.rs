@@ -98,13 +98,17 @@ impl Certificates {
     /// Looks at the files for ever. To be called when metrics are installed.
     pub(crate) async fn watch(self, every: Duration) {
         let mut sets = self.sets;
-        if sets.is_empty() {
-            return;
-        }
         let mut hangups = match signal(SignalKind::hangup()) {
             Ok(hangups) => hangups,
             Err(error) => return error!("changed certificates need a restart of this node: {error}"),
         };
+        if sets.is_empty() {
+            // Without this it would end the process, as it does with programs that read nothing again.
+            while hangups.recv().await.is_some() {
+                info!("SIGHUP: this node has no certificates, and reads nothing else again; restart it instead");
+            }
+            return;
+        }
         let mut interval = tokio::time::interval(every);
         sets.iter().for_each(Set::measure);
         loop {
