@@ -74,7 +74,9 @@ async fn each_kind_of_file_is_flipped_and_cut_in_turn() {
         cluster.wait_begun().await;
     }
     let kinds: Vec<String> = files(&cluster.data_dir(0)).into_keys().collect();
-    for kind in ["/MARK", "log/WAL", "log/SST", "log/MANIFEST", "log/CURRENT", "state/WAL", "state/SST", "state/MANIFEST"] {
+    for kind in
+        ["/MARK", "log/WAL", "log/SST", "log/MANIFEST", "log/CURRENT", "state/WAL", "state/SST", "state/MANIFEST"]
+    {
         assert!(kinds.iter().any(|there| there == kind), "no {kind} among {kinds:?}");
     }
     let rounds = kinds.iter().flat_map(|kind| [(kind, Damage::Flipped), (kind, Damage::Cut)]);
