@@ -12,8 +12,14 @@ use tokio::task::JoinHandle;
 const KEPT: &str = "history.commands=20";
 /// Writes that must be acknowledged after each change.
 const CALLS: u64 = 40;
-/// Of a value: a state of some hundred takes many pieces.
-const VALUE: usize = 40_000;
+/// Those before the first change.
+const FILLING: u64 = 100;
+/// Bytes of a value: a state takes some twenty pieces then.
+const VALUE: usize = 200_000;
+/// What a state is larger than.
+const STATE: f64 = 20e6;
+/// Counts what a node has sent of whole states since it began.
+const SENT: &str = "quorate_snapshot_sent_bytes_total";
 
 /// Clients that each write keys of their own, and ask on with the same idempotency key until they are told 200.
 struct Writers {
@@ -52,8 +58,8 @@ impl Writers {
         Self { tasks, stop, done }
     }
 
-    async fn progress(&self) {
-        let wanted = self.done.load(Ordering::SeqCst) + CALLS;
+    async fn progress(&self, calls: u64) {
+        let wanted = self.done.load(Ordering::SeqCst) + calls;
         eventually("writes", async || (self.done.load(Ordering::SeqCst) >= wanted).then_some(())).await;
     }
 
@@ -79,6 +85,28 @@ impl Writers {
     }
 }
 
+/// How often a node has begun to receive a whole state, and had one whole.
+fn transfers(cluster: &Cluster, node: usize) -> (usize, usize) {
+    let log = cluster.log(node);
+    let begun = log.lines().filter(|line| line.contains("receives a whole state: nobody in touch"));
+    (begun.count(), log.matches("the whole state is here").count())
+}
+
+/// Who sends a whole state, and how much of it went out; `sent` is what each had sent before.
+async fn sender(cluster: &Cluster, sent: &[(usize, f64)]) -> (usize, f64) {
+    eventually("a sender of the state", async || {
+        for (node, before) in sent {
+            let open = cluster.metric(*node, "quorate_snapshot_checkpoints_open").await;
+            let bytes = cluster.metric(*node, SENT).await - before;
+            if open > 0.0 && bytes > 0.0 {
+                return Some((*node, bytes));
+            }
+        }
+        None
+    })
+    .await
+}
+
 /// A14, S-14, S-18, RELIABILITY 1: catches a state that is installed in part, a transfer that cannot go on after the death of
 /// either end, a checkpoint or votes that a crash leaves in a shape with which a node does not start, and what was
 /// acknowledged and forgotten too early.
@@ -86,39 +114,44 @@ impl Writers {
 async fn nodes_are_killed_while_a_state_is_copied() {
     let mut cluster = Cluster::start("copies", 3, &[KEPT]).await;
     let writers = Writers::start(&cluster, 4);
-    writers.progress().await;
+    writers.progress(FILLING).await;
     for round in 0..3 {
         let away = cluster.follower().await;
         let applied = cluster.metric(away, "quorate_learner_applied").await;
         cluster.kill9(away);
         // Until nobody keeps what it lacks; more is applied there than it last said by some writes under way.
+        let mut sent = Vec::new();
         for node in cluster.living() {
             eventually("commands to be forgotten", async || {
                 (cluster.metric(node, "quorate_history_kept_from").await > applied + 20.0).then_some(())
             })
             .await;
+            sent.push((node, cluster.metric(node, SENT).await));
         }
-        let before = cluster.log(away).matches("receives a whole state").count();
+        let (begun, whole) = transfers(&cluster, away);
         cluster.boot(away);
-        eventually("a state on its way", async || {
-            (cluster.log(away).matches("receives a whole state").count() > before).then_some(())
-        })
-        .await;
-        // Who receives, who may be sending, and all.
+        eventually("a state on its way", async || (transfers(&cluster, away).0 > begun).then_some(())).await;
+        // Nothing arrives any more, however long it takes to find out who sends.
+        cluster.freeze(away);
+        let (sender, bytes) = sender(&cluster, &sent).await;
+        assert_eq!(transfers(&cluster, away).1, whole, "round {round}: the state was there before anybody was killed");
+        // What was sent may not have been said to be there yet.
+        assert!(bytes < STATE, "round {round}: all was sent before anybody was killed");
+        // Who receives, who sends, and all.
         let killed = match round {
             0 => vec![away],
-            1 => (0..3).filter(|node| *node != away).take(1).collect(),
+            1 => vec![sender],
             _ => vec![0, 1, 2],
         };
-        killed.into_iter().for_each(|node| cluster.kill9(node));
+        killed.iter().for_each(|node| cluster.kill9(*node));
+        if !killed.contains(&away) {
+            cluster.thaw(away);
+        }
         cluster.boot_all();
         cluster.wait_begun().await;
-        writers.progress().await;
+        writers.progress(CALLS).await;
     }
     writers.finish(&cluster).await;
-    let mut installed = 0;
-    for node in 0..3 {
-        installed += cluster.log(node).matches("the whole state is here").count();
-    }
+    let installed: usize = (0..3).map(|node| transfers(&cluster, node).1).sum();
     assert!(installed > 0, "no state was ever copied");
 }
