@@ -134,8 +134,9 @@ impl World {
         let members = self.core.iter().copied().filter(|id| membership.node(*id).is_some());
         let is_there =
             |id: &NodeId| self.node(*id).roles.as_ref().is_some_and(|roles| roles.progress.applied >= decided);
-        let is_lost = |id: &NodeId| !self.core.iter().any(|other| other != id && self.knows(*id, *other));
-        members.filter(|id| !is_there(id) && !(self.core.len() > 1 && is_lost(id))).collect()
+        let knows_nobody = |id: &NodeId| !self.core.iter().any(|other| other != id && self.knows(*id, *other));
+        let is_lost = |id: &NodeId| self.core.len() > 1 && knows_nobody(id);
+        members.filter(|id| !(is_there(id) || is_lost(id))).collect()
     }
 
     /// Last, the core starts once more from its disks: what it has there is what it showed.
