@@ -65,7 +65,7 @@ pub enum Trouble {
 }
 
 /// Of a thousand calls, how many are about the membership: none in two worlds of three.
-const CHANGES: [u32; 6] = [0, 0, 0, 0, 30, 100];
+const CHANGES: [u32; 6] = [0, 0, 0, 0, 50, 140];
 
 impl Trouble {
     /// Whether it happens only in worlds in which the membership changes.
@@ -123,7 +123,7 @@ impl Trouble {
         (Self::Suspicion, 60),
         (Self::StateLost, 3),
         (Self::StateRot, 12),
-        (Self::Join, 30),
+        (Self::Join, 38),
         (Self::Leave, 12),
     ];
 }
@@ -382,7 +382,7 @@ fn weather(chance: &mut Chance) -> Weather {
     Weather {
         loss: sometimes(chance, &[100, 2_000, 4_500, 6_600]),
         duplicate: sometimes(chance, &[50, 300, 1_000]),
-        reorder: sometimes(chance, &[100, 3_500, 5_500]),
+        reorder: chance.pick(&[0, 100, 3_500, 5_500, 5_500, 7_000]),
         spike: sometimes(chance, &[10, 100, 300]),
         spike_max: Duration::from_millis(chance.pick(&[100, 500, 3_000])),
         ..Weather::fair(Duration::from_micros(100), delay_max)

@@ -28,7 +28,7 @@ const GOALS: [(&str, u64); 29] = [
     ("write_or_sync_error", 1_000),
     ("disk_full", 300),
     ("disk_lost", 200),
-    ("state_rot", 500),
+    ("state_rot", 300),
     ("snapshot_installed", 500),
     ("leader_change", 10_000),
     ("hand_over", 1_000),

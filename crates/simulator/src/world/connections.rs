@@ -31,7 +31,7 @@ impl World {
     }
 
     /// Whether a node is up and counts another one among the members.
-    fn knows(&self, id: NodeId, other: NodeId) -> bool {
+    pub(super) fn knows(&self, id: NodeId, other: NodeId) -> bool {
         let roles = self.nodes.get(&id).and_then(|node| node.roles.as_ref());
         roles.is_some_and(|roles| roles.membership.node(other).is_some())
     }

@@ -126,14 +126,17 @@ impl World {
         }
     }
 
-    /// Members of the core that have not applied what was decided when all was answered.
+    /// Members of the core that have not applied what was decided when all was answered. Who was away while all that it
+    /// knows of were replaced finds nobody: to it the others are strangers, and it must join anew.
     fn still_behind(&self) -> Vec<NodeId> {
         let Some((_, decided)) = self.ending else { return Vec::new() };
         let (membership, _) = self.watchers.membership();
         let members = self.core.iter().copied().filter(|id| membership.node(*id).is_some());
         let is_there =
             |id: &NodeId| self.node(*id).roles.as_ref().is_some_and(|roles| roles.progress.applied >= decided);
-        members.filter(|id| !is_there(id)).collect()
+        let knows_nobody = |id: &NodeId| !self.core.iter().any(|other| other != id && self.knows(*id, *other));
+        let is_lost = |id: &NodeId| self.core.len() > 1 && knows_nobody(id);
+        members.filter(|id| !(is_there(id) || is_lost(id))).collect()
     }
 
     /// Last, the core starts once more from its disks: what it has there is what it showed.
