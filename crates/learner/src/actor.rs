@@ -86,6 +86,7 @@ pub struct LearnerActor {
     told: CommandId,
     syncing: bool,
     forgetting: bool,
+    forgettable: CommandNumber,
     reclaiming: bool,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) arrival: Arrival,
@@ -121,6 +122,7 @@ impl LearnerActor {
             next_waiter: 0,
             syncing: false,
             forgetting: false,
+            forgettable: CommandNumber::NULL,
             reclaiming: false,
             checkpoints: Checkpoints::default(),
             arrival: Arrival::default(),
@@ -331,7 +333,9 @@ impl LearnerActor {
     /// peer that stands still must not fill the disks of the others.
     #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
     fn forget(&mut self, durable: CommandNumber, in_touch: CommandNumber, ctx: &mut Context<Self>) {
-        metrics::gauge!("quorate_durable_majority").set(durable.0 as f64);
+        // A newcomer may bring the number down; what was forgotten up to here was safe.
+        self.forgettable = self.forgettable.max(durable);
+        metrics::gauge!("quorate_durable_majority").set(self.forgettable.0 as f64);
         (self.ports.forget)(durable);
         if mem::replace(&mut self.forgetting, true) {
             return;

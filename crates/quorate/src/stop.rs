@@ -1,4 +1,4 @@
-//! When a node is asked to stop: SIGTERM, SIGINT, or, under `dev`, the end of its parent.
+//! When a node is asked to stop: SIGTERM, SIGINT, or, under `dev`, the end of its parent. SIGHUP stops none.
 
 use std::io::Read as _;
 
@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 pub(crate) fn requested(with_parent: bool) -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
+    // It would end the process otherwise. Nodes with certificates look at them then.
+    drop(signal(SignalKind::hangup()).context("no handler for SIGHUP")?);
     let parent = with_parent.then(end_of_standard_input);
     Ok(async move {
         let parent_is_gone = async {

@@ -197,8 +197,12 @@ async fn an_old_copy_of_the_leaders_disk_is_refused() {
     cluster.freeze(node);
     copy(&cluster.data_dir(node), old.path());
     cluster.thaw(node);
+    let synced = async || cluster.metric(node, "quorate_acceptor_syncs_total").await;
+    let before = synced().await;
+    serves(&cluster, node).await;
+    eventually("its own vote", async || (synced().await > before).then_some(())).await;
+    // The heartbeat that says what it has applied then says how far it has voted.
     let last = cluster.call(node, "kv.put", &json!({"key": "k", "value": 2})).await.command();
-    // The heartbeat that says what it has applied says how far it has voted.
     for other in (0..3).filter(|other| *other != node) {
         eventually("a heartbeat after the last vote", async || {
             let nodes = cluster.get(other, "/v1/cluster").await.json()["nodes"].clone();

@@ -137,12 +137,7 @@ impl Learner {
 
     /// Goes on with a transfer, or begins one, as far as that is needed now.
     pub(super) fn transfer(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        if let Some(ours) = self.fetching.id().and_then(|id| self.contradicts(id.at))
-            && let Some((id, from)) = self.fetching.refuses()
-        {
-            effects.push(Effect::Ignored(IgnoreReason::Contradiction { from, theirs: id.at, ours }));
-            effects.push(Effect::DropStaged);
-        }
+        self.refuse_contradiction(effects);
         if self.fetching.drops(self.issued.number) {
             effects.push(Effect::DropStaged);
         }
@@ -159,9 +154,20 @@ impl Learner {
         }
     }
 
+    /// A state that contradicts what is declared here is not used.
+    fn refuse_contradiction(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(ours) = self.fetching.id().and_then(|id| self.contradicts(id.at))
+            && let Some((id, from)) = self.fetching.refuses()
+        {
+            effects.push(Effect::Ignored(IgnoreReason::Contradiction { from, theirs: id.at, ours }));
+            effects.push(Effect::DropStaged);
+        }
+    }
+
     /// The disk is out of room. A part of another node's state only takes room: it is dropped, and asked for again later,
     /// when there may be more. All of one is still installed, which gives back the room of the old state.
     pub(super) fn make_room(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        self.refuse_contradiction(effects);
         if self.fetching.is_partial() && self.fetching.refuses().is_some() {
             self.fetching.pause_until(now + self.config.timing.distrust);
             effects.push(Effect::Ignored(IgnoreReason::DoesNotFit));

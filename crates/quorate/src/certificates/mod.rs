@@ -103,7 +103,6 @@ impl Certificates {
             Err(error) => return error!("changed certificates need a restart of this node: {error}"),
         };
         if sets.is_empty() {
-            // Without this it would end the process, as it does with programs that read nothing again.
             while hangups.recv().await.is_some() {
                 info!("SIGHUP: this node has no certificates, and reads nothing else again; restart it instead");
             }

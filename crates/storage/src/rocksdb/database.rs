@@ -91,6 +91,12 @@ impl Database {
         self.db.property_int_value_cf(self.column(column), property).ok().flatten().unwrap_or(0)
     }
 
+    /// Whether somebody reads the database as it was at a moment.
+    pub(crate) fn has_snapshots(&self) -> Result<bool, StorageError> {
+        let count = self.guard("asking for snapshots", self.db.property_int_value(properties::NUM_SNAPSHOTS))?;
+        Ok(count != Some(0))
+    }
+
     /// Fails with the first error, if there was one.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
         self.latch.get().map_or(Ok(()), |reason| Err(reason.clone()))

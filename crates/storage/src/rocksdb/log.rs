@@ -85,7 +85,7 @@ impl RocksLog {
         // All of it: what is damaged is found now, and not when a leader asks for it.
         let promise = ballot(&log.database, LogKey::NextBallot)?;
         let mut voted = forgotten;
-        log.each_vote(CommandNumber::NULL, |vote| {
+        log.each_vote(forgotten, |vote| {
             if vote.ballot == promise {
                 voted = voted.max(vote.command.number());
             }
@@ -105,6 +105,13 @@ impl RocksLog {
             take(self.database.readable(&format!("the vote under key {key:?}"), read_vote(&key, &value))?);
         }
         Ok(())
+    }
+
+    /// Whether there is any vote.
+    pub(super) fn has_votes(&self) -> Result<bool, StorageError> {
+        let first = LogKey::Vote(CommandNumber::NULL).to_bytes();
+        let vote = self.database.db().iterator(IteratorMode::From(&first, Direction::Forward)).next().transpose();
+        self.database.guard("reading votes", vote).map(|vote| vote.is_some())
     }
 
     pub(super) fn database(&self) -> &Database {

@@ -228,8 +228,9 @@ impl Opening<'_> {
         [log_is_new, state_is_new]: [bool; 2],
         mending: &[Part],
     ) -> Result<(), Trouble> {
-        let image = log.load(CommandNumber::NULL).map_err(of(Part::Log))?;
-        let log_is_empty = image == LogImage { standing: image.standing, ..LogImage::default() };
+        let image = log.load(CommandNumber(u64::MAX)).map_err(of(Part::Log))?;
+        let log_is_empty = image == LogImage { standing: image.standing, ..LogImage::default() }
+            && !log.has_votes().map_err(of(Part::Log))?;
         // Without the file IDENTITY, the making of the directory may have been cut short; then nothing was ever
         // written to it. Anything else that is missing was lost.
         let is_empty = log_is_empty && state.applied().number == CommandNumber::NULL;

@@ -204,7 +204,7 @@ mod tests {
         stores.state.reclaim(Space::Low).expect("given back");
         let after = parts.each_ref().map(|part| bytes_of(part));
         // Three votes of forty, and the commands and the entry of three; beside them there are small files.
-        let is_little = |at: usize| after[at] < before[at] / 8;
+        let is_little = |at: usize| after[at] < before[at] / 7;
         assert!(is_little(0) && is_little(1), "{before:?} became {after:?}");
         check(&stores);
         check_after_a_kill(dir.path());

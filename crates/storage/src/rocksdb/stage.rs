@@ -4,14 +4,17 @@
 //! A crash before that write leaves the old state, and what was staged, to go on with.
 //!
 //! What is deleted gives its space back at once, as far as whole files hold nothing else: a disk may be too small for two
-//! states. What those files hid of their generation in others may show again; the next snapshot begins by deleting it.
+//! states. Not while somebody reads a state as it was at a moment, since files are deleted under those too; then, and with
+//! what lies in the youngest files, it is done when space is short. What those files hid of their generation in others may
+//! show again; the next snapshot begins by deleting it.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
-use protocol::{Position, SnapshotId, SnapshotPiece, SnapshotRecord, Timestamp};
+use protocol::{Position, SnapshotId, SnapshotPiece, SnapshotRecord, Space, Timestamp};
 
 use super::batch::Batch;
-use super::keys::{self, Generation, Meta, column};
+use super::keys::{self, Meta, column};
 use super::reader::Reader;
 use super::record::{self, Head};
 use super::state::{RocksState, Writer, lock};
@@ -60,7 +63,7 @@ impl RocksState {
         batch.delete_meta(Meta::Staged);
         self.put_head(&mut batch, &head);
         self.database.write_synced(batch.finish())?;
-        let old = std::mem::replace(&mut *live, head.generation);
+        *live = head.generation;
         self.recent.clear();
         *writer = Writer::default();
         {
@@ -70,7 +73,8 @@ impl RocksState {
         drop(live);
         self.note_durable(id.at.number)?;
         drop(writer);
-        self.give_back(old)?;
+        self.gives_back.store(true, Ordering::Release);
+        self.give_back()?;
         Ok(Installation::Done(id.at))
     }
 
@@ -84,14 +88,39 @@ impl RocksState {
         batch.delete_meta(Meta::Staged);
         self.database.write_buffered(batch.finish())?;
         self.known().staged = None;
-        self.give_back(self.known().head.generation.other())
+        self.gives_back.store(true, Ordering::Release);
+        self.give_back().map(drop)
     }
 
-    /// Gives back the space of a generation that is deleted, once it is so durably.
-    fn give_back(&self, generation: Generation) -> Result<(), StorageError> {
+    /// Deletes the files of the generation that is deleted, once it is so durably; not while there are readers of it.
+    /// Whoever begins to read later reads the state that is live. Says whether it was done.
+    fn give_back(&self) -> Result<bool, StorageError> {
         self.database.sync()?;
-        let (first, end) = (generation.key(b""), generation.end());
-        column::OF_A_GENERATION.into_iter().try_for_each(|column| self.database.delete_files(column, &first, &end))
+        if self.database.has_snapshots()? {
+            return Ok(false);
+        }
+        let other = self.known().head.generation.other();
+        let (first, end) = (other.key(b""), other.end());
+        column::OF_A_GENERATION.into_iter().try_for_each(|column| self.database.delete_files(column, &first, &end))?;
+        Ok(true)
+    }
+
+    /// Gives back what is left of a deleted generation, where space is short; see [`reclaim`](super::reclaim).
+    pub(super) fn reclaim_generation(&self, space: Space) -> Result<(), StorageError> {
+        let _one = lock(&self.staging);
+        let is_due = self.gives_back.load(Ordering::Acquire) && self.staged().is_none();
+        if !is_due || !self.give_back()? || space == Space::Out {
+            return Ok(());
+        }
+        let mut batch = self.beside();
+        batch.clear();
+        self.database.write_buffered(batch.finish())?;
+        self.database.flush(&column::ALL)?;
+        let other = self.known().head.generation.other();
+        let (first, end) = (other.key(b""), other.end());
+        column::OF_A_GENERATION.into_iter().try_for_each(|column| self.database.compact(column, &first, &end))?;
+        self.gives_back.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// A batch for the generation that is not the state; only an installation, which is no more than
@@ -144,10 +173,10 @@ mod tests {
     use protocol::{ClusterId, NodeId, StateView as _};
 
     use super::*;
-    use crate::Identity;
     use crate::conformance::{body, command, eventful, pieces, put};
     use crate::memory::MemoryState;
     use crate::rocksdb::{Options, Stores, open};
+    use crate::{Checkpoint, Identity};
 
     fn opened(dir: &Path) -> Stores {
         let (cluster, cluster_name) = (ClusterId([1; 16]), "test".into());
@@ -207,6 +236,36 @@ mod tests {
         stage(all.len());
         assert_eq!(state.install(), Ok(Installation::Done(large.id().at)));
         assert_eq!(state.digest(), large.id());
+    }
+
+    /// Catches files of the old state that are deleted under somebody who reads it as it was: half a page would be told as
+    /// all of it; and files that stay when he is gone and space is short.
+    #[test]
+    fn a_snapshot_keeps_the_files_of_the_old_state() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let state = opened(dir.path()).state;
+        let stage = |checkpoint: &dyn Checkpoint| {
+            pieces(checkpoint, 20_000).iter().for_each(|piece| state.stage(checkpoint.id(), piece).expect("staged"));
+        };
+        let old = large(100).checkpoint().expect("a checkpoint");
+        stage(&*old);
+        assert_eq!(state.install(), Ok(Installation::Done(old.id().at)));
+        let snapshot = state.snapshot().expect("a snapshot");
+        let before = snapshot.scan("", None, 999).expect("readable");
+        assert_eq!(before.len(), 100);
+        let new = large(101).checkpoint().expect("a checkpoint");
+        stage(&*new);
+        assert_eq!(state.install(), Ok(Installation::Done(new.id().at)));
+        assert_eq!(snapshot.scan("", None, 999).as_ref(), Ok(&before));
+        state.reclaim(Space::Low).expect("nothing can be given back");
+        assert_eq!(snapshot.scan("", None, 999).as_ref(), Ok(&before));
+        drop(snapshot);
+        let both = tables(dir.path());
+        state.reclaim(Space::Low).expect("given back");
+        let one = tables(dir.path());
+        assert!(one < both * 2 / 3, "{one} of {both} bytes are left");
+        assert_eq!(state.digest(), new.id());
+        assert_eq!(state.reader().scan("", None, 999).expect("readable").len(), 101);
     }
 
     /// S-14: catches a reader that begins with the old state and goes on in the new one, or in the nothing that is

@@ -1,6 +1,7 @@
 //! The state of one node on RocksDB: each call of `apply` is one atomic batch, not synced.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use protocol::{
@@ -43,6 +44,8 @@ pub struct RocksState {
     known: Mutex<Known>,
     /// Of the state that is live.
     pub(super) recent: Recent,
+    /// The other generation is deleted, and files of it may be there still.
+    pub(super) gives_back: AtomicBool,
 }
 
 /// What only whoever writes the state needs.
@@ -76,7 +79,8 @@ impl RocksState {
         let writer = Mutex::new(Writer { weight, ..Writer::default() });
         let known = Mutex::new(Known { head, durable: CommandNumber::NULL, staged });
         let (reclaimed, staging, recent) = (Mutex::default(), Mutex::default(), Recent::new());
-        Ok(Self { database, log, checkpoints, reclaimed, staging, writer, live, known, recent })
+        let gives_back = AtomicBool::new(true);
+        Ok(Self { database, log, checkpoints, reclaimed, staging, writer, live, known, recent, gives_back })
     }
 
     pub(super) fn database(&self) -> &Database {
@@ -276,7 +280,8 @@ impl StateStore for RocksState {
 
     fn reclaim(&self, space: Space) -> Result<(), StorageError> {
         self.log.reclaim(space)?;
-        self.reclaim_commands(space)
+        self.reclaim_commands(space)?;
+        self.reclaim_generation(space)
     }
 
     fn snapshot(&self) -> Result<Box<dyn StateSnapshot + '_>, StorageError> {
