@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quorate_tests::cluster::{Cluster, Load};
+use quorate_tests::cluster::{Cluster, Load, eventually};
 
 /// How often, and after which pauses, nodes are looked at until all vote.
 const LOOKS: usize = 3_000;
@@ -133,8 +133,14 @@ async fn each_kind_of_file_is_flipped_and_cut_in_turn() {
     for (round, (kind, how)) in rounds.enumerate() {
         let (node, other) = (round % 3, (round + 1) % 3);
         let what = format!("round {round}, node {node}, {how:?} {kind}");
-        // Something is written since the last start.
-        load.progress(30).await;
+        // Something is written since the last start, also of the state, which is synced from time to time.
+        let mut durable = None;
+        eventually(&format!("{what}: something durable"), async || {
+            let reply = cluster.try_get(node, "/metrics").await.ok()?.text();
+            let now = reply.lines().find_map(|line| line.strip_prefix("quorate_learner_durable ")).map(str::to_owned);
+            (*durable.get_or_insert_with(|| now.clone()) != now).then_some(())
+        })
+        .await;
         cluster.kill9(node);
         let files = files(&cluster.data_dir(node));
         let Some(file) = files.get(kind) else { panic!("{what}: not among {files:?}") };
