@@ -42,6 +42,9 @@ struct Disk {
     voted_under: CommandNumber,
     /// Stored votes are damaged, or the disk is gone: what the next start finds, nobody knows.
     broken: bool,
+    /// It began with a state below what its votes are good for, and has written nothing as an acceptor since: it is silent
+    /// until a majority of all learners has that durably.
+    regains: bool,
 }
 
 impl Disk {
@@ -203,7 +206,8 @@ impl Disks {
     }
 
     /// Whether nodes that are not silent hold a majority set, and a node may lead. A change may have been decided between
-    /// the damage of a disk and the silence of its node: then nothing is decided any more.
+    /// the damage of a disk and the silence of its node: then nothing is decided any more. Nor is it while a node regains its
+    /// state of which too many members are gone, or were never there (ADR 0023, limits).
     #[must_use]
     pub fn can_decide(&self) -> bool {
         let may_lead = |node: &NodeId| {
@@ -211,7 +215,9 @@ impl Disks {
                 && self.membership.may_lead(*node)
                 && self.disks.get(node).is_some_and(Disk::may_lead)
         };
-        self.hold(|node| self.disks.get(&node).is_some_and(Disk::speaks))
+        let is_there = |node: &NodeId| self.disks.get(node).is_some_and(|disk| !disk.broken);
+        let most_learn = self.membership.learners().filter(is_there).count() > self.membership.nodes().len() / 2;
+        self.hold(|node| self.disks.get(&node).is_some_and(|disk| disk.speaks() && (most_learn || !disk.regains)))
             && self.membership.learners().any(|node| may_lead(&node))
     }
 
@@ -291,8 +297,12 @@ impl Disks {
             }
             LogRecord::VotedUnder(number) => disk.voted_under = *number,
             LogRecord::LastTried(ballot) => disk.last_tried = *ballot,
-            LogRecord::NextBallot(ballot) => disk.next_ballot = *ballot,
+            LogRecord::NextBallot(ballot) => {
+                disk.next_ballot = *ballot;
+                disk.regains = false;
+            }
             LogRecord::Vote(vote) => {
+                disk.regains = false;
                 let (number, id) = (vote.command.number(), vote.command.id);
                 let earlier = disk.votes.insert(number, (vote.ballot, id));
                 if earlier.is_some_and(|(_, earlier)| earlier != id) {
@@ -319,6 +329,7 @@ impl Disks {
             forgotten,
             standing,
             voted_under,
+            regains: forgotten.max(voted_under) > durable,
             ..Disk::default()
         };
         for (number, (_, id)) in before.votes {
@@ -488,6 +499,26 @@ mod tests {
         }
         disks.learn(&votes(2, 1, &[above]));
         assert_eq!(disks.last_decided(), CommandNumber(2));
+    }
+
+    /// ADR 0023, limits: catches an answer that is demanded although a node that a majority set needs cannot speak, and one
+    /// that is not although it does.
+    #[test]
+    fn who_regains_its_state_waits_for_most_learners() {
+        let (four, _) = Membership::of_equals(3).joined("d", "d:1").expect("a new node");
+        let (five, _) = four.joined("e", "e:1").expect("a new node");
+        let mut disks = Disks::new(&Arc::new(five));
+        let log = LogImage { forgotten: CommandNumber(5), standing: Standing::Sound, ..LogImage::default() };
+        let behind =
+            Fact::Started { node: NodeId(3), life: 2, log, applied: CommandId::NULL, digest: digest_after(&[]) };
+        for fact in [started(1, 1, &[]), started(2, 1, &[]), behind, synced(3, 5)] {
+            disks.learn(&fact);
+        }
+        assert!(disks.can_decide(), "three of five nodes are there");
+        disks.learn(&Fact::Fault(Fault::GivenUp(NodeId(1))));
+        assert!(!disks.can_decide(), "2 and 3 would be a majority set");
+        disks.learn(&written(3, LogRecord::NextBallot(Ballot::new(9, NodeId(2)))));
+        assert!(disks.can_decide(), "it speaks");
     }
 
     /// DESIGN 8: catches votes that are kept for learners that are gone, or forgotten on the word of too few.
