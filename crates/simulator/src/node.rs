@@ -198,7 +198,9 @@ pub(crate) struct Node {
     /// It lacks something that it had: a stored vote is damaged, which the next opening will find, or it
     /// is silent for having lost votes or its state.
     pub(crate) damaged: bool,
-    /// Its state is damaged, which the next opening will find.
+    /// Its votes are damaged, which the next opening will find, whatever it says until then.
+    pub(crate) log_rotten: bool,
+    /// The same of its state.
     pub(crate) state_rotten: bool,
     /// Its disk was lost: it never speaks again.
     pub(crate) lost: bool,
@@ -239,6 +241,7 @@ impl Node {
             cut: None,
             space: Space::Ample,
             damaged: false,
+            log_rotten: false,
             state_rotten: false,
             lost: false,
             replaced: false,
@@ -270,7 +273,8 @@ impl Node {
 
     /// Puts a new disk in the place of its own.
     pub(crate) fn replace_disk(&mut self, standing: Standing) {
-        (self.log, self.state, self.state_rotten) = (MemoryLog::new(), MemoryState::new(), false);
+        (self.log, self.state) = (MemoryLog::new(), MemoryState::new());
+        (self.log_rotten, self.state_rotten) = (false, false);
         self.log.write(&[LogRecord::Standing(standing)]).expect("memory does not fail");
         self.noted.clear();
         self.seat = Arc::clone(&self.told);
@@ -306,6 +310,7 @@ impl Node {
         let silence = acceptor.silence();
         // What was damaged may have been written anew in the meantime.
         self.damaged = matches!(silence, Some(Silence::Damaged | Silence::Behind));
+        self.log_rotten = false;
         self.roles = Some(Box::new(Roles {
             acceptor,
             leader: Leader::new(leader_config(self.id, swarm, shared()), last_tried, applied),

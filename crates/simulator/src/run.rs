@@ -30,7 +30,7 @@ pub const SEEDS_FOR_ALL_KINDS: u64 = 200;
 
 /// Of so many seeds in which the membership changes, one may end without a majority set that can speak: then liveness
 /// was not tried, and a fault of the product could hide there. A few are always allowed.
-const STUCK_SHARE: u64 = 50;
+const STUCK_SHARE: u64 = 30;
 const STUCK_FEW: usize = 3;
 
 /// What came of one seed.

@@ -183,7 +183,8 @@ impl World {
         }
         let number = CommandNumber(self.chance.between(0, self.node(id).state.applied().number.0));
         if how(&self.node(id).log, number) {
-            self.node_mut(id).damaged = true;
+            let node = self.node_mut(id);
+            (node.log_rotten, node.damaged) = (true, true);
             self.tell(&Fact::Fault(fault));
         }
     }

@@ -177,7 +177,8 @@ impl World {
             return;
         }
         if speaks {
-            self.node_mut(id).damaged = false;
+            let node = self.node_mut(id);
+            node.damaged = node.log_rotten;
         }
         let mute = self.swarm.planted == Some(Planted::NeverRejoins);
         for (to, message) in sends {
