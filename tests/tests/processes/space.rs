@@ -297,23 +297,30 @@ async fn calls_go_on_when_the_history_that_filled_the_disks_is_old() {
     }
     let put = |value: &str| json!({"key": "k0", "value": value});
     let mut noise = Noise(1);
-    for call in 0.. {
-        let reply = cluster.call(0, "kv.put", &put(&noise.text(300_000))).await;
-        if reply.status != 200 {
-            reply.assert_problem(507, "disk_full");
-            break;
+    // Twice: the first time writing out what is in memory may be enough.
+    for _ in 0..2 {
+        for call in 0.. {
+            let reply = cluster.call(0, "kv.put", &put(&noise.text(300_000))).await;
+            if reply.status != 200 {
+                reply.assert_problem(507, "disk_full");
+                break;
+            }
+            assert!(call < 1_000, "the disk does not fill");
         }
-        assert!(call < 1_000, "the disk does not fill");
+        // Refused calls write nothing; the one that is taken comes when the space is back, by itself.
+        eventually("a call that is taken again", async || {
+            (cluster.call(0, "kv.put", &put("small")).await.status == 200).then_some(())
+        })
+        .await;
+        cluster.wait_ready().await;
     }
-    // Refused calls write nothing; the one that is taken comes when the space is back, by itself.
-    eventually("a call that is taken again", async || {
-        (cluster.call(0, "kv.put", &put("small")).await.status == 200).then_some(())
-    })
-    .await;
-    cluster.wait_ready().await;
     for node in 0..cluster.size() {
-        assert!(cluster.metric(node, "quorate_history_kept_from").await > 1.0, "what is old is forgotten");
-        assert!(cluster.metric(node, "quorate_votes_forgotten_through").await > 0.5, "and so are its votes");
+        for (metric, above) in [("quorate_history_kept_from", 1.0), ("quorate_votes_forgotten_through", 0.5)] {
+            eventually(&format!("{metric}: what is old is forgotten"), async || {
+                (cluster.metric(node, metric).await > above).then_some(())
+            })
+            .await;
+        }
     }
 
     let follower = cluster.follower().await;
