@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use protocol::{Position, SnapshotId, SnapshotPiece, SnapshotRecord, Space, Timestamp};
 
 use super::batch::Batch;
-use super::keys::{self, Meta, column};
+use super::keys::{self, Generation, Meta, column};
 use super::reader::Reader;
 use super::record::{self, Head};
 use super::state::{RocksState, Writer, lock};
@@ -99,7 +99,7 @@ impl RocksState {
         if self.database.has_snapshots()? {
             return Ok(false);
         }
-        let other = self.known().head.generation.other();
+        let other = self.other();
         let (first, end) = (other.key(b""), other.end());
         column::OF_A_GENERATION.into_iter().try_for_each(|column| self.database.delete_files(column, &first, &end))?;
         Ok(true)
@@ -116,7 +116,7 @@ impl RocksState {
         batch.clear();
         self.database.write_buffered(batch.finish())?;
         self.database.flush(&column::ALL)?;
-        let other = self.known().head.generation.other();
+        let other = self.other();
         let (first, end) = (other.key(b""), other.end());
         column::OF_A_GENERATION.into_iter().try_for_each(|column| self.database.compact(column, &first, &end))?;
         self.gives_back.store(false, Ordering::Release);
@@ -126,14 +126,19 @@ impl RocksState {
     /// A batch for the generation that is not the state; only an installation, which is no more than
     /// one at a time, makes it the state.
     fn beside(&self) -> Batch<'_> {
-        Batch::new(&self.database, self.known().head.generation.other())
+        Batch::new(&self.database, self.other())
+    }
+
+    /// The generation that is not the state.
+    fn other(&self) -> Generation {
+        self.known().head.generation.other()
     }
 
     /// What is staged, as it lies on the disk, if it is the state that its id names: then all its
     /// records are there and no others, and one of them is the outcome of the last command, which no
     /// state is without.
     fn verified(&self, id: SnapshotId) -> Result<Option<Head>, StorageError> {
-        let generation = self.known().head.generation.other();
+        let generation = self.other();
         let reader = Reader::of(&self.database, generation);
         let mut time = None;
         let beginning = Position::default();

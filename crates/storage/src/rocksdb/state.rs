@@ -44,7 +44,8 @@ pub struct RocksState {
     known: Mutex<Known>,
     /// Of the state that is live.
     pub(super) recent: Recent,
-    /// The other generation is deleted, and files of it may be there still.
+    /// The other generation was deleted since this was opened, and files of it may be there still. What an earlier life has
+    /// left goes with compactions.
     pub(super) gives_back: AtomicBool,
 }
 
@@ -79,7 +80,7 @@ impl RocksState {
         let writer = Mutex::new(Writer { weight, ..Writer::default() });
         let known = Mutex::new(Known { head, durable: CommandNumber::NULL, staged });
         let (reclaimed, staging, recent) = (Mutex::default(), Mutex::default(), Recent::new());
-        let gives_back = AtomicBool::new(true);
+        let gives_back = AtomicBool::new(false);
         Ok(Self { database, log, checkpoints, reclaimed, staging, writer, live, known, recent, gives_back })
     }
 
