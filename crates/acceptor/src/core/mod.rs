@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot, ToAcceptor, ToLeader, ToLearner, Voted};
 use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Run, Space, Vote};
-use storage::{LogImage, LogRecord};
+use storage::{LogImage, LogRecord, Standing};
 
 pub use reason::IgnoreReason;
 use silence::Silent;
@@ -147,6 +147,8 @@ pub struct Acceptor {
     full: bool,
     /// None while its word is good.
     silent: Option<Silent>,
+    /// A new disk that needs nobody's note, and does not say yet that it speaks.
+    is_new: bool,
 }
 
 impl Acceptor {
@@ -162,6 +164,7 @@ impl Acceptor {
     pub fn new(config: Config, image: LogImage, issued: CommandId) -> Self {
         let LogImage { next_ballot, forgotten, standing, voted_under, .. } = image;
         let silent = Silent::at_start(&config, standing, forgotten.max(voted_under), issued.number);
+        let is_new = standing == Standing::Fresh && silent.as_ref().is_none_or(|it| it.reason != Silence::Fresh);
         let above = image.votes.into_iter().filter(|vote| vote.command.number() > issued.number);
         let votes: BTreeMap<_, _> = above.map(|vote| (vote.command.number(), vote)).collect();
         assert!(
@@ -169,7 +172,20 @@ impl Acceptor {
             "invariant 3: a stored vote lies above the stored promise {next_ballot}"
         );
         let (waiting, round, membership, full) = (BTreeMap::new(), 0, CommandNumber::NULL, false);
-        Self { config, next_ballot, issued, forgotten, votes, waiting, round, membership, voted_under, full, silent }
+        Self {
+            config,
+            next_ballot,
+            issued,
+            forgotten,
+            votes,
+            waiting,
+            round,
+            membership,
+            voted_under,
+            full,
+            silent,
+            is_new,
+        }
     }
 
     /// The node.
@@ -197,6 +213,7 @@ impl Acceptor {
 
     /// Takes one input and adds what it leads to.
     pub fn handle(&mut self, input: Input, effects: &mut Vec<Effect>) {
+        self.note_itself(effects);
         match input {
             Input::Message { from, message: ToAcceptor::NextBallot(message) } => {
                 self.on_next_ballot(from, &message, effects);
@@ -294,7 +311,6 @@ impl Acceptor {
             // They would wait in memory, for who knows how long. The leader sends them again.
             commands.retain(|command| self.has_voted_for(command.id));
         }
-
         self.round = self.round.max(round);
         // One for each ballot; should a leader of ours be broken, the higher one is counted by fewer.
         self.membership = self.membership.max(membership);
@@ -357,8 +373,10 @@ impl Acceptor {
         let mut voted = false;
         for (number, command) in std::mem::take(&mut self.waiting) {
             // A ballot has commands above its membership only, so that a vote in it shows that to be issued. Who says
-            // otherwise must not bind this acceptor to a membership that there is not.
-            if !self.may_vote(&command) || self.membership > self.issued.number {
+            // otherwise must not bind this acceptor to a membership that there is not. And a learner of this node that
+            // stands still must not make votes fill the memory: the leader's window is counted from what *it* has issued.
+            let is_far = number.0 - self.issued.number.0 > 2 * self.config.window as u64;
+            if is_far || !self.may_vote(&command) || self.membership > self.issued.number {
                 later.insert(number, command);
                 continue;
             }

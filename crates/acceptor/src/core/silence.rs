@@ -125,6 +125,14 @@ impl Silent {
 }
 
 impl Acceptor {
+    /// The disk says that this acceptor speaks before it does: it may get company later, to whom a log that is damaged by
+    /// then must not look like that of one who has never voted.
+    pub(super) fn note_itself(&mut self, effects: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.is_new) {
+            effects.push(Effect::Persist(LogRecord::Standing(Standing::Sound)));
+        }
+    }
+
     /// Why this acceptor is silent; `None` when it speaks.
     #[must_use]
     pub fn silence(&self) -> Option<Silence> {

@@ -488,6 +488,23 @@ fn at_most_a_window_of_commands_waits_and_the_highest_stay() {
     assert_eq!(effects.last(), Some(&voted(ballot(1), Some((6, commands[8].id)), 1)));
 }
 
+/// DESIGN 13: the learner of this node stands still while the others issue. Catches votes that fill the memory, and one
+/// that is not cast when there is room for it again.
+#[test]
+fn votes_go_no_further_than_twice_a_window_above_what_is_issued() {
+    let mut node = fresh();
+    let commands = chain(ballot(1), CommandId::NULL, 12);
+    node.next_ballot(ballot(1), 1);
+    for begun in commands.chunks(4) {
+        node.begin(ballot(1), begun, 1);
+    }
+    let last = |node: &Node| node.acceptor.votes().last().map(|vote| vote.command.number().0);
+    assert_eq!((last(&node), node.acceptor.waiting.len()), (Some(8), 4));
+    let effects = node.handle(Input::Issued(commands[2].id));
+    assert_eq!(last(&node), Some(11));
+    assert_eq!(effects.last(), Some(&voted(ballot(1), Some((4, commands[10].id)), 1)));
+}
+
 /// Catches votes told as one run although a number between them was never voted for: a learner
 /// told the acceptor that it is issued, and the reboot forgot.
 #[test]
