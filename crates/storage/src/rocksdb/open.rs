@@ -267,6 +267,10 @@ fn common(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageEr
     // Writes come one at a time, so that a table in memory can keep its place between two keys
     // that follow each other, as those of commands and votes do.
     common.set_allow_concurrent_memtable_write(false);
+    // Written out as it comes. The sync at the end of a large file would else wait for all of it, and so would those of
+    // votes, on the same disk.
+    common.set_bytes_per_sync(1 << 20);
+    common.set_wal_bytes_per_sync(1 << 20);
     // Well below the usual limit of 1,024 file descriptors a process, sockets included.
     common.set_max_open_files(256);
     // The text files `LOG` are for people: at most two of 1 MiB.
