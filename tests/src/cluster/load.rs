@@ -70,22 +70,41 @@ pub struct Ledger(Vec<Acknowledged>);
 impl Load {
     /// Fills the warehouses and lets that many clients go. `name` begins all their keys.
     pub async fn start(cluster: &Cluster, name: &str, clients: u64) -> Self {
-        let node = cluster.living()[0];
+        let first = cluster.living()[0];
+        Self::on(cluster.client(), &cluster.urls(), first, &cluster.presence(), name, clients).await
+    }
+
+    /// The same by whatever serves REST at `url` and never goes away, such as a gateway.
+    pub async fn through(http: &reqwest::Client, url: String, name: &str, clients: u64) -> Self {
+        let presence = Presence::new(1);
+        presence.up(0);
+        Self::on(http, &[url], 0, &presence, name, clients).await
+    }
+
+    async fn on(
+        http: &reqwest::Client,
+        urls: &[String],
+        first: usize,
+        presence: &Presence,
+        name: &str,
+        clients: u64,
+    ) -> Self {
         let mut filled = Vec::new();
         for warehouse in 0..WAREHOUSES {
             let call = Operation::inbound(format!("W{warehouse}"), FIRST_STOCK);
             let key = format!("{name}/fill/{warehouse}");
-            let reply = cluster.call_once(node, &key, call.function, &call.arguments).await;
-            filled.push(Acknowledged::of(key, call, &reply));
+            let url = format!("{}/v1/functions/{}", urls[first], call.function);
+            let reply = send(http.post(url).header("Idempotency-Key", &key).json(&call.arguments)).await;
+            filled.push(Acknowledged::of(key, call, &reply.expect("a living node answers")));
         }
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let pauses = Arc::new(Mutex::new(Pauses { last: clock(), longest: Duration::ZERO }));
         let client = |number| Client {
             name: format!("{name}/{number}"),
             number,
-            http: cluster.client().clone(),
-            urls: cluster.urls(),
-            presence: cluster.presence(),
+            http: http.clone(),
+            urls: urls.to_vec(),
+            presence: presence.clone(),
         };
         let tasks = (0..clients).map(|number| {
             let (client, stop, acknowledged) = (client(number), Arc::clone(&stop), Arc::clone(&acknowledged));

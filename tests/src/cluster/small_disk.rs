@@ -124,13 +124,19 @@ impl Cluster {
         succeeds(shutdown.args(["-e", SHUTDOWN]).args(disks)).expect("`power_cuts` has tried it");
         for node in nodes {
             self.kill9(node);
-            let image = self.data_dir(node).with_extension("ext4");
-            eventually("an unmounted disk", async || {
-                let devices = Command::new("losetup").arg("--associated").arg(&image).output().expect("it was tried");
-                (devices.status.success() && devices.stdout.is_empty()).then_some(())
-            })
-            .await;
+            self.unmounted(node).await;
         }
+    }
+
+    /// Waits until the disk of a node that has ended is only a file again; returns it.
+    async fn unmounted(&self, node: usize) -> PathBuf {
+        let image = self.data_dir(node).with_extension("ext4");
+        eventually("an unmounted disk", async || {
+            let devices = Command::new("losetup").arg("--associated").arg(&image).output().expect("it was tried");
+            (devices.status.success() && devices.stdout.is_empty()).then_some(())
+        })
+        .await;
+        image
     }
 
     /// The root of the small disk of a node that runs, as its process sees it.
@@ -158,5 +164,12 @@ impl Cluster {
     /// Empties it again, of what [`Cluster::fill_disk`] put there.
     pub fn empty_disk(&self, node: usize) {
         std::fs::remove_file(self.small_disk(node).join("ballast")).expect("it was filled");
+    }
+    /// The same while the node does not run.
+    pub async fn empty_disk_at_rest(&self, node: usize) {
+        let image = self.unmounted(node).await;
+        let mut removes = Command::new("debugfs");
+        succeeds(removes.args(["-w", "-R", "rm ballast"]).arg(image).stderr(std::process::Stdio::null()))
+            .expect("it comes with mkfs.ext4");
     }
 }

@@ -10,7 +10,9 @@ use quorate_tests::skip::skipped;
 
 mod containers;
 mod kubernetes;
+mod project;
 mod prometheus;
+mod scaling;
 
 /// A file of `deploy/`.
 fn deploy(path: &str) -> PathBuf {

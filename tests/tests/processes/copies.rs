@@ -16,6 +16,8 @@ const CALLS: u64 = 40;
 const FILLING: u64 = 100;
 /// Bytes of a value: a state takes some twenty pieces then.
 const VALUE: usize = 200_000;
+/// The same where states are to be small.
+const SMALL: usize = 1_000;
 /// What a state is larger than.
 const STATE: f64 = 20e6;
 /// Counts what a node has sent of whole states since it began.
@@ -29,7 +31,8 @@ struct Writers {
 }
 
 impl Writers {
-    fn start(cluster: &Cluster, clients: usize) -> Self {
+    /// `size`: bytes of each value.
+    fn start(cluster: &Cluster, clients: usize, size: usize) -> Self {
         let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let client = |client: usize| {
             let (urls, http) = (cluster.urls(), cluster.client().clone());
@@ -37,7 +40,7 @@ impl Writers {
             tokio::spawn(async move {
                 for round in 0.. {
                     let key = format!("{client}/{round}");
-                    let put = json!({"key": key, "value": format!("{key} {}", "x".repeat(VALUE))});
+                    let put = json!({"key": key, "value": format!("{key} {}", "x".repeat(size))});
                     for asked in 0.. {
                         let url = format!("{}/v1/functions/kv.put", urls[(client + asked) % urls.len()]);
                         let call = http.post(url).header("Idempotency-Key", &key).json(&put);
@@ -113,7 +116,7 @@ async fn sender(cluster: &Cluster, sent: &[(usize, f64)]) -> (usize, f64) {
 #[tokio::test]
 async fn nodes_are_killed_while_a_state_is_copied() {
     let mut cluster = Cluster::start("copies", 3, &[KEPT]).await;
-    let writers = Writers::start(&cluster, 4);
+    let writers = Writers::start(&cluster, 4, VALUE);
     writers.progress(FILLING).await;
     for round in 0..3 {
         let away = cluster.follower().await;
@@ -154,4 +157,43 @@ async fn nodes_are_killed_while_a_state_is_copied() {
     writers.finish(&cluster).await;
     let installed: usize = (0..3).map(|node| transfers(&cluster, node).1).sum();
     assert!(installed > 0, "no state was ever copied");
+}
+
+/// Begins backups at a node, each from a checkpoint of its own, and leaves with their first bytes, until it is gone.
+fn makes_checkpoints(cluster: &Cluster, node: usize, made: &Arc<AtomicU64>) -> JoinHandle<()> {
+    let (url, http, made) = (cluster.url(node, "/v1/backup"), cluster.client().clone(), Arc::clone(made));
+    tokio::spawn(async move {
+        while let Ok(reply) = http.get(&url).send().await {
+            made.fetch_add(u64::from(reply.status() == 200), Ordering::SeqCst);
+        }
+    })
+}
+
+/// S-14, RELIABILITY 1: each kill falls into a time in which checkpoints are made one after the other and old commands are
+/// forgotten all the while. Catches half a checkpoint that keeps a node from starting or is taken for a whole one, and a
+/// truncation that a crash leaves half done.
+#[tokio::test]
+async fn nodes_are_killed_while_checkpoints_are_made_and_commands_forgotten() {
+    let mut cluster = Cluster::start("checkpoints", 3, &[KEPT]).await;
+    let writers = Writers::start(&cluster, 4, SMALL);
+    for round in 0..6 {
+        let node = round % 3;
+        writers.progress(CALLS).await;
+        let made = Arc::default();
+        let makers: Vec<JoinHandle<()>> = (0..2).map(|_| makes_checkpoints(&cluster, node, &made)).collect();
+        writers.progress(CALLS).await;
+        eventually("checkpoints", async || (made.load(Ordering::SeqCst) >= 3).then_some(())).await;
+        cluster.kill9(node);
+        for maker in makers {
+            maker.await.expect("it ends with the node");
+        }
+        writers.progress(CALLS).await;
+        cluster.boot(node);
+        cluster.wait_ready().await;
+    }
+    for node in 0..cluster.size() {
+        let first = cluster.get(node, "/v1/commands?from=1").await;
+        assert_eq!(first.status, 410, "nothing was forgotten: {}", first.text());
+    }
+    writers.finish(&cluster).await;
 }

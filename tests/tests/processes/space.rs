@@ -267,6 +267,32 @@ async fn a_minority_without_room_is_not_noticed() {
     load.finish().await.assert_kept(&cluster.assert_agreement().await);
 }
 
+/// A6, S-12, RELIABILITY 5.6: another program takes the last block of a leader's disk, faster than any mark can tell.
+/// Catches a node that goes on after a write that found no room, or acknowledges one; an end without exit code 1 and a line
+/// that says why; and data that cannot be opened when there is room again.
+#[tokio::test]
+async fn a_leader_whose_disk_is_full_to_the_last_block_ends() {
+    let settings = ["storage.soft_free=1B", "storage.hard_free=0B"];
+    let Some(mut cluster) = on_disks("brim", DISK, &settings).await else { return };
+    let load = Load::start(&cluster, "load", 6).await;
+    load.progress(SOME).await;
+    let leader = cluster.leader().await;
+    cluster.give_up(leader);
+    cluster.fill_disk(leader, 64 << 10);
+    let status = cluster.ended(leader).await;
+    let log = cluster.log(leader);
+    assert_eq!(status.code(), Some(1), "{status}");
+    let line = log.lines().find(|line| line.starts_with("quorate: ")).expect("a last line");
+    assert!(line.contains("No space left on device"), "{line}");
+    assert!(!log.contains("panicked"), "it is an end with a reason, not a crash");
+    load.progress(SOME).await;
+    cluster.empty_disk_at_rest(leader).await;
+    cluster.boot_on_small_disk(leader, DISK);
+    cluster.wait_ready().await;
+    load.progress(SOME).await;
+    load.finish().await.assert_kept(&cluster.assert_agreement().await);
+}
+
 /// Text that nothing compresses much.
 struct Noise(u64);
 
