@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+mod changes;
 mod durability;
 
 use crate::cluster::{Cluster, finished};
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
     /// Seconds of each run
     #[arg(long, default_value_t = 6)]
     seconds: u32,
-    /// How often the leader is killed under load
+    /// How often the leader is killed under load, and anything else happens (parts `leads` and `members`)
     #[arg(long, default_value_t = 10)]
     kills: u32,
     /// The first REST port of the cluster
@@ -43,6 +44,9 @@ pub(crate) struct Arguments {
     /// MiB of state that a node receives which was away for longer than commands are kept (part `state`)
     #[arg(long, default_value_t = 1_024)]
     state: u64,
+    /// How often that state is sent (part `state`)
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
     /// Commands that are issued before all nodes are killed and start again (part `restart`)
     #[arg(long, default_value_t = 1_000_000)]
     issued: u64,
@@ -74,6 +78,10 @@ enum Part {
     Disk,
     /// Whether memory grows
     Memory,
+    /// What calls notice of a leader that is killed, stands still or hands over, and of a rolling restart
+    Leads,
+    /// What calls notice of an acceptor that joins and is removed
+    Members,
 }
 
 impl Arguments {
@@ -122,6 +130,8 @@ pub(crate) fn run(arguments: &Arguments, binary: &Path) -> anyhow::Result<()> {
             Part::Restart => durability::restart(arguments, binary),
             Part::Disk => durability::disk(arguments, binary),
             Part::Memory => durability::memory(arguments, binary),
+            Part::Leads => changes::leads(arguments, binary),
+            Part::Members => changes::members(arguments, binary),
         }?;
         _ = writeln!(text, "\n{name}:\n{measured:#}");
         results.insert(name, measured);

@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// A running cluster; its end stops it.
 pub(crate) struct Cluster<'a> {
-    binary: &'a Path,
+    pub(crate) binary: &'a Path,
     data: PathBuf,
     sets: Vec<String>,
     dev: Child,
@@ -130,6 +130,28 @@ impl<'a> Cluster<'a> {
         let process = command.spawn().context("quorate serve")?;
         self.nodes[node].2 = u64::from(process.id());
         self.again.push(process);
+        Ok(())
+    }
+
+    /// Starts those nodes that do not run.
+    pub(crate) fn boot_ended(&mut self) -> anyhow::Result<()> {
+        let ended: Vec<usize> = self.all().into_iter().filter(|node| self.has_ended(*node)).collect();
+        ended.into_iter().try_for_each(|node| self.boot(node))
+    }
+
+    /// Whether the process of a node is over, be it waited for or not.
+    pub(crate) fn has_ended(&self, node: usize) -> bool {
+        !std::fs::read(format!("/proc/{}/cmdline", self.nodes[node].2)).is_ok_and(|words| !words.is_empty())
+    }
+
+    /// Another command of the program, against all nodes.
+    pub(crate) fn run(&self, words: &[&str]) -> anyhow::Result<()> {
+        let urls: Vec<&str> = self.nodes.iter().map(|(_, url, _)| url.as_str()).collect();
+        let done =
+            Command::new(self.binary).args(words).args(["--url", &urls.join(",")]).output().context("quorate")?;
+        if !done.status.success() {
+            bail!("{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+        }
         Ok(())
     }
 

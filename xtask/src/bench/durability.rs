@@ -106,7 +106,7 @@ pub(super) fn away(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value
     Ok(measured)
 }
 
-/// A node that needs a whole state, and what calls notice of that.
+/// A node that needs a whole state, and what calls notice of that: several rounds on one cluster, since p99 is noisy.
 pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
     let floors = floors(&arguments.directory()?)?;
     // Fewer than are missed, more than are issued while the state is sent.
@@ -121,21 +121,34 @@ pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
     let put = format!(r#"{{"key": "document/$client/$int(1,{})", "value": "$text(65536)"}}"#, arguments.state * 4);
     let fill = ["kv.put", "--arguments", &put, "--clients", "16", "--calls", &calls, "--warmup", "0"];
     finished(cluster.bench(&here, &fill)?)?;
-    finished(cluster.bench(&here, &["--clients", "64", "--calls", "50000", "--warmup", "0"])?)?;
+    let mut rounds = Vec::new();
+    for round in 1..=arguments.rounds {
+        crate::step(&format!("round {round} of {}", arguments.rounds));
+        rounds.push(sent(&mut cluster, &here, away)?);
+        cluster.wait_until_all_are_heard()?;
+        cluster.kill(away)?;
+    }
+    Ok(json!({"floors": floors, "rounds": rounds}))
+}
+
+/// One transfer to `away`, which is not running, with calls to the nodes that are here before, within and after it.
+fn sent(cluster: &mut Cluster<'_>, here: &[usize], away: usize) -> anyhow::Result<Value> {
+    finished(cluster.bench(here, &["--clients", "64", "--calls", "50000", "--warmup", "0"])?)?;
     let p99 = |result: &Value| result["latency_ms"]["p99"].as_f64().context("the result of the run names no p99");
     let calls = [&["--clients", "16", "--warmup", "0"][..], &WATCHED].concat();
-    crate::step("calls without a transfer");
-    let without = p99(&finished(cluster.bench(&here, &calls)?)?)?;
+    crate::step("calls to warm up, and without a transfer");
+    finished(cluster.bench(here, &calls)?)?;
+    let without = p99(&finished(cluster.bench(here, &calls)?)?)?;
     crate::step("calls while checkpoints are made");
-    let mut load = cluster.bench(&here, &calls)?;
+    let mut load = cluster.bench(here, &calls)?;
     let mut checkpoints = 0;
     while load.try_wait()?.is_none() {
-        checkpoints += u64::from(makes_a_checkpoint(&cluster, here[0])?);
+        checkpoints += u64::from(makes_a_checkpoint(cluster, here[0])?);
         pause(CHECKPOINT);
     }
     let beside_checkpoints = p99(&finished(load)?)?;
     crate::step("calls while a state is sent");
-    let load = cluster.bench(&here, &calls)?;
+    let load = cluster.bench(here, &calls)?;
     cluster.boot(away)?;
     let begun = clock();
     let received = |cluster: &Cluster<'_>| cluster.metric(away, "quorate_snapshot_received_bytes_total");
@@ -145,16 +158,15 @@ pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
     let all = |cluster: &Cluster<'_>| installed(cluster).filter(|times| *times > 0.5).and_then(|_| received(cluster));
     let with = p99(&finished(load)?)?;
     anyhow::ensure!(
-        all(&cluster).is_none(),
+        all(cluster).is_none(),
         "the state was there before the calls were over: measure with more --state"
     );
     let watched = begun.elapsed();
     let (bytes, took) = cluster.until("an installed state", LONG, all)?;
     let took = took + (watched - first);
-    let installed = installed(&cluster);
-    let after = p99(&finished(cluster.bench(&here, &calls)?)?)?;
+    let installed = installed(cluster);
+    let after = p99(&finished(cluster.bench(here, &calls)?)?)?;
     Ok(json!({
-        "floors": floors,
         "mb": round(bytes / 1e6),
         "seconds_until_first_piece": round(first.as_secs_f64()),
         "seconds": round(took.as_secs_f64()),
