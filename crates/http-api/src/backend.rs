@@ -272,7 +272,7 @@ pub struct Limits {
     pub body_bytes: usize,
     /// How long a body may take to arrive: slow senders hold a connection and memory.
     pub body_wait: Duration,
-    /// The most connections of one server thread.
+    /// The most connections, of all server threads together.
     pub connections: usize,
     /// How long a caller who does not say otherwise waits: longer than a change of leader.
     pub wait: Duration,
@@ -285,7 +285,7 @@ impl Default for Limits {
         Self {
             body_bytes: 2 << 20,
             body_wait: Duration::from_secs(10),
-            connections: 10_000,
+            connections: 16_384,
             wait: Duration::from_secs(10),
             wait_max: Duration::from_secs(60),
         }

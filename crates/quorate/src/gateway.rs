@@ -19,7 +19,8 @@ use crate::node;
 pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Failure> {
     System::new().block_on(async {
         let asked_to_stop = crate::stop::requested(stop_with_parent)?;
-        let listener = node::bind(config.http, "listen.http")?;
+        crate::files::allow(config.limits.connections);
+        let listener = node::bind(config.http, "listen.http", http_api::listen)?;
         serve(config, listener, asked_to_stop).await?;
         Ok(())
     })

@@ -24,6 +24,7 @@ mod commands;
 mod config;
 mod dev;
 mod failure;
+mod files;
 mod gateway;
 mod logging;
 mod node;

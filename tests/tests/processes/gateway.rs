@@ -1,80 +1,20 @@
 //! A node that is only a gateway (ADR 0031).
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Stdio};
 
-use quorate_tests::cluster::{Cluster, DEADLINE, Reply, eventually, quorate, send};
+use quorate_tests::cluster::{Cluster, DEADLINE, Gateway, eventually, quorate, send};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-struct Gateway {
-    process: Child,
-    address: SocketAddr,
-    directory: TempDir,
+/// What the calls have counted.
+async fn count(gateway: &Gateway) -> u64 {
+    let reply = gateway.get("/v1/state/n").await;
+    if reply.status == 404 { 0 } else { reply.json().as_u64().unwrap_or_else(|| panic!("{reply:?}")) }
 }
 
-impl Gateway {
-    /// One in front of these members, in an empty directory that it must leave so.
-    async fn start(cluster: &Cluster, members: &[usize]) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = free.local_addr().expect("it is bound");
-        drop(free);
-        let members: Vec<String> = members.iter().map(|node| cluster.http_address(*node).to_string()).collect();
-        let mut command = quorate();
-        command.arg("serve").arg("--stop-with-parent").current_dir(directory.path()).stdin(Stdio::piped());
-        for set in [
-            "node.name=front".to_owned(),
-            "node.roles=gateway".to_owned(),
-            "node.data_dir=data".to_owned(),
-            "cluster.name=fronted".to_owned(),
-            format!("gateway.members={}", members.join(",")),
-            format!("listen.http={address}"),
-        ] {
-            command.arg("--set").arg(set);
-        }
-        let process = command.spawn().expect("the binary runs");
-        let gateway = Self { process, address, directory };
-        gateway.ready(cluster).await;
-        gateway
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    async fn get(&self, cluster: &Cluster, path: &str) -> Reply {
-        send(cluster.client().get(self.url(path))).await.expect("the gateway answers")
-    }
-
-    /// What the calls have counted.
-    async fn count(&self, cluster: &Cluster) -> u64 {
-        let reply = self.get(cluster, "/v1/state/n").await;
-        if reply.status == 404 { 0 } else { reply.json().as_u64().unwrap_or_else(|| panic!("{reply:?}")) }
-    }
-
-    /// Waits until some more calls have taken effect.
-    async fn progress(&self, cluster: &Cluster) {
-        let before = self.count(cluster).await;
-        eventually("progress", async || (self.count(cluster).await >= before + 50).then_some(())).await;
-    }
-
-    async fn ready(&self, cluster: &Cluster) {
-        eventually("a ready gateway", async || {
-            let reply = send(cluster.client().get(self.url("/readyz"))).await.ok()?;
-            (reply.status == 200).then_some(())
-        })
-        .await;
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        // An error means that it has ended already.
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
+/// Waits until some more calls have taken effect.
+async fn progress(gateway: &Gateway) {
+    let before = count(gateway).await;
+    eventually("progress", async || (count(gateway).await >= before + 50).then_some(())).await;
 }
 
 /// Catches a gateway that loses, doubles or fails a call when the member behind it dies, that does not find the members it was
@@ -84,7 +24,7 @@ async fn members_die_behind_a_gateway_and_no_call_fails() {
     let mut cluster = Cluster::start("fronted", 3, &[]).await;
     let gateway = Gateway::start(&cluster, &[0]).await;
     eventually("all members, of which one was told", async || {
-        let text = gateway.get(&cluster, "/readyz?verbose").await.text();
+        let text = gateway.get("/readyz?verbose").await.text();
         (text.matches("(ready)").count() == 3).then_some(())
     })
     .await;
@@ -105,34 +45,34 @@ async fn members_die_behind_a_gateway_and_no_call_fails() {
             })
         })
         .collect();
-    gateway.progress(&cluster).await;
+    progress(&gateway).await;
     for round in 0..3 {
         // The leader twice, the only one that was told once.
         let node = if round == 1 { 0 } else { cluster.leader().await };
         cluster.kill9(node);
-        gateway.progress(&cluster).await;
+        progress(&gateway).await;
         cluster.boot(node);
         cluster.wait_ready().await;
-        gateway.progress(&cluster).await;
+        progress(&gateway).await;
     }
     stop.send(true).expect("the callers listen");
     let mut done = 0;
     for calls in calls {
         done += calls.await.expect("no call has failed");
     }
-    assert_eq!(gateway.count(&cluster).await, done, "each call has one effect");
-    assert!(!gateway.directory.path().join("data").exists(), "it keeps no data");
-    assert_eq!(fs::read_dir(gateway.directory.path()).expect("readable").count(), 0);
+    assert_eq!(count(&gateway).await, done, "each call has one effect");
+    assert!(!gateway.directory().join("data").exists(), "it keeps no data");
+    assert_eq!(fs::read_dir(gateway.directory()).expect("readable").count(), 0);
     let head = send(cluster.client().head(gateway.url("/v1/backup"))).await.expect("the gateway answers");
     assert_eq!(head.status, 405, "no backup is begun for a head: {head:?}");
     for node in 0..3 {
         cluster.kill9(node);
     }
     eventually("a gateway that says nobody is there", async || {
-        (gateway.get(&cluster, "/readyz").await.status == 503).then_some(())
+        (gateway.get("/readyz").await.status == 503).then_some(())
     })
     .await;
-    assert_eq!(gateway.get(&cluster, "/livez").await.status, 200);
+    assert_eq!(gateway.get("/livez").await.status, 200);
 }
 
 /// Catches what is changed on its way: a route, a status, a header, a backup; a request that is too large and reaches a
@@ -145,7 +85,7 @@ async fn everything_passes_through_a_gateway() {
     let put = client.put(gateway.url("/v1/state/a%2Fb")).header("If-None-Match", "*").body("7");
     let reply = send(put.header("Content-Type", "application/json")).await.expect("an answer");
     assert_eq!(reply.status, 200, "{}", reply.text());
-    let read = gateway.get(&cluster, "/v1/state/a/b").await;
+    let read = gateway.get("/v1/state/a/b").await;
     assert_eq!((read.status, read.text().as_str(), read.command()), (200, "7", reply.command()));
     assert!(["a", "b", "c"].contains(&read.header("Quorate-Node")), "{read:?}");
     let refused = client.post(gateway.url("/v1/functions/inventory.outbound")).header("Idempotency-Key", "once");
@@ -154,14 +94,14 @@ async fn everything_passes_through_a_gateway() {
     first.assert_problem(422, "insufficient_stock");
     let again = send(refused).await.expect("an answer");
     assert_eq!((again.status, again.header("Idempotent-Replayed")), (422, "true"), "the caller's key, not another");
-    gateway.get(&cluster, "/v1/nothing").await.assert_problem(404, "unknown_route");
+    gateway.get("/v1/nothing").await.assert_problem(404, "unknown_route");
     let large = client.post(gateway.url("/v1/functions/kv.put")).header("Content-Type", "application/json");
     let large = send(large.body(vec![b' '; (2 << 20) + 1])).await.expect("an answer");
     assert_eq!((large.status, large.header("Quorate-Node")), (413, "front"), "{}", large.text());
-    let metrics = gateway.get(&cluster, "/metrics").await.text();
+    let metrics = gateway.get("/metrics").await.text();
     assert!(metrics.contains("quorate_gateway_members_ready 3"), "{metrics}");
 
-    let file = gateway.directory.path().join("backup");
+    let file = gateway.directory().join("backup");
     for arguments in [vec!["status"], vec!["backup", file.to_str().expect("a plain path")]] {
         let mut command = quorate();
         command.args(&arguments).args(["--url", &gateway.url("")]);
@@ -172,6 +112,6 @@ async fn everything_passes_through_a_gateway() {
     }
     let checked = quorate().args(["restore", "--dry-run"]).arg(&file).output().expect("it runs");
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    let view: Value = gateway.get(&cluster, "/v1/cluster").await.json();
+    let view: Value = gateway.get("/v1/cluster").await.json();
     assert_eq!(view["nodes"].as_array().map(Vec::len), Some(3), "it is nobody's member");
 }

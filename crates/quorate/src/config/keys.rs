@@ -129,7 +129,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.body_bytes", Shape::Count, "2097152", "a whole number of bytes from 1024 to 8388608"),
     key("limits.calls_in_flight", Shape::Count, "10000", "a whole number of calls from 1 to 1000000"),
     key("limits.waiting_calls", Shape::Count, "10000", "a whole number of calls from 0 to 1000000"),
-    key("limits.connections", Shape::Count, "4096", "a whole number of connections from 1 to 1000000"),
+    key(
+        "limits.connections",
+        Shape::Count,
+        "16384",
+        "a whole number of connections from 2 to 1000000, more than limits.calls_in_flight",
+    ),
     key("limits.wait_default", Shape::Text, "\"10s\"", "a duration from 100ms to 1h, such as 10s"),
     key("limits.wait_max", Shape::Text, "\"60s\"", "a duration from 100ms to 1h, such as 60s"),
     key("idempotency.retention", Shape::Text, "\"24h\"", "a duration from 1s to 366d, such as 24h"),

@@ -165,6 +165,14 @@ const MISTAKES: &[(&[&str], &str)] = &[
     ),
     (&["detector.timeout_max=200ms"], "must not be shorter than detector.timeout_min (250ms)"),
     (&["limits.body_bytes=10"], "limits.body_bytes = 10 (--set): must be a whole number of bytes from 1024"),
+    (
+        &["limits.connections=10000"],
+        "limits.connections = 10000 (--set): must be more than limits.calls_in_flight (10000)",
+    ),
+    (
+        &["limits.calls_in_flight=20000"],
+        "limits.connections = 16384 (default): must be more than limits.calls_in_flight",
+    ),
     (&["limits.wait_max=1s"], "must not be shorter than limits.wait_default (10s)"),
     (
         &["idempotency.retention=90s"],

@@ -29,7 +29,7 @@ mod space;
 mod status;
 mod threads;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,10 +86,11 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         // First: opening the stores takes long after a hard stop, and who is asked to stop meanwhile
         // must not be killed by the signal.
         let asked_to_stop = crate::stop::requested(stop_with_parent)?;
+        crate::files::allow(config.limits.connections);
         let certificates = Certificates::read(&config.tls)?;
         let auth = auth(&config)?;
-        let http = bind(config.listen.http, "listen.http")?;
-        let peer = bind(config.listen.peer, "listen.peer")?;
+        let http = bind(config.listen.http, "listen.http", http_api::listen)?;
+        let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
         let mut asked_to_stop = std::pin::pin!(asked_to_stop);
         let seated = be_seated(&mut config, certificates.peer(), &mut asked_to_stop).await?;
         let Some(came) = seated else { return Ok(()) };
@@ -127,12 +128,16 @@ struct Listeners {
     auth: Option<Auth>,
 }
 
-/// Listens.
+/// Listens as `listen` does.
 ///
 /// # Errors
 /// An address that cannot be used.
-pub(crate) fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|error| {
+pub(crate) fn bind(
+    address: SocketAddr,
+    key: &str,
+    listen: impl FnOnce(SocketAddr) -> std::io::Result<TcpListener>,
+) -> Result<TcpListener, Failure> {
+    listen(address).map_err(|error| {
         let line =
             format!("{key} = \"{address}\" cannot be listened on ({error}); stop what uses it, or choose another port");
         Failure::Usage(line)
