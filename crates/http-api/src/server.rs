@@ -44,14 +44,21 @@ pub struct Options {
     pub grace: Duration,
 }
 
-/// Listens for callers.
+/// Listens for callers. What is set here is passed on by the kernel to each connection that is accepted, with TLS or without.
+///
+/// A caller who takes nothing of a reply for so long as `reader_wait`, or is not reached any more, is cut off: the reply
+/// takes room here for as long as it is not taken.
 ///
 /// # Errors
 /// An address that cannot be used.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, reader_wait: Duration) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A node that is started again need not wait until the connections of its last life are forgotten.
     socket.set_reuse_address(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(reader_wait))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = reader_wait;
     socket.bind(&address.into())?;
     // The server takes a socket that listens as it is: how many may wait is said here or nowhere.
     socket.listen(BACKLOG)?;

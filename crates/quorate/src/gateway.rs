@@ -20,7 +20,7 @@ pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Fa
     System::new().block_on(async {
         let asked_to_stop = crate::stop::requested(stop_with_parent)?;
         crate::files::allow(config.limits.connections);
-        let listener = node::bind(config.http, "listen.http", http_api::listen)?;
+        let listener = node::bind_http(config.http, &config.limits)?;
         serve(config, listener, asked_to_stop).await?;
         Ok(())
     })

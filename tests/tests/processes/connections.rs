@@ -1,4 +1,4 @@
-//! Connections of callers: those that wait to be accepted.
+//! Connections of callers: those that wait to be accepted, and those of which nobody takes a reply.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use quorate_tests::cluster::{Cluster, Gateway};
 use quorate_tests::skip::skipped;
+use serde_json::json;
 use tokio::net::TcpStream;
 
 /// Far more than the 128 that a socket lets wait when nobody says otherwise, within what one process may have open.
@@ -43,4 +44,32 @@ async fn a_burst_of_callers_waits_to_be_accepted() {
     all_connect(gateway.address()).await;
     gateway.signal(Signal::SIGCONT);
     gateway.ready().await;
+}
+
+/// More than the buffers of both ends of a connection hold: 4 and 6 MiB, as kernels come, and some of our own.
+const LARGE: usize = 24;
+
+/// RELIABILITY 6, row 10. Catches a caller who asks for much, takes none of it and keeps it in our memory for as long as he
+/// likes, with TLS or without; and one who is cut off although he reads.
+#[tokio::test]
+async fn who_takes_nothing_of_a_reply_is_cut_off() {
+    for certified in [false, true] {
+        let mut cluster = Cluster::new("untaken", 1, &["limits.reader_wait=1s"]);
+        if certified {
+            cluster.certify();
+        }
+        cluster.boot_all();
+        cluster.wait_begun().await;
+        let value = "v".repeat((1 << 20) - 64);
+        for key in 0..LARGE {
+            let put = json!({"key": format!("k{key}"), "value": value});
+            assert_eq!(cluster.call(0, "kv.put", &put).await.status, 200);
+        }
+        // A backup says what became of it. It waits for its reader for a minute; the connection must end long before.
+        let untaken = cluster.client().get(cluster.url(0, "/v1/backup")).send().await.expect("a reply begins");
+        cluster.logged(0, &["the backup was not sent whole", "has left"]).await;
+        assert!(untaken.bytes().await.is_err(), "what was cut off looks whole");
+        let taken = cluster.get(0, "/v1/backup").await;
+        assert!(taken.status == 200 && taken.body.len() > LARGE << 20 >> 1, "{}", taken.body.len());
+    }
 }

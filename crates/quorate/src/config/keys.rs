@@ -137,6 +137,13 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("limits.wait_default", Shape::Text, "\"10s\"", "a duration from 100ms to 1h, such as 10s"),
     key("limits.wait_max", Shape::Text, "\"60s\"", "a duration from 100ms to 1h, such as 60s"),
+    // Longer than a disk or a network stalls that is of use; what is not taken lies in memory meanwhile.
+    key(
+        "limits.reader_wait",
+        Shape::Text,
+        "\"15s\"",
+        "a duration from 1s to 1h, such as 15s: a caller who takes nothing of a reply for so long is cut off",
+    ),
     key("idempotency.retention", Shape::Text, "\"24h\"", "a duration from 1s to 366d, such as 24h"),
     key(
         "storage.soft_free",

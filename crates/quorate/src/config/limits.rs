@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::layers::{ConfigError, Settings};
-use super::{HOUR, MILLISECOND};
+use super::{HOUR, MILLISECOND, SECOND};
 
 /// `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(crate) struct Limits {
     pub(crate) wait_default: Duration,
     /// The longest wait that a caller may ask for.
     pub(crate) wait_max: Duration,
+    /// How long a caller may take nothing of a reply.
+    pub(crate) reader_wait: Duration,
 }
 
 impl Limits {
@@ -50,6 +52,7 @@ impl Limits {
             connections,
             wait_default,
             wait_max,
+            reader_wait: settings.duration("limits.reader_wait", SECOND..=HOUR)?,
         })
     }
 }

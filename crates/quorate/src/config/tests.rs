@@ -173,6 +173,7 @@ const MISTAKES: &[(&[&str], &str)] = &[
         &["limits.calls_in_flight=20000"],
         "limits.connections = 16384 (default): must be more than limits.calls_in_flight",
     ),
+    (&["limits.reader_wait=0s"], "limits.reader_wait = \"0s\" (--set): must be a duration from 1s to 1h"),
     (&["limits.wait_max=1s"], "must not be shorter than limits.wait_default (10s)"),
     (
         &["idempotency.retention=90s"],

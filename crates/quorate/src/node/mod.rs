@@ -53,7 +53,7 @@ use transport::tls::Tls;
 use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
 
 use crate::certificates::Certificates;
-use crate::config::{Config, NodeRole};
+use crate::config::{Config, Limits, NodeRole};
 use crate::failure::Failure;
 use crate::seat::Came;
 use backend::NodeBackend;
@@ -89,7 +89,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         crate::files::allow(config.limits.connections);
         let certificates = Certificates::read(&config.tls)?;
         let auth = auth(&config)?;
-        let http = bind(config.listen.http, "listen.http", http_api::listen)?;
+        let http = bind_http(config.listen.http, &config.limits)?;
         let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
         let mut asked_to_stop = std::pin::pin!(asked_to_stop);
         let seated = be_seated(&mut config, certificates.peer(), &mut asked_to_stop).await?;
@@ -128,11 +128,15 @@ struct Listeners {
     auth: Option<Auth>,
 }
 
-/// Listens as `listen` does.
+/// Listens for callers.
 ///
 /// # Errors
 /// An address that cannot be used.
-pub(crate) fn bind(
+pub(crate) fn bind_http(address: SocketAddr, limits: &Limits) -> Result<TcpListener, Failure> {
+    bind(address, "listen.http", |address| http_api::listen(address, limits.reader_wait))
+}
+
+fn bind(
     address: SocketAddr,
     key: &str,
     listen: impl FnOnce(SocketAddr) -> std::io::Result<TcpListener>,
