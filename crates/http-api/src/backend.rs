@@ -19,6 +19,9 @@ pub trait Backend: Send + Sync + 'static {
     /// This node's id and name.
     fn node(&self) -> (NodeId, &str);
 
+    /// The name of its cluster.
+    fn cluster_name(&self) -> &str;
+
     /// The actor that calls and linearizable reads go through. The same address for all, since a
     /// clone of one has room for a message of its own in a full mailbox.
     fn gateway(&self) -> &Addr<GatewayActor>;

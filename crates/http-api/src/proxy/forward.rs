@@ -2,7 +2,7 @@
 //!
 //! A request without a body to keep is what is sent again: the body was read whole, within the limit. It is sent again to
 //! the next member when a member cannot be reached, breaks the connection, stops answering, or says 503; until the caller's
-//! wait is over. That is safe: reads change nothing, and every call carries an idempotency key, the caller's or one that is
+//! wait is over. One that belongs to another cluster says 421, and so does not take it. That is safe: reads change nothing, and every call carries an idempotency key, the caller's or one that is
 //! added here. A batch has keys of its own, or none: once it may have reached a member it is not sent again.
 //!
 //! Replies that say how long they are come whole before the caller gets anything; others are passed on as they come, no
@@ -94,6 +94,8 @@ pub(super) async fn forward(
         for address in proxy.order(passed.is_call) {
             match proxy.ask(&address, &passed).await {
                 Ok(reply) if reply.status() == StatusCode::SERVICE_UNAVAILABLE => refused = Some(reply),
+                // It was not looked at yet, or has changed hands since.
+                Ok(reply) if reply.status() == StatusCode::MISDIRECTED_REQUEST => proxy.misdirected(&address),
                 Ok(reply) => return Ok(reply),
                 Err(Broken::NotSent) => {}
                 Err(Broken::Sent) if passed.is_safe => may_have_run = passed.is_call,
@@ -134,6 +136,7 @@ impl Passed {
             headers.insert(names::IDEMPOTENCY_KEY, proxy.fresh_key());
         }
         headers.append(header::VIA, proxy.via.clone());
+        headers.insert(names::CLUSTER, proxy.cluster_header.clone());
         // The server leaves the body of a reply to HEAD out, and says how long it would be. No backup is begun for that.
         let is_head = request.method() == Method::HEAD && request.path() != BACKUP;
         let method = if is_head { Method::GET } else { request.method().clone() };

@@ -118,6 +118,13 @@ impl Members {
         }
     }
 
+    /// It says that it belongs to another cluster.
+    pub(crate) fn misdirected(&mut self, address: &str) {
+        if let Some(member) = self.all.iter_mut().find(|member| member.address == address) {
+            member.state = State::Foreign;
+        }
+    }
+
     /// Whether it has stopped answering.
     pub(crate) fn is_gone(&self, address: &str) -> bool {
         self.all.iter().any(|member| member.address == address && member.state == State::Gone)
@@ -210,6 +217,8 @@ mod tests {
         looked(&mut members, &[("a:1", foreign), ("b:1", None)]);
         assert_eq!(members.order(true, 0), ["b:1"]);
         assert!(members.is_foreign("a:1") && members.describe().contains("another cluster"));
+        members.misdirected("b:1");
+        assert!(members.order(true, 0).is_empty(), "both said so");
         looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", None)]);
         assert_eq!(members.order(true, 0)[0], "a:1", "it was set up anew");
     }

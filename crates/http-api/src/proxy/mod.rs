@@ -69,6 +69,8 @@ pub struct Proxy {
     /// Names this gateway in what it passes on: an announced address may lead back here.
     via: HeaderValue,
     cluster: String,
+    /// The same for members, lest one of another cluster takes what was meant for ours.
+    cluster_header: HeaderValue,
     limits: Limits,
     room: Semaphore,
     members: watch::Sender<Members>,
@@ -104,6 +106,7 @@ impl Proxy {
             via: HeaderValue::from_str(&format!("1.1 gateway-{}", unforeseen(u128::from(options.server.entropy))))
                 .map_err(io::Error::other)?,
             cluster: options.cluster.clone(),
+            cluster_header: HeaderValue::from_str(&options.cluster).map_err(io::Error::other)?,
             limits: options.limits.clone(),
             room: Semaphore::new(ROOM_KIB as usize),
             members: watch::Sender::new(Members::new(&options.members)),
@@ -138,15 +141,19 @@ impl Proxy {
 
     /// `None`: no answer.
     async fn word_of(&self, address: &str) -> Option<Word> {
-        let ask =
-            |path: &str| self.client.get(format!("http://{address}{path}")).header("via", self.via.as_bytes()).send();
+        let ask = |path: &str| {
+            let request = self.client.get(format!("http://{address}{path}")).header("via", self.via.as_bytes());
+            request.header(names::CLUSTER.as_str(), self.cluster_header.as_bytes()).send()
+        };
         let view = ask("/v1/cluster").await.ok()?;
+        if view.status().as_u16() == StatusCode::MISDIRECTED_REQUEST.as_u16() {
+            self.say_foreign(address);
+            return Some(Word { foreign: true, ..Word::default() });
+        }
         let name = view.headers().get(names::NODE.as_str())?.to_str().ok()?.to_owned();
         let view: Value = view.json().await.ok()?;
         if view["name"].as_str() != Some(self.cluster.as_str()) {
-            if !self.members.borrow().is_foreign(address) {
-                tracing::warn!(address, theirs = %view["name"], ours = self.cluster, "this is no member of cluster.name; nothing is passed on to it");
-            }
+            self.say_foreign(address);
             return Some(Word { foreign: true, ..Word::default() });
         }
         let ready = ask("/readyz").await.ok()?.status().is_success();
@@ -154,6 +161,19 @@ impl Proxy {
         let nodes = view["nodes"].as_array().into_iter().flatten();
         let members = nodes.map(|node| (text(&node["name"]), text(&node["addresses"]["http"]))).collect();
         Some(Word { name, foreign: false, ready, leader: view["leader"]["name"].as_str().map(str::to_owned), members })
+    }
+
+    /// Once, when it is found out.
+    fn say_foreign(&self, address: &str) {
+        if !self.members.borrow().is_foreign(address) {
+            tracing::warn!(address, ours = self.cluster, "this is no member of cluster.name; nothing is passed on to it");
+        }
+    }
+
+    /// A member says that a request was for another cluster: it is nobody's member here, whatever it was before.
+    fn misdirected(&self, address: &str) {
+        self.say_foreign(address);
+        self.members.send_modify(|members| members.misdirected(address));
     }
 
     /// Takes no more requests.
@@ -250,7 +270,8 @@ async fn observed<B: MessageBody + 'static>(
     let started = observe::clock();
     let proxy = request.app_data::<web::Data<Proxy>>().expect("the application has it").clone();
     let requests = request.app_data::<web::Data<Requests>>().expect("the application has it").clone();
-    let mut response = match observe::check_head(&request) {
+    let checked = observe::check_head(&request);
+    let mut response = match checked.and_then(|()| observe::check_cluster(request.headers(), &proxy.cluster)) {
         Ok(()) => next.call(request).await?.map_into_left_body(),
         Err(problem) => request.into_response(problem.error_response()).map_into_right_body(),
     };

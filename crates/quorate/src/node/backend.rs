@@ -209,6 +209,10 @@ impl Backend for NodeBackend {
         (self.config.cluster.me, &self.config.node.name)
     }
 
+    fn cluster_name(&self) -> &str {
+        &self.config.cluster.name
+    }
+
     fn gateway(&self) -> &Addr<GatewayActor> {
         &self.gateway
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
@@ -69,6 +69,8 @@ pub(super) struct FakeBackend {
     pub(super) stopping: AtomicBool,
     /// Whether the mailbox of the gateway is always full.
     pub(super) busy: AtomicBool,
+    /// The cluster of this node; `<demo>` where a test says nothing.
+    pub(super) cluster: OnceLock<&'static str>,
     limits: Limits,
 }
 
@@ -115,7 +117,7 @@ impl World {
         };
         let node = Mutex::new(Node { applied: 41, time: 1_000, barrier: Some(41), ..Node::default() });
         let (stopping, busy) = (AtomicBool::new(false), AtomicBool::new(false));
-        let backend = Arc::new(FakeBackend { gateway, node, stopping, busy, limits });
+        let backend = Arc::new(FakeBackend { gateway, node, stopping, busy, cluster: OnceLock::new(), limits });
         let leader = backend.clone();
         actix::spawn(async move {
             while let Some((from, message)) = sent.recv().await {
@@ -285,6 +287,10 @@ impl StateView for FakeView {
 impl Backend for FakeBackend {
     fn node(&self) -> (NodeId, &str) {
         (NodeId(2), "b")
+    }
+
+    fn cluster_name(&self) -> &'static str {
+        self.cluster.get().copied().unwrap_or("<demo>")
     }
 
     fn gateway(&self) -> &Addr<GatewayActor> {
