@@ -49,7 +49,7 @@ impl Auth {
 }
 
 /// The text after `Authorization: Bearer`.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     let mut values = headers.get_all(header::AUTHORIZATION);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

@@ -29,6 +29,7 @@ mod gateway;
 mod logging;
 mod node;
 mod seat;
+mod secret;
 mod stop;
 
 use cli::{Certificates, Cli, Command, Output};

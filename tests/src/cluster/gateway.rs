@@ -15,6 +15,8 @@ pub struct Gateway {
     process: Child,
     port: Port,
     directory: TempDir,
+    /// Beside that directory, which must stay empty.
+    log: tempfile::NamedTempFile,
     client: reqwest::Client,
     scheme: &'static str,
 }
@@ -46,11 +48,15 @@ impl Gateway {
         for set in own.iter().chain(settings) {
             command.arg("--set").arg(set);
         }
+        let log = tempfile::NamedTempFile::new().expect("a log file");
+        let handle = log.reopen().expect("a second handle");
+        command.stdout(handle.try_clone().expect("a third handle")).stderr(handle);
         let is_encrypted = settings.iter().any(|set| set.starts_with("tls.http_certificate="));
         Self {
             process: command.spawn().expect("the binary runs"),
             port,
             directory,
+            log,
             client: cluster.client.clone(),
             scheme: if is_encrypted { "https" } else { "http" },
         }
@@ -96,6 +102,15 @@ impl Gateway {
         .await;
     }
 
+    /// Waits until a line of its log holds all of `texts`.
+    pub async fn logged(&self, texts: &[&str]) {
+        eventually(&format!("a line in the log with {texts:?}"), async || {
+            let log = std::fs::read_to_string(self.log.path()).unwrap_or_default();
+            log.lines().any(|line| texts.iter().all(|text| line.contains(text))).then_some(())
+        })
+        .await;
+    }
+
     /// Sends a signal to its process.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id()).expect("process ids are small");
@@ -113,5 +128,8 @@ impl Drop for Gateway {
         // An error means that it has ended already.
         _ = self.process.kill();
         _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the log of the gateway:\n{}", std::fs::read_to_string(self.log.path()).unwrap_or_default());
+        }
     }
 }

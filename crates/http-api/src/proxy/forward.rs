@@ -84,6 +84,7 @@ pub(super) async fn forward(
         let detail = "this request came from this gateway: gateway.members, or the address that a member announces, leads back here";
         return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop", detail));
     }
+    let Ok(_request) = proxy.requests.try_acquire() else { return Err(Problem::overloaded()) };
     let passed = Passed::of(&request, payload, &proxy).await?;
     let weight = HEAD_KIB.saturating_add(u32::try_from(passed.body.len() / 1024).unwrap_or(u32::MAX));
     let Ok(_room) = proxy.room.try_acquire_many(weight) else { return Err(Problem::overloaded()) };
@@ -196,7 +197,7 @@ impl Proxy {
     }
 
     async fn exchange(&self, address: &str, passed: &Passed) -> Result<HttpResponse, Broken> {
-        let url = format!("http://{address}{}", passed.path);
+        let url = format!("{}://{address}{}", self.scheme, passed.path);
         let method = reqwest::Method::from_bytes(passed.method.as_str().as_bytes()).map_err(|_| Broken::NotSent)?;
         let mut request = self.client.request(method, url).body(passed.body.clone());
         for (name, value) in &passed.headers {

@@ -88,6 +88,20 @@ pub(crate) const KEYS: &[Key] = &[
         "[]",
         "a list of host:port, the REST (listen.http) of some members of the cluster, for a node that is only a gateway",
     ),
+    key(
+        "gateway.ca",
+        Shape::Text,
+        "\"\"",
+        "a file with the certificates of the authorities that sign for the REST of the members, PEM, for a node that is only \
+         a gateway; empty: it speaks plain HTTP with them",
+    ),
+    key(
+        "gateway.token_file",
+        Shape::Text,
+        "\"\"",
+        "a file with a token that may read, that not everybody may read: with it a node that is only a gateway looks at \
+         members that ask for tokens, and who presents it sees the gateway's metrics; empty: there is none",
+    ),
     key("listen.http", Shape::Text, "\"127.0.0.1:8080\"", "an IP address and a port, such as 127.0.0.1:8080"),
     key("listen.peer", Shape::Text, "\"127.0.0.1:7080\"", "an IP address and a port, such as 127.0.0.1:7080"),
     key(

@@ -275,9 +275,9 @@ impl Node {
                  gateway keeps no data, and can only be served",
             ));
         }
-        if !settings.texts("gateway.members")?.is_empty() {
+        if let Some(key) = settings.changed().find(|key| key.starts_with("gateway.")) {
             let needs = "leave it out: only a node whose node.roles is [\"gateway\"] asks others for everything";
-            return Err(settings.refuse("gateway.members", needs));
+            return Err(settings.refuse(key, needs));
         }
         if !roles.contains(&NodeRole::Gateway) {
             let needs = "a node without \"gateway\" is not yet available in this version: every node serves REST";

@@ -112,13 +112,11 @@ fn auth(config: &Config) -> Result<Option<Auth>, Failure> {
     let Some(auth) = &config.auth else { return Ok(None) };
     let Some(file) = &auth.root_token else { return Ok(Some(Auth::new(None))) };
     let wrong = |why: &str| Failure::Usage(format!("auth.root_token_file = {file:?}: {why}"));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
-    crate::certificates::check_mode(file).map_err(|why| wrong(&why))?;
-    let token = text.trim();
-    if token.len() < ROOT_TOKEN_LENGTH || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let token = crate::secret::read(file).map_err(|why| wrong(&why))?;
+    if token.len() < ROOT_TOKEN_LENGTH {
         return Err(wrong("must hold at least 32 visible characters, such as those of `openssl rand -hex 32`"));
     }
-    Ok(Some(Auth::new(Some(token))))
+    Ok(Some(Auth::new(Some(&token))))
 }
 
 struct Listeners {

@@ -21,7 +21,9 @@ impl Front {
             name: "front".to_owned(),
             cluster: "ours".to_owned(),
             members: members.iter().map(|member| member.address.to_string()).collect(),
+            authorities: None,
             limits: Limits::default(),
+            requests: 100,
             server: options(),
         };
         let proxy = Proxy::new(&options).expect("a client");
