@@ -91,6 +91,9 @@ pub trait Backend: Send + Sync + 'static {
     /// What this node refuses.
     fn limits(&self) -> Limits;
 
+    /// Whether this node is to stop: it takes calls, and callers had better go elsewhere.
+    fn draining(&self) -> bool;
+
     /// Whether this node is stopping and takes no more calls.
     fn stopping(&self) -> bool;
 }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::certificates::Certificates;
 use crate::config::GatewayOnly;
 use crate::failure::Failure;
+use crate::stop::Requests;
 use crate::{node, secret};
 
 /// What it begins with: all that can be wrong with the machine is found out before it serves.
@@ -30,7 +31,7 @@ struct Begun {
 /// A port, a certificate or a token that cannot be used.
 pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Failure> {
     System::new().block_on(async {
-        let asked_to_stop = crate::stop::requested(stop_with_parent)?;
+        let stop = Requests::new(stop_with_parent)?;
         crate::files::allow(config.limits.connections);
         let token = config.token.as_ref().map(|file| token_of(file));
         let begun = Begun {
@@ -39,7 +40,7 @@ pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Fa
             token: token.transpose().map_err(Failure::Usage)?,
             listener: node::bind_http(config.http, &config.limits)?,
         };
-        serve(config, begun, asked_to_stop).await?;
+        serve(config, begun, stop).await?;
         Ok(())
     })
 }
@@ -80,11 +81,7 @@ fn options(config: &GatewayOnly, begun: &mut Begun) -> anyhow::Result<proxy::Opt
     })
 }
 
-async fn serve(
-    config: &GatewayOnly,
-    mut begun: Begun,
-    asked_to_stop: impl Future<Output = &'static str>,
-) -> anyhow::Result<()> {
+async fn serve(config: &GatewayOnly, mut begun: Begun, mut stop: Requests) -> anyhow::Result<()> {
     let options = options(config, &mut begun)?;
     let proxy = Proxy::new(&options).context("the HTTP client")?;
     if let Some(token) = &begun.token {
@@ -104,7 +101,7 @@ async fn serve(
         "the gateway runs"
     );
     tokio::select! {
-        why = asked_to_stop => info!(why, "stops: takes no more requests"),
+        () = stop.drained(config.shutdown_drain, || proxy.drain()) => {}
         ended = server => anyhow::bail!("the HTTP server ended by itself: {ended:?}"),
     }
     proxy.stop();

@@ -94,6 +94,7 @@ pub struct Proxy {
     entropy: u64,
     keys: AtomicU64,
     turn: AtomicUsize,
+    draining: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -135,6 +136,7 @@ impl Proxy {
             entropy: options.server.entropy,
             keys: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }))
     }
@@ -163,6 +165,11 @@ impl Proxy {
             Ok(None) => Err(denied(Denied::NoToken)),
             Err(why) => Err(denied(why)),
         }
+    }
+
+    /// Says that it is not ready, and serves on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
     /// Takes no more requests.
@@ -200,7 +207,7 @@ impl Proxy {
 
     fn checks(&self) -> Vec<Check> {
         let members = self.members.borrow();
-        let stopping = self.is_stopping();
+        let stopping = self.is_stopping() || self.draining.load(Ordering::Acquire);
         let running = if stopping { "this gateway is stopping" } else { "this gateway is not stopping" };
         vec![
             Self::live(),

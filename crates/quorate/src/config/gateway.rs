@@ -33,6 +33,8 @@ pub(crate) struct GatewayOnly {
     pub(crate) limits: Limits,
     /// Logs.
     pub(crate) log: Log,
+    /// How long it serves on when it is asked to stop, and says that it is not ready.
+    pub(crate) shutdown_drain: Duration,
     /// How long requests under way may take when it is to stop.
     pub(crate) shutdown_grace: Duration,
 }
@@ -104,6 +106,7 @@ impl GatewayOnly {
             tls,
             limits: Limits::from_settings(settings)?,
             log: Log::from_settings(settings)?,
+            shutdown_drain: settings.duration("shutdown.drain", Duration::ZERO..=HOUR)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
         }))
     }

@@ -236,6 +236,13 @@ pub(crate) const KEYS: &[Key] = &[
         "\"info\"",
         "off, error, warn, info, debug or trace, or directives such as \"info,quorate_transport=debug\"",
     ),
+    key(
+        "shutdown.drain",
+        Shape::Text,
+        "\"0s\"",
+        "a duration up to 1h, such as 5s: a node that is asked to stop says for so long that it is not ready, and serves on, so \
+         that who sends callers to it can send them elsewhere; to ask a second time ends that",
+    ),
     key("shutdown.grace", Shape::Text, "\"10s\"", "a duration up to 1h, such as 10s"),
 ];
 

@@ -65,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) history: learner::History,
     /// Logs.
     pub(crate) log: Log,
+    /// How long a node that is asked to stop serves on, and says that it is not ready.
+    pub(crate) shutdown_drain: Duration,
     /// How long a stopping node finishes what is in flight.
     pub(crate) shutdown_grace: Duration,
 }
@@ -225,6 +227,7 @@ impl Config {
                 bytes: settings.count("history.bytes", 1..=HISTORY_MAX)?,
             },
             log: Log::from_settings(settings)?,
+            shutdown_drain: settings.duration("shutdown.drain", Duration::ZERO..=HOUR)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
         })
     }

@@ -66,6 +66,11 @@ impl NodeBackend {
         }
     }
 
+    /// Says from now on that it is not ready, and serves on.
+    pub(super) fn drain(&self) {
+        self.status.drain();
+    }
+
     /// Takes no more calls from now on.
     pub(super) fn stop(&self) {
         self.status.stop();
@@ -362,6 +367,10 @@ impl Backend for NodeBackend {
             wait_max: limits.wait_max,
             ..Limits::default()
         }
+    }
+
+    fn draining(&self) -> bool {
+        self.status.is_draining()
     }
 
     fn stopping(&self) -> bool {

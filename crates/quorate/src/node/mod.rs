@@ -10,7 +10,7 @@
 //! Every message, from a peer or from this node itself, passes through one [`Router`]. The roles
 //! do not know each other: what each asks of the rest of its node is a port, filled in here.
 //!
-//! A node stops in this order: no more calls are taken; the lead is handed over to a node that can
+//! A node stops in this order: it says that it is not ready and serves on (`shutdown.drain`); no more calls are taken; the lead is handed over to a node that can
 //! take it (ADR 0030); calls in flight get their answers (at most `shutdown.grace`); a lead that
 //! nobody took is given up; the learner makes its state durable; the connections close. When a store fails there is no order: the process ends with code 1, and
 //! what was acknowledged is safe with the majority set that voted for it.
@@ -56,6 +56,7 @@ use crate::certificates::Certificates;
 use crate::config::{Config, Limits, NodeRole};
 use crate::failure::Failure;
 use crate::seat::Came;
+use crate::stop::Requests;
 use backend::NodeBackend;
 use disks::Disks;
 use members::Members;
@@ -85,21 +86,20 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
     System::new().block_on(async {
         // First: opening the stores takes long after a hard stop, and who is asked to stop meanwhile
         // must not be killed by the signal.
-        let asked_to_stop = crate::stop::requested(stop_with_parent)?;
+        let mut stop = Requests::new(stop_with_parent)?;
         crate::files::allow(config.limits.connections);
         let certificates = Certificates::read(&config.tls)?;
         let auth = auth(&config)?;
         let http = bind_http(config.listen.http, &config.limits)?;
         let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
-        let mut asked_to_stop = std::pin::pin!(asked_to_stop);
-        let seated = be_seated(&mut config, certificates.peer(), &mut asked_to_stop).await?;
+        let seated = be_seated(&mut config, certificates.peer(), stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };
         certificates.check_name(&config.cluster.name, &config.node.name)?;
         let stores = open(&config)?;
         let prometheus = install_metrics()?;
         meters::show(&config);
         let listeners = Listeners { http, peer, certificates, auth };
-        serve(Arc::new(config), listeners, stores, came, prometheus, asked_to_stop).await?;
+        serve(Arc::new(config), listeners, stores, came, prometheus, stop).await?;
         Ok(())
     })
 }
@@ -199,7 +199,7 @@ async fn serve(
     stores: Stores,
     came: Came,
     prometheus: PrometheusHandle,
-    asked_to_stop: impl Future<Output = &'static str>,
+    mut stop: Requests,
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
     let node = Node::start(Arc::clone(&config), stores, failed)?;
@@ -237,7 +237,7 @@ async fn serve(
         applied = %node.stores.state.applied().number, "the node runs"
     );
     tokio::select! {
-        why = asked_to_stop => info!(why, "stops: takes no more calls"),
+        () = stop.drained(config.shutdown_drain, || backend.drain()) => {}
         why = shut(&node.stores) => anyhow::bail!(why),
         why = failure.recv() => anyhow::bail!(why.unwrap_or_else(|| "an actor of this node has died".to_owned())),
         ended = server => anyhow::bail!("the HTTP server ended by itself: {ended:?}"),

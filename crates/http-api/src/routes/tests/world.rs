@@ -66,6 +66,7 @@ pub(super) struct Node {
 pub(super) struct FakeBackend {
     gateway: Addr<GatewayActor>,
     pub(super) node: Mutex<Node>,
+    pub(super) draining: AtomicBool,
     pub(super) stopping: AtomicBool,
     /// Whether the mailbox of the gateway is always full.
     pub(super) busy: AtomicBool,
@@ -116,8 +117,8 @@ impl World {
             ..Limits::default()
         };
         let node = Mutex::new(Node { applied: 41, time: 1_000, barrier: Some(41), ..Node::default() });
-        let (stopping, busy) = (AtomicBool::new(false), AtomicBool::new(false));
-        let backend = Arc::new(FakeBackend { gateway, node, stopping, busy, cluster: OnceLock::new(), limits });
+        let [draining, stopping, busy] = [false; 3].map(AtomicBool::new);
+        let backend = Arc::new(FakeBackend { gateway, node, draining, stopping, busy, cluster: OnceLock::new(), limits });
         let leader = backend.clone();
         actix::spawn(async move {
             while let Some((from, message)) = sent.recv().await {
@@ -430,6 +431,10 @@ impl Backend for FakeBackend {
 
     fn limits(&self) -> Limits {
         self.limits.clone()
+    }
+
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     fn stopping(&self) -> bool {
