@@ -43,6 +43,10 @@ pub trait Backend: Send + Sync + 'static {
     /// The time of the last command that this node has applied.
     fn time_at(&self) -> Timestamp;
 
+    /// Whether this node has applied what was newest some seconds ago, as far as it can know: a token that was revoked
+    /// before then does not count here any more.
+    fn is_current(&self) -> bool;
+
     /// The wall clock.
     fn now(&self) -> Timestamp;
 

@@ -18,6 +18,7 @@
 mod admission;
 mod backend;
 mod cores;
+mod current;
 mod disks;
 mod mailbox;
 mod members;
@@ -217,6 +218,7 @@ async fn serve(
         tls: listeners.certificates.server_config()?,
         grace: config.shutdown_grace,
     };
+    actix::spawn(Arc::clone(&backend).keep_current());
     actix::spawn(listeners.certificates.watch(config.tls.reload));
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));

@@ -66,6 +66,8 @@ pub(super) struct Node {
 pub(super) struct FakeBackend {
     gateway: Addr<GatewayActor>,
     pub(super) node: Mutex<Node>,
+    /// Whether it has not applied what was newest some seconds ago.
+    pub(super) behind: AtomicBool,
     pub(super) draining: AtomicBool,
     pub(super) stopping: AtomicBool,
     /// Whether the mailbox of the gateway is always full.
@@ -117,8 +119,9 @@ impl World {
             ..Limits::default()
         };
         let node = Mutex::new(Node { applied: 41, time: 1_000, barrier: Some(41), ..Node::default() });
-        let [draining, stopping, busy] = [false; 3].map(AtomicBool::new);
-        let backend = Arc::new(FakeBackend { gateway, node, draining, stopping, busy, cluster: OnceLock::new(), limits });
+        let [behind, draining, stopping, busy] = [false; 4].map(AtomicBool::new);
+        let backend =
+            Arc::new(FakeBackend { gateway, node, behind, draining, stopping, busy, cluster: OnceLock::new(), limits });
         let leader = backend.clone();
         actix::spawn(async move {
             while let Some((from, message)) = sent.recv().await {
@@ -325,6 +328,10 @@ impl Backend for FakeBackend {
 
     fn time_at(&self) -> Timestamp {
         Timestamp(self.node.lock().expect("no test panics with it").time)
+    }
+
+    fn is_current(&self) -> bool {
+        !self.behind.load(Ordering::SeqCst)
     }
 
     fn now(&self) -> Timestamp {
