@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
 mod certified;
+mod gateway;
 mod history;
 mod http;
 mod load;
@@ -27,6 +28,7 @@ mod small_disk;
 mod tap;
 
 pub use certified::create_certificates;
+pub use gateway::Gateway;
 pub use history::History;
 pub use http::{Reply, client, client_trusting, send};
 pub use load::{Ledger, Load};

@@ -1,7 +1,7 @@
 //! Who asks: the token that a request presents, looked up in the state of this node.
 //!
 //! A token counts here as soon as this node has applied the command that made it, and no more once it has applied the one
-//! that revoked it.
+//! that revoked it. A node that may not have heard of that lets in nobody by a token of the state.
 
 use actix_web::http::header::{self, HeaderMap};
 use protocol::{StateError, Token, token};
@@ -22,7 +22,7 @@ impl Auth {
         Self { root: root.map(|text| blake3::hash(text.as_bytes())) }
     }
 
-    /// Whom the headers of a request name, by the state of this node.
+    /// Whom the headers of a request name, by the state of this node, which must be a recent one unless `of_any_age`.
     ///
     /// # Errors
     /// When the state cannot be read.
@@ -30,6 +30,7 @@ impl Auth {
         &self,
         backend: &dyn Backend,
         headers: &HeaderMap,
+        of_any_age: bool,
     ) -> Result<Result<Access, Denied>, StateError> {
         let text = match bearer(headers) {
             Ok(Some(text)) => text,
@@ -40,6 +41,9 @@ impl Auth {
         if self.root.is_some_and(|root| root == presented.hash) {
             return Ok(Ok(Access::root()));
         }
+        if !of_any_age && !backend.is_current() {
+            return Ok(Err(Denied::NotCurrent));
+        }
         let Some(key) = presented.id.and_then(token::key) else { return Ok(Err(Denied::Unknown)) };
         let Some(entry) = backend.snapshot()?.view.get(&key)? else { return Ok(Err(Denied::Unknown)) };
         // A clock that is behind must not let a token live on.
@@ -49,7 +53,7 @@ impl Auth {
 }
 
 /// The text after `Authorization: Bearer`.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     let mut values = headers.get_all(header::AUTHORIZATION);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

@@ -19,6 +19,9 @@ pub trait Backend: Send + Sync + 'static {
     /// This node's id and name.
     fn node(&self) -> (NodeId, &str);
 
+    /// The name of its cluster.
+    fn cluster_name(&self) -> &str;
+
     /// The actor that calls and linearizable reads go through. The same address for all, since a
     /// clone of one has room for a message of its own in a full mailbox.
     fn gateway(&self) -> &Addr<GatewayActor>;
@@ -39,6 +42,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The time of the last command that this node has applied.
     fn time_at(&self) -> Timestamp;
+
+    /// Whether this node has applied what was newest some seconds ago, as far as it can know: a token that was revoked
+    /// before then does not count here any more.
+    fn is_current(&self) -> bool;
 
     /// The wall clock.
     fn now(&self) -> Timestamp;
@@ -87,6 +94,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What this node refuses.
     fn limits(&self) -> Limits;
+
+    /// Whether this node is to stop: it takes calls, and callers had better go elsewhere.
+    fn draining(&self) -> bool;
 
     /// Whether this node is stopping and takes no more calls.
     fn stopping(&self) -> bool;
@@ -272,7 +282,7 @@ pub struct Limits {
     pub body_bytes: usize,
     /// How long a body may take to arrive: slow senders hold a connection and memory.
     pub body_wait: Duration,
-    /// The most connections of one server thread.
+    /// The most connections, of all server threads together.
     pub connections: usize,
     /// How long a caller who does not say otherwise waits: longer than a change of leader.
     pub wait: Duration,
@@ -285,7 +295,7 @@ impl Default for Limits {
         Self {
             body_bytes: 2 << 20,
             body_wait: Duration::from_secs(10),
-            connections: 10_000,
+            connections: 16_384,
             wait: Duration::from_secs(10),
             wait_max: Duration::from_secs(60),
         }

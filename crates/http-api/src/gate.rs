@@ -11,6 +11,7 @@ use actix_web::{Error, HttpMessage as _, HttpRequest, ResponseError as _, web};
 use crate::api::Api;
 use crate::audit;
 use crate::core::access::{Access, Denied, Need};
+use crate::names;
 use crate::problem::Problem;
 
 /// What the requests of a route need: those that read, and all others.
@@ -51,7 +52,11 @@ fn enter(api: &Api, need: Need, headers: &HeaderMap) -> Result<Access, Problem> 
     if need == Need::Nothing {
         return Ok(Access::nothing());
     }
-    let access = auth.identify(&*api.backend, headers)?.map_err(denied)?;
+    let access = auth.identify(&*api.backend, headers, need == Need::Look)?.map_err(|why| {
+        // Another node may have had the call before.
+        let may_have_run = why == Denied::NotCurrent && headers.contains_key(names::IDEMPOTENCY_KEY);
+        if may_have_run { denied(why).unknown() } else { denied(why) }
+    })?;
     access.check(need).map_err(|why| {
         audit::denied(&access, &format!("{need:?}"));
         denied(why)
@@ -85,8 +90,14 @@ pub(crate) fn denied(why: Denied) -> Problem {
             let detail = "this token does not allow that; GET /openapi.json says what each route needs";
             (StatusCode::FORBIDDEN, detail, None)
         }
+        Denied::NotCurrent => {
+            let detail = "this node is cut off or behind, and cannot know whether this token was revoked; ask another node, and \
+                          look at /readyz?verbose of this one";
+            (StatusCode::SERVICE_UNAVAILABLE, detail, None)
+        }
     };
     let problem = Problem::new(status, why.name(), detail);
+    let problem = if why == Denied::NotCurrent { problem.retry_later() } else { problem };
     match challenge {
         Some(challenge) => problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)),
         None => problem,

@@ -41,4 +41,4 @@ pub use auth::Auth;
 pub use backend::Backend;
 pub use call::call_of_node;
 pub use core::Gateway;
-pub use server::{Options, server};
+pub use server::{Options, listen, server};

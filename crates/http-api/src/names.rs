@@ -4,6 +4,8 @@ use actix_web::http::header::HeaderName;
 
 /// Which node answered.
 pub(crate) const NODE: HeaderName = HeaderName::from_static("quorate-node");
+/// Which cluster a request is for. A gateway says it; anybody may.
+pub(crate) const CLUSTER: HeaderName = HeaderName::from_static("quorate-cluster");
 /// The command number of a call that changed state; of a read, the number of the state shown.
 pub(crate) const COMMAND: HeaderName = HeaderName::from_static("quorate-command");
 /// The time of the state that a read shows.

@@ -63,7 +63,8 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
     let api = request.app_data::<web::Data<Api>>().expect("the application has it").clone();
     let requests = request.app_data::<web::Data<Requests>>().expect("the application has it").clone();
     let unread = Unread::of(&mut request);
-    let mut response = match check_head(&request) {
+    let checked = check_head(&request).and_then(|()| check_cluster(request.headers(), api.backend.cluster_name()));
+    let mut response = match checked {
         // The handlers turn their own errors into responses, and there are no other services.
         Ok(()) => next.call(request).await?.map_into_left_body(),
         Err(problem) => request.into_response(problem.error_response()).map_into_right_body(),
@@ -99,6 +100,17 @@ pub(crate) fn check_head(request: &ServiceRequest) -> Result<(), Problem> {
         return Err(Problem::new(status, "headers_too_large", detail));
     }
     Ok(())
+}
+
+/// A request that says for which cluster it is must not be taken by another one: addresses change hands.
+pub(crate) fn check_cluster(headers: &HeaderMap, ours: &str) -> Result<(), Problem> {
+    if headers.get_all(names::CLUSTER).all(|theirs| *theirs == *ours) {
+        return Ok(());
+    }
+    let detail = format!(
+        "this is the cluster {ours:?}, and Quorate-Cluster names another one; ask a member of that, or leave the header out"
+    );
+    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "other_cluster", detail))
 }
 
 /// The clock by which requests are timed and readers wait.

@@ -1,7 +1,7 @@
 //! Builds the HTTP server around a node.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::KeepAlive;
 use actix_web::{App, Error, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::api::Api;
 use crate::auth::Auth;
@@ -23,8 +24,9 @@ const HEAD_WAIT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a connection may take to be closed.
 const DISCONNECT_WAIT: Duration = Duration::from_secs(1);
-/// Connections that wait to be accepted: what the kernel takes by default.
-const BACKLOG: u32 = 4096;
+/// Connections that wait to be accepted: as many as the kernel lets wait by default (`net.core.somaxconn`). Beyond, it
+/// drops what callers send, and they try again a second later.
+const BACKLOG: i32 = 4096;
 
 /// What the server needs beside its node.
 pub struct Options {
@@ -40,6 +42,27 @@ pub struct Options {
     pub tls: Option<rustls::ServerConfig>,
     /// How long requests under way may take when the server is told to stop.
     pub grace: Duration,
+}
+
+/// Listens for callers. What is set here is passed on by the kernel to each connection that is accepted, with TLS or without.
+///
+/// A caller who takes nothing of a reply for so long as `reader_wait`, or is not reached any more, is cut off: the reply
+/// takes room here for as long as it is not taken.
+///
+/// # Errors
+/// An address that cannot be used.
+pub fn listen(address: SocketAddr, reader_wait: Duration) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A node that is started again need not wait until the connections of its last life are forgotten.
+    socket.set_reuse_address(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(reader_wait))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = reader_wait;
+    socket.bind(&address.into())?;
+    // The server takes a socket that listens as it is: how many may wait is said here or nowhere.
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// The HTTP server of a node, accepting on `listener`; it runs when awaited. Signals are the
@@ -63,8 +86,8 @@ where
 {
     let server = HttpServer::new(app)
         .workers(options.workers)
-        .backlog(BACKLOG)
-        .max_connections(limits.connections)
+        // The limit is for all threads; the server has one for each.
+        .max_connections(limits.connections.div_ceil(options.workers.max(1)))
         .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
         .client_request_timeout(HEAD_WAIT)
         .tls_handshake_timeout(HEAD_WAIT)

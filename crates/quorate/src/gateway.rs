@@ -1,40 +1,67 @@
 //! A node that is only a gateway: it keeps no data, and asks others for everything (ADR 0031).
 
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::System;
 use anyhow::Context as _;
-use http_api::proxy;
-use tracing::info;
+use http_api::proxy::{self, Proxy};
+use rustls::pki_types::CertificateDer;
+use tracing::{info, warn};
 
+use crate::certificates::Certificates;
 use crate::config::GatewayOnly;
 use crate::failure::Failure;
-use crate::node;
+use crate::stop::Requests;
+use crate::{node, secret};
+
+/// What it begins with: all that can be wrong with the machine is found out before it serves.
+struct Begun {
+    listener: TcpListener,
+    certificates: Certificates,
+    authorities: Option<Vec<CertificateDer<'static>>>,
+    token: Option<String>,
+}
 
 /// Runs a gateway until it is asked to stop.
 ///
 /// # Errors
-/// A port that cannot be used.
+/// A port, a certificate or a token that cannot be used.
 pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Failure> {
     System::new().block_on(async {
-        let asked_to_stop = crate::stop::requested(stop_with_parent)?;
-        let listener = node::bind(config.http, "listen.http")?;
-        serve(config, listener, asked_to_stop).await?;
+        let stop = Requests::new(stop_with_parent)?;
+        crate::files::allow(config.limits.connections);
+        let token = config.token.as_ref().map(|file| token_of(file));
+        let begun = Begun {
+            certificates: Certificates::read(&config.tls)?,
+            authorities: config.authorities.as_ref().map(|file| authorities_of(file)).transpose()?,
+            token: token.transpose().map_err(Failure::Usage)?,
+            listener: node::bind_http(config.http, &config.limits)?,
+        };
+        serve(config, begun, stop).await?;
         Ok(())
     })
 }
 
-async fn serve(
-    config: &GatewayOnly,
-    listener: std::net::TcpListener,
-    asked_to_stop: impl Future<Output = &'static str>,
-) -> anyhow::Result<()> {
+fn authorities_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| Failure::Usage(format!("gateway.ca = {file:?}: {why}"));
+    let pem = std::fs::read(file).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+    transport::tls::certificates(&pem).map_err(|why| wrong(&why))
+}
+
+fn token_of(file: &Path) -> Result<String, String> {
+    secret::read(file).map_err(|why| format!("gateway.token_file = {file:?}: {why}"))
+}
+
+fn options(config: &GatewayOnly, begun: &mut Begun) -> anyhow::Result<proxy::Options> {
     let limits = &config.limits;
-    let options = proxy::Options {
+    Ok(proxy::Options {
         name: config.name.clone(),
         cluster: config.cluster.clone(),
         members: config.members.clone(),
+        authorities: begun.authorities.take(),
         limits: http_api::backend::Limits {
             body_bytes: limits.body_bytes,
             connections: limits.connections,
@@ -42,19 +69,31 @@ async fn serve(
             wait_max: limits.wait_max,
             ..http_api::backend::Limits::default()
         },
+        requests: limits.calls_in_flight,
         server: http_api::Options {
             workers: node::http_workers(),
             entropy: node::chance(),
             prometheus: node::install_metrics()?,
             auth: None,
-            tls: None,
+            tls: begun.certificates.server_config()?,
             grace: config.shutdown_grace,
         },
-    };
-    let proxy = proxy::Proxy::new(&options).context("the HTTP client")?;
+    })
+}
+
+async fn serve(config: &GatewayOnly, mut begun: Begun, mut stop: Requests) -> anyhow::Result<()> {
+    let options = options(config, &mut begun)?;
+    let proxy = Proxy::new(&options).context("the HTTP client")?;
+    if let Some(token) = &begun.token {
+        proxy.present(token).context("gateway.token_file")?;
+    }
+    if let Some(file) = config.token.clone() {
+        actix::spawn(keep_token(Arc::clone(&proxy), file, config.tls.reload));
+    }
+    actix::spawn(begun.certificates.watch(config.tls.reload));
     actix::spawn(node::keep_metrics(options.server.prometheus.clone()));
     actix::spawn(Arc::clone(&proxy).watch());
-    let server = proxy::server(listener, Arc::clone(&proxy), &options).context("the HTTP server")?;
+    let server = proxy::server(begun.listener, Arc::clone(&proxy), &options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);
     info!(
@@ -62,11 +101,28 @@ async fn serve(
         "the gateway runs"
     );
     tokio::select! {
-        why = asked_to_stop => info!(why, "stops: takes no more requests"),
+        () = stop.drained(config.shutdown_drain, || proxy.drain()) => {}
         ended = server => anyhow::bail!("the HTTP server ended by itself: {ended:?}"),
     }
     proxy.stop();
     _ = tokio::time::timeout(config.shutdown_grace + Duration::from_secs(1), http.stop(true)).await;
     info!("stopped");
     Ok(())
+}
+
+/// Reads the token again and again: it expires, and is replaced in its file.
+async fn keep_token(proxy: Arc<Proxy>, file: PathBuf, every: Duration) {
+    let mut interval = tokio::time::interval(every);
+    let mut said: Option<String> = None;
+    loop {
+        interval.tick().await;
+        let file = file.clone();
+        let Ok(read) = tokio::task::spawn_blocking(move || token_of(&file)).await else { return };
+        let kept = read.and_then(|token| proxy.present(&token).map_err(|error| error.to_string()));
+        let why = kept.err();
+        if let Some(why) = why.as_ref().filter(|_| why != said) {
+            warn!("the token of this gateway stays as it is: {why}");
+        }
+        said = why;
+    }
 }

@@ -24,10 +24,12 @@ mod commands;
 mod config;
 mod dev;
 mod failure;
+mod files;
 mod gateway;
 mod logging;
 mod node;
 mod seat;
+mod secret;
 mod stop;
 
 use cli::{Certificates, Cli, Command, Output};

@@ -7,6 +7,7 @@
 
 mod backups;
 mod behind;
+mod connections;
 mod copies;
 mod crashes;
 mod damaged;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use quorate_tests::cluster::{Cluster, eventually, send};
+use quorate_tests::cluster::{Cluster, Gateway, client, eventually, send};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
@@ -68,6 +68,45 @@ async fn sigterm_finishes_hands_over_and_exits_with_0() {
     }
     let history = cluster.assert_agreement().await;
     assert_eq!((history.last(), history.stock()), (calls, 90));
+}
+
+/// Catches a node, or a gateway, that is asked to stop and refuses callers whom a load balancer still sends to it, with old
+/// connections or new ones; that does not say that it is not ready; or that cannot be told not to wait any longer.
+#[tokio::test]
+async fn who_drains_says_so_and_serves_on() {
+    // Longer than this test takes, unless a second signal ends it.
+    let mut cluster = Cluster::start("drains", 3, &["shutdown.drain=10m"]).await;
+    let mut gateway = Gateway::boot(&cluster, &[0, 1, 2], &["shutdown.drain=10m".to_owned()]);
+    gateway.ready().await;
+    let goods = json!({"warehouse": "A", "amount": 1});
+    let node = cluster.leader().await;
+    assert_eq!(cluster.call(node, "inventory.inbound", &goods).await.status, 200);
+    cluster.terminate(node);
+    gateway.signal(Signal::SIGTERM);
+    cluster.logged(node, &["is to stop", "SIGTERM", "10m"]).await;
+    gateway.logged(&["is to stop", "SIGTERM", "10m"]).await;
+    let (at_node, at_gateway) = (cluster.url(node, ""), gateway.url(""));
+    for url in [at_node, at_gateway] {
+        for client in [cluster.client().clone(), client()] {
+            let ready = send(client.get(format!("{url}/readyz"))).await.expect("it answers");
+            assert!(ready.status == 503 && ready.text().contains("is stopping"), "{url}: {}", ready.text());
+            let call = client.post(format!("{url}/v1/functions/inventory.inbound")).json(&goods);
+            let call = send(call).await.expect("it answers");
+            assert_eq!(call.status, 200, "{url}: {}", call.text());
+        }
+    }
+    cluster.terminate(node);
+    assert_eq!(cluster.ended(node).await.code(), Some(0));
+    cluster.logged(node, &["a second time"]).await;
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    // One that is asked once ends by itself.
+    cluster.set("shutdown.drain=1s");
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    cluster.terminate(node);
+    assert_eq!(cluster.ended(node).await.code(), Some(0));
+    cluster.logged(node, &["is to stop", "1s"]).await;
 }
 
 /// Catches a node that is killed by the signal that asks it to stop, because it still opens its

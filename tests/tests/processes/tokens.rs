@@ -5,8 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
-use quorate_tests::cluster::{Cluster, Reply, eventually, quorate, send};
+use quorate_tests::cluster::{Cluster, Link, Reply, Taps, eventually, quorate, send};
+use serde_json::json;
 
 const ROOT: &str = "canary-root-5f1d0c7b9e2a4d6c8b0f";
 
@@ -140,4 +142,45 @@ async fn a_root_token_must_be_one() {
     refused("at least 32 visible characters");
     fs::remove_file(&file).expect("removed");
     refused("cannot be read");
+}
+
+/// Longer than the 5 s for which a node goes by what it knew, and the 2 s until it knows no leader; far less than for ever.
+const CUT_OFF_MAX: Duration = Duration::from_secs(20);
+
+/// Catches a node that is cut off and serves whoever holds a token for as long as it likes, though that was revoked meanwhile;
+/// and one that does not take tokens again when it hears of the others.
+#[tokio::test]
+async fn a_node_that_is_cut_off_soon_takes_no_tokens() {
+    let (mut cluster, _directory) = guarded("cut-off");
+    let taps = Taps::between(&mut cluster).await;
+    cluster.boot_all();
+    cluster.wait_begun().await;
+    let asked = cluster.client().post(cluster.url(0, "/v1/tokens")).bearer_auth(ROOT);
+    let made = send(asked.json(&json!({"name": "ci", "read": true}))).await.expect("a living node answers");
+    assert_eq!(made.status, 201, "{}", made.text());
+    let token = made.json()["token"].as_str().expect("a text").to_owned();
+    let local = "/v1/state?consistency=local";
+    eventually("the token is known", async || {
+        (as_caller(&cluster, 2, local, &token).await.status == 200).then_some(())
+    })
+    .await;
+    [0, 1].iter().for_each(|other| taps.set_both(2, *other, Link::Silent));
+    let cut = Instant::now();
+    let revoke = cluster.client().delete(cluster.url(0, "/v1/tokens/ci")).bearer_auth(ROOT);
+    let revoked = send(revoke.header("Prefer", "wait=30")).await.expect("a living node answers");
+    assert!(revoked.status < 300, "{}", revoked.text());
+    let refused = eventually("a node that cannot know", async || {
+        let reply = as_caller(&cluster, 2, local, &token).await;
+        (reply.status != 200).then_some(reply)
+    })
+    .await;
+    refused.assert_problem(503, "not_current");
+    assert!(cut.elapsed() < CUT_OFF_MAX, "{:?}", cut.elapsed());
+    assert_eq!(as_caller(&cluster, 2, local, ROOT).await.status, 200, "it can be looked into");
+    assert_eq!(as_caller(&cluster, 2, "/metrics", &token).await.status, 200, "how it is can be seen");
+    [0, 1].iter().for_each(|other| taps.set_both(2, *other, Link::Open));
+    eventually("it has heard of the revocation", async || {
+        (as_caller(&cluster, 2, local, &token).await.status == 401).then_some(())
+    })
+    .await;
 }

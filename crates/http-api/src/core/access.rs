@@ -18,6 +18,8 @@ pub enum Need {
     Token,
     /// To read.
     Read,
+    /// To read, what says nothing of the state: how the cluster is, which must be seen when it is not well.
+    Look,
     /// To read, or to call any function: it is about a call.
     Outcome,
     /// To operate.
@@ -35,6 +37,8 @@ pub enum Denied {
     Expired,
     /// It does not allow that.
     Forbidden,
+    /// This node may not have heard that it was revoked.
+    NotCurrent,
 }
 
 impl Denied {
@@ -46,6 +50,7 @@ impl Denied {
             Self::Unknown => "invalid_token",
             Self::Expired => "expired_token",
             Self::Forbidden => "forbidden",
+            Self::NotCurrent => "not_current",
         }
     }
 }
@@ -141,7 +146,7 @@ impl Access {
         let allowed = match need {
             Need::Nothing => true,
             Need::Token => *self != Self::nothing(),
-            Need::Read => *read,
+            Need::Read | Need::Look => *read,
             Need::Outcome => *read || *operate || !call.is_empty(),
             Need::Operate => *operate,
         };
@@ -221,14 +226,14 @@ mod tests {
             name: None,
             rights: Rights { read, call: call.iter().map(ToString::to_string).collect(), operate },
         };
-        let needs = [Need::Nothing, Need::Token, Need::Read, Need::Outcome, Need::Operate];
+        let needs = [Need::Nothing, Need::Token, Need::Read, Need::Look, Need::Outcome, Need::Operate];
         for (access, opens) in [
-            (Access::nothing(), [true, false, false, false, false]),
-            (rights(true, &[], false), [true, true, true, true, false]),
-            (rights(false, &["kv.*"], false), [true, true, false, true, false]),
-            (rights(false, &[], true), [true, true, false, true, true]),
-            (Access::everything(), [true; 5]),
-            (Access::root(), [true; 5]),
+            (Access::nothing(), [true, false, false, false, false, false]),
+            (rights(true, &[], false), [true, true, true, true, true, false]),
+            (rights(false, &["kv.*"], false), [true, true, false, false, true, false]),
+            (rights(false, &[], true), [true, true, false, false, true, true]),
+            (Access::everything(), [true; 6]),
+            (Access::root(), [true; 6]),
         ] {
             assert_eq!(needs.map(|need| access.check(need).is_ok()), opens, "{access:?}");
         }

@@ -2,7 +2,7 @@
 //!
 //! A request without a body to keep is what is sent again: the body was read whole, within the limit. It is sent again to
 //! the next member when a member cannot be reached, breaks the connection, stops answering, or says 503; until the caller's
-//! wait is over. That is safe: reads change nothing, and every call carries an idempotency key, the caller's or one that is
+//! wait is over. One that belongs to another cluster says 421, and so does not take it. That is safe: reads change nothing, and every call carries an idempotency key, the caller's or one that is
 //! added here. A batch has keys of its own, or none: once it may have reached a member it is not sent again.
 //!
 //! Replies that say how long they are come whole before the caller gets anything; others are passed on as they come, no
@@ -84,6 +84,7 @@ pub(super) async fn forward(
         let detail = "this request came from this gateway: gateway.members, or the address that a member announces, leads back here";
         return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop", detail));
     }
+    let Ok(_request) = proxy.requests.try_acquire() else { return Err(Problem::overloaded()) };
     let passed = Passed::of(&request, payload, &proxy).await?;
     let weight = HEAD_KIB.saturating_add(u32::try_from(passed.body.len() / 1024).unwrap_or(u32::MAX));
     let Ok(_room) = proxy.room.try_acquire_many(weight) else { return Err(Problem::overloaded()) };
@@ -94,6 +95,8 @@ pub(super) async fn forward(
         for address in proxy.order(passed.is_call) {
             match proxy.ask(&address, &passed).await {
                 Ok(reply) if reply.status() == StatusCode::SERVICE_UNAVAILABLE => refused = Some(reply),
+                // It was not looked at yet, or has changed hands since.
+                Ok(reply) if reply.status() == StatusCode::MISDIRECTED_REQUEST => proxy.misdirected(&address),
                 Ok(reply) => return Ok(reply),
                 Err(Broken::NotSent) => {}
                 Err(Broken::Sent) if passed.is_safe => may_have_run = passed.is_call,
@@ -134,6 +137,7 @@ impl Passed {
             headers.insert(names::IDEMPOTENCY_KEY, proxy.fresh_key());
         }
         headers.append(header::VIA, proxy.via.clone());
+        headers.insert(names::CLUSTER, proxy.cluster_header.clone());
         // The server leaves the body of a reply to HEAD out, and says how long it would be. No backup is begun for that.
         let is_head = request.method() == Method::HEAD && request.path() != BACKUP;
         let method = if is_head { Method::GET } else { request.method().clone() };
@@ -193,7 +197,7 @@ impl Proxy {
     }
 
     async fn exchange(&self, address: &str, passed: &Passed) -> Result<HttpResponse, Broken> {
-        let url = format!("http://{address}{}", passed.path);
+        let url = format!("{}://{address}{}", self.scheme, passed.path);
         let method = reqwest::Method::from_bytes(passed.method.as_str().as_bytes()).map_err(|_| Broken::NotSent)?;
         let mut request = self.client.request(method, url).body(passed.body.clone());
         for (name, value) in &passed.headers {

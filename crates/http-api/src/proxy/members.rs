@@ -14,6 +14,8 @@ enum State {
     Answers,
     /// Nobody knows yet.
     Unknown,
+    /// It wants another token than this gateway has. Whether it is ready is not known; callers have tokens of their own.
+    Denied,
     /// It does not answer.
     Gone,
     /// It belongs to another cluster: nothing is passed on to it.
@@ -29,21 +31,43 @@ struct Member {
     /// What it calls itself, once it has answered.
     name: Option<String>,
     state: State,
+    /// Why it does not answer.
+    why: String,
 }
 
-/// What a member said when it was looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What came of looking at a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// No answer, or none of a node; why.
+    Silent(String),
+    /// It belongs to another cluster.
+    Foreign,
+    /// It wants another token.
+    Denied,
+    /// It says that it cannot answer now.
+    Unable,
+    /// It answers.
+    Word(Word),
+}
+
+/// What a member says of itself and the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Word {
     /// Its name.
     pub(crate) name: String,
-    /// It belongs to another cluster; the rest says nothing then.
-    pub(crate) foreign: bool,
     /// Whether it is ready.
     pub(crate) ready: bool,
     /// The name of the leader, as it knows it.
     pub(crate) leader: Option<String>,
     /// The names of all members, and where they announce their REST.
     pub(crate) members: Vec<(String, String)>,
+}
+
+impl Member {
+    fn new(address: &str, is_configured: bool) -> Self {
+        let (address, why) = (address.to_owned(), String::new());
+        Self { address, is_configured, name: None, state: State::Unknown, why }
+    }
 }
 
 /// See the module.
@@ -56,13 +80,7 @@ pub(crate) struct Members {
 impl Members {
     /// Those that are configured.
     pub(crate) fn new(configured: &[String]) -> Self {
-        let member = |address: &String| Member {
-            address: address.clone(),
-            is_configured: true,
-            name: None,
-            state: State::Unknown,
-        };
-        Self { all: configured.iter().map(member).collect(), leader: None }
+        Self { all: configured.iter().map(|address| Member::new(address, true)).collect(), leader: None }
     }
 
     /// All addresses to look at.
@@ -71,19 +89,26 @@ impl Members {
     }
 
     /// What came of looking at all of them.
-    pub(crate) fn looked(&mut self, seen: Vec<(String, Option<Word>)>) {
+    pub(crate) fn looked(&mut self, seen: Vec<(String, Seen)>) {
         let mut announced: Option<Vec<(String, String)>> = None;
         self.leader = None;
-        for (address, word) in seen {
+        for (address, seen) in seen {
             let Some(member) = self.all.iter_mut().find(|member| member.address == address) else { continue };
-            let Some(word) = word else {
-                member.state = State::Gone;
-                continue;
+            let word = match seen {
+                Seen::Word(word) => word,
+                Seen::Silent(why) => {
+                    (member.state, member.why) = (State::Gone, why);
+                    continue;
+                }
+                Seen::Foreign | Seen::Denied | Seen::Unable => {
+                    member.state = match seen {
+                        Seen::Foreign => State::Foreign,
+                        Seen::Denied => State::Denied,
+                        Seen::Unable | Seen::Silent(_) | Seen::Word(_) => State::Answers,
+                    };
+                    continue;
+                }
             };
-            if word.foreign {
-                member.state = State::Foreign;
-                continue;
-            }
             member.name = Some(word.name);
             member.state = if word.ready { State::Ready } else { State::Answers };
             if word.ready {
@@ -105,8 +130,7 @@ impl Members {
         for (name, address) in members {
             let is_known = named.contains(name) || self.all.iter().any(|member| member.address == *address);
             if !is_known && !address.is_empty() {
-                let (address, name) = (address.clone(), None);
-                self.all.push(Member { address, is_configured: false, name, state: State::Unknown });
+                self.all.push(Member::new(address, false));
             }
         }
     }
@@ -114,13 +138,25 @@ impl Members {
     /// A connection to it was refused, or broke.
     pub(crate) fn failed(&mut self, address: &str) {
         if let Some(member) = self.all.iter_mut().find(|member| member.address == address) {
-            member.state = State::Gone;
+            (member.state, member.why) = (State::Gone, "a connection was refused, or broke".to_owned());
+        }
+    }
+
+    /// It says that it belongs to another cluster.
+    pub(crate) fn misdirected(&mut self, address: &str) {
+        if let Some(member) = self.all.iter_mut().find(|member| member.address == address) {
+            member.state = State::Foreign;
         }
     }
 
     /// Whether it has stopped answering.
     pub(crate) fn is_gone(&self, address: &str) -> bool {
         self.all.iter().any(|member| member.address == address && member.state == State::Gone)
+    }
+
+    /// Whether it is known to want another token.
+    pub(crate) fn is_denied(&self, address: &str) -> bool {
+        self.all.iter().any(|member| member.address == address && member.state == State::Denied)
     }
 
     /// Whether it is known to belong to another cluster.
@@ -146,11 +182,12 @@ impl Members {
     /// For people: each member and how it is.
     pub(crate) fn describe(&self) -> String {
         let word = |member: &Member| match member.state {
-            State::Ready => "ready",
-            State::Answers => "not ready",
-            State::Unknown => "not asked yet",
-            State::Gone => "no answer",
-            State::Foreign => "of another cluster, see cluster.name",
+            State::Ready => "ready".to_owned(),
+            State::Answers => "not ready".to_owned(),
+            State::Unknown => "not asked yet".to_owned(),
+            State::Denied => "wants another token, see gateway.token_file".to_owned(),
+            State::Gone => format!("no answer: {}", member.why),
+            State::Foreign => "of another cluster, see cluster.name".to_owned(),
         };
         let member = |member: &Member| {
             format!("{} {} ({})", member.name.as_deref().unwrap_or("?"), member.address, word(member))
@@ -167,13 +204,17 @@ mod tests {
         Members::new(&["a:1".to_owned(), "b:1".to_owned()])
     }
 
-    fn word(name: &str, ready: bool, members: &[(&str, &str)]) -> Option<Word> {
+    fn word(name: &str, ready: bool, members: &[(&str, &str)]) -> Seen {
         let members = members.iter().map(|(name, address)| ((*name).to_owned(), (*address).to_owned())).collect();
-        Some(Word { name: name.to_owned(), foreign: false, ready, leader: Some("b".to_owned()), members })
+        Seen::Word(Word { name: name.to_owned(), ready, leader: Some("b".to_owned()), members })
     }
 
-    fn looked(members: &mut Members, seen: &[(&str, Option<Word>)]) {
-        members.looked(seen.iter().map(|(address, word)| ((*address).to_owned(), word.clone())).collect());
+    fn looked(members: &mut Members, seen: &[(&str, Seen)]) {
+        members.looked(seen.iter().map(|(address, seen)| ((*address).to_owned(), seen.clone())).collect());
+    }
+
+    fn none() -> Seen {
+        Seen::Silent("refused".to_owned())
     }
 
     const ALL: [(&str, &str); 3] = [("a", "10.0.0.1:8080"), ("b", "10.0.0.2:8080"), ("c", "10.0.0.3:8080")];
@@ -194,7 +235,7 @@ mod tests {
         assert_eq!(firsts.len(), 2);
         looked(
             &mut members,
-            &[("a:1", word("a", false, &ALL)), ("b:1", None), ("10.0.0.3:8080", word("c", true, &ALL))],
+            &[("a:1", word("a", false, &ALL)), ("b:1", none()), ("10.0.0.3:8080", word("c", true, &ALL))],
         );
         assert_eq!(members.order(true, 1), ["10.0.0.3:8080", "a:1", "b:1"]);
         assert!(members.is_gone("b:1") && !members.is_gone("a:1"));
@@ -206,12 +247,29 @@ mod tests {
     #[test]
     fn another_cluster_is_not_asked() {
         let mut members = members();
-        let foreign = Some(Word { foreign: true, ..Word::default() });
-        looked(&mut members, &[("a:1", foreign), ("b:1", None)]);
+        looked(&mut members, &[("a:1", Seen::Foreign), ("b:1", none())]);
         assert_eq!(members.order(true, 0), ["b:1"]);
         assert!(members.is_foreign("a:1") && members.describe().contains("another cluster"));
-        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", None)]);
+        members.misdirected("b:1");
+        assert!(members.order(true, 0).is_empty(), "both said so");
+        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", none())]);
         assert_eq!(members.order(true, 0)[0], "a:1", "it was set up anew");
+    }
+
+    /// Catches a gateway without the token of its members that says it is ready, takes them for another cluster's, or asks
+    /// nobody for callers who have tokens of their own; and one that does not say what it lacks.
+    #[test]
+    fn who_wants_another_token_is_asked_for_callers_all_the_same() {
+        let mut members = members();
+        looked(&mut members, &[("a:1", Seen::Denied), ("b:1", none())]);
+        assert!(members.is_denied("a:1") && members.ready() == 0 && !members.is_foreign("a:1"));
+        assert_eq!(members.order(true, 1), ["a:1", "b:1"]);
+        let said = members.describe();
+        assert!(said.contains("gateway.token_file") && said.contains("no answer: refused"), "{said}");
+        looked(&mut members, &[("a:1", Seen::Denied), ("b:1", Seen::Unable)]);
+        assert_eq!(members.order(true, 0), ["b:1", "a:1"]);
+        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", Seen::Unable)]);
+        assert_eq!((members.order(true, 1)[0].as_str(), members.is_denied("a:1")), ("a:1", false));
     }
 
     /// Catches a member that joined and is never asked, one that is asked twice under two addresses, and one that was
@@ -219,7 +277,7 @@ mod tests {
     #[test]
     fn the_members_tell_of_each_other() {
         let mut members = members();
-        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", None)]);
+        looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", none())]);
         assert_eq!(members.addresses(), ["a:1", "b:1", "10.0.0.2:8080", "10.0.0.3:8080"], "nobody knows who b:1 is");
         looked(&mut members, &[("a:1", word("a", true, &ALL)), ("b:1", word("b", true, &ALL))]);
         assert_eq!(members.addresses(), ["a:1", "b:1", "10.0.0.2:8080", "10.0.0.3:8080"]);

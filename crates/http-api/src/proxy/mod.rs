@@ -2,18 +2,20 @@
 //!
 //! - [`members`]: whom to ask; pure.
 //! - [`forward`]: one request.
-//! - This module: looking at the members, the server, and what the gateway says of itself (`/livez`, `/readyz`, `/healthz`,
+//! - [`look`]: looking at the members.
+//! - This module: the server, and what the gateway says of itself (`/livez`, `/readyz`, `/healthz`,
 //!   `/metrics`).
 //!
 //! Every other reply is a member's, and `Quorate-Node` names it.
 
 mod forward;
+mod look;
 mod members;
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix_web::body::{EitherBody, MessageBody};
@@ -22,24 +24,22 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::{self, Next};
 use actix_web::{App, Error, HttpRequest, HttpResponse, ResponseError as _, guard, web};
-use futures_util::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::Value;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, watch};
 
 use crate::api::unforeseen;
+use crate::auth;
 use crate::backend::{Check, Limits};
+use crate::core::access::Denied;
+use crate::gate::denied;
 use crate::names;
 use crate::observe::{self, Requests};
 use crate::problem::Problem;
 use crate::request::Query;
 use crate::routes::{ROUTES, probes};
-use members::{Members, Word};
+use members::Members;
 
-/// How often the members are looked at.
-const LOOKED_AT: Duration = Duration::from_millis(500);
-/// One that does not answer within this is gone: far more than a busy one needs.
-const LOOK_WAIT: Duration = Duration::from_secs(1);
 /// What the requests under way may weigh, in KiB: their bodies are kept for sending again. As at the gateway of a node.
 const ROOM_KIB: u32 = 64 << 10;
 /// What one weighs beside its body: its head.
@@ -57,10 +57,21 @@ pub struct Options {
     pub cluster: String,
     /// REST of some members, `host:port`.
     pub members: Vec<String>,
+    /// The authorities behind the certificates of members. Nothing: they speak plain HTTP.
+    pub authorities: Option<Vec<CertificateDer<'static>>>,
     /// What it refuses.
     pub limits: Limits,
+    /// The most requests under way.
+    pub requests: usize,
     /// As for a node.
     pub server: crate::server::Options,
+}
+
+/// The gateway's own token.
+struct Token {
+    hash: blake3::Hash,
+    /// What looks present.
+    header: reqwest::header::HeaderValue,
 }
 
 /// See the module.
@@ -69,7 +80,13 @@ pub struct Proxy {
     /// Names this gateway in what it passes on: an announced address may lead back here.
     via: HeaderValue,
     cluster: String,
+    /// The same for members, lest one of another cluster takes what was meant for ours.
+    cluster_header: HeaderValue,
     limits: Limits,
+    /// How members are asked: `http` or `https`.
+    scheme: &'static str,
+    token: RwLock<Option<Token>>,
+    requests: Semaphore,
     room: Semaphore,
     members: watch::Sender<Members>,
     client: reqwest::Client,
@@ -77,6 +94,7 @@ pub struct Proxy {
     entropy: u64,
     keys: AtomicU64,
     turn: AtomicUsize,
+    draining: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -84,12 +102,14 @@ impl Proxy {
     /// A gateway that has asked nobody yet.
     ///
     /// # Errors
-    /// When there can be no HTTP client.
+    /// When there can be no HTTP client, with these authorities.
     pub fn new(options: &Options) -> io::Result<Arc<Self>> {
         // Whoever runs a node has done so; the client wants one even where it speaks plain HTTP.
         _ = rustls::crypto::ring::default_provider().install_default();
+        let authorities = options.authorities.iter().flatten().map(|der| reqwest::Certificate::from_der(der));
+        let authorities = authorities.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
         let client = reqwest::Client::builder()
-            .tls_certs_only([])
+            .tls_certs_only(authorities)
             // Members close theirs after 75 s: none is to be used that is being closed.
             .pool_idle_timeout(IDLE)
             .connect_timeout(CONNECT_WAIT)
@@ -104,7 +124,11 @@ impl Proxy {
             via: HeaderValue::from_str(&format!("1.1 gateway-{}", unforeseen(u128::from(options.server.entropy))))
                 .map_err(io::Error::other)?,
             cluster: options.cluster.clone(),
+            cluster_header: HeaderValue::from_str(&options.cluster).map_err(io::Error::other)?,
             limits: options.limits.clone(),
+            scheme: if options.authorities.is_some() { "https" } else { "http" },
+            token: RwLock::new(None),
+            requests: Semaphore::new(options.requests),
             room: Semaphore::new(ROOM_KIB as usize),
             members: watch::Sender::new(Members::new(&options.members)),
             client,
@@ -112,48 +136,40 @@ impl Proxy {
             entropy: options.server.entropy,
             keys: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }))
     }
 
-    /// Looks at the members for ever.
-    pub async fn watch(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(LOOKED_AT);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            interval.tick().await;
-            let addresses = self.members.borrow().addresses();
-            let seen = join_all(addresses.into_iter().map(|address| self.look(address))).await;
-            self.members.send_modify(|members| members.looked(seen));
-            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and there are few members")]
-            metrics::gauge!("quorate_gateway_members_ready").set(self.members.borrow().ready() as f64);
+    /// From now on it looks at members with that token, and who presents it may see the metrics of this gateway.
+    ///
+    /// # Errors
+    /// When it cannot stand in a header.
+    pub fn present(&self, token: &str) -> io::Result<()> {
+        let mut header =
+            reqwest::header::HeaderValue::from_str(&format!("Bearer {token}")).map_err(io::Error::other)?;
+        header.set_sensitive(true);
+        let token = Token { hash: blake3::hash(token.as_bytes()), header };
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(())
+    }
+
+    /// Whether who asks may see the metrics. Where members ask for tokens, this gateway asks for its own: it could not ask
+    /// a member about others when it is most needed.
+    fn check_reader(&self, headers: &header::HeaderMap) -> Result<(), Problem> {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(token) = &*token else { return Ok(()) };
+        match auth::bearer(headers) {
+            Ok(Some(text)) if blake3::hash(text.as_bytes()) == token.hash => Ok(()),
+            Ok(Some(_)) => Err(denied(Denied::Unknown)),
+            Ok(None) => Err(denied(Denied::NoToken)),
+            Err(why) => Err(denied(why)),
         }
     }
 
-    async fn look(&self, address: String) -> (String, Option<Word>) {
-        let looked = tokio::time::timeout(LOOK_WAIT, self.word_of(&address)).await;
-        let word = looked.ok().flatten();
-        (address, word)
-    }
-
-    /// `None`: no answer.
-    async fn word_of(&self, address: &str) -> Option<Word> {
-        let ask =
-            |path: &str| self.client.get(format!("http://{address}{path}")).header("via", self.via.as_bytes()).send();
-        let view = ask("/v1/cluster").await.ok()?;
-        let name = view.headers().get(names::NODE.as_str())?.to_str().ok()?.to_owned();
-        let view: Value = view.json().await.ok()?;
-        if view["name"].as_str() != Some(self.cluster.as_str()) {
-            if !self.members.borrow().is_foreign(address) {
-                tracing::warn!(address, theirs = %view["name"], ours = self.cluster, "this is no member of cluster.name; nothing is passed on to it");
-            }
-            return Some(Word { foreign: true, ..Word::default() });
-        }
-        let ready = ask("/readyz").await.ok()?.status().is_success();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let nodes = view["nodes"].as_array().into_iter().flatten();
-        let members = nodes.map(|node| (text(&node["name"]), text(&node["addresses"]["http"]))).collect();
-        Some(Word { name, foreign: false, ready, leader: view["leader"]["name"].as_str().map(str::to_owned), members })
+    /// Says that it is not ready, and serves on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
     /// Takes no more requests.
@@ -191,7 +207,7 @@ impl Proxy {
 
     fn checks(&self) -> Vec<Check> {
         let members = self.members.borrow();
-        let stopping = self.is_stopping();
+        let stopping = self.is_stopping() || self.draining.load(Ordering::Acquire);
         let running = if stopping { "this gateway is stopping" } else { "this gateway is not stopping" };
         vec![
             Self::live(),
@@ -230,6 +246,7 @@ async fn probe_of(request: HttpRequest, proxy: web::Data<Proxy>) -> Result<HttpR
     match request.path() {
         "/metrics" => {
             Query::of(&request, &[])?;
+            proxy.check_reader(request.headers())?;
             Ok(probes::prometheus(&proxy.prometheus))
         }
         "/livez" => probes::report(&request, "livez", &[Proxy::live()]),
@@ -250,7 +267,8 @@ async fn observed<B: MessageBody + 'static>(
     let started = observe::clock();
     let proxy = request.app_data::<web::Data<Proxy>>().expect("the application has it").clone();
     let requests = request.app_data::<web::Data<Requests>>().expect("the application has it").clone();
-    let mut response = match observe::check_head(&request) {
+    let checked = observe::check_head(&request);
+    let mut response = match checked.and_then(|()| observe::check_cluster(request.headers(), &proxy.cluster)) {
         Ok(()) => next.call(request).await?.map_into_left_body(),
         Err(problem) => request.into_response(problem.error_response()).map_into_right_body(),
     };

@@ -81,7 +81,7 @@ pub(crate) fn app(
                 .route(web::delete().to(state::delete)),
         )
         .service(resource("/v1/commands", all(Need::Read)).route(get().to(commands::list)))
-        .service(resource("/v1/cluster", all(Need::Read)).route(get().to(cluster::view)))
+        .service(resource("/v1/cluster", all(Need::Look)).route(get().to(cluster::view)))
         .service(resource("/v1/cluster/acceptors", all(Need::Operate)).route(web::post().to(acceptors::set)))
         .service(resource("/v1/cluster/acceptors/{id}", all(Need::Operate)).route(web::delete().to(acceptors::remove)))
         .service(resource("/v1/cluster/leader", all(Need::Operate)).route(web::post().to(leader::hand_over)))
@@ -96,7 +96,7 @@ pub(crate) fn app(
         .service(resource("/livez", all(Need::Nothing)).route(get().to(probes::livez)))
         .service(resource("/readyz", all(Need::Nothing)).route(get().to(probes::readyz)))
         .service(resource("/healthz", all(Need::Nothing)).route(get().to(probes::healthz)))
-        .service(resource("/metrics", all(Need::Read)).route(get().to(probes::metrics)))
+        .service(resource("/metrics", all(Need::Look)).route(get().to(probes::metrics)))
         .service(resource("/openapi.json", all(Need::Nothing)).route(get().to(pages::description)))
         .service(resource("/docs", all(Need::Nothing)).route(get().to(pages::docs)))
         .service(resource("/", all(Need::Read)).route(get().to(pages::home)))

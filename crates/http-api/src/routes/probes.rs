@@ -38,7 +38,7 @@ pub(crate) async fn healthz(request: HttpRequest, api: web::Data<Api>) -> Result
 
 fn all(api: &Api) -> Vec<Check> {
     let health = api.backend.health();
-    let stopping = api.backend.stopping();
+    let stopping = api.backend.stopping() || api.backend.draining();
     let detail = if stopping { "this node is stopping" } else { "this node is not stopping" };
     let running = Check { name: "running", ok: !stopping, detail: detail.to_owned() };
     health.live.into_iter().chain(health.ready).chain([running]).collect()

@@ -4,12 +4,13 @@
 //! `listen.peer`, which the image always sets: this node makes no directory and no listener of them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::membership;
 
-use super::layers::{ConfigError, Origin, Settings};
-use super::{HOUR, Limits, Listen, Log, node_name};
+use super::layers::{ConfigError, Settings};
+use super::{HOUR, Limits, Listen, Log, Tls, node_name};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,18 +21,26 @@ pub(crate) struct GatewayOnly {
     pub(crate) cluster: String,
     /// REST of some members, `host:port`.
     pub(crate) members: Vec<String>,
+    /// The file with the authorities behind the certificates of members. Nothing: they speak plain HTTP.
+    pub(crate) authorities: Option<PathBuf>,
+    /// The file with the token for looking at members.
+    pub(crate) token: Option<PathBuf>,
+    /// What its own REST shows.
+    pub(crate) tls: Tls,
     /// Where it serves REST.
     pub(crate) http: SocketAddr,
     /// What it refuses.
     pub(crate) limits: Limits,
     /// Logs.
     pub(crate) log: Log,
+    /// How long it serves on when it is asked to stop, and says that it is not ready.
+    pub(crate) shutdown_drain: Duration,
     /// How long requests under way may take when it is to stop.
     pub(crate) shutdown_grace: Duration,
 }
 
 /// Sections of which a gateway has nothing, and single keys.
-const NOT_ITS_OWN: [&str; 12] = [
+const NOT_ITS_OWN: [&str; 13] = [
     "protocol.",
     "detector.",
     "storage.",
@@ -44,6 +53,7 @@ const NOT_ITS_OWN: [&str; 12] = [
     "cluster.leave",
     "listen.advertise",
     "limits.waiting_calls",
+    "tls.peer_",
 ];
 
 impl GatewayOnly {
@@ -55,21 +65,16 @@ impl GatewayOnly {
         if settings.texts("node.roles")? != ["gateway"] {
             return Ok(None);
         }
-        let is_set = |origin: &Origin| !matches!(origin, Origin::Default);
-        let wrong = settings
-            .iter()
-            .find(|(key, _, origin)| is_set(origin) && NOT_ITS_OWN.iter().any(|not| key.name.starts_with(not)));
-        if let Some((key, ..)) = wrong {
+        let wrong = settings.changed().find(|key| NOT_ITS_OWN.iter().any(|not| key.starts_with(not)));
+        if let Some(key) = wrong {
             let needs = "leave it out: a node whose node.roles is [\"gateway\"] keeps no data and has no peers; it asks \
                          gateway.members";
-            return Err(settings.refuse(key.name, needs));
+            return Err(settings.refuse(key, needs));
         }
-        // It could not look up whose token a caller shows, and speaks plain HTTP with the members.
-        let secures = |key: &str| key.starts_with("tls.") || key.starts_with("auth.");
-        if let Some((key, ..)) = settings.iter().find(|(key, _, origin)| is_set(origin) && secures(key.name)) {
-            let needs = "not available yet on a node that is only a gateway: let a node with data serve REST, or put a proxy \
-                         that ends TLS before it";
-            return Err(settings.refuse(key.name, needs));
+        if let Some(key) = settings.changed().find(|key| key.starts_with("auth.")) {
+            let needs = "leave it out: a node that is only a gateway passes on the tokens of callers, and members judge them; \
+                         its own token, for looking at members, is in gateway.token_file";
+            return Err(settings.refuse(key, needs));
         }
         let members = settings.texts("gateway.members")?;
         if members.is_empty() {
@@ -83,18 +88,25 @@ impl GatewayOnly {
         if !membership::is_name(&cluster) {
             return Err(settings.wrong("cluster.name"));
         }
+        let file = |key| settings.text(key).map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
+        let (tls, token) = (Tls::from_settings(settings)?, file("gateway.token_file")?);
         Ok(Some(Self {
             name: node_name(settings)?,
             cluster,
             members,
+            authorities: file("gateway.ca")?,
             http: Listen::address(
                 settings,
                 "listen.http",
-                false,
-                "a node that is only a gateway has no TLS of its own yet",
+                tls.http.is_some() && token.is_some(),
+                "without TLS (tls.http_certificate, tls.http_key) before members that ask for tokens (gateway.token_file) \
+                 anybody could read and call",
             )?,
+            token,
+            tls,
             limits: Limits::from_settings(settings)?,
             log: Log::from_settings(settings)?,
+            shutdown_drain: settings.duration("shutdown.drain", Duration::ZERO..=HOUR)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
         }))
     }
@@ -105,9 +117,16 @@ mod tests {
     use super::super::Sources;
     use super::*;
 
+    fn sources(sets: &[&str]) -> Sources {
+        Sources { sets: sets.iter().map(ToString::to_string).collect(), ..Sources::default() }
+    }
+
+    fn gateway_of(sets: &[&str]) -> GatewayOnly {
+        read(sets).expect("all there is").expect("it is one")
+    }
+
     fn read(sets: &[&str]) -> Result<Option<GatewayOnly>, String> {
-        let sources = Sources { sets: sets.iter().map(ToString::to_string).collect(), ..Sources::default() };
-        let settings = Settings::collect(&sources).map_err(|error| error.to_string())?;
+        let settings = Settings::collect(&sources(sets)).map_err(|error| error.to_string())?;
         GatewayOnly::from_settings(&settings).map_err(|error| error.to_string())
     }
 
@@ -118,8 +137,27 @@ mod tests {
         assert_eq!(read(&[]), Ok(None));
         let only =
             ["node.roles=gateway", "gateway.members=a:8080,b:8080", "node.data_dir=/data", "listen.peer=127.0.0.1:9"];
-        let gateway = read(&only).expect("all there is").expect("it is one");
+        let gateway = gateway_of(&only);
         assert_eq!((gateway.members, gateway.http.port()), (vec!["a:8080".to_owned(), "b:8080".to_owned()], 8080));
+        let sealed = [
+            "tls.http_certificate=c",
+            "tls.http_key=k",
+            "gateway.token_file=t",
+            "gateway.ca=a",
+            "listen.http=0.0.0.0:8080",
+        ];
+        let gateway = gateway_of(&[&only[..], &sealed].concat());
+        assert_eq!((gateway.token, gateway.authorities), (Some("t".into()), Some("a".into())));
+        assert!(gateway.tls.http.is_some());
+        let open =
+            read(&[&only[..], &sealed[..2], &sealed[3..]].concat()).expect_err("members may be open to everybody");
+        assert!(open.contains("listen.http") && open.contains("gateway.token_file"), "{open}");
+        let printed = Settings::collect(&sources(&only)).expect("good layers").to_toml();
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("printed.toml");
+        std::fs::write(&file, printed).expect("written");
+        let again = Settings::collect(&Sources { file: Some(file), ..Sources::default() }).expect("a file");
+        assert_eq!(GatewayOnly::from_settings(&again).expect("what is printed can be read"), Some(gateway_of(&only)));
         for wrong in [
             "gateway.members=",
             "gateway.members=a",
@@ -129,11 +167,12 @@ mod tests {
             "history.bytes=5",
             "protocol.window=5",
             "detector.heartbeat=1ms",
-            "storage.soft_free=1GiB",
+            "storage.soft_free=2GiB",
             "idempotency.retention=1h",
             "listen.http=0.0.0.0:1",
             "auth.enabled=true",
-            "tls.http_key=key.pem",
+            "auth.root_token_file=t",
+            "tls.peer_ca=ca.pem",
         ] {
             let key = wrong.split('=').next().expect("a key");
             let mut all = only.to_vec();

@@ -88,6 +88,20 @@ pub(crate) const KEYS: &[Key] = &[
         "[]",
         "a list of host:port, the REST (listen.http) of some members of the cluster, for a node that is only a gateway",
     ),
+    key(
+        "gateway.ca",
+        Shape::Text,
+        "\"\"",
+        "a file with the certificates of the authorities that sign for the REST of the members, PEM, for a node that is only \
+         a gateway; empty: it speaks plain HTTP with them",
+    ),
+    key(
+        "gateway.token_file",
+        Shape::Text,
+        "\"\"",
+        "a file with a token that may read, that not everybody may read: with it a node that is only a gateway looks at \
+         members that ask for tokens, and who presents it sees the gateway's metrics; empty: there is none",
+    ),
     key("listen.http", Shape::Text, "\"127.0.0.1:8080\"", "an IP address and a port, such as 127.0.0.1:8080"),
     key("listen.peer", Shape::Text, "\"127.0.0.1:7080\"", "an IP address and a port, such as 127.0.0.1:7080"),
     key(
@@ -129,9 +143,21 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.body_bytes", Shape::Count, "2097152", "a whole number of bytes from 1024 to 8388608"),
     key("limits.calls_in_flight", Shape::Count, "10000", "a whole number of calls from 1 to 1000000"),
     key("limits.waiting_calls", Shape::Count, "10000", "a whole number of calls from 0 to 1000000"),
-    key("limits.connections", Shape::Count, "4096", "a whole number of connections from 1 to 1000000"),
+    key(
+        "limits.connections",
+        Shape::Count,
+        "16384",
+        "a whole number of connections from 2 to 1000000, more than limits.calls_in_flight",
+    ),
     key("limits.wait_default", Shape::Text, "\"10s\"", "a duration from 100ms to 1h, such as 10s"),
     key("limits.wait_max", Shape::Text, "\"60s\"", "a duration from 100ms to 1h, such as 60s"),
+    // Longer than a disk or a network stalls that is of use; what is not taken lies in memory meanwhile.
+    key(
+        "limits.reader_wait",
+        Shape::Text,
+        "\"15s\"",
+        "a duration from 1s to 1h, such as 15s: a caller who takes nothing of a reply for so long is cut off",
+    ),
     key("idempotency.retention", Shape::Text, "\"24h\"", "a duration from 1s to 366d, such as 24h"),
     key(
         "storage.soft_free",
@@ -209,6 +235,13 @@ pub(crate) const KEYS: &[Key] = &[
         Shape::Text,
         "\"info\"",
         "off, error, warn, info, debug or trace, or directives such as \"info,quorate_transport=debug\"",
+    ),
+    key(
+        "shutdown.drain",
+        Shape::Text,
+        "\"0s\"",
+        "a duration up to 1h, such as 5s: a node that is asked to stop says for so long that it is not ready, and serves on, so \
+         that who sends callers to it can send them elsewhere; to ask a second time ends that",
     ),
     key("shutdown.grace", Shape::Text, "\"10s\"", "a duration up to 1h, such as 10s"),
 ];

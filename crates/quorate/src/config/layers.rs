@@ -172,6 +172,12 @@ impl Settings {
         })
     }
 
+    /// The keys whose value is another one than the default. Not by where it came from: what is printed can be read again.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &'static str> {
+        let is_changed = |(key, value, _): &(&Key, &Value, &Origin)| parse_toml(key.default).as_ref() != Some(value);
+        self.iter().filter(is_changed).map(|(key, ..)| key.name)
+    }
+
     /// The value as it is.
     pub(crate) fn value(&self, name: &'static str) -> &Value {
         &self.get(name).0

@@ -23,6 +23,7 @@ mod cluster;
 mod gateway;
 mod keys;
 mod layers;
+mod limits;
 mod print;
 pub(crate) mod size;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(crate) mod tls;
 pub(crate) use cluster::Cluster;
 pub(crate) use gateway::GatewayOnly;
 pub(crate) use layers::{ConfigError, Settings, Sources};
+pub(crate) use limits::Limits;
 pub(crate) use tls::Tls;
 
 /// Everything that a node is told; checked as a whole.
@@ -63,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) history: learner::History,
     /// Logs.
     pub(crate) log: Log,
+    /// How long a node that is asked to stop serves on, and says that it is not ready.
+    pub(crate) shutdown_drain: Duration,
     /// How long a stopping node finishes what is in flight.
     pub(crate) shutdown_grace: Duration,
 }
@@ -145,23 +149,6 @@ pub(crate) struct Detector {
     pub(crate) timeout_max: Duration,
 }
 
-/// `[limits]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Bytes in the body of one request.
-    pub(crate) body_bytes: usize,
-    /// Calls that one gateway has under way; more get 429.
-    pub(crate) calls_in_flight: usize,
-    /// Calls that the leader keeps because their function said "not now".
-    pub(crate) waiting_calls: usize,
-    /// Open REST connections.
-    pub(crate) connections: usize,
-    /// How long a call waits for its outcome when the caller does not say.
-    pub(crate) wait_default: Duration,
-    /// The longest wait that a caller may ask for.
-    pub(crate) wait_max: Duration,
-}
-
 /// `[storage]`: `hard_free` < `soft_free`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Storage {
@@ -240,6 +227,7 @@ impl Config {
                 bytes: settings.count("history.bytes", 1..=HISTORY_MAX)?,
             },
             log: Log::from_settings(settings)?,
+            shutdown_drain: settings.duration("shutdown.drain", Duration::ZERO..=HOUR)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
         })
     }
@@ -290,9 +278,9 @@ impl Node {
                  gateway keeps no data, and can only be served",
             ));
         }
-        if !settings.texts("gateway.members")?.is_empty() {
+        if let Some(key) = settings.changed().find(|key| key.starts_with("gateway.")) {
             let needs = "leave it out: only a node whose node.roles is [\"gateway\"] asks others for everything";
-            return Err(settings.refuse("gateway.members", needs));
+            return Err(settings.refuse(key, needs));
         }
         if !roles.contains(&NodeRole::Gateway) {
             let needs = "a node without \"gateway\" is not yet available in this version: every node serves REST";
@@ -385,29 +373,6 @@ impl Detector {
             return Err(settings.refuse("detector.timeout_max", &needs));
         }
         Ok(Self { heartbeat, timeout_min, timeout_max })
-    }
-}
-
-impl Limits {
-    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
-        let size = |key, range| {
-            settings.count(key, range).map(|count| usize::try_from(count).expect("the ranges fit into 32 bits"))
-        };
-        let wait_default = settings.duration("limits.wait_default", 100 * MILLISECOND..=HOUR)?;
-        let wait_max = settings.duration("limits.wait_max", 100 * MILLISECOND..=HOUR)?;
-        if wait_default > wait_max {
-            let needs =
-                format!("must not be shorter than limits.wait_default ({})", humantime::format_duration(wait_default));
-            return Err(settings.refuse("limits.wait_max", &needs));
-        }
-        Ok(Self {
-            body_bytes: size("limits.body_bytes", 1_024..=8 << 20)?,
-            calls_in_flight: size("limits.calls_in_flight", 1..=1_000_000)?,
-            waiting_calls: size("limits.waiting_calls", 0..=1_000_000)?,
-            connections: size("limits.connections", 1..=1_000_000)?,
-            wait_default,
-            wait_max,
-        })
     }
 }
 

@@ -46,7 +46,7 @@ fn without_anything_it_is_a_cluster_of_one_on_loopback() {
     assert_eq!(config.detector.timeout_min, Duration::from_millis(250));
     assert_eq!(config.idempotency_retention, Duration::from_secs(86_400));
     assert_eq!(config.storage, Storage { soft_free: 1 << 30, hard_free: 256 << 20 });
-    assert_eq!(config.shutdown_grace, Duration::from_secs(10));
+    assert_eq!((config.shutdown_drain, config.shutdown_grace), (Duration::ZERO, Duration::from_secs(10)));
 }
 
 /// Catches a layer that is left out or wins over a later one, and an origin that is not told.
@@ -165,6 +165,15 @@ const MISTAKES: &[(&[&str], &str)] = &[
     ),
     (&["detector.timeout_max=200ms"], "must not be shorter than detector.timeout_min (250ms)"),
     (&["limits.body_bytes=10"], "limits.body_bytes = 10 (--set): must be a whole number of bytes from 1024"),
+    (
+        &["limits.connections=10000"],
+        "limits.connections = 10000 (--set): must be more than limits.calls_in_flight (10000)",
+    ),
+    (
+        &["limits.calls_in_flight=20000"],
+        "limits.connections = 16384 (default): must be more than limits.calls_in_flight",
+    ),
+    (&["limits.reader_wait=0s"], "limits.reader_wait = \"0s\" (--set): must be a duration from 1s to 1h"),
     (&["limits.wait_max=1s"], "must not be shorter than limits.wait_default (10s)"),
     (
         &["idempotency.retention=90s"],
@@ -192,6 +201,7 @@ const MISTAKES: &[(&[&str], &str)] = &[
     (&["log.level=info,quorate_transport="], "(--set): must be off, error"),
     (&["log.level="], "log.level = \"\" (--set): must be off, error"),
     (&["log.level=a=b=c"], "log.level = \"a=b=c\" (--set): must be off, error"),
+    (&["shutdown.drain=soon"], "shutdown.drain = \"soon\" (--set): must be a duration up to 1h"),
     (&["shutdown.grace=2h"], "shutdown.grace = \"2h\" (--set): must be a duration up to 1h"),
 ];
 

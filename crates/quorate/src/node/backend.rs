@@ -18,6 +18,7 @@ use protocol::{Command, CommandNumber, Membership, NodeId, Outcome, Space, State
 use storage::StorageError;
 use tokio::sync::{Semaphore, watch};
 
+use super::current::Current;
 use super::disks::Disks;
 use super::router::Router;
 use super::status::Status;
@@ -39,6 +40,8 @@ pub(super) struct NodeBackend {
     ends: watch::Sender<bool>,
     /// What was durable, and when that was first seen.
     durable: Mutex<(CommandNumber, Tick)>,
+    /// Whether what is applied is recent.
+    current: Mutex<Current>,
     /// One backup at a time.
     backups: Arc<Semaphore>,
 }
@@ -48,6 +51,9 @@ const SYNC_WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// How often it is looked who leads, while somebody waits for another leader.
 const LED_LOOKED_AT: Duration = Duration::from_millis(10);
+
+/// How often it is looked how recent the state is: several times within what may pass.
+const CURRENT_LOOKED_AT: Duration = Duration::from_millis(500);
 
 impl NodeBackend {
     pub(super) fn new(node: &Node) -> Self {
@@ -62,8 +68,14 @@ impl NodeBackend {
             view: node.view.clone(),
             ends: watch::Sender::new(false),
             durable: Mutex::default(),
+            current: Mutex::default(),
             backups: Arc::new(Semaphore::new(1)),
         }
+    }
+
+    /// Says from now on that it is not ready, and serves on.
+    pub(super) fn drain(&self) {
+        self.status.drain();
     }
 
     /// Takes no more calls from now on.
@@ -179,11 +191,25 @@ impl NodeBackend {
         Check { name: "acceptor", ok: true, detail }
     }
 
+    /// The newest command that this node has heard of.
+    fn newest(&self) -> u64 {
+        let known = self.view.borrow().peers.values().filter(|peer| peer.heard).map(issued_by).max().unwrap_or(0);
+        known.max(self.status.progress().issued.0)
+    }
+
     /// How many commands this node has not applied, of those that it has heard of.
     pub(super) fn lag(&self) -> u64 {
-        let progress = self.status.progress();
-        let known = self.view.borrow().peers.values().filter(|peer| peer.heard).map(issued_by).max().unwrap_or(0);
-        known.max(progress.issued.0).saturating_sub(progress.applied.0)
+        let applied = self.status.progress().applied.0;
+        self.newest().saturating_sub(applied)
+    }
+
+    /// Looks for ever how recent its state is, so that there is something to go by when somebody asks.
+    pub(super) async fn keep_current(self: Arc<Self>) {
+        let mut looks = tokio::time::interval(CURRENT_LOOKED_AT);
+        loop {
+            looks.tick().await;
+            self.is_current();
+        }
     }
 
     fn caught_up(&self) -> Check {
@@ -209,6 +235,10 @@ impl Backend for NodeBackend {
         (self.config.cluster.me, &self.config.node.name)
     }
 
+    fn cluster_name(&self) -> &str {
+        &self.config.cluster.name
+    }
+
     fn gateway(&self) -> &Addr<GatewayActor> {
         &self.gateway
     }
@@ -230,6 +260,12 @@ impl Backend for NodeBackend {
 
     fn time_at(&self) -> Timestamp {
         self.queries.state().time()
+    }
+
+    fn is_current(&self) -> bool {
+        let newest = self.status.leader().map(|_| CommandNumber(self.newest()));
+        let (now, applied) = (super::outside::now().tick, self.status.progress().applied);
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).look(now, newest, applied)
     }
 
     fn now(&self) -> Timestamp {
@@ -358,6 +394,10 @@ impl Backend for NodeBackend {
             wait_max: limits.wait_max,
             ..Limits::default()
         }
+    }
+
+    fn draining(&self) -> bool {
+        self.status.is_draining()
     }
 
     fn stopping(&self) -> bool {

@@ -10,7 +10,7 @@
 //! Every message, from a peer or from this node itself, passes through one [`Router`]. The roles
 //! do not know each other: what each asks of the rest of its node is a port, filled in here.
 //!
-//! A node stops in this order: no more calls are taken; the lead is handed over to a node that can
+//! A node stops in this order: it says that it is not ready and serves on (`shutdown.drain`); no more calls are taken; the lead is handed over to a node that can
 //! take it (ADR 0030); calls in flight get their answers (at most `shutdown.grace`); a lead that
 //! nobody took is given up; the learner makes its state durable; the connections close. When a store fails there is no order: the process ends with code 1, and
 //! what was acknowledged is safe with the majority set that voted for it.
@@ -18,6 +18,7 @@
 mod admission;
 mod backend;
 mod cores;
+mod current;
 mod disks;
 mod mailbox;
 mod members;
@@ -29,7 +30,7 @@ mod space;
 mod status;
 mod threads;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,9 +54,10 @@ use transport::tls::Tls;
 use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
 
 use crate::certificates::Certificates;
-use crate::config::{Config, NodeRole};
+use crate::config::{Config, Limits, NodeRole};
 use crate::failure::Failure;
 use crate::seat::Came;
+use crate::stop::Requests;
 use backend::NodeBackend;
 use disks::Disks;
 use members::Members;
@@ -85,20 +87,20 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
     System::new().block_on(async {
         // First: opening the stores takes long after a hard stop, and who is asked to stop meanwhile
         // must not be killed by the signal.
-        let asked_to_stop = crate::stop::requested(stop_with_parent)?;
+        let mut stop = Requests::new(stop_with_parent)?;
+        crate::files::allow(config.limits.connections);
         let certificates = Certificates::read(&config.tls)?;
         let auth = auth(&config)?;
-        let http = bind(config.listen.http, "listen.http")?;
-        let peer = bind(config.listen.peer, "listen.peer")?;
-        let mut asked_to_stop = std::pin::pin!(asked_to_stop);
-        let seated = be_seated(&mut config, certificates.peer(), &mut asked_to_stop).await?;
+        let http = bind_http(config.listen.http, &config.limits)?;
+        let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
+        let seated = be_seated(&mut config, certificates.peer(), stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };
         certificates.check_name(&config.cluster.name, &config.node.name)?;
         let stores = open(&config)?;
         let prometheus = install_metrics()?;
         meters::show(&config);
         let listeners = Listeners { http, peer, certificates, auth };
-        serve(Arc::new(config), listeners, stores, came, prometheus, asked_to_stop).await?;
+        serve(Arc::new(config), listeners, stores, came, prometheus, stop).await?;
         Ok(())
     })
 }
@@ -111,13 +113,11 @@ fn auth(config: &Config) -> Result<Option<Auth>, Failure> {
     let Some(auth) = &config.auth else { return Ok(None) };
     let Some(file) = &auth.root_token else { return Ok(Some(Auth::new(None))) };
     let wrong = |why: &str| Failure::Usage(format!("auth.root_token_file = {file:?}: {why}"));
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
-    crate::certificates::check_mode(file).map_err(|why| wrong(&why))?;
-    let token = text.trim();
-    if token.len() < ROOT_TOKEN_LENGTH || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let token = crate::secret::read(file).map_err(|why| wrong(&why))?;
+    if token.len() < ROOT_TOKEN_LENGTH {
         return Err(wrong("must hold at least 32 visible characters, such as those of `openssl rand -hex 32`"));
     }
-    Ok(Some(Auth::new(Some(token))))
+    Ok(Some(Auth::new(Some(&token))))
 }
 
 struct Listeners {
@@ -127,12 +127,20 @@ struct Listeners {
     auth: Option<Auth>,
 }
 
-/// Listens.
+/// Listens for callers.
 ///
 /// # Errors
 /// An address that cannot be used.
-pub(crate) fn bind(address: std::net::SocketAddr, key: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|error| {
+pub(crate) fn bind_http(address: SocketAddr, limits: &Limits) -> Result<TcpListener, Failure> {
+    bind(address, "listen.http", |address| http_api::listen(address, limits.reader_wait))
+}
+
+fn bind(
+    address: SocketAddr,
+    key: &str,
+    listen: impl FnOnce(SocketAddr) -> std::io::Result<TcpListener>,
+) -> Result<TcpListener, Failure> {
+    listen(address).map_err(|error| {
         let line =
             format!("{key} = \"{address}\" cannot be listened on ({error}); stop what uses it, or choose another port");
         Failure::Usage(line)
@@ -192,7 +200,7 @@ async fn serve(
     stores: Stores,
     came: Came,
     prometheus: PrometheusHandle,
-    asked_to_stop: impl Future<Output = &'static str>,
+    mut stop: Requests,
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
     let node = Node::start(Arc::clone(&config), stores, failed)?;
@@ -210,6 +218,7 @@ async fn serve(
         tls: listeners.certificates.server_config()?,
         grace: config.shutdown_grace,
     };
+    actix::spawn(Arc::clone(&backend).keep_current());
     actix::spawn(listeners.certificates.watch(config.tls.reload));
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));
@@ -230,7 +239,7 @@ async fn serve(
         applied = %node.stores.state.applied().number, "the node runs"
     );
     tokio::select! {
-        why = asked_to_stop => info!(why, "stops: takes no more calls"),
+        () = stop.drained(config.shutdown_drain, || backend.drain()) => {}
         why = shut(&node.stores) => anyhow::bail!(why),
         why = failure.recv() => anyhow::bail!(why.unwrap_or_else(|| "an actor of this node has died".to_owned())),
         ended = server => anyhow::bail!("the HTTP server ended by itself: {ended:?}"),

@@ -18,6 +18,7 @@ pub(super) struct Status {
     /// Whether this node hands its lead over.
     handing_over: watch::Sender<bool>,
     progress: watch::Receiver<Progress>,
+    draining: AtomicBool,
     stopping: AtomicBool,
     /// On the disk of this node.
     pub(super) room: Arc<Room>,
@@ -36,9 +37,10 @@ struct Ballots {
 impl Status {
     pub(super) fn new(me: NodeId, highest: Ballot, progress: watch::Receiver<Progress>, room: Arc<Room>) -> Self {
         let ballots = Mutex::new(Ballots { leads: None, seen: None, highest, hands_over: None });
-        let (stopping, takes_calls) = (AtomicBool::new(false), AtomicBool::new(true));
+        let (draining, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
+        let takes_calls = AtomicBool::new(true);
         let handing_over = watch::Sender::new(false);
-        Self { me, ballots, handing_over, progress, stopping, room, takes_calls }
+        Self { me, ballots, handing_over, progress, draining, stopping, room, takes_calls }
     }
 
     fn ballots(&self) -> std::sync::MutexGuard<'_, Ballots> {
@@ -115,6 +117,15 @@ impl Status {
 
     pub(super) fn takes_calls(&self) -> bool {
         self.takes_calls.load(Ordering::Acquire)
+    }
+
+    /// From now on this node tells callers to go elsewhere, and takes their calls.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// From now on this node leads no more and takes no more calls.

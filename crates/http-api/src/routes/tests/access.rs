@@ -134,6 +134,33 @@ async fn every_route_asks_for_its_token() {
     assert_eq!(world.get("/nowhere").await.problem(), not_executed(404, "unknown_route"));
 }
 
+/// Catches a node that is cut off, or behind, and lets in by a token that was revoked meanwhile; one that keeps out the root
+/// token, by which it is mended, or those who look what is wrong; and a call that is said to have had no effect although
+/// another node may have had it before.
+#[actix_web::test]
+async fn a_node_that_is_behind_takes_no_token_of_the_state() {
+    let world = world();
+    let token = issue(&world, 1, Rights::all(), None);
+    world.backend.behind.store(true, std::sync::atomic::Ordering::SeqCst);
+    let description = world.get("/openapi.json").await.json();
+    for (path, methods) in description["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let asked = |token: &str| request(method, path).insert_header(("Authorization", format!("Bearer {token}")));
+            let (reply, root) = (world.ask(asked(&token)).await, world.ask(asked(ROOT)).await);
+            let operation = operation["operationId"].as_str().expect("an id");
+            if opens(operation).is_none() || ["metrics", "get_cluster"].contains(&operation) {
+                assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
+            } else {
+                assert_eq!(reply.problem(), not_executed(503, "not_current"), "{method} {path}");
+            }
+            assert!(![401, 403, 503].contains(&root.status.as_u16()), "{method} {path}: {}", root.text());
+        }
+    }
+    let call = request("post", "/v1/functions/{name}").insert_header(("Authorization", format!("Bearer {token}")));
+    let (status, code, outcome) = world.ask(call.insert_header(("Idempotency-Key", "k"))).await.problem();
+    assert_eq!((status, code.as_str(), outcome.as_str()), (503, "not_current", "unknown"));
+}
+
 /// Catches calls in one request that open what they may not because others of them may, and functions of operators that
 /// a caller reaches by their names.
 #[actix_web::test]

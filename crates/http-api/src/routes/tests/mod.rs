@@ -3,6 +3,7 @@
 mod access;
 mod calls;
 mod cluster;
+mod gateway;
 mod hostile;
 mod reads;
 mod surface;

@@ -1,6 +1,6 @@
 //! The server on a real socket: what only shows in bytes.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -11,43 +11,50 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::world::World;
-use crate::server::{Options, server};
+use crate::server::{Options, listen, server};
 
 /// Far longer than anything here takes.
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 
-struct Served {
-    world: World,
-    address: std::net::SocketAddr,
-    handle: ServerHandle,
+pub(super) struct Served {
+    pub(super) world: World,
+    pub(super) address: SocketAddr,
+    pub(super) handle: ServerHandle,
 }
 
 impl Served {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let result = Bytes::from_static(b"{}");
         let world = World::new(move |_| Some(Outcome::Issued { command: CommandNumber(17), result: result.clone() }));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), LONG).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let prometheus = PrometheusBuilder::new().build_recorder().handle();
-        let options =
-            Options { workers: 1, entropy: 1, prometheus, auth: None, tls: None, grace: Duration::from_secs(1) };
-        let server = server(listener, world.backend.clone(), options).expect("it listens");
+        let server = server(listener, world.backend.clone(), options()).expect("it listens");
         let handle = server.handle();
         actix::spawn(server);
         Self { world, address, handle }
     }
 
-    /// Sends the bytes and reads until the server closes the connection.
     async fn exchange(&self, request: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.address).await.expect("it listens");
-        stream.write_all(request).await.expect("it reads");
-        let mut reply = Vec::new();
-        // A reset after the reply is a way to close, too.
-        let read = tokio::time::timeout(LONG, stream.read_to_end(&mut reply)).await;
-        let reply = String::from_utf8(reply).expect("text");
-        let _ = read.unwrap_or_else(|_| panic!("the connection stays open after: {reply}"));
-        reply
+        exchange(self.address, request).await
     }
+}
+
+/// What a server is told, of which nothing matters here.
+pub(super) fn options() -> Options {
+    let prometheus = PrometheusBuilder::new().build_recorder().handle();
+    Options { workers: 1, entropy: 1, prometheus, auth: None, tls: None, grace: Duration::from_secs(1) }
+}
+
+/// Sends the bytes and reads until the server closes the connection.
+pub(super) async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    stream.write_all(request).await.expect("it reads");
+    let mut reply = Vec::new();
+    // A reset after the reply is a way to close, too.
+    let read = tokio::time::timeout(LONG, stream.read_to_end(&mut reply)).await;
+    let reply = String::from_utf8(reply).expect("text");
+    let _ = read.unwrap_or_else(|_| panic!("the connection stays open after: {reply}"));
+    reply
 }
 
 /// Catches limits, headers and errors that only hold inside the application.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
@@ -66,9 +66,14 @@ pub(super) struct Node {
 pub(super) struct FakeBackend {
     gateway: Addr<GatewayActor>,
     pub(super) node: Mutex<Node>,
+    /// Whether it has not applied what was newest some seconds ago.
+    pub(super) behind: AtomicBool,
+    pub(super) draining: AtomicBool,
     pub(super) stopping: AtomicBool,
     /// Whether the mailbox of the gateway is always full.
     pub(super) busy: AtomicBool,
+    /// The cluster of this node; `<demo>` where a test says nothing.
+    pub(super) cluster: OnceLock<&'static str>,
     limits: Limits,
 }
 
@@ -114,8 +119,9 @@ impl World {
             ..Limits::default()
         };
         let node = Mutex::new(Node { applied: 41, time: 1_000, barrier: Some(41), ..Node::default() });
-        let (stopping, busy) = (AtomicBool::new(false), AtomicBool::new(false));
-        let backend = Arc::new(FakeBackend { gateway, node, stopping, busy, limits });
+        let [behind, draining, stopping, busy] = [false; 4].map(AtomicBool::new);
+        let backend =
+            Arc::new(FakeBackend { gateway, node, behind, draining, stopping, busy, cluster: OnceLock::new(), limits });
         let leader = backend.clone();
         actix::spawn(async move {
             while let Some((from, message)) = sent.recv().await {
@@ -287,6 +293,10 @@ impl Backend for FakeBackend {
         (NodeId(2), "b")
     }
 
+    fn cluster_name(&self) -> &'static str {
+        self.cluster.get().copied().unwrap_or("<demo>")
+    }
+
     fn gateway(&self) -> &Addr<GatewayActor> {
         // Whoever asks for it sends at once, before anything is taken out.
         let mut has_room = self.busy.load(Ordering::SeqCst);
@@ -318,6 +328,10 @@ impl Backend for FakeBackend {
 
     fn time_at(&self) -> Timestamp {
         Timestamp(self.node.lock().expect("no test panics with it").time)
+    }
+
+    fn is_current(&self) -> bool {
+        !self.behind.load(Ordering::SeqCst)
     }
 
     fn now(&self) -> Timestamp {
@@ -424,6 +438,10 @@ impl Backend for FakeBackend {
 
     fn limits(&self) -> Limits {
         self.limits.clone()
+    }
+
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     fn stopping(&self) -> bool {

@@ -1,0 +1,73 @@
+//! A gateway without data, in front of real servers whose nodes are scripts.
+
+use std::net::SocketAddr;
+
+use actix_web::dev::ServerHandle;
+
+use super::wire::{LONG, Served, exchange, options};
+use crate::backend::Limits;
+use crate::proxy::{self, Proxy};
+use crate::server::listen;
+
+/// A gateway of the cluster `ours` that looks at nobody by itself.
+struct Front {
+    address: SocketAddr,
+    handle: ServerHandle,
+}
+
+impl Front {
+    fn start(members: &[&Served]) -> Self {
+        let options = proxy::Options {
+            name: "front".to_owned(),
+            cluster: "ours".to_owned(),
+            members: members.iter().map(|member| member.address.to_string()).collect(),
+            authorities: None,
+            limits: Limits::default(),
+            requests: 100,
+            server: options(),
+        };
+        let proxy = Proxy::new(&options).expect("a client");
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), LONG).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let server = proxy::server(listener, proxy, &options).expect("it listens");
+        let handle = server.handle();
+        actix::spawn(server);
+        Self { address, handle }
+    }
+
+    async fn post(&self, path: &str, body: &str) -> String {
+        let head = "Host: a\r\nConnection: close\r\nContent-Type: application/json\r\n";
+        let request = format!("POST {path} HTTP/1.1\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        exchange(self.address, request.as_bytes()).await
+    }
+}
+
+/// Catches a call that another cluster executes, because its node was not looked at yet, or has its address from one of ours;
+/// a batch that is given up since it may have been executed; and a caller who names another cluster and is served.
+#[actix_web::test]
+async fn a_member_that_was_not_looked_at_takes_nothing_of_another_cluster() {
+    let (theirs, ours) = (Served::start(), Served::start());
+    ours.world.backend.cluster.set("ours").expect("it is said once");
+    for (path, body) in [("/v1/functions/f", "{}"), ("/v1/calls", r#"[{"function": "f", "arguments": {}}]"#)] {
+        let front = Front::start(&[&theirs, &ours]);
+        for _ in 0..4 {
+            let reply = front.post(path, body).await;
+            assert!(reply.starts_with("HTTP/1.1 200 ") && reply.contains("\"command\":17"), "{reply}");
+        }
+        front.handle.stop(true).await;
+    }
+    assert!(theirs.world.calls().is_empty());
+    assert_eq!(ours.world.calls().len(), 8);
+    let front = Front::start(&[&ours]);
+    let asked = "GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\nQuorate-Cluster: theirs\r\n\r\n";
+    for address in [front.address, ours.address] {
+        let reply = exchange(address, asked.as_bytes()).await;
+        assert!(reply.starts_with("HTTP/1.1 421 ") && reply.contains("\"code\":\"other_cluster\""), "{reply}");
+        assert!(reply.contains("\"outcome\":\"not_executed\""), "{reply}");
+        let named = exchange(address, asked.replace("theirs", "ours").as_bytes()).await;
+        assert!(named.starts_with("HTTP/1.1 200 "), "{named}");
+    }
+    for handle in [front.handle, ours.handle, theirs.handle] {
+        handle.stop(false).await;
+    }
+}
