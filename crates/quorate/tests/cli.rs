@@ -438,6 +438,28 @@ fn a_refused_backup_has_no_key() {
     assert_eq!((code, error.as_str()), (Some(1), "quorate: busy: wait (HTTP 503)\n"));
 }
 
+/// Catches two backups to one name of which one cuts off what the other has verified and is about to name.
+#[test]
+fn two_backups_do_not_write_to_one_name() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("b").to_str().expect("a plain path").to_owned();
+    // It takes the request, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let mut first = quorate(&["backup", &file, "--url", &url]).stderr(Stdio::null()).spawn().expect("the binary runs");
+    let _asks = silent.accept().expect("it asks once it has begun its file");
+    let (code, _, error) = said(&run(&["backup", &file, "--url", &url]));
+    assert!(code == Some(2) && error.contains("under way") && error.lines().count() == 1, "{code:?} {error}");
+    assert!(place.path().join("b.part").exists(), "that of the first one stays");
+    first.kill().expect("killed");
+    first.wait().expect("ended");
+    // What the first has left keeps nobody away.
+    let (url, _requests) = server(vec![answer("200 OK", "", "no backup")]);
+    let (code, _, error) = said(&run(&["backup", &file, "--url", &url]));
+    assert!(code == Some(1) && error.contains("what arrived is not usable"), "{code:?} {error}");
+    assert_eq!(std::fs::read_dir(place.path()).expect("a directory").count(), 0, "nothing is left of it");
+}
+
 /// Catches a recovery that takes the vote of a new disk away unasked, a dry run that ends otherwise than the real one,
 /// and one that goes on with the directory of another cluster.
 #[test]

@@ -13,6 +13,7 @@ use reqwest::Response;
 use serde_json::json;
 
 use super::format::Manifest;
+use super::part::Part;
 use super::progress::Progress;
 use crate::cli::{Backup, Output};
 use crate::client::{self, base_url, show};
@@ -27,27 +28,23 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// A file that is there already, or is none, no node that answers, or a backup that did not arrive whole.
 pub(crate) fn run(backup: &Backup) -> Result<(), Failure> {
     let file = &target(backup)?;
-    let aside = aside(file)?;
+    let mut part = Part::begin(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let fetched = runtime.block_on(fetch(backup, &aside));
-    let manifest = fetched.and_then(|()| {
-        let read = File::open(&aside).with_context(|| format!("{} cannot be read again", aside.display()))?;
-        let total = read.metadata().map(|found| found.len()).unwrap_or(0);
-        let mut progress = Progress::new("verifying", total);
-        let (manifest, _) = super::verify::verify(BufReader::new(read), &mut |bytes| progress.reached(bytes))
-            .map_err(|why| anyhow!("what arrived is not usable: {why}"))?;
-        progress.end();
-        keep(&aside, file)?;
-        Ok(manifest)
-    });
-    match manifest {
-        Ok(manifest) => Ok(report(backup, &manifest)?),
-        Err(failure) => {
-            // Half a file helps nobody; that it cannot be removed changes nothing.
-            _ = fs::remove_file(&aside);
-            Err(failure)
-        }
-    }
+    runtime.block_on(fetch(backup, &mut part))?;
+    let manifest = check(part.path())?;
+    part.name(file, backup.force)?;
+    Ok(report(backup, &manifest)?)
+}
+
+/// Reads again what was written.
+fn check(part: &Path) -> anyhow::Result<Manifest> {
+    let read = File::open(part).with_context(|| format!("{} cannot be read again", part.display()))?;
+    let total = read.metadata().map(|found| found.len()).unwrap_or(0);
+    let mut progress = Progress::new("verifying", total);
+    let (manifest, _) = super::verify::verify(BufReader::new(read), &mut |bytes| progress.reached(bytes))
+        .map_err(|why| anyhow!("what arrived is not usable: {why}"))?;
+    progress.end();
+    Ok(manifest)
 }
 
 /// The file to write. A symbolic link leads to the file that is replaced.
@@ -69,24 +66,17 @@ fn target(backup: &Backup) -> Result<PathBuf, Failure> {
     }
 }
 
-fn aside(file: &Path) -> Result<PathBuf, Failure> {
-    let name = file.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-        Failure::Usage(format!("{} names no file; give the name of the file to write", file.display()))
-    })?;
-    Ok(file.with_file_name(format!("{name}.part")))
-}
-
-async fn fetch(backup: &Backup, aside: &Path) -> Result<(), Failure> {
+async fn fetch(backup: &Backup, part: &mut Part) -> Result<(), Failure> {
     let mut response = ask(backup).await?;
-    let mut file = File::create(aside).with_context(|| format!("{} cannot be written", aside.display()))?;
+    let doing = format!("{} cannot be written", part.path().display());
     let (mut progress, mut received) = (Progress::new("receiving", 0), 0);
     while let Some(bytes) = response.chunk().await.context("the connection broke; take the backup again")? {
-        file.write_all(&bytes).with_context(|| format!("{} cannot be written", aside.display()))?;
+        part.file().write_all(&bytes).with_context(|| doing.clone())?;
         received += bytes.len() as u64;
         progress.reached(received);
     }
     progress.end();
-    file.sync_all().with_context(|| format!("{} cannot be synced", aside.display()))?;
+    part.file().sync_all().with_context(|| format!("{} cannot be synced", part.path().display()))?;
     Ok(())
 }
 
@@ -109,14 +99,6 @@ async fn ask(backup: &Backup) -> Result<Response, Failure> {
         }
     }
     Err(client::no_answer(&unreachable).into())
-}
-
-/// From here on the file has its name, after a crash too.
-fn keep(aside: &Path, file: &Path) -> anyhow::Result<()> {
-    fs::rename(aside, file).with_context(|| format!("{} cannot be named {}", aside.display(), file.display()))?;
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.with_context(|| format!("{} cannot be synced", directory.display()))
 }
 
 fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@
 
 mod fetch;
 mod format;
+mod part;
 mod progress;
 mod restore;
 mod send;
