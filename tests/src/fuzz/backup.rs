@@ -112,6 +112,7 @@ mod tests {
             cluster_id: "00".to_owned(),
             node: "a".to_owned(),
             made: "2026-01-01T00:00:00Z".to_owned(),
+            consistency: "linearizable".to_owned(),
             command: id.at.number.0,
             ballot: (id.at.ballot.round, id.at.ballot.node.0),
             digest: verify::hex(&id.digest),

@@ -80,25 +80,31 @@ async fn fetch(backup: &Backup, part: &mut Part) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The first node that answers.
+/// The first node that gives one. One that knows of no leader, is behind, or has no room may have a neighbour that is better
+/// off.
 async fn ask(backup: &Backup) -> Result<Response, Failure> {
     let trust = &backup.connection.trust;
     let client = client::client(trust)?.connect_timeout(client::CONNECT_WAIT).read_timeout(SILENCE).build();
     let client = client.context("no HTTP client")?;
-    let mut unreachable = Vec::new();
+    let query = if backup.local { "?consistency=local" } else { "" };
+    let (mut unreachable, mut refused) = (Vec::new(), None);
     for url in &backup.connection.url {
         let base = base_url(url, trust)?;
-        match client.get(format!("{base}/v1/backup")).send().await {
+        match client.get(format!("{base}/v1/backup{query}")).send().await {
             Ok(response) if response.status().is_success() => return Ok(response),
             Ok(response) => {
                 let status = response.status();
                 let body = response.bytes().await.unwrap_or_default();
-                return Err(Failure::Refused(Refusal::new(status, &body).of_read()));
+                let refusal = Failure::Refused(Refusal::new(status, &body).of_read());
+                if !status.is_server_error() {
+                    return Err(refusal);
+                }
+                refused = Some(refusal);
             }
             Err(error) => unreachable.push(format!("{url}: {}", client::innermost(&error))),
         }
     }
-    Err(client::no_answer(&unreachable).into())
+    Err(refused.unwrap_or_else(|| client::no_answer(&unreachable).into()))
 }
 
 fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
@@ -106,11 +112,12 @@ fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
     match backup.connection.output {
         Output::Json => show(format!("{}\n", json!({ "file": backup.file, "bytes": bytes, "manifest": manifest }))),
         Output::Text => show(format!(
-            "{}: the state of cluster {} at command {}, {} records, {bytes} bytes, verified\ndigest {}\n",
+            "{}: the state of cluster {} at command {}, {} records, {bytes} bytes, verified\n{}digest {}\n",
             backup.file.display(),
             manifest.cluster,
             manifest.command,
             manifest.records,
+            super::said_of_local(manifest),
             manifest.digest
         )),
     }
@@ -129,7 +136,7 @@ mod tests {
         fs::write(&file, "old").expect("written");
         std::os::unix::fs::symlink("file", &link).expect("a link");
         let connection = Connection { url: Vec::new(), trust: Trust::default(), output: Output::Text };
-        let mut backup = Backup { file: link, force: true, connection };
+        let mut backup = Backup { file: link, force: true, local: false, connection };
         assert_eq!(target(&backup).expect("a file"), fs::canonicalize(&file).expect("it is there"));
         backup.force = false;
         assert!(matches!(target(&backup), Err(Failure::Usage(_))));

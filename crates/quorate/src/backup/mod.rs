@@ -27,6 +27,17 @@ pub(crate) use format::Manifest;
 pub(crate) use restore::{check_finished, cluster_of, run as restore};
 pub(crate) use send::stream;
 
+/// What people must know of a backup for which no leader was asked.
+fn said_of_local(manifest: &Manifest) -> String {
+    if !manifest.is_local() {
+        return String::new();
+    }
+    format!(
+        "local: what node {} had applied, without asking a leader; calls acknowledged before may be missing\n",
+        manifest.node
+    )
+}
+
 /// Refuses `-`: a backup is read twice, and gets its name when it is verified.
 fn refuse_stream(file: &Path) -> Result<(), Failure> {
     if file == Path::new("-") {

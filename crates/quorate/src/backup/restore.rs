@@ -253,13 +253,14 @@ fn report(restore: &Restore, manifest: &Manifest, nodes: &[Config]) -> anyhow::R
         return show(format!("{}\n", json!({ "manifest": manifest, "made": made })));
     }
     let mut text = format!(
-        "{}: a whole backup of cluster {} at command {}, {} records, made {} by node {}\ndigest {}\n",
+        "{}: a whole backup of cluster {} at command {}, {} records, made {} by node {}\n{}digest {}\n",
         restore.file.display(),
         manifest.cluster,
         manifest.command,
         manifest.records,
         manifest.made,
         manifest.node,
+        super::said_of_local(manifest),
         manifest.digest
     );
     for dir in &made {
