@@ -266,7 +266,7 @@ impl<R: Read> Reader<R> {
         if read < length { Err(BackupError::Cut(self.at)) } else { Ok(bytes) }
     }
 
-    fn damaged(&self, what: &'static str) -> BackupError {
+    pub(super) fn damaged(&self, what: &'static str) -> BackupError {
         BackupError::Damaged { at: self.at, what }
     }
 }

@@ -15,14 +15,14 @@ use std::io::{self, BufReader, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use protocol::{Ballot, ClusterId, CommandId, CommandNumber, NodeId, SnapshotId};
+use protocol::{ClusterId, CommandId, SnapshotId};
 use serde_json::json;
 use storage::rocksdb::{Options, Stores};
 use storage::{Installation, LogRecord, LogStore as _, StateStore as _};
 
 use super::format::{BackupError, Manifest};
 use super::progress::Progress;
-use super::verify::{Kept, from_hex, hex, verify};
+use super::verify::{Kept, from_hex, verify};
 use crate::cli::{Dev, Output, Restore};
 use crate::client::show;
 use crate::config::{Config, Sources};
@@ -49,12 +49,11 @@ pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
     let refused = |why: BackupError| Failure::Failed(anyhow!("{}: {why}", restore.file.display()));
     let mut progress = Progress::new("verifying", total);
     let file = BufReader::new(open(&restore.file)?);
-    let (manifest, kept) = verify(file, &mut |bytes| progress.reached(bytes)).map_err(refused)?;
+    let (manifest, id) = verify(file, &mut |bytes| progress.reached(bytes)).map_err(refused)?;
     progress.end();
-    let id = snapshot_id(&manifest).map_err(refused)?;
     let nodes = target.map_or(Ok(Vec::new()), Target::nodes)?;
     for config in &nodes {
-        make(config, &restore.file, id, kept, &mut Progress::new("restoring", total))?;
+        make(config, &restore.file, &manifest.digest, id, &mut Progress::new("restoring", total))?;
     }
     Ok(report(restore, &manifest, &nodes)?)
 }
@@ -111,13 +110,6 @@ fn open(file: &Path) -> anyhow::Result<File> {
     File::open(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-fn snapshot_id(manifest: &Manifest) -> Result<SnapshotId, BackupError> {
-    let (round, node) = manifest.ballot;
-    let ballot = Ballot { round, node: NodeId(node) };
-    let digest = from_hex(&manifest.digest).ok_or(BackupError::OtherState)?;
-    Ok(SnapshotId { at: CommandId::new(ballot, CommandNumber(manifest.command)), digest })
-}
-
 /// Refuses a directory that holds anything but what a restore left there.
 fn check_empty(dir: &Path) -> Result<(), Failure> {
     let entries = match fs::read_dir(dir) {
@@ -144,8 +136,8 @@ fn check_empty(dir: &Path) -> Result<(), Failure> {
     )))
 }
 
-/// Makes the data directory of one node, from a backup of the state `id` of which so much is kept.
-fn make(config: &Config, file: &Path, id: SnapshotId, kept: [u8; 32], progress: &mut Progress) -> anyhow::Result<()> {
+/// Makes the data directory of one node, from a backup of the state with the digest `origin`, of which `id` is kept.
+fn make(config: &Config, file: &Path, origin: &str, id: SnapshotId, progress: &mut Progress) -> anyhow::Result<()> {
     let dir = &config.node.data_dir;
     let doing = || format!("making the data directory {}", dir.display());
     fs::create_dir_all(dir).with_context(doing)?;
@@ -155,11 +147,11 @@ fn make(config: &Config, file: &Path, id: SnapshotId, kept: [u8; 32], progress: 
     for name in MADE {
         remove(&dir.join(name)).with_context(doing)?;
     }
-    write_synced(&dir.join(ORIGIN), &format!("# The backup that this data was made from.\n{}\n", hex(&id.digest)))
+    write_synced(&dir.join(ORIGIN), &format!("# The backup that this data was made from.\n{origin}\n"))
         .with_context(doing)?;
     let identity = storage::Identity { cluster: cluster_of(config)?, ..config.identity() };
     let stores = storage::rocksdb::open(dir, &identity, &Options::default()).with_context(doing)?;
-    write(&stores, file, SnapshotId { digest: kept, ..id }, progress).with_context(doing)?;
+    write(&stores, file, id, progress).with_context(doing)?;
     drop(stores);
     fs::remove_file(dir.join(RESTORING)).with_context(doing)?;
     sync_with_parent(dir).with_context(doing)
@@ -173,9 +165,8 @@ fn write(stores: &Stores, file: &Path, id: SnapshotId, progress: &mut Progress) 
         progress.reached(pieces.bytes());
     }
     progress.end();
-    // Seals and digest find accidents, and not what somebody made on purpose.
     if stores.state.staged().is_none_or(|staged| staged.next.is_some()) {
-        bail!("the pieces of the backup do not follow each other; use another copy");
+        bail!(changed);
     }
     match stores.state.install()? {
         // Nothing to install: the state of a cluster that had issued nothing.
@@ -276,4 +267,98 @@ fn report(restore: &Restore, manifest: &Manifest, nodes: &[Config]) -> anyhow::R
         ),
     }
     show(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use protocol::message::Snapshot;
+    use protocol::{SnapshotPiece, SnapshotRecord};
+
+    use super::*;
+    use crate::backup::format::{Reader, Writer};
+    use crate::cli::Given;
+
+    /// Of three nodes, with a change of the membership in it.
+    const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/backup-1.quorate");
+
+    fn restore(file: &Path, dev: Option<PathBuf>) -> Restore {
+        let given = Given { config: None, sets: Vec::new() };
+        Restore { file: file.to_owned(), dry_run: dev.is_none(), given, dev, nodes: 2, output: Output::Json }
+    }
+
+    /// The recorded backup with other pieces or another manifest, sealed anew.
+    fn resealed(change: impl FnOnce(&mut Vec<SnapshotPiece>, &mut Manifest)) -> Vec<u8> {
+        let (mut reader, mut manifest) = Reader::open(File::open(RECORDED).expect("there")).expect("a backup");
+        let (mut pieces, mut last): (Vec<SnapshotPiece>, Option<SnapshotPiece>) = (Vec::new(), None);
+        while let Some(piece) = reader.piece().expect("whole") {
+            for record in piece.records {
+                let next = position(&record);
+                if let Some(mut before) = last.take() {
+                    before.next = Some(next.clone());
+                    pieces.push(before);
+                }
+                let from = if pieces.is_empty() { protocol::Position::default() } else { next };
+                last = Some(SnapshotPiece { from, records: vec![record], next: None });
+            }
+        }
+        pieces.extend(last);
+        change(&mut pieces, &mut manifest);
+        let id = SnapshotId { at: CommandId::NULL, digest: [0; 32] };
+        let (mut writer, begin) = Writer::begin(&manifest);
+        let mut file = begin.to_vec();
+        for piece in pieces {
+            file.extend_from_slice(&writer.piece(Snapshot { id, records: 0, piece: Some(piece) }));
+        }
+        file.extend_from_slice(&writer.end());
+        file
+    }
+
+    /// As the stores order records.
+    fn position(record: &SnapshotRecord) -> protocol::Position {
+        let place = match record {
+            SnapshotRecord::Entry { key, .. } => [&[1], key.as_str().as_bytes()].concat(),
+            SnapshotRecord::Outcome { request, .. } => [&[2][..], &request.to_bytes()].concat(),
+        };
+        protocol::Position(place.into())
+    }
+
+    /// RELIABILITY 5 class 15: catches a file that somebody has sealed anew, of which no state can be made, and which is found
+    /// out only when a data directory is there, or not by `--dry-run`.
+    #[test]
+    fn what_is_sealed_anew_is_refused_before_anything_is_written() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (file, dev) = (place.path().join("file"), place.path().join("dev"));
+        let outcome_of = |piece: &SnapshotPiece, number: u64| {
+            let is_it = |record: &SnapshotRecord| matches!(record, SnapshotRecord::Outcome { outcome, .. } if outcome.command.0 == number);
+            piece.records.iter().any(is_it)
+        };
+        let refused = |name: &str, bytes: Vec<u8>| {
+            fs::write(&file, bytes).expect("written");
+            for dev in [None, Some(dev.clone())] {
+                let why = run(&restore(&file, dev)).expect_err(name).to_string();
+                assert!(why.contains("use another copy") && why.lines().count() == 1, "{name}: {why}");
+            }
+            assert!(!dev.exists(), "{name}: something was written");
+        };
+        fs::write(&file, resealed(|_, _| {})).expect("written");
+        run(&restore(&file, None)).expect("the same in other pieces");
+        refused("another order", resealed(|pieces, _| pieces.swap(1, 2)));
+        refused("all in another order", resealed(|pieces, _| pieces.reverse()));
+        refused("begun twice", resealed(|pieces, _| pieces.insert(1, pieces[0].clone())));
+        refused("no end", resealed(|pieces, _| pieces.last_mut().expect("one").next = Some(protocol::Position("z".into()))));
+        refused("no pieces", resealed(|pieces, _| pieces.clear()));
+        refused("of another command", resealed(|_, manifest| manifest.command = 99));
+        refused("of no command", resealed(|_, manifest| (manifest.command, manifest.ballot) = (0, (0, 0))));
+        let without_last = resealed(|pieces, manifest| {
+            let at = pieces.iter().position(|piece| outcome_of(piece, manifest.command)).expect("it is there");
+            let gone = pieces.remove(at);
+            pieces[at - 1].next = gone.next;
+            let mut digest = storage::Digest::default();
+            pieces.iter().flat_map(|piece| &piece.records).for_each(|record| digest.add(record));
+            manifest.digest = super::super::verify::hex(&digest.finish());
+        });
+        refused("without the last command", without_last);
+    }
 }
