@@ -427,6 +427,22 @@ fn a_refused_restore_of_a_dev_cluster_leaves_everything_as_it_was() {
     assert_eq!(there.each_ref().map(entries), [1, 1, 1], "nothing is added");
 }
 
+/// Catches a cluster that begins with some nodes from a backup and others empty, and advice that is not the way out.
+#[test]
+fn a_cluster_of_which_a_restore_was_cut_short_is_not_started() {
+    let place = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir_all(place.path().join("node-1")).expect("made");
+    std::fs::write(place.path().join("RESTORING"), "").expect("written");
+    let dev = place.path().to_str().expect("a plain path");
+    let (code, _, error) = said(&run(&["dev", "--data", dev]));
+    let advice = format!("quorate restore FILE --dev {dev}");
+    assert!(code == Some(2) && error.contains(&advice) && error.lines().count() == 1, "{code:?} {error}");
+    let backup = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/backup-1.quorate");
+    let (code, _, error) = said(&run(&["restore", backup, "--dev", dev]));
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(!place.path().join("RESTORING").exists() && place.path().join("node-3/data/IDENTITY").exists());
+}
+
 /// Catches advice that fits calls only.
 #[test]
 fn a_refused_backup_has_no_key() {

@@ -13,6 +13,7 @@
 mod fetch;
 mod format;
 mod part;
+mod place;
 mod progress;
 mod restore;
 mod send;
@@ -24,7 +25,8 @@ use crate::failure::Failure;
 
 pub(crate) use fetch::run as fetch;
 pub(crate) use format::Manifest;
-pub(crate) use restore::{check_finished, cluster_of, run as restore};
+pub(crate) use place::{check_dev_finished, check_finished, cluster_of, is_unfinished};
+pub(crate) use restore::run as restore;
 pub(crate) use send::stream;
 
 /// What people must know of a backup for which no leader was asked.
