@@ -44,7 +44,7 @@ pub(super) fn has_data(dir: &Path) -> bool {
 }
 
 /// Whether a newcomer, or a node that was recovered, asks for a seat there.
-pub(super) fn asks(dir: &Path) -> bool {
+pub(crate) fn asks(dir: &Path) -> bool {
     dir.join(ASKING).exists()
 }
 

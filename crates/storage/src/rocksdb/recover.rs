@@ -96,6 +96,15 @@ pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageEr
     }
 }
 
+/// Who this node was when a recovery began that was cut short: what else says so may have been moved by then.
+///
+/// # Errors
+/// [`StorageError`] when the file `RECOVERING` cannot be read.
+pub fn recovering(dir: &Path) -> Result<Option<Identity>, StorageError> {
+    let failed = |error: io::Error| StorageError::Failed(format!("looking into {}: {error}", dir.display()));
+    Ok(Begun::read(dir).map_err(failed)?.and_then(|begun| begun.owner))
+}
+
 /// Sets aside what is there. Returns where it is, if there was anything.
 ///
 /// # Errors
