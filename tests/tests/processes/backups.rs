@@ -181,6 +181,35 @@ async fn a_restored_cluster_takes_no_node_that_was_not_restored() {
     assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(2));
 }
 
+/// RELIABILITY 3.12: catches a node of a restored cluster that was recovered and takes itself for the one that it was, so that
+/// the others refuse it for good.
+#[tokio::test]
+async fn a_node_of_a_restored_cluster_can_be_recovered() {
+    let old = Cluster::start("old", 1, &[]).await;
+    assert_eq!(old.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.status, 200);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("backup");
+    done(backup(&old, 0, &file));
+    let mut new = Cluster::new("new", 3, &[]);
+    for node in 0..3 {
+        done(restore(&new, node, &file));
+    }
+    new.boot_all();
+    new.wait_begun().await;
+    let node = new.follower().await;
+    new.kill9(node);
+    done(new.command_of(node, &["recover", "--force"]));
+    new.boot(node);
+    new.wait_ready().await;
+    eventually("a vote of its own", async || {
+        let view = new.get(node, "/v1/cluster").await.json();
+        let ids = view["membership"]["acceptors"].as_array()?.iter().map(|acceptor| acceptor["id"].as_u64());
+        (ids.max() == Some(Some(4))).then_some(())
+    })
+    .await;
+    assert_eq!(new.call(node, "kv.put", &json!({"key": "k", "value": 2})).await.status, 200);
+}
+
 /// RELIABILITY 5 class 15: catches a file that was cut, changed or made by somebody else being restored,
 /// in part or whole, data that is overwritten, and a refusal that does not say what to do.
 #[tokio::test]

@@ -40,7 +40,9 @@ pub(crate) fn joins(config: &Config) -> Result<bool, Failure> {
 
 /// Whether a node has begun there.
 pub(super) fn has_data(dir: &Path) -> bool {
-    ["IDENTITY", "MARK", "log", "ORIGIN"].iter().any(|part| dir.join(part).exists())
+    // The cluster's, which stays when a node of a restored one is recovered: that node asks.
+    let is_restored = dir.join("ORIGIN").exists() && !asks(dir);
+    is_restored || ["IDENTITY", "MARK", "log"].iter().any(|part| dir.join(part).exists())
 }
 
 /// Whether a newcomer, or a node that was recovered, asks for a seat there.
@@ -249,6 +251,9 @@ mod tests {
         let asking = begin(&listed);
         assert_eq!((asking.name.as_str(), asking.address.as_str()), ("b", "h:2"));
         assert_eq!(asking.members, ["h:1", "h:3"]);
+        assert!(joins_by(dir.path(), &listed));
+        // What a recovery leaves of a node of a restored cluster.
+        fs::write(dir.path().join("ORIGIN"), "").expect("written");
         assert!(joins_by(dir.path(), &listed));
         fs::write(dir.path().join("MARK"), "").expect("written");
         assert!(!joins_by(dir.path(), &listed), "it has begun");
