@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use protocol::ClusterId;
+use storage::rocksdb::{with_format, without_format};
 
 use super::verify::from_hex;
 use crate::config::Config;
@@ -17,6 +18,8 @@ use crate::failure::Failure;
 
 /// Names the backup that a data directory was made from.
 const ORIGIN: &str = "ORIGIN";
+/// Of that file; 1 had no line that says so.
+const FORMAT: u32 = 2;
 /// There while a data directory, or a cluster for `dev`, is being made.
 const RESTORING: &str = "RESTORING";
 /// What a restore leaves when it is cut short, and may take away again.
@@ -98,7 +101,8 @@ pub(super) fn name_origin(dir: &Path, digest: &str) -> io::Result<()> {
     step()?;
     MADE.iter().try_for_each(|name| remove(&dir.join(name)))?;
     step()?;
-    write_synced(&dir.join(ORIGIN), &format!("# The backup that this data was made from.\n{digest}\n"))
+    let text = format!("# The backup that this data was made from.\n{digest}\n");
+    write_synced(&dir.join(ORIGIN), &with_format(FORMAT, &text))
 }
 
 /// What lies in a directory may be used from here on.
@@ -139,8 +143,7 @@ pub(crate) fn cluster_of(config: &Config) -> anyhow::Result<ClusterId> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(config.cluster.id),
         Err(error) => bail!("{} cannot be read: {error}", path.display()),
     };
-    let origin = origin(&text)
-        .with_context(|| format!("{} does not name a backup; restore the data directory", path.display()))?;
+    let origin = origin(&text).with_context(|| format!("{} cannot be read", path.display()))?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"quorate restored cluster\0").update(&config.cluster.id.0).update(&origin);
     let mut id = [0; 16];
@@ -149,8 +152,8 @@ pub(crate) fn cluster_of(config: &Config) -> anyhow::Result<ClusterId> {
 }
 
 fn origin(text: &str) -> anyhow::Result<[u8; 32]> {
-    let digest = text.lines().find(|line| !line.starts_with('#')).and_then(from_hex);
-    digest.ok_or_else(|| anyhow!("it holds no digest"))
+    let digest = without_format(ORIGIN, FORMAT, text)?.lines().find(|line| !line.starts_with('#')).and_then(from_hex);
+    digest.ok_or_else(|| anyhow!("it does not name a backup; restore the data directory"))
 }
 
 /// Between two steps whose order matters: the tests cut a restore short here.
@@ -184,6 +187,29 @@ pub(super) mod cut {
                 LEFT.set(left.map(|left| left - 1));
                 Ok(())
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S-33: catches a version in which a restored node takes itself for one of another cluster than the version that restored
+    /// it did, that writes this version's file differently, or that believes the file of a later one.
+    #[test]
+    fn recorded_files_are_read_and_written_as_ever() {
+        let first = include_str!("../../tests/golden/origin-1");
+        let second = include_str!("../../tests/golden/origin-2");
+        for recorded in [first, second] {
+            assert_eq!(origin(recorded).expect("readable"), [0xab; 32]);
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        name_origin(dir.path(), &"ab".repeat(32)).expect("written");
+        assert_eq!(fs::read_to_string(dir.path().join(ORIGIN)).expect("there"), second);
+        for (other, says) in [(second.replacen('2', "3", 1), "run the version"), ("# x\n".to_owned(), "restore")] {
+            let refused = format!("{:#}", origin(&other).expect_err("no origin"));
+            assert!(refused.contains(says), "{refused}");
         }
     }
 }
