@@ -68,11 +68,12 @@ pub trait Backend: Send + Sync + 'static {
         wait: Duration,
     ) -> LocalBoxFuture<'_, Result<(CommandNumber, [u8; 32]), DigestError>>;
 
-    /// A backup of this node's state, made while it is read.
+    /// A backup of this node's state as it is when this is called, made while it is read. `consistency` is what the caller
+    /// has waited for, and what the backup says of itself.
     ///
     /// # Errors
     /// Why there is none.
-    fn backup(&self) -> LocalBoxFuture<'_, Result<Backup, NoBackup>>;
+    fn backup(&self, consistency: Consistency) -> LocalBoxFuture<'_, Result<Backup, NoBackup>>;
 
     /// The functions that can be called, by name.
     fn functions(&self) -> Vec<FunctionInfo>;
@@ -100,6 +101,26 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Whether this node is stopping and takes no more calls.
     fn stopping(&self) -> bool;
+}
+
+/// How recent the state must be that a read, or a backup, shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// All that was acknowledged before it was asked for.
+    Linearizable,
+    /// What this node knows.
+    Local,
+}
+
+impl Consistency {
+    /// As callers write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linearizable => "linearizable",
+            Self::Local => "local",
+        }
+    }
 }
 
 /// The state at one command number.

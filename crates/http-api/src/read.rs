@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::actor::AskBarrier;
 use crate::api::Api;
+use crate::backend::Consistency;
 use crate::call::{refused, unavailable};
 use crate::core::Answer;
 use crate::names;
@@ -32,15 +33,6 @@ pub(crate) const PARAMETERS: [&str; 3] = ["consistency", "min_command", "at"];
 /// The last millisecond of the year 9999, where RFC 3339 ends.
 const TIME_MAX: u64 = 253_402_300_799_999;
 
-/// How recent the state must be that a read shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Consistency {
-    /// All that was acknowledged before the read arrived.
-    Linearizable,
-    /// What this node knows.
-    Local,
-}
-
 /// A read whose wait is over: this node's state is recent enough.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
@@ -49,6 +41,11 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    /// What was waited for.
+    pub(crate) fn consistency(&self) -> Consistency {
+        self.consistency
+    }
+
     /// The headers of a reply that shows the state at `at`.
     pub(crate) fn label(&self, at: CommandNumber, response: &mut HttpResponseBuilder) {
         for (name, value) in self.labels(at) {
@@ -62,15 +59,11 @@ impl Ready {
     }
 
     fn labels(&self, at: CommandNumber) -> [(actix_web::http::header::HeaderName, HeaderValue); 3] {
-        let consistency = match self.consistency {
-            Consistency::Linearizable => "linearizable",
-            Consistency::Local => "local",
-        };
         let time = HeaderValue::from_str(&rfc3339(self.time)).expect("a time is visible ASCII");
         [
             (names::COMMAND, HeaderValue::from(at.0)),
             (names::TIME, time),
-            (names::CONSISTENCY, HeaderValue::from_static(consistency)),
+            (names::CONSISTENCY, HeaderValue::from_static(self.consistency.name())),
         ]
     }
 }

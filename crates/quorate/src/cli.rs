@@ -157,7 +157,7 @@ impl Default for Dev {
 /// `quorate backup`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The cluster goes on meanwhile. The file is one state, at one command number, whole or not there: it is\nverified before it gets its name. Who can write it can change what it says: keep it where only those can\nwrite whom the cluster trusts.\n\nExamples:\n  quorate backup monday.quorate\n  quorate backup --url http://10.0.0.2:8080 --force /backups/newest.quorate"
+    after_help = "The cluster goes on meanwhile. The file is one state, at one command number, whole or not there: it is\nverified before it gets its name. Every call that was acknowledged before is in it, whichever node is asked. Who can write it can change what it says: keep it where only those can\nwrite whom the cluster trusts.\n\nExamples:\n  quorate backup monday.quorate\n  quorate backup --url http://10.0.0.2:8080 --force /backups/newest.quorate\n  quorate backup --url http://10.0.0.2:8080 --local last.quorate\n      no leader is left: what this node has applied"
 )]
 pub(crate) struct Backup {
     /// The file to write
@@ -165,6 +165,10 @@ pub(crate) struct Backup {
     /// Take the place of a file that is there already
     #[arg(long)]
     pub(crate) force: bool,
+    /// Ask no leader: take what the node has. For when there is no leader and will be none; what was acknowledged last may
+    /// be missing
+    #[arg(long)]
+    pub(crate) local: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

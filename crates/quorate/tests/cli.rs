@@ -427,6 +427,22 @@ fn a_refused_restore_of_a_dev_cluster_leaves_everything_as_it_was() {
     assert_eq!(there.each_ref().map(entries), [1, 1, 1], "nothing is added");
 }
 
+/// Catches a cluster that begins with some nodes from a backup and others empty, and advice that is not the way out.
+#[test]
+fn a_cluster_of_which_a_restore_was_cut_short_is_not_started() {
+    let place = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir_all(place.path().join("node-1")).expect("made");
+    std::fs::write(place.path().join("RESTORING"), "").expect("written");
+    let dev = place.path().to_str().expect("a plain path");
+    let (code, _, error) = said(&run(&["dev", "--data", dev]));
+    let advice = format!("quorate restore FILE --dev {dev}");
+    assert!(code == Some(2) && error.contains(&advice) && error.lines().count() == 1, "{code:?} {error}");
+    let backup = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/backup-1.quorate");
+    let (code, _, error) = said(&run(&["restore", backup, "--dev", dev]));
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(!place.path().join("RESTORING").exists() && place.path().join("node-3/data/IDENTITY").exists());
+}
+
 /// Catches advice that fits calls only.
 #[test]
 fn a_refused_backup_has_no_key() {
@@ -436,6 +452,28 @@ fn a_refused_backup_has_no_key() {
     let (url, _requests) = server(vec![answer("503 Service Unavailable", "", problem)]);
     let (code, _, error) = said(&run(&["backup", file.to_str().expect("a plain path"), "--url", &url]));
     assert_eq!((code, error.as_str()), (Some(1), "quorate: busy: wait (HTTP 503)\n"));
+}
+
+/// Catches two backups to one name of which one cuts off what the other has verified and is about to name.
+#[test]
+fn two_backups_do_not_write_to_one_name() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("b").to_str().expect("a plain path").to_owned();
+    // It takes the request, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let mut first = quorate(&["backup", &file, "--url", &url]).stderr(Stdio::null()).spawn().expect("the binary runs");
+    let _asks = silent.accept().expect("it asks once it has begun its file");
+    let (code, _, error) = said(&run(&["backup", &file, "--url", &url]));
+    assert!(code == Some(2) && error.contains("under way") && error.lines().count() == 1, "{code:?} {error}");
+    assert!(place.path().join("b.part").exists(), "that of the first one stays");
+    first.kill().expect("killed");
+    first.wait().expect("ended");
+    // What the first has left keeps nobody away.
+    let (url, _requests) = server(vec![answer("200 OK", "", "no backup")]);
+    let (code, _, error) = said(&run(&["backup", &file, "--url", &url]));
+    assert!(code == Some(1) && error.contains("what arrived is not usable"), "{code:?} {error}");
+    assert_eq!(std::fs::read_dir(place.path()).expect("a directory").count(), 0, "nothing is left of it");
 }
 
 /// Catches a recovery that takes the vote of a new disk away unasked, a dry run that ends otherwise than the real one,

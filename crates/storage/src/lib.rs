@@ -36,7 +36,7 @@ pub mod rocksdb;
 mod snapshot;
 
 pub use digest::Digest;
-pub use snapshot::{Checkpoint, Installation, Staged};
+pub use snapshot::{Checkpoint, Following, Installation, Staged};
 
 /// Why stable storage cannot be used. Whoever gets one stops the node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

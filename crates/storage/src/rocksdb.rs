@@ -73,10 +73,12 @@ mod recover;
 mod seam;
 mod stage;
 mod state;
+mod versioned;
 mod wal;
 
 pub use log::{Position, RocksLog};
 pub use mark::{DiskId, Mark, Noted, write_whole};
 pub use open::{Memory, Options, Stores, make, open};
-pub use recover::{Condition, check_recovered, condition, discard, set_aside};
+pub use recover::{Condition, check_recovered, condition, discard, recovering, set_aside};
 pub use state::RocksState;
+pub use versioned::{with_format, without_format};

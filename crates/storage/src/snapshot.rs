@@ -115,6 +115,36 @@ fn weight_of(record: &SnapshotRecord) -> usize {
     FIXED + variable
 }
 
+/// The pieces of one snapshot, one after the other, judged as a store judges them and without one.
+#[derive(Clone, Debug)]
+pub struct Following {
+    id: SnapshotId,
+    staged: Option<Staged>,
+}
+
+impl Following {
+    /// None has come yet.
+    #[must_use]
+    pub fn new(id: SnapshotId) -> Self {
+        Self { id, staged: None }
+    }
+
+    /// Whether a store takes this piece next, and does not leave it aside.
+    pub fn takes(&mut self, piece: &SnapshotPiece) -> bool {
+        let takes = continues(self.staged.as_ref(), self.id, piece);
+        if takes {
+            self.staged = Some(Staged { id: self.id, next: piece.next.clone() });
+        }
+        takes
+    }
+
+    /// Whether the last one has come.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.staged.as_ref().is_some_and(|staged| staged.next.is_none())
+    }
+}
+
 /// Whether a piece of the snapshot `id` goes on where `staged` ends, or begins another snapshot. Its records
 /// must be in order too: then each is stored once, and so is what is derived from it.
 pub(crate) fn continues(staged: Option<&Staged>, id: SnapshotId, piece: &SnapshotPiece) -> bool {

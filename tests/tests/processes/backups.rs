@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
-use quorate_tests::cluster::{Cluster, Load, quorate};
+use quorate_tests::cluster::{Cluster, Link, Load, Taps, eventually, quorate, send};
 use serde_json::{Value, json};
 
 fn run(mut command: Command) -> (Option<i32>, String) {
@@ -18,6 +18,11 @@ fn done(command: Command) -> String {
     let (code, said) = run(command);
     assert_eq!(code, Some(0), "{said}");
     said
+}
+
+/// The same while the taps of this test go on.
+async fn run_beside(command: Command) -> (Option<i32>, String) {
+    tokio::task::spawn_blocking(move || run(command)).await.expect("it ends")
 }
 
 fn backup(cluster: &Cluster, node: usize, file: &Path) -> Command {
@@ -93,6 +98,64 @@ async fn a_backup_under_load_becomes_a_new_cluster_with_the_same_state() {
     old.terminate(0);
 }
 
+/// RELIABILITY 5 class 15: a node is cut off while calls are acknowledged. Catches a backup of it that lacks them and does not
+/// say so: while it is cut off, and once it hears the others and has not caught up.
+#[tokio::test]
+async fn a_backup_of_a_node_that_is_behind_waits_or_is_refused() {
+    let mut cluster = Cluster::new("stale", 3, &["limits.wait_default=1s"]);
+    let taps = Taps::between(&mut cluster).await;
+    cluster.boot_all();
+    cluster.wait_begun().await;
+    let behind = cluster.follower().await;
+    let others = [(behind + 1) % 3, (behind + 2) % 3];
+    others.iter().for_each(|other| taps.set_both(behind, *other, Link::Closed));
+    let put = json!({"function": "kv.put", "arguments": {"key": "k", "value": 1}});
+    let calls = cluster.client().post(cluster.url(others[0], "/v1/calls")).json(&json!(vec![put; 200]));
+    let acknowledged = send(calls).await.expect("it lives").command().expect("they change something");
+    assert_eq!(acknowledged, 200);
+    eventually("a node that knows that it hears nobody", async || {
+        (cluster.get(behind, "/readyz").await.status == 503).then_some(())
+    })
+    .await;
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    cluster.get(behind, "/v1/backup").await.assert_problem(503, "no_leader");
+    let (code, said) = run_beside(backup(&cluster, behind, &path("refused"))).await;
+    assert!(code == Some(1) && said.contains("no_leader"), "{code:?} {said}");
+    assert!(!path("refused").exists());
+    // Another node that is named has it.
+    let mut either = quorate();
+    let urls = [behind, others[0]].map(|node| cluster.url(node, "")).join(",");
+    either.arg("backup").arg(path("either")).args(["--url", &urls, "--output", "json"]);
+    let (code, said) = run_beside(either).await;
+    assert_eq!(code, Some(0), "{said}");
+    let told: Value = serde_json::from_str(&said).expect("JSON");
+    assert!(told["manifest"]["command"].as_u64() >= Some(acknowledged), "{told}");
+    assert_eq!(told["manifest"]["consistency"], "linearizable");
+
+    let mut local = quorate();
+    local.arg("backup").arg(path("local")).args(["--local", "--url", &cluster.url(behind, "")]);
+    let (code, said) = run_beside(local).await;
+    assert!(
+        code == Some(0) && said.contains("at command 0") && said.contains("without asking a leader"),
+        "{code:?} {said}"
+    );
+    let shown: Value = serde_json::from_str(&done(dry_run(&path("local")))).expect("JSON");
+    assert_eq!(shown["manifest"]["consistency"], "local");
+
+    others.iter().for_each(|other| taps.set_both(behind, *other, Link::Open));
+    let told = eventually("a backup of the node that was behind", async || {
+        let (code, said) = run_beside(backup(&cluster, behind, &path("whole"))).await;
+        // Until it hears of a leader.
+        assert!(code == Some(0) || said.contains("no_leader") || said.contains("not_applied_yet"), "{code:?} {said}");
+        (code == Some(0)).then_some(said)
+    })
+    .await;
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert!(told["manifest"]["command"].as_u64() >= Some(acknowledged), "{told} lacks what was acknowledged before");
+}
+
 /// Catches a node of the old cluster, or an empty one that was not restored, taken for one of the new
 /// cluster: together they could decide again what the backup has decided.
 #[tokio::test]
@@ -116,6 +179,35 @@ async fn a_restored_cluster_takes_no_node_that_was_not_restored() {
     new.kill9(2);
     new.wait_ready().await;
     assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(2));
+}
+
+/// RELIABILITY 3.12: catches a node of a restored cluster that was recovered and takes itself for the one that it was, so that
+/// the others refuse it for good.
+#[tokio::test]
+async fn a_node_of_a_restored_cluster_can_be_recovered() {
+    let old = Cluster::start("old", 1, &[]).await;
+    assert_eq!(old.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.status, 200);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("backup");
+    done(backup(&old, 0, &file));
+    let mut new = Cluster::new("new", 3, &[]);
+    for node in 0..3 {
+        done(restore(&new, node, &file));
+    }
+    new.boot_all();
+    new.wait_begun().await;
+    let node = new.follower().await;
+    new.kill9(node);
+    done(new.command_of(node, &["recover", "--force"]));
+    new.boot(node);
+    new.wait_ready().await;
+    eventually("a vote of its own", async || {
+        let view = new.get(node, "/v1/cluster").await.json();
+        let ids = view["membership"]["acceptors"].as_array()?.iter().map(|acceptor| acceptor["id"].as_u64());
+        (ids.max() == Some(Some(4))).then_some(())
+    })
+    .await;
+    assert_eq!(new.call(node, "kv.put", &json!({"key": "k", "value": 2})).await.status, 200);
 }
 
 /// RELIABILITY 5 class 15: catches a file that was cut, changed or made by somebody else being restored,

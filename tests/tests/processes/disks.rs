@@ -101,3 +101,28 @@ async fn an_idle_node_ends_when_a_reader_meets_damage() {
     let status = tokio::time::timeout(Duration::from_secs(2), cluster.ended(node)).await.expect("it ends soon");
     assert_eq!(status.code(), Some(1), "{}", cluster.log(node));
 }
+
+/// A6: catches a node that goes on when it could not note who the members are: one that joined, or leaves, would not know
+/// at its next start who it is. A directory in its way is a write that fails and does no harm to the stores.
+#[tokio::test]
+async fn a_node_that_cannot_note_the_members_ends() {
+    let mut cluster = Cluster::start("seat", 3, &[]).await;
+    let node = cluster.follower().await;
+    cluster.kill9(node);
+    let in_the_way = cluster.data_dir(node).join("MEMBERSHIP.new");
+    fs::create_dir(&in_the_way).expect("made");
+    cluster.boot(node);
+    cluster.give_up(node);
+    assert_eq!(cluster.ended(node).await.code(), Some(1));
+    let log = cluster.log(node);
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("quorate: ")).collect();
+    let [line] = lines[..] else { panic!("not one last line: {lines:?}") };
+    for part in ["who the members are", "MEMBERSHIP", "mend the disk"] {
+        assert!(line.contains(part), "{part} is missing in: {line}");
+    }
+    fs::remove_dir(in_the_way).expect("removed");
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    let call = cluster.call(node, "kv.put", &json!({"key": "k", "value": 1})).await;
+    assert_eq!(call.status, 200, "{}", call.text());
+}

@@ -10,6 +10,7 @@ use crate::api::Api;
 use crate::backend::{ClusterView, DigestError, NoBackup};
 use crate::names;
 use crate::problem::{Problem, ProblemDocument};
+use crate::read;
 use crate::request::{Query, Wishes};
 
 /// The digest of a node's state.
@@ -65,17 +66,23 @@ pub(crate) async fn digest(request: HttpRequest, api: web::Data<Api>) -> Result<
 /// The media type of a backup.
 const BACKUP: &str = "application/vnd.quorate.backup";
 
-/// The whole state at one command number, as a file that `quorate restore` takes.
+/// The whole state at one command number, as a file that `quorate restore` takes: all that was acknowledged before it was
+/// asked for is in it, unless `consistency` is `local`.
 #[utoipa::path(get, path = "/v1/backup", operation_id = "get_backup", tag = "cluster",
+    params(super::openapi::ReadParameters,
+        ("Prefer" = Option<String>, Header, description = "`wait=S`: how long to wait for a leader's answer and until this node has caught up")),
     responses(
         (status = 200, description = "The file, made while it is read; one that does not arrive whole is refused by `quorate restore`",
             body = Vec<u8>, content_type = "application/vnd.quorate.backup"),
-        (status = 503, description = "This node is giving a backup to somebody else", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "No leader, or no majority, is there to say what was acknowledged; or this node is giving a backup to somebody else", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 504, description = "This node has not caught up within the wait", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 507, description = "The disk of this node is out of space", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn backup(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
-    Query::of(&request, &[])?;
-    let backup = api.backend.backup().await.map_err(|error| {
+    let query = Query::of(&request, &read::PARAMETERS)?;
+    let wishes = Wishes::of(&request, api.limits.wait_max)?;
+    let ready = read::ready(&api, &query, wishes.wait).await?;
+    let backup = api.backend.backup(ready.consistency()).await.map_err(|error| {
         let detail = error.to_string();
         match error {
             NoBackup::Busy => Problem::unavailable("busy", detail),
@@ -84,6 +91,7 @@ pub(crate) async fn backup(request: HttpRequest, api: web::Data<Api>) -> Result<
         }
     })?;
     let mut response = HttpResponse::Ok();
-    response.content_type(BACKUP).insert_header((names::COMMAND, backup.at.0));
+    response.content_type(BACKUP);
+    ready.label(backup.at, &mut response);
     Ok(response.streaming(backup.bytes))
 }

@@ -13,6 +13,7 @@ use reqwest::Response;
 use serde_json::json;
 
 use super::format::Manifest;
+use super::part::Part;
 use super::progress::Progress;
 use crate::cli::{Backup, Output};
 use crate::client::{self, base_url, show};
@@ -27,27 +28,23 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// A file that is there already, or is none, no node that answers, or a backup that did not arrive whole.
 pub(crate) fn run(backup: &Backup) -> Result<(), Failure> {
     let file = &target(backup)?;
-    let aside = aside(file)?;
+    let mut part = Part::begin(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let fetched = runtime.block_on(fetch(backup, &aside));
-    let manifest = fetched.and_then(|()| {
-        let read = File::open(&aside).with_context(|| format!("{} cannot be read again", aside.display()))?;
-        let total = read.metadata().map(|found| found.len()).unwrap_or(0);
-        let mut progress = Progress::new("verifying", total);
-        let (manifest, _) = super::verify::verify(BufReader::new(read), &mut |bytes| progress.reached(bytes))
-            .map_err(|why| anyhow!("what arrived is not usable: {why}"))?;
-        progress.end();
-        keep(&aside, file)?;
-        Ok(manifest)
-    });
-    match manifest {
-        Ok(manifest) => Ok(report(backup, &manifest)?),
-        Err(failure) => {
-            // Half a file helps nobody; that it cannot be removed changes nothing.
-            _ = fs::remove_file(&aside);
-            Err(failure)
-        }
-    }
+    runtime.block_on(fetch(backup, &mut part))?;
+    let manifest = check(part.path())?;
+    part.name(file, backup.force)?;
+    Ok(report(backup, &manifest)?)
+}
+
+/// Reads again what was written.
+fn check(part: &Path) -> anyhow::Result<Manifest> {
+    let read = File::open(part).with_context(|| format!("{} cannot be read again", part.display()))?;
+    let total = read.metadata().map(|found| found.len()).unwrap_or(0);
+    let mut progress = Progress::new("verifying", total);
+    let (manifest, _) = super::verify::verify(BufReader::new(read), &mut |bytes| progress.reached(bytes))
+        .map_err(|why| anyhow!("what arrived is not usable: {why}"))?;
+    progress.end();
+    Ok(manifest)
 }
 
 /// The file to write. A symbolic link leads to the file that is replaced.
@@ -69,54 +66,45 @@ fn target(backup: &Backup) -> Result<PathBuf, Failure> {
     }
 }
 
-fn aside(file: &Path) -> Result<PathBuf, Failure> {
-    let name = file.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-        Failure::Usage(format!("{} names no file; give the name of the file to write", file.display()))
-    })?;
-    Ok(file.with_file_name(format!("{name}.part")))
-}
-
-async fn fetch(backup: &Backup, aside: &Path) -> Result<(), Failure> {
+async fn fetch(backup: &Backup, part: &mut Part) -> Result<(), Failure> {
     let mut response = ask(backup).await?;
-    let mut file = File::create(aside).with_context(|| format!("{} cannot be written", aside.display()))?;
+    let doing = format!("{} cannot be written", part.path().display());
     let (mut progress, mut received) = (Progress::new("receiving", 0), 0);
     while let Some(bytes) = response.chunk().await.context("the connection broke; take the backup again")? {
-        file.write_all(&bytes).with_context(|| format!("{} cannot be written", aside.display()))?;
+        part.file().write_all(&bytes).with_context(|| doing.clone())?;
         received += bytes.len() as u64;
         progress.reached(received);
     }
     progress.end();
-    file.sync_all().with_context(|| format!("{} cannot be synced", aside.display()))?;
+    part.file().sync_all().with_context(|| format!("{} cannot be synced", part.path().display()))?;
     Ok(())
 }
 
-/// The first node that answers.
+/// The first node that gives one. One that knows of no leader, is behind, or has no room may have a neighbour that is better
+/// off.
 async fn ask(backup: &Backup) -> Result<Response, Failure> {
     let trust = &backup.connection.trust;
     let client = client::client(trust)?.connect_timeout(client::CONNECT_WAIT).read_timeout(SILENCE).build();
     let client = client.context("no HTTP client")?;
-    let mut unreachable = Vec::new();
+    let query = if backup.local { "?consistency=local" } else { "" };
+    let (mut unreachable, mut refused) = (Vec::new(), None);
     for url in &backup.connection.url {
         let base = base_url(url, trust)?;
-        match client.get(format!("{base}/v1/backup")).send().await {
+        match client.get(format!("{base}/v1/backup{query}")).send().await {
             Ok(response) if response.status().is_success() => return Ok(response),
             Ok(response) => {
                 let status = response.status();
                 let body = response.bytes().await.unwrap_or_default();
-                return Err(Failure::Refused(Refusal::new(status, &body).of_read()));
+                let refusal = Failure::Refused(Refusal::new(status, &body).of_read());
+                if !status.is_server_error() {
+                    return Err(refusal);
+                }
+                refused = Some(refusal);
             }
             Err(error) => unreachable.push(format!("{url}: {}", client::innermost(&error))),
         }
     }
-    Err(client::no_answer(&unreachable).into())
-}
-
-/// From here on the file has its name, after a crash too.
-fn keep(aside: &Path, file: &Path) -> anyhow::Result<()> {
-    fs::rename(aside, file).with_context(|| format!("{} cannot be named {}", aside.display(), file.display()))?;
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.with_context(|| format!("{} cannot be synced", directory.display()))
+    Err(refused.unwrap_or_else(|| client::no_answer(&unreachable).into()))
 }
 
 fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
@@ -124,11 +112,12 @@ fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
     match backup.connection.output {
         Output::Json => show(format!("{}\n", json!({ "file": backup.file, "bytes": bytes, "manifest": manifest }))),
         Output::Text => show(format!(
-            "{}: the state of cluster {} at command {}, {} records, {bytes} bytes, verified\ndigest {}\n",
+            "{}: the state of cluster {} at command {}, {} records, {bytes} bytes, verified\n{}digest {}\n",
             backup.file.display(),
             manifest.cluster,
             manifest.command,
             manifest.records,
+            super::said_of_local(manifest),
             manifest.digest
         )),
     }
@@ -147,7 +136,7 @@ mod tests {
         fs::write(&file, "old").expect("written");
         std::os::unix::fs::symlink("file", &link).expect("a link");
         let connection = Connection { url: Vec::new(), trust: Trust::default(), output: Output::Text };
-        let mut backup = Backup { file: link, force: true, connection };
+        let mut backup = Backup { file: link, force: true, local: false, connection };
         assert_eq!(target(&backup).expect("a file"), fs::canonicalize(&file).expect("it is there"));
         backup.force = false;
         assert!(matches!(target(&backup), Err(Failure::Usage(_))));

@@ -45,6 +45,9 @@ pub(crate) struct Manifest {
     pub(crate) node: String,
     /// When, by that node's clock.
     pub(crate) made: String,
+    /// `linearizable`: all that was acknowledged before it was asked for is in it; `local`: what that node had applied.
+    #[serde(default = "local")]
+    pub(crate) consistency: String,
     /// The number of the last command in the state.
     pub(crate) command: u64,
     /// The ballot of that command's id.
@@ -53,6 +56,18 @@ pub(crate) struct Manifest {
     pub(crate) digest: String,
     /// About how many records follow; for showing progress.
     pub(crate) records: u64,
+}
+
+/// What earlier versions took.
+fn local() -> String {
+    "local".to_owned()
+}
+
+impl Manifest {
+    /// Whether calls that were acknowledged before it was asked for may be missing.
+    pub(crate) fn is_local(&self) -> bool {
+        self.consistency != "linearizable"
+    }
 }
 
 /// The end of a file.
@@ -251,7 +266,7 @@ impl<R: Read> Reader<R> {
         if read < length { Err(BackupError::Cut(self.at)) } else { Ok(bytes) }
     }
 
-    fn damaged(&self, what: &'static str) -> BackupError {
+    pub(super) fn damaged(&self, what: &'static str) -> BackupError {
         BackupError::Damaged { at: self.at, what }
     }
 }
@@ -269,6 +284,7 @@ mod tests {
             cluster_id: "00".to_owned(),
             node: "a".to_owned(),
             made: "2026-01-01T00:00:00Z".to_owned(),
+            consistency: "linearizable".to_owned(),
             command: 7,
             ballot: (3, 1),
             digest: "ab".to_owned(),
@@ -313,6 +329,18 @@ mod tests {
         let (bytes, pieces) = file();
         let (found, read) = read(&bytes).expect("a whole file");
         assert_eq!((found, read), (manifest(), pieces.to_vec()));
+    }
+
+    /// Catches a backup of an earlier version, which asked no leader, that is said to have all that was acknowledged.
+    #[test]
+    fn a_manifest_that_does_not_say_is_local() {
+        let (mut writer, mut file) = Writer::bare();
+        let text = String::from_utf8(json(&manifest())).expect("JSON");
+        let earlier = text.replace("\"consistency\":\"linearizable\",", "");
+        assert_ne!(earlier, text);
+        file.extend_from_slice(&writer.frame(MANIFEST, earlier.as_bytes()));
+        let (_, found) = Reader::open(&file[..]).expect("a manifest");
+        assert!(found.is_local() && !manifest().is_local());
     }
 
     /// RELIABILITY 5 class 15: catches a file that was cut anywhere being taken for a whole one.

@@ -12,6 +12,8 @@
 
 mod fetch;
 mod format;
+mod part;
+mod place;
 mod progress;
 mod restore;
 mod send;
@@ -23,8 +25,20 @@ use crate::failure::Failure;
 
 pub(crate) use fetch::run as fetch;
 pub(crate) use format::Manifest;
-pub(crate) use restore::{check_finished, cluster_of, run as restore};
+pub(crate) use place::{check_dev_finished, check_finished, cluster_of, is_unfinished};
+pub(crate) use restore::run as restore;
 pub(crate) use send::stream;
+
+/// What people must know of a backup for which no leader was asked.
+fn said_of_local(manifest: &Manifest) -> String {
+    if !manifest.is_local() {
+        return String::new();
+    }
+    format!(
+        "local: what node {} had applied, without asking a leader; calls acknowledged before may be missing\n",
+        manifest.node
+    )
+}
 
 /// Refuses `-`: a backup is read twice, and gets its name when it is verified.
 fn refuse_stream(file: &Path) -> Result<(), Failure> {

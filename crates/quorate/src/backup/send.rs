@@ -28,7 +28,7 @@ const PIECE_WAIT: Duration = Duration::from_secs(1);
 
 impl Manifest {
     /// What a node says of itself; the state's part comes with the state.
-    pub(crate) fn of_node(config: &Config, made: Timestamp) -> Self {
+    pub(crate) fn of_node(config: &Config, made: Timestamp, consistency: &str) -> Self {
         let made = UNIX_EPOCH + Duration::from_millis(made.0);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -36,6 +36,7 @@ impl Manifest {
             cluster_id: config.cluster.id.to_string(),
             node: config.node.name.clone(),
             made: humantime::format_rfc3339_seconds(made).to_string(),
+            consistency: consistency.to_owned(),
             command: 0,
             ballot: (0, 0),
             digest: String::new(),

@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
-use protocol::{SnapshotPiece, SnapshotRecord, membership};
-use storage::Digest;
+use protocol::{Ballot, CommandId, CommandNumber, NodeId, SnapshotId, SnapshotPiece, SnapshotRecord, membership};
+use storage::{Digest, Following};
 
 use super::format::{BackupError, Manifest, Reader};
 
@@ -13,23 +13,49 @@ fn is_kept(record: &SnapshotRecord) -> bool {
     !matches!(record, SnapshotRecord::Entry { key, .. } if *key == membership::key())
 }
 
-/// Reads a whole file and compares the digest of its records with the one in its manifest; says also the digest of what
-/// is restored of them. `reached` is told how many bytes were read.
+/// Reads a whole file and judges whether a state can be made of it: its pieces follow each other, their records are those of
+/// the digest in its manifest, and the last command is among them. Says also which state is restored of them. `reached` is
+/// told how many bytes were read.
 ///
 /// # Errors
 /// [`BackupError`].
-pub(super) fn verify(file: impl Read, reached: &mut dyn FnMut(u64)) -> Result<(Manifest, [u8; 32]), BackupError> {
+pub(super) fn verify(file: impl Read, reached: &mut dyn FnMut(u64)) -> Result<(Manifest, SnapshotId), BackupError> {
     let (mut reader, manifest) = Reader::open(file)?;
+    let id = id(&manifest).ok_or(BackupError::OtherState)?;
+    let mut following = Following::new(id);
     let (mut digest, mut kept) = (Digest::default(), Digest::default());
+    // No state is without it, but for that of a cluster that had issued nothing, in which there is nothing.
+    let (mut has_last, mut is_empty) = (false, true);
     while let Some(piece) = reader.piece()? {
-        piece.records.iter().for_each(|record| digest.add(record));
-        piece.records.iter().filter(|record| is_kept(record)).for_each(|record| kept.add(record));
+        // Its seals fit: somebody made it so.
+        if !following.takes(&piece) {
+            return Err(reader.damaged("a piece that does not follow the one before"));
+        }
+        for record in &piece.records {
+            digest.add(record);
+            if is_kept(record) {
+                kept.add(record);
+            }
+            is_empty = false;
+            has_last |= matches!(record, SnapshotRecord::Outcome { outcome, .. } if outcome.command == id.at.number);
+        }
         reached(reader.bytes());
     }
-    if hex(&digest.finish()) != manifest.digest {
+    if !following.is_whole() {
+        return Err(reader.damaged("not all of its pieces"));
+    }
+    let is_a_state = if id.at == CommandId::NULL { is_empty } else { has_last };
+    if hex(&digest.finish()) != manifest.digest || !is_a_state {
         return Err(BackupError::OtherState);
     }
-    Ok((manifest, kept.finish()))
+    Ok((manifest, SnapshotId { digest: kept.finish(), ..id }))
+}
+
+/// The state that a manifest names.
+fn id(manifest: &Manifest) -> Option<SnapshotId> {
+    let (round, node) = manifest.ballot;
+    let at = CommandId::new(Ballot { round, node: NodeId(node) }, CommandNumber(manifest.command));
+    Some(SnapshotId { at, digest: from_hex(&manifest.digest)? })
 }
 
 /// What is restored of a file, piece by piece. One of which nothing is kept becomes part of its neighbour: no store takes

@@ -95,10 +95,17 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Where all of it lies.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The number of nodes of a cluster cannot be changed by starting it with another one.
     fn fits_what_is_there(&self) -> Result<(), Failure> {
         let there = (1..=26).filter(|id| self.data.join(format!("node-{id}")).is_dir()).count();
-        if there == 0 || there == self.nodes.len() {
+        // A restore that was cut short may not have made the directories of all its nodes.
+        let is_part = there < self.nodes.len() && crate::backup::is_unfinished(&self.data);
+        if there == 0 || there == self.nodes.len() || is_part {
             return Ok(());
         }
         Err(Failure::Usage(format!(

@@ -10,8 +10,8 @@ use functions::{Failure, Registry};
 use futures_util::future::LocalBoxFuture;
 use http_api::GatewayActor;
 use http_api::backend::{
-    AcceptorView, Addresses, Backend, Backup, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView,
-    Limits, MembershipView, NoBackup, NodeView, Snapshot,
+    AcceptorView, Addresses, Backend, Backup, Check, ClusterView, Consistency, DigestError, FunctionInfo, Health,
+    LeaderView, Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use learner::{DigestRefusal, NoDigest, Queries};
 use protocol::{Command, CommandNumber, Membership, NodeId, Outcome, Space, StateError, StateView, Tick, Timestamp};
@@ -298,13 +298,13 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn backup(&self) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
+    fn backup(&self, consistency: Consistency) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
         Box::pin(async move {
             if self.status.room.space() == Space::Out {
                 return Err(NoBackup::DiskFull);
             }
             let permit = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| NoBackup::Busy)?;
-            let manifest = Manifest::of_node(&self.config, super::outside::now().wall);
+            let manifest = Manifest::of_node(&self.config, super::outside::now().wall, consistency.name());
             let stream = crate::backup::stream(Arc::clone(self.queries.state()), manifest, permit).await;
             let (at, bytes) = stream.map_err(|error| NoBackup::Failed(error.to_string()))?;
             Ok(Backup { at, bytes })

@@ -17,7 +17,7 @@ use http_api::core::Answer;
 use learner::Queries;
 use protocol::{CommandNumber, NodeId, Outcome};
 use serde_json::{Value, json};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use transport::join::{ADMISSION_DEADLINE, Admission, Admit, Again, Newcomer, NotAdmitted};
 
 use super::disks::Disks;
@@ -37,6 +37,14 @@ const VOTE_REFUSED: Duration = Duration::from_secs(60);
 /// Refusals that pass. They are the function's own codes.
 const PASSING: [&str; 4] = ["another_change", "would_lose_majority", "not_caught_up", "still_heard"];
 
+/// What is known of the disk that the seat is written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Disk {
+    #[default]
+    Sound,
+    Failed,
+}
+
 /// See the module.
 pub(super) struct Members {
     config: Arc<Config>,
@@ -45,8 +53,11 @@ pub(super) struct Members {
     gateway: Addr<GatewayActor>,
     queries: Queries,
     came: Mutex<Came>,
-    /// Held while the seat is written: what is written last must be what is so.
-    writing: tokio::sync::Mutex<()>,
+    /// Held while the seat is written: what is written last must be what is so. Nothing is written after a write that
+    /// failed: what the disk has is not known any more.
+    writing: tokio::sync::Mutex<Disk>,
+    /// Whoever sends something here ends the node.
+    failed: mpsc::UnboundedSender<String>,
     /// It does not ask for a vote any more.
     leaving: AtomicBool,
     /// Held while it asks for a vote: what comes of it is known before it leaves.
@@ -64,6 +75,7 @@ impl Members {
             queries: node.queries.clone(),
             came: Mutex::new(came),
             writing: tokio::sync::Mutex::default(),
+            failed: node.failed.clone(),
             leaving: AtomicBool::new(false),
             asking: tokio::sync::Mutex::default(),
             view: node.view.clone(),
@@ -122,7 +134,7 @@ impl Members {
         let mut memberships = self.router.memberships();
         loop {
             if memberships.borrow_and_update().number() > self.config.cluster.start.number() || self.is_voter() {
-                self.write_seat().await;
+                _ = self.write_seat().await;
             }
             if memberships.changed().await.is_err() {
                 return;
@@ -143,8 +155,12 @@ impl Members {
         *came
     }
 
-    async fn write_seat(&self) {
-        let _one = self.writing.lock().await;
+    /// Says whether it is durably there; otherwise the node ends.
+    async fn write_seat(&self) -> bool {
+        let mut disk = self.writing.lock().await;
+        if *disk == Disk::Failed {
+            return false;
+        }
         let seat = Seat {
             cluster: self.config.cluster.id,
             node: self.me(),
@@ -153,10 +169,14 @@ impl Members {
         };
         let dir = self.config.node.data_dir.clone();
         let written = tokio::task::spawn_blocking(move || seat.write(&dir)).await;
-        if let Ok(Err(error)) = written {
-            // The stores meet a failing disk too, and they end the node.
-            tracing::error!("cannot note who the members are: {error:#}");
-        }
+        let Err(error) = written.map_err(anyhow::Error::from).flatten() else { return true };
+        *disk = Disk::Failed;
+        tracing::error!("cannot note who the members are, and this node stops: {error:#}");
+        // Nobody listens only when the node is ending already.
+        _ = self
+            .failed
+            .send(format!("cannot note who the members are: {error:#}; mend the disk, then start the node again"));
+        false
     }
 
     /// Asks for the vote of a node that has joined for one, once it has caught up and its acceptor speaks.
@@ -208,9 +228,10 @@ impl Members {
     }
 
     /// Whatever happens next, this is what the next start finds.
-    async fn note(&self, came: Came) {
+    async fn note(&self, came: Came) -> Result<(), NotDone> {
         *self.came.lock().unwrap_or_else(PoisonError::into_inner) = came;
-        self.write_seat().await;
+        let noted = self.write_seat().await;
+        noted.then_some(()).ok_or_else(|| NotDone::Unknown("the disk of this node has failed".to_owned()))
     }
 
     /// First without a vote. What its vote has decided is on other disks before it goes: its own may be given up then.
@@ -220,7 +241,7 @@ impl Members {
         let mut membership = self.router.membership();
         if self.is_voter() {
             // One that does not get further asks for its vote again when it is back.
-            self.note(Came::JoinedForAVote).await;
+            self.note(Came::JoinedForAVote).await?;
             let no_vote = json!({"node": me.0, "weight": 0});
             let (number, _) = self.call("cluster.set_acceptor", &no_vote, own_key("leave"), wait).await?;
             membership = self.membership_of(number).await;
@@ -232,7 +253,7 @@ impl Members {
         // An error: the node ends.
         _ = self.view.clone().wait_for(durable).await;
         // From here on its disk is not needed. If it stays a member, it takes its own place when it is back.
-        self.note(Came::Left).await;
+        self.note(Came::Left).await?;
         let mut memberships = self.router.memberships();
         let this = json!({"node": me.0});
         tokio::select! {

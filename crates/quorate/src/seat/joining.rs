@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use storage::rocksdb::write_whole;
+use storage::rocksdb::{with_format, without_format, write_whole};
 use transport::join::{Admission, Application, Join, NoAdmission};
 use transport::tls::Tls;
 
@@ -17,6 +17,8 @@ use crate::failure::Failure;
 
 /// While it asks: the key under which it does, so that a newcomer that is stopped in the middle is still the same one.
 const ASKING: &str = "JOINING";
+/// Of that file; 1 had no line that says so.
+const FORMAT: u32 = 2;
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often it is said again whom it waits for.
@@ -40,11 +42,13 @@ pub(crate) fn joins(config: &Config) -> Result<bool, Failure> {
 
 /// Whether a node has begun there.
 pub(super) fn has_data(dir: &Path) -> bool {
-    ["IDENTITY", "MARK", "log", "ORIGIN"].iter().any(|part| dir.join(part).exists())
+    // The cluster's, which stays when a node of a restored one is recovered: that node asks.
+    let is_restored = dir.join("ORIGIN").exists() && !asks(dir);
+    is_restored || ["IDENTITY", "MARK", "log"].iter().any(|part| dir.join(part).exists())
 }
 
 /// Whether a newcomer, or a node that was recovered, asks for a seat there.
-pub(super) fn asks(dir: &Path) -> bool {
+pub(crate) fn asks(dir: &Path) -> bool {
     dir.join(ASKING).exists()
 }
 
@@ -90,7 +94,7 @@ impl Asking {
         let (dir, new) = (&config.node.data_dir, Self::of(config));
         storage::rocksdb::make(dir)?;
         let noted = match fs::read_to_string(dir.join(ASKING)) {
-            Ok(text) => Self::parse(&text),
+            Ok(text) => Self::parse(without_format(ASKING, FORMAT, &text)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).context("reading the file JOINING"),
         };
@@ -127,7 +131,7 @@ impl Asking {
         let Self { key, name, address, members } = self;
         storage::rocksdb::make(dir)?;
         let text = format!("{key:032x}\n{name}\n{address}\n{}\n", members.join("\n"));
-        write_whole(dir, ASKING, text.as_bytes()).context("writing the file JOINING")
+        write_whole(dir, ASKING, with_format(FORMAT, &text).as_bytes()).context("writing the file JOINING")
     }
 
     fn application(&self, config: &Config) -> Application {
@@ -250,8 +254,32 @@ mod tests {
         assert_eq!((asking.name.as_str(), asking.address.as_str()), ("b", "h:2"));
         assert_eq!(asking.members, ["h:1", "h:3"]);
         assert!(joins_by(dir.path(), &listed));
+        // What a recovery leaves of a node of a restored cluster.
+        fs::write(dir.path().join("ORIGIN"), "").expect("written");
+        assert!(joins_by(dir.path(), &listed));
         fs::write(dir.path().join("MARK"), "").expect("written");
         assert!(!joins_by(dir.path(), &listed), "it has begun");
+    }
+
+    /// S-33: catches a version that asks under another key than the one before it, and becomes two nodes; one that writes this
+    /// version's file differently, or takes that of a later one for nothing.
+    #[test]
+    fn recorded_files_are_read_and_written_as_ever() {
+        let first = include_str!("../../tests/golden/joining-1");
+        let second = include_str!("../../tests/golden/joining-2");
+        let (name, address) = ("d".to_owned(), "h:7080".to_owned());
+        let asking = Asking { key: 0x0f, name, address, members: vec!["h:1".to_owned(), "h:2".to_owned()] };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let sets = ["node.name=d", "cluster.join=h:1,h:2", "listen.advertise_peer=h:7080"];
+        for recorded in [first, second] {
+            fs::write(dir.path().join(ASKING), recorded).expect("written");
+            assert_eq!(Asking::begin(&config(dir.path(), &sets)).expect("readable"), asking);
+        }
+        asking.write(dir.path()).expect("written");
+        assert_eq!(fs::read_to_string(dir.path().join(ASKING)).expect("there"), second);
+        fs::write(dir.path().join(ASKING), second.replacen("format 2", "format 3", 1)).expect("written");
+        let refused = Asking::begin(&config(dir.path(), &sets)).expect_err("of a later version");
+        assert!(format!("{refused:#}").contains("run the version"), "{refused:#}");
     }
 
     fn joins_by(dir: &Path, sets: &[&str]) -> bool {

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 
-pub(crate) use joining::{ask_to_join, join, joins};
+pub(crate) use joining::{ask_to_join, asks, join, joins};
 
 /// Of the text, which is that of the file; 1 had no checksum.
 const FORMAT: u32 = 2;
@@ -129,20 +129,32 @@ pub(crate) fn give_up(dir: &Path) -> anyhow::Result<()> {
     Ok(storage::rocksdb::discard(dir, copies::FILE)?)
 }
 
-/// Lets the seat in the data directory say who this node is and who the members are, as far as it does.
+/// Takes the seat in the data directory, or founds a cluster, for a node that is to run.
 ///
 /// # Errors
-/// A file that cannot be read, or that is that of another node.
+/// A file that cannot be read or written.
 pub(crate) fn take(config: &mut Config) -> anyhow::Result<Option<Came>> {
-    let Some(seat) = Seat::read(&config.node.data_dir)? else {
-        return found(config).map(|founded| founded.then_some(Came::Founded));
-    };
+    let came = known(config)?;
+    match came {
+        Some(Came::Founded | Came::JoinedForAVote | Came::Joined) => joining::forget(&config.node.data_dir)?,
+        Some(Came::Listed | Came::Left) => {}
+        None => return found(config).map(|founded| founded.then_some(Came::Founded)),
+    }
+    Ok(came)
+}
+
+/// Lets the seat in the data directory say who this node is and who the members are, as far as it does; changes nothing
+/// there.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn known(config: &mut Config) -> anyhow::Result<Option<Came>> {
+    let Some(seat) = Seat::read(&config.node.data_dir)? else { return Ok(None) };
     let cluster = &mut config.cluster;
     if seat.came == Came::Left {
         return Ok(Some(Came::Left));
     }
     if seat.is_told() {
-        joining::forget(&config.node.data_dir)?;
         (cluster.id, cluster.me) = (seat.cluster, seat.node);
         if let Some(member) = seat.membership.node(seat.node) {
             // That of a container may be another one each time.

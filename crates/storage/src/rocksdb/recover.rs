@@ -14,6 +14,7 @@ use super::mark::{self, Found, sync_directory, write_whole};
 use super::mend::step;
 use super::open::{LOCK, make_and_lock, open_log_read_only};
 use super::opening::another;
+use super::versioned::{with_format, without_format};
 use crate::{Identity, Standing, StorageError};
 
 /// There while a directory is being replaced: see [`Begun`].
@@ -96,6 +97,15 @@ pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageEr
     }
 }
 
+/// Who this node was when a recovery began that was cut short: what else says so may have been moved by then.
+///
+/// # Errors
+/// [`StorageError`] when the file `RECOVERING` cannot be read.
+pub fn recovering(dir: &Path) -> Result<Option<Identity>, StorageError> {
+    let failed = |error: io::Error| StorageError::Failed(format!("looking into {}: {error}", dir.display()));
+    Ok(Begun::read(dir).map_err(failed)?.and_then(|begun| begun.owner))
+}
+
 /// Sets aside what is there. Returns where it is, if there was anything.
 ///
 /// # Errors
@@ -148,6 +158,9 @@ pub fn check_recovered(dir: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// Of the file `RECOVERING`; 1 had no line that says so.
+const FORMAT: u32 = 2;
+
 /// What the file `RECOVERING` says, a line each.
 struct Begun {
     /// Where the old content goes.
@@ -163,7 +176,11 @@ impl Begun {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut lines = text.lines();
+        Self::parse(&text).map(Some)
+    }
+
+    fn parse(text: &str) -> io::Result<Self> {
+        let mut lines = without_format(RECOVERING, FORMAT, text)?.lines();
         let aside = lines.next().filter(|name| name.starts_with(ASIDE) && !name.contains('/'));
         let wrong =
             || io::Error::new(io::ErrorKind::InvalidData, format!("the file {RECOVERING} cannot be understood"));
@@ -180,7 +197,7 @@ impl Begun {
             }
             _ => None,
         };
-        Ok(Some(Self { aside, owner }))
+        Ok(Self { aside, owner })
     }
 
     /// Durable before anything is moved.
@@ -189,7 +206,7 @@ impl Begun {
         let aside = free.expect("there are more numbers than directories");
         let Identity { cluster, cluster_name, node, node_name } = identity;
         let text = format!("{aside}\n{cluster}\n{cluster_name}\n{}\n{node_name}\n", node.0);
-        write_whole(dir, RECOVERING, text.as_bytes())?;
+        write_whole(dir, RECOVERING, with_format(FORMAT, &text).as_bytes())?;
         Ok(Self { aside, owner: Some(identity.clone()) })
     }
 }
@@ -288,6 +305,27 @@ mod tests {
                 return;
             }
         }
+    }
+
+    /// S-33: catches a version that cannot finish what an earlier one began, be it one that did not say who, that writes this
+    /// version's file differently, or that goes on with what a later one began.
+    #[test]
+    fn recorded_files_are_read_and_written_as_ever() {
+        let first = include_str!("../../tests/golden/recovering-1");
+        let second = include_str!("../../tests/golden/recovering-2");
+        for recorded in [first, second] {
+            let begun = Begun::parse(recorded).expect("readable");
+            assert_eq!((begun.aside.as_str(), begun.owner), ("before-recovery-1", Some(identity())));
+        }
+        let unsaid = Begun::parse("before-recovery-3\n").expect("readable");
+        assert_eq!((unsaid.aside.as_str(), unsaid.owner), ("before-recovery-3", None));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Begun::begin(dir.path(), &identity()).expect("written");
+        assert_eq!(fs::read_to_string(dir.path().join(RECOVERING)).expect("there"), second);
+        assert_eq!(recovering(dir.path()), Ok(Some(identity())));
+        fs::write(dir.path().join(RECOVERING), second.replacen("format 2", "format 3", 1)).expect("written");
+        let refused = recovering(dir.path()).expect_err("of a later version").to_string();
+        assert!(refused.contains("format \"3\"") && refused.contains("run the version"), "{refused}");
     }
 
     /// Catches a healthy directory that is taken for a lost one, or the other way round.

@@ -265,6 +265,29 @@ async fn a_backup_is_streamed_to_one_at_a_time() {
     assert_eq!(world.get("/v1/backup").await.problem(), not_executed(500, "state_unreadable"));
 }
 
+/// RELIABILITY 5 class 15: catches a backup of a node that is behind, or cut off, which lacks what was acknowledged before it
+/// was asked for, and one that does not say which of the two it is.
+#[actix_web::test]
+async fn a_backup_has_what_was_acknowledged_before_it() {
+    let world = world();
+    world.change(|node| node.barrier = Some(50));
+    let local = world.get("/v1/backup?consistency=local").await;
+    assert_eq!((local.header("quorate-command"), local.header("quorate-consistency")), (Some("41"), Some("local")));
+    let reply = world.get("/v1/backup").await;
+    assert_eq!((reply.status.as_u16(), reply.header("quorate-command")), (200, Some("50")));
+    assert_eq!(reply.header("quorate-consistency"), Some("linearizable"));
+    world.change(|node| node.barrier = Some(101));
+    assert_eq!(world.get("/v1/backup").await.problem(), not_executed(504, "not_applied_yet"));
+    world.change(|node| node.barrier = None);
+    assert_eq!(world.get("/v1/backup").await.problem(), not_executed(503, "no_majority"));
+    let leaderless = World::without_leader(Box::new(|_| None));
+    let refused = leaderless.get("/v1/backup").await;
+    assert_eq!(refused.problem(), not_executed(503, "no_leader"));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(leaderless.get("/v1/backup?consistency=local").await.status, 200);
+    assert_eq!(world.get("/v1/backup?consistency=strong").await.problem(), not_executed(400, "invalid_query"));
+}
+
 /// Catches a broken disk that is reported as an absent key, or that tells callers of its insides.
 #[actix_web::test]
 async fn a_state_that_cannot_be_read_is_an_error() {

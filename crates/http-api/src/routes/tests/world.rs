@@ -25,8 +25,8 @@ use crate::actor::{FromLeader, GatewayActor, LeaderIs};
 use crate::api::Api;
 use crate::auth::Auth;
 use crate::backend::{
-    AcceptorView, Addresses, Backend, Backup, Check, ClusterView, DigestError, FunctionInfo, Health, LeaderView,
-    Limits, MembershipView, NoBackup, NodeView, Snapshot,
+    AcceptorView, Addresses, Backend, Backup, Check, ClusterView, Consistency, DigestError, FunctionInfo, Health,
+    LeaderView, Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use crate::core::{Gateway, Settings};
 use crate::routes;
@@ -364,7 +364,7 @@ impl Backend for FakeBackend {
         })
     }
 
-    fn backup(&self) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
+    fn backup(&self, _: Consistency) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
         let node = self.node.lock().expect("no test panics with it");
         let (busy, broken, at) = (node.gives_backup, node.broken, CommandNumber(node.applied));
         let is_full = node.is_full;

@@ -1,0 +1,215 @@
+//! The directories that a restore makes, and the files by which they say how far it has come and what they are made from.
+//!
+//! While a restore writes, the file `RESTORING` stands in each data directory, and in the directory of a whole `dev` cluster:
+//! no node starts there, and a restore that was cut short is begun again by the same command. Those of the nodes go when all
+//! of them are made, and then that of the cluster.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, bail};
+use protocol::ClusterId;
+use storage::rocksdb::{with_format, without_format};
+
+use super::verify::from_hex;
+use crate::config::Config;
+use crate::failure::Failure;
+
+/// Names the backup that a data directory was made from.
+const ORIGIN: &str = "ORIGIN";
+/// Of that file; 1 had no line that says so.
+const FORMAT: u32 = 2;
+/// There while a data directory, or a cluster for `dev`, is being made.
+const RESTORING: &str = "RESTORING";
+/// What a restore leaves when it is cut short, and may take away again.
+const MADE: [&str; 8] = [ORIGIN, "IDENTITY", "IDENTITY.new", "LOCK", "MARK", "MARK.new", "log", "state"];
+/// A file system puts it into its root.
+const NOBODYS: &str = "lost+found";
+
+/// Whether a restore is under way there, or was cut short.
+pub(crate) fn is_unfinished(dir: &Path) -> bool {
+    dir.join(RESTORING).exists()
+}
+
+/// Refuses to serve what a restore has not finished.
+///
+/// # Errors
+/// One line that says what to do.
+pub(crate) fn check_finished(dir: &Path) -> Result<(), Failure> {
+    if is_unfinished(dir) {
+        return Err(Failure::Usage(format!(
+            "node.data_dir = {}: a restore was cut short here; run `quorate restore FILE` again with the same \
+             configuration, or the same --dev",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The same of the directory of a `dev` cluster: some of its nodes would be those of the backup, the others empty.
+///
+/// # Errors
+/// One line that says what to do.
+pub(crate) fn check_dev_finished(dir: &Path) -> Result<(), Failure> {
+    if is_unfinished(dir) {
+        return Err(Failure::Usage(format!(
+            "--data {0}: a restore was cut short here; run `quorate restore FILE --dev {0}` again, with the same --nodes",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a directory that holds anything but what a restore left there: the one that makes it, or (`in_unfinished`) the
+/// cluster that it belongs to, was cut short.
+pub(super) fn check_empty(dir: &Path, in_unfinished: bool) -> Result<(), Failure> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(Failure::Usage(format!("node.data_dir = {}: cannot be read ({error})", dir.display())));
+        }
+    };
+    let names: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != NOBODYS)
+        .collect();
+    let cut_short = in_unfinished || names.iter().any(|name| name == RESTORING);
+    let ours = |name: &String| name == RESTORING || MADE.contains(&name.as_str());
+    if names.is_empty() || (cut_short && names.iter().all(ours)) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "node.data_dir = {} is not empty; a restore makes the data of a new cluster: name a directory that does not \
+         exist yet, or move this one away",
+        dir.display()
+    )))
+}
+
+/// Begins to make what lies in a directory: nobody uses it until it is finished.
+pub(super) fn begin(dir: &Path) -> io::Result<()> {
+    step()?;
+    fs::create_dir_all(dir)?;
+    write_synced(&dir.join(RESTORING), "A restore is under way, or was cut short: run `quorate restore` again.\n")?;
+    sync_with_parent(dir)
+}
+
+/// Takes away what an earlier attempt has left, and names the backup with this digest, in hexadecimal.
+pub(super) fn name_origin(dir: &Path, digest: &str) -> io::Result<()> {
+    step()?;
+    MADE.iter().try_for_each(|name| remove(&dir.join(name)))?;
+    step()?;
+    let text = format!("# The backup that this data was made from.\n{digest}\n");
+    write_synced(&dir.join(ORIGIN), &with_format(FORMAT, &text))
+}
+
+/// What lies in a directory may be used from here on.
+pub(super) fn finish(dir: &Path) -> io::Result<()> {
+    step()?;
+    fs::remove_file(dir.join(RESTORING))?;
+    sync_with_parent(dir)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn sync_with_parent(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()?;
+    match fs::canonicalize(dir)?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// The id of the cluster that a node belongs to: that of its configuration, or, where its data was
+/// made from a backup, one that names the backup, too.
+///
+/// # Errors
+/// When the file that names the backup cannot be read.
+pub(crate) fn cluster_of(config: &Config) -> anyhow::Result<ClusterId> {
+    let path = config.node.data_dir.join(ORIGIN);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(config.cluster.id),
+        Err(error) => bail!("{} cannot be read: {error}", path.display()),
+    };
+    let origin = origin(&text).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"quorate restored cluster\0").update(&config.cluster.id.0).update(&origin);
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    Ok(ClusterId(id))
+}
+
+fn origin(text: &str) -> anyhow::Result<[u8; 32]> {
+    let digest = without_format(ORIGIN, FORMAT, text)?.lines().find(|line| !line.starts_with('#')).and_then(from_hex);
+    digest.ok_or_else(|| anyhow!("it does not name a backup; restore the data directory"))
+}
+
+/// Between two steps whose order matters: the tests cut a restore short here.
+#[cfg(not(test))]
+#[expect(clippy::unnecessary_wraps, reason = "it fails in tests")]
+pub(super) fn step() -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) use cut::step;
+
+#[cfg(test)]
+pub(super) mod cut {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// Cuts this thread short after so many steps; never, for `None`.
+    pub(crate) fn after(steps: Option<u32>) {
+        LEFT.set(steps);
+    }
+
+    pub(crate) fn step() -> io::Result<()> {
+        match LEFT.get() {
+            Some(0) => Err(io::Error::other("cut short, as it was told to")),
+            left => {
+                LEFT.set(left.map(|left| left - 1));
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S-33: catches a version in which a restored node takes itself for one of another cluster than the version that restored
+    /// it did, that writes this version's file differently, or that believes the file of a later one.
+    #[test]
+    fn recorded_files_are_read_and_written_as_ever() {
+        let first = include_str!("../../tests/golden/origin-1");
+        let second = include_str!("../../tests/golden/origin-2");
+        for recorded in [first, second] {
+            assert_eq!(origin(recorded).expect("readable"), [0xab; 32]);
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        name_origin(dir.path(), &"ab".repeat(32)).expect("written");
+        assert_eq!(fs::read_to_string(dir.path().join(ORIGIN)).expect("there"), second);
+        for (other, says) in [(second.replacen('2', "3", 1), "run the version"), ("# x\n".to_owned(), "restore")] {
+            let refused = format!("{:#}", origin(&other).expect_err("no origin"));
+            assert!(refused.contains(says), "{refused}");
+        }
+    }
+}
