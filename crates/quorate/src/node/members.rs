@@ -17,7 +17,7 @@ use http_api::core::Answer;
 use learner::Queries;
 use protocol::{CommandNumber, NodeId, Outcome};
 use serde_json::{Value, json};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use transport::join::{ADMISSION_DEADLINE, Admission, Admit, Again, Newcomer, NotAdmitted};
 
 use super::disks::Disks;
@@ -194,10 +194,34 @@ impl Members {
         }
     }
 
+    /// Ends this node when the others say that it was removed, and it did not hear it. It joins anew where its
+    /// configuration says how; else it stays, not ready, since it would begin again as the node that it was. So does one
+    /// that runs and heard it: who removed it sees to that, and a supervisor must not bring it back at once.
+    pub(super) async fn heed_removal(self: Arc<Self>, failed: mpsc::UnboundedSender<String>) {
+        self.router.removal.certain().await;
+        let (me, start) = (self.me(), &self.config.cluster.start);
+        let heard_it = start.node(me).is_some() && self.router.membership().node(me).is_none();
+        if heard_it || self.leaving.load(Ordering::Acquire) {
+            return;
+        }
+        if self.config.cluster.join.is_empty() {
+            tracing::error!("{REMOVED} while it did not hear it. {}", what_to_do(&self.config));
+            return;
+        }
+        self.note(Came::Left).await;
+        // Nobody listens only when the node is ending already.
+        _ = failed
+            .send(format!("{REMOVED} while it did not hear it, and this node stops. {}", what_to_do(&self.config)));
+    }
+
     /// Leaves the cluster, so that nobody waits for this node; at most for so long. A node that could not leave counts as
     /// failed.
     pub(super) async fn leave(&self, wait: Duration) {
         self.leaving.store(true, Ordering::Release);
+        if self.router.membership().node(self.me()).is_none() {
+            // Others have removed it. What they have durable they tell it no more: its next start finds out.
+            return;
+        }
         let left = tokio::time::timeout(wait, self.try_to_leave(wait)).await;
         match left.unwrap_or_else(|_| Err(NotDone::Unknown("no answer in time".to_owned()))) {
             Ok(()) => tracing::info!("this node has left the cluster"),
@@ -293,6 +317,18 @@ impl NotDone {
             Self::Refused { code, .. } => PASSING.contains(&code.as_str()),
             Self::Unknown(_) => true,
         }
+    }
+}
+
+/// What an operator of a node is told that is no member any more.
+pub(super) const REMOVED: &str = "this node was removed from the cluster";
+
+/// How such a node comes back.
+pub(super) fn what_to_do(config: &Config) -> &'static str {
+    if config.cluster.join.is_empty() {
+        "Stop it. To come back, run `quorate recover --force` and start it: it joins anew, under another id"
+    } else {
+        "To come back, start it again: it gives up what it has and joins anew, under another id"
     }
 }
 
