@@ -7,7 +7,7 @@ use quorate_tests::cluster::{Cluster, Load, eventually};
 use serde_json::json;
 
 /// Waits until every living node knows exactly these acceptors, by id.
-async fn voters(cluster: &Cluster, ids: &[u64]) {
+pub(crate) async fn voters(cluster: &Cluster, ids: &[u64]) {
     for node in cluster.living() {
         eventually("these acceptors at every node", async || {
             let view = cluster.try_get(node, "/v1/cluster").await.ok()?.json();

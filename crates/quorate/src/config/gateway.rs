@@ -31,12 +31,13 @@ pub(crate) struct GatewayOnly {
 }
 
 /// Sections of which a gateway has nothing, and single keys.
-const NOT_ITS_OWN: [&str; 12] = [
+const NOT_ITS_OWN: [&str; 13] = [
     "protocol.",
     "detector.",
     "storage.",
     "history.",
     "idempotency.",
+    "membership.",
     "cluster.members",
     "cluster.weights",
     "cluster.majority_sets",
@@ -126,6 +127,7 @@ mod tests {
             "cluster.members=a=1.2.3.4:1",
             "cluster.join=a:7080",
             "cluster.leave=on_stop",
+            "membership.spare=true",
             "history.bytes=5",
             "protocol.window=5",
             "detector.heartbeat=1ms",

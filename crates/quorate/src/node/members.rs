@@ -1,8 +1,10 @@
 //! What a running node does about who the members are: it takes newcomers in, asks for its own vote when it has joined,
 //! keeps its seat, and leaves.
 //!
-//! All of it is calls of the functions `cluster.*`, sent by the gateway of this node as for any caller. The leader
-//! decides; nothing here does.
+//! The one that leads also has acceptors replaced that fail (module `replacing`). All of it is calls of the functions
+//! `cluster.*`, sent by the gateway of this node as for any caller. The leader decides; nothing here does.
+
+mod replacing;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +24,7 @@ use transport::join::{ADMISSION_DEADLINE, Admission, Admit, Again, Newcomer, Not
 
 use super::disks::Disks;
 use super::router::Router;
+use super::status::Status;
 use super::{Node, outside};
 use crate::config::Config;
 use crate::seat::{Came, Seat};
@@ -41,6 +44,7 @@ const PASSING: [&str; 4] = ["another_change", "would_lose_majority", "not_caught
 pub(super) struct Members {
     config: Arc<Config>,
     router: Arc<Router>,
+    status: Arc<Status>,
     disks: Arc<Disks>,
     gateway: Addr<GatewayActor>,
     queries: Queries,
@@ -59,6 +63,7 @@ impl Members {
         Arc::new(Self {
             config: Arc::clone(&node.config),
             router: Arc::clone(&node.router),
+            status: Arc::clone(&node.status),
             disks: Arc::clone(&node.disks),
             gateway: node.gateway.clone(),
             queries: node.queries.clone(),
@@ -159,8 +164,11 @@ impl Members {
         }
     }
 
-    /// Asks for the vote of a node that has joined for one, once it has caught up and its acceptor speaks.
+    /// Asks for the vote of a node that has joined for one, once it has caught up and its acceptor speaks. A spare does not.
     pub(super) async fn seek_vote(self: Arc<Self>) {
+        if self.config.replacement.spare {
+            return;
+        }
         let mut interval = tokio::time::interval(VOTE_SOUGHT);
         let mut said = String::new();
         while self.came() == Came::JoinedForAVote {

@@ -202,6 +202,7 @@ async fn serve(
     transport.admit_with(members.admits());
     actix::spawn(Arc::clone(&members).keep_seat());
     actix::spawn(Arc::clone(&members).seek_vote());
+    actix::spawn(Arc::clone(&members).replace_failed());
     actix::spawn(Arc::clone(&members).heed_removal(node.failed.clone()));
     let backend = Arc::new(NodeBackend::new(&node));
     let options = http_api::Options {
