@@ -36,6 +36,7 @@ fn start(me: u64, peer: &Peer) -> Node {
         timeout_min: Duration::from_millis(100),
         timeout_max: Duration::from_secs(60),
         http: String::new(),
+        spare: false,
     });
     let said = Arc::new(Mutex::new(Vec::new()));
     let status = Arc::new(Mutex::new(LocalStatus::default()));

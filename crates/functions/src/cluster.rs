@@ -29,7 +29,7 @@ pub use lead::successor;
 
 /// A node this many commands behind the leader has not caught up: about what a few seconds of load are. It would hold
 /// up what needs its vote until it has.
-const BEHIND_MAX: u64 = 4_096;
+pub const BEHIND_MAX: u64 = 4_096;
 
 /// The functions of this library.
 #[must_use]

@@ -365,6 +365,8 @@ pub struct Heartbeat {
     pub promise: Ballot,
     /// See [`Heartbeat::promise`].
     pub voted: CommandNumber,
+    /// The sender stands by: as long as it has no vote, it asks for none, and is given that of an acceptor that fails.
+    pub spare: bool,
 }
 
 /// A leader takes no calls any more: another node is to lead (ADR 0030).

@@ -391,5 +391,6 @@ fn detector_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> fa
         timeout_min: swarm.timeout_min,
         timeout_max: swarm.timeout_max,
         http: String::new(),
+        spare: false,
     }
 }

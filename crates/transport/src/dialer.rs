@@ -111,6 +111,10 @@ impl Dialer {
                             }
                             backoff.after(Duration::ZERO, chance)
                         }
+                        DialError::Removed(_) => {
+                            (self.shared.on_event)(PeerEvent::Removed { peer: self.peer });
+                            backoff.after_refusal(chance)
+                        }
                         DialError::DiskRefused(why) => {
                             (self.shared.on_event)(PeerEvent::DiskRefused { peer: self.peer, why });
                             backoff.after_refusal(chance)

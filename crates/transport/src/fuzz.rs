@@ -10,7 +10,7 @@ use protocol::{ClusterId, LearnFrom, NodeId};
 use tokio::io::{empty, join, sink};
 
 use crate::frame::{self, FrameError, HEADER_BYTES};
-use crate::handshake::{self, Answer, HANDSHAKE_BYTES_MAX, Hello, Identity, Verdict};
+use crate::handshake::{self, Answer, HANDSHAKE_BYTES_MAX, Hello, Identity, Known, Verdict};
 use crate::lane::Lane;
 use crate::wire;
 
@@ -115,6 +115,7 @@ pub fn handshake(bytes: &[u8]) {
         judged(&me, &known);
         let same = Hello { cluster: Bytes::copy_from_slice(&me.cluster.0), expects: 1, ..known };
         judged(&me, &same);
+        judged(&me, &Hello { node: 3, ..same.clone() });
         judged(&me, &Hello { node: 2, node_name: "b".into(), ..same });
         assert_eq!(Hello::decode(&hello.encode_to_vec()[..]), Ok(hello));
     }
@@ -122,7 +123,12 @@ pub fn handshake(bytes: &[u8]) {
 
 /// Judges a stranger's `Hello` and writes the answer.
 fn judged(me: &Identity, hello: &Hello) {
-    let answer = match me.judge(hello, |node| (node == NodeId(2)).then(|| "b".to_owned())) {
+    let known = |node: NodeId| match node.0 {
+        2 => Known::Member("b".to_owned()),
+        1..=4 => Known::Removed,
+        _ => Known::Unknown,
+    };
+    let answer = match me.judge(hello, known) {
         Ok((node, _)) => {
             assert_eq!((node, &hello.node_name[..]), (NodeId(2), "b"), "a stranger got in");
             me.welcome(true)

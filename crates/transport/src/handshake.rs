@@ -123,6 +123,9 @@ pub struct Answer {
     /// Whether a newcomer that is refused may ask again.
     #[prost(enumeration = "Again", tag = "6")]
     pub again: i32,
+    /// Refused, since the dialer was a member and was removed; not said by a version that does not say it.
+    #[prost(bool, tag = "7")]
+    pub removed: bool,
 }
 
 /// Whether the dialer is welcome.
@@ -170,6 +173,17 @@ pub struct Identity {
     pub window: u64,
 }
 
+/// What a node knows of an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Another member of now, of this name.
+    Member(String),
+    /// It was given out, and that node was removed since.
+    Removed,
+    /// It was not given out, as far as this node knows.
+    Unknown,
+}
+
 /// A name that somebody gave, cut for logs and answers.
 pub(crate) fn shown(name: &str) -> String {
     name.chars().take(NAME_SHOWN).collect()
@@ -204,6 +218,9 @@ pub enum DialError {
     /// The listener's sentence: another process of this node is connected there.
     #[error("the peer refused the connection: {0:?}")]
     ConnectedAlready(String),
+    /// The listener's sentence: this node is no member any more.
+    #[error("the peer refused the connection: {0:?}")]
+    Removed(String),
     /// Welcome, but by a node of another version.
     #[error("the peer speaks protocol version {0}, this node speaks version {VERSION}")]
     Version(u32),
@@ -233,7 +250,7 @@ impl DialError {
             Self::OtherCertificate(_) => "other_certificate",
             Self::Silent => "silent",
             Self::NotAPeer => "not_a_peer",
-            Self::Refused(_) | Self::DiskRefused(_) | Self::ConnectedAlready(_) => "refused_by_peer",
+            Self::Refused(_) | Self::DiskRefused(_) | Self::ConnectedAlready(_) | Self::Removed(_) => "refused_by_peer",
             Self::Version(_) => "version",
             Self::WrongNode { .. } => "wrong_node",
         }
@@ -267,12 +284,12 @@ impl Identity {
         Answer { verdict: Some(Verdict::Welcome(welcome)), ..Answer::default() }
     }
 
-    /// Judges a dialer. `name_of` knows the other members.
+    /// Judges a dialer. `known` tells what there is to know of an id.
     ///
     /// # Errors
     /// The first [`Refusal`] that applies: version before cluster before ids before settings,
     /// since each is meaningless where the one before it differs.
-    pub fn judge(&self, hello: &Hello, name_of: impl Fn(NodeId) -> Option<String>) -> Result<(NodeId, Lane), Refusal> {
+    pub fn judge(&self, hello: &Hello, known: impl Fn(NodeId) -> Known) -> Result<(NodeId, Lane), Refusal> {
         let (node, expects) = (NodeId(hello.node), NodeId(hello.expects));
         self.judge_version(hello)?;
         if hello.cluster != self.cluster.0[..] {
@@ -281,7 +298,12 @@ impl Identity {
         if node == self.me {
             return Err(Refusal::OwnId(node));
         }
-        let Some(name) = name_of(node) else { return Err(Refusal::UnknownNode(node, shown(&hello.node_name))) };
+        let name = match known(node) {
+            Known::Member(name) => name,
+            // The dialer counts who says so: a wrong address must not make two of one.
+            Known::Removed if expects == self.me => return Err(Refusal::Removed(node, shown(&hello.node_name))),
+            Known::Removed | Known::Unknown => return Err(Refusal::UnknownNode(node, shown(&hello.node_name))),
+        };
         if name != hello.node_name {
             return Err(Refusal::OtherName { node, ours: name, theirs: shown(&hello.node_name) });
         }
@@ -350,6 +372,7 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hel
         Some(Verdict::Welcome(welcome)) => Ok(welcome.noted),
         Some(Verdict::Refused(text)) if answer.disk_refused => Err(DialError::DiskRefused(text)),
         Some(Verdict::Refused(text)) if answer.connected_already => Err(DialError::ConnectedAlready(text)),
+        Some(Verdict::Refused(text)) if answer.removed => Err(DialError::Removed(text)),
         Some(Verdict::Refused(text)) => Err(DialError::Refused(text)),
         None => Err(DialError::NotAPeer),
     }

@@ -120,9 +120,8 @@ async fn shake(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
     {
         return take_in(shared, stream, hello, join).await;
     }
-    let name_of = |node| shared.link(node).map(|link| link.peer.name.clone());
     let judged = hello.and_then(|hello| {
-        let (node, lane) = shared.identity.judge(&hello, name_of)?;
+        let (node, lane) = shared.identity.judge(&hello, |node| shared.known(node))?;
         if let Some(theirs) = shared.identity.other_window(&hello) {
             shared.report.other_window(&peer, theirs, shared.identity.window);
         }

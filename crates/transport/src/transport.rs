@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::dialer::Dialer;
 use crate::disk::Disks;
-use crate::handshake::Identity;
+use crate::handshake::{Identity, Known};
 use crate::join::{Admit, NEWCOMERS_MAX};
 use crate::lane::Lane;
 use crate::listener;
@@ -53,6 +53,8 @@ pub struct TransportConfig {
     pub window: u64,
     /// The members, until [`Handle::set_peers`]. An entry for this node itself is ignored.
     pub peers: BTreeMap<NodeId, Peer>,
+    /// The highest id that was ever given out, likewise: a lower one that is no member was removed.
+    pub last_id: NodeId,
     /// Bounds.
     pub limits: Limits,
     /// What this node proves who it is with. Nothing: there is no TLS between the nodes.
@@ -143,6 +145,11 @@ pub enum PeerEvent {
         /// Its sentence.
         why: String,
     },
+    /// The peer says that this node was removed from the cluster. Reported each time.
+    Removed {
+        /// Who.
+        peer: NodeId,
+    },
 }
 
 /// Starts connections.
@@ -164,10 +171,11 @@ impl Transport {
         on_event: OnEvent,
     ) -> io::Result<Handle> {
         listener.set_nonblocking(true)?;
-        let TransportConfig { me, name, cluster, cluster_name, learn_from, window, peers, limits, tls } = config;
+        let TransportConfig { me, name, cluster, cluster_name, learn_from, window, peers, last_id, limits, tls } =
+            config;
         let shared = Arc::new(Shared {
             identity: Identity { me, name, cluster, cluster_name, learn_from, window },
-            links: RwLock::default(),
+            members: RwLock::default(),
             limits,
             tls,
             runtimes,
@@ -182,7 +190,7 @@ impl Transport {
             stop: watch::Sender::new(false),
         });
         let mut running = shared.runtimes.data.spawn(listener::run(shared.clone(), listener));
-        running &= shared.set_peers(peers);
+        running &= shared.set_peers(peers, last_id);
         if !running {
             return Err(io::Error::other("an arbiter for connections has stopped"));
         }
@@ -251,10 +259,11 @@ impl Handle {
     }
 
     /// From now on these are the peers: connections to and from others are closed, soon after, and those that are new,
-    /// or have another address, are dialed. Where nothing has changed nothing happens.
-    pub fn set_peers(&self, peers: BTreeMap<NodeId, Peer>) {
+    /// or have another address, are dialed. Where nothing has changed nothing happens. Who is none of them, with an id up
+    /// to `last_id`, is told that it was removed.
+    pub fn set_peers(&self, peers: BTreeMap<NodeId, Peer>, last_id: NodeId) {
         // Where the arbiters have stopped the node ends.
-        let _running = self.shared.set_peers(peers);
+        let _running = self.shared.set_peers(peers, last_id);
     }
 
     /// From now on newcomers are taken in, as `admit` says. The first one counts.
@@ -272,8 +281,8 @@ impl Handle {
 /// What all connections of a node share.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
-    /// The peers of now. Held for as long as a look takes.
-    links: RwLock<BTreeMap<NodeId, Arc<Link>>>,
+    /// Those of now. Held for as long as a look takes.
+    members: RwLock<Members>,
     pub(crate) limits: Limits,
     pub(crate) tls: Option<Tls>,
     pub(crate) disks: Disks,
@@ -290,6 +299,13 @@ pub(crate) struct Shared {
     stop: watch::Sender<bool>,
 }
 
+/// Who belongs to the cluster. Both of one membership: a newcomer must not be taken for one that was removed.
+#[derive(Default)]
+struct Members {
+    links: BTreeMap<NodeId, Arc<Link>>,
+    last_id: NodeId,
+}
+
 impl Shared {
     pub(crate) fn runtime(&self, lane: Lane) -> &ArbiterHandle {
         match lane {
@@ -300,7 +316,17 @@ impl Shared {
 
     /// A peer of now.
     pub(crate) fn link(&self, peer: NodeId) -> Option<Arc<Link>> {
-        self.links.read().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
+        self.members.read().unwrap_or_else(PoisonError::into_inner).links.get(&peer).cloned()
+    }
+
+    /// What this node knows of an id.
+    pub(crate) fn known(&self, node: NodeId) -> Known {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        match members.links.get(&node) {
+            Some(link) => Known::Member(link.peer.name.clone()),
+            None if (1..=members.last_id.0).contains(&node.0) => Known::Removed,
+            None => Known::Unknown,
+        }
     }
 
     /// How a peer is called in logs.
@@ -309,9 +335,11 @@ impl Shared {
     }
 
     /// See [`Handle::set_peers`]. False when an arbiter has stopped.
-    fn set_peers(self: &Arc<Self>, mut peers: BTreeMap<NodeId, Peer>) -> bool {
+    fn set_peers(self: &Arc<Self>, mut peers: BTreeMap<NodeId, Peer>, last_id: NodeId) -> bool {
         peers.remove(&self.identity.me);
-        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        members.last_id = last_id;
+        let links = &mut members.links;
         let mut inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|id, link| {
             let stays = peers.get(id) == Some(&link.peer);
@@ -341,9 +369,9 @@ impl Shared {
     pub(crate) fn replace_inbound(&self, peer: NodeId, lane: Lane) -> oneshot::Receiver<()> {
         let (alive, replaced) = oneshot::channel();
         // Both, in this order, as in `set_peers`: of one that has left meanwhile the reader ends at once.
-        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         let mut inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
-        if links.contains_key(&peer) {
+        if members.links.contains_key(&peer) {
             inbound.insert((peer, lane), alive);
         }
         replaced

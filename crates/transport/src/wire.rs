@@ -375,6 +375,9 @@ struct Heartbeat {
     promise: Option<Ballot>,
     #[prost(uint64, tag = "15")]
     voted: u64,
+    /// False in the frames of nodes that do not send it.
+    #[prost(bool, tag = "16")]
+    spare: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

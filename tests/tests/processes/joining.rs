@@ -4,9 +4,10 @@ use std::fs;
 use std::process::Output;
 
 use quorate_tests::cluster::{Cluster, Load, eventually};
+use serde_json::json;
 
 /// Waits until every living node knows exactly these acceptors, by id.
-async fn voters(cluster: &Cluster, ids: &[u64]) {
+pub(crate) async fn voters(cluster: &Cluster, ids: &[u64]) {
     for node in cluster.living() {
         eventually("these acceptors at every node", async || {
             let view = cluster.try_get(node, "/v1/cluster").await.ok()?.json();
@@ -102,7 +103,7 @@ async fn a_cluster_grows_from_one() {
     cluster.kill9(0);
     cluster.boot(0);
     cluster.wait_ready().await;
-    let put = cluster.call(0, "kv.put", &serde_json::json!({"key": "k", "value": 1})).await;
+    let put = cluster.call(0, "kv.put", &json!({"key": "k", "value": 1})).await;
     assert_eq!(put.status, 200, "{}", put.text());
     cluster.boot(2);
     cluster.wait_ready().await;
@@ -111,6 +112,61 @@ async fn a_cluster_grows_from_one() {
     fs::remove_dir_all(cluster.data_dir(0)).expect("removed");
     cluster.boot(0);
     cluster.logged(0, &["belongs to cluster"]).await;
-    let kept = cluster.call(1, "kv.increment", &serde_json::json!({"key": "k"})).await;
+    let kept = cluster.call(1, "kv.increment", &json!({"key": "k"})).await;
     assert_eq!(kept.json()["result"]["value"], 2, "{}", kept.text());
+}
+
+/// Catches a node that was removed while it was down and waits for ever, gives up what it has on one word, or comes back as
+/// the node that it was; and one that is brought back though it heard of its removal while it ran.
+#[tokio::test]
+async fn a_node_that_was_removed_while_it_was_down_joins_anew() {
+    let mut cluster = Cluster::start_with_newcomers("removed", 3, 1, &[]).await;
+    cluster.boot(3);
+    cluster.wait_ready().await;
+    voters(&cluster, &[1, 2, 3, 4]).await;
+    cluster.kill9(3);
+    remove(&cluster, "d").await;
+    voters(&cluster, &[1, 2, 3]).await;
+
+    // Only one node is there to say so.
+    cluster.freeze(1);
+    cluster.freeze(2);
+    cluster.boot(3);
+    cluster.logged(3, &["cannot connect", "was removed from this cluster"]).await;
+    let ready = eventually("an answer", async || cluster.try_get(3, "/readyz").await.ok()).await;
+    assert!(!ready.text().contains("was removed"), "on one word: {}", ready.text());
+    cluster.thaw(1);
+    cluster.thaw(2);
+    assert_eq!(cluster.ended(3).await.code(), Some(1));
+    cluster.logged(3, &["this node was removed from the cluster while it did not hear it", "start it again"]).await;
+    cluster.boot(3);
+    cluster.wait_ready().await;
+    voters(&cluster, &[1, 2, 3, 5]).await;
+
+    let refusals = async |node| {
+        cluster.metric(node, "quorate_transport_refused_total{side=\"listener\",reason=\"removed\"}").await
+    };
+    let before = [refusals(0).await, refusals(1).await, refusals(2).await];
+    remove(&cluster, "d").await;
+    let ready = eventually("a node that is not ready", async || {
+        let reply = cluster.get(3, "/readyz").await;
+        reply.text().contains("was removed from the cluster").then_some(reply)
+    })
+    .await;
+    assert_eq!(ready.status, 503);
+    for (node, before) in before.into_iter().enumerate() {
+        eventually("a node that tells it so", async || (refusals(node).await > before).then_some(())).await;
+    }
+    cluster.terminate(3);
+    assert_eq!(cluster.ended(3).await.code(), Some(0), "it ran on");
+}
+
+/// Removes a node for good.
+async fn remove(cluster: &Cluster, name: &str) {
+    eventually("a change of the membership", async || {
+        let reply = cluster.call(0, "cluster.remove", &json!({"node": name})).await;
+        assert!([200, 422].contains(&reply.status), "{}", reply.text());
+        (reply.status == 200).then_some(())
+    })
+    .await;
 }

@@ -24,6 +24,7 @@ mod modes;
 mod peers;
 mod power;
 mod reads;
+mod replacing;
 mod retries;
 mod space;
 mod states;

@@ -29,8 +29,9 @@ async fn acceptors(cluster: &Cluster, node: usize) -> Vec<(u64, u64)> {
 
 /// A1c, A11, S-16 to S-18: five acceptors, then three, then five again; then three majority sets of pairs, one pair that
 /// shares no node with them, two sets of three, and weights again, one of which jumps; then that node is stopped and
-/// removed. Clients call all the time. Catches a failed call, a change that some node does not follow, two sets without a
-/// common node, a restart that forgets a change, and a node that is let in again after it was removed.
+/// removed, and finds out when it is back. Clients call all the time. Catches a failed call, a change that some node does not follow, two sets without a
+/// common node, a restart that forgets a change, a node that is let in again after it was removed, or does not find out, and one that
+/// cannot come back as it is told to.
 #[tokio::test]
 async fn acceptors_change_under_load() {
     let mut cluster = Cluster::start("members", 5, &[]).await;
@@ -81,10 +82,23 @@ async fn acceptors_change_under_load() {
         .call(0, "kv.put", &json!({"key": "quorate/membership", "value": 1}))
         .await
         .assert_problem(422, "reserved_key");
-    // It does not know, and nobody tells it: it is refused, leads nobody, and is not ready.
-    cluster.boot(4);
-    cluster.logged(4, &["not a member"]).await;
+    removed_node_comes_back(&mut cluster, 4).await;
+    assert_eq!(acceptors(&cluster, 4).await, [(1, 1), (2, 1), (3, 1), (6, 1)]);
+}
+
+/// Starts a listed node that was removed while it was down, and does what it says.
+async fn removed_node_comes_back(cluster: &mut Cluster, node: usize) {
+    cluster.boot(node);
+    cluster.logged(node, &["was removed from the cluster while it did not hear it", "quorate recover --force"]).await;
     // Its REST may come up after its peers.
-    let ready = eventually("an answer", async || cluster.try_get(4, "/readyz").await.ok()).await;
+    let ready = eventually("an answer", async || cluster.try_get(node, "/readyz").await.ok()).await;
     assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("was removed from the cluster. Stop it."), "{}", ready.text());
+    cluster.terminate(node);
+    assert_eq!(cluster.ended(node).await.code(), Some(0), "it ran on");
+    let recovered = cluster.command_of(node, &["recover", "--force"]).output().expect("the binary runs");
+    assert!(recovered.status.success(), "{}", String::from_utf8_lossy(&recovered.stderr));
+    cluster.boot(node);
+    cluster.wait_ready().await;
+    eventually("its vote", async || acceptors(cluster, node).await.iter().any(|(id, _)| *id > 5).then_some(())).await;
 }

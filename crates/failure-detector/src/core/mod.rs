@@ -70,6 +70,8 @@ pub struct Config {
     pub timeout_max: Duration,
     /// Where callers reach this node's REST: told to the others, who show it.
     pub http: String,
+    /// Whether this node stands by for a vote: told to the others.
+    pub spare: bool,
 }
 
 /// What the roles of this node say at a tick.
@@ -437,6 +439,7 @@ impl FailureDetector {
             hands_over: self.local.hands_over,
             promise: self.local.promise,
             voted: self.local.voted,
+            spare: self.config.spare,
         }
     }
 

@@ -48,6 +48,7 @@ fn node(id: u64, count: u64) -> Node {
         timeout_min: TIMEOUT,
         timeout_max: SECOND * 2,
         http: String::new(),
+        spare: false,
     };
     Node {
         detector: FailureDetector::new(config),

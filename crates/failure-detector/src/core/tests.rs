@@ -21,6 +21,7 @@ fn detector(count: u64) -> FailureDetector {
         timeout_min: TIMEOUT,
         timeout_max: Duration::from_secs(2),
         http: "a.example:8080".to_owned(),
+        spare: true,
     })
 }
 
@@ -128,6 +129,7 @@ fn heartbeats_are_regular_and_early_only_after_a_change() {
         promise: local.promise,
         voted: local.voted,
         http: "a.example:8080".to_owned(),
+        spare: true,
         ..says(&[1, 2, 3], None, Some(LEADER))
     };
     assert_eq!(sent[19], expected);

@@ -83,6 +83,20 @@ pub(crate) const KEYS: &[Key] = &[
         "\"never\" or \"on_stop\": whether this node leaves the cluster when it is asked to stop",
     ),
     key(
+        "membership.replace_after",
+        Shape::Text,
+        "\"\"",
+        "a duration from 1s to 366d, such as 10m, the same on every node: an acceptor that is not heard for so long is \
+         removed, and a spare gets its vote; empty: never",
+    ),
+    key(
+        "membership.spare",
+        Shape::Flag,
+        "false",
+        "true or false; true: this node, which joins (cluster.join) and has the role acceptor, asks for no vote, and gets \
+         that of an acceptor that fails",
+    ),
+    key(
         "gateway.members",
         Shape::Texts,
         "[]",

@@ -25,6 +25,7 @@ mod keys;
 mod layers;
 mod limits;
 mod print;
+mod replacement;
 pub(crate) mod size;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub(crate) use cluster::Cluster;
 pub(crate) use gateway::GatewayOnly;
 pub(crate) use layers::{ConfigError, Settings, Sources};
 pub(crate) use limits::Limits;
+pub(crate) use replacement::Replacement;
 pub(crate) use tls::Tls;
 
 /// Everything that a node is told; checked as a whole.
@@ -43,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     /// The cluster that it belongs to.
     pub(crate) cluster: Cluster,
+    /// What becomes of acceptors that fail.
+    pub(crate) replacement: Replacement,
     /// Where it listens.
     pub(crate) listen: Listen,
     /// The certificates.
@@ -210,6 +214,7 @@ impl Config {
         let learn_from = settings.text("protocol.learn_from")?;
         let learn_from = [LearnFrom::Leader, LearnFrom::Voters].into_iter().find(|way| way.name() == learn_from);
         Ok(Self {
+            replacement: Replacement::from_settings(settings, &node, &cluster)?,
             node,
             cluster,
             listen,

@@ -47,6 +47,7 @@ fn without_anything_it_is_a_cluster_of_one_on_loopback() {
     assert_eq!(config.idempotency_retention, Duration::from_secs(86_400));
     assert_eq!(config.storage, Storage { soft_free: 1 << 30, hard_free: 256 << 20 });
     assert_eq!((config.shutdown_drain, config.shutdown_grace), (Duration::ZERO, Duration::from_secs(10)));
+    assert_eq!(config.replacement, Replacement::default(), "nobody is replaced");
 }
 
 /// Catches a layer that is left out or wins over a later one, and an origin that is not told.
@@ -136,6 +137,13 @@ const MISTAKES: &[(&[&str], &str)] = &[
     (&["cluster.join=10.0.0.1"], "\"10.0.0.1\" is not host:port"),
     (&["cluster.join=h:1", "cluster.weights={a = 2}"], "leave it out"),
     (&["cluster.leave=on_stop"], "only one with cluster.join can leave"),
+    (&["membership.replace_after=10"], "membership.replace_after = \"10\" (--set): must be a duration from 1s to 366d"),
+    (&["membership.replace_after=10ms"], "must be a duration from 1s"),
+    (&["membership.spare=true"], "only one with cluster.join can stand by"),
+    (
+        &["membership.spare=true", "cluster.join=h:1", "node.roles=learner,gateway"],
+        "it needs \"acceptor\" in node.roles",
+    ),
     (&["cluster.leave=always"], "must be \"never\" or \"on_stop\""),
     (&["listen.advertise_peer=nowhere"], "listen.advertise_peer = \"nowhere\" (--set): must be the host:port"),
     (&["listen.http=8080"], "listen.http = \"8080\" (--set): must be an IP address and a port"),

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::current::Current;
 use super::disks::Disks;
+use super::members::{REMOVED, what_to_do};
 use super::router::Router;
 use super::status::Status;
 use super::{Node, admission};
@@ -170,13 +171,14 @@ impl NodeBackend {
     }
 
     fn is_member(&self) -> Check {
-        let ok = self.router.membership().node(self.config.cluster.me).is_some();
+        let listed = self.router.membership().node(self.config.cluster.me).is_some();
+        let ok = listed && !self.router.removal.is_certain();
         let detail = if ok {
-            "this node is a member of the cluster"
+            "this node is a member of the cluster".to_owned()
         } else {
-            "this node was removed from the cluster; stop it. To come back, it joins anew with an empty data directory"
+            format!("{REMOVED}. {}", what_to_do(&self.config))
         };
-        Check { name: "member", ok, detail: detail.to_owned() }
+        Check { name: "member", ok, detail }
     }
 
     /// A silent acceptor keeps nobody from calling: others vote.

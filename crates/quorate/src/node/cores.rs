@@ -75,6 +75,7 @@ pub(super) fn detector(config: &Config, membership: Arc<Membership>) -> failure_
         timeout_min: config.detector.timeout_min,
         timeout_max: config.detector.timeout_max,
         http: config.listen.advertise.clone(),
+        spare: config.replacement.spare,
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a running node does about who the members are: it takes newcomers in, asks for its own vote when it has joined,
 //! keeps its seat, and leaves.
 //!
-//! All of it is calls of the functions `cluster.*`, sent by the gateway of this node as for any caller. The leader
-//! decides; nothing here does.
+//! The one that leads also has acceptors replaced that fail (module `replacing`). All of it is calls of the functions
+//! `cluster.*`, sent by the gateway of this node as for any caller. The leader decides; nothing here does.
+
+mod replacing;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +24,7 @@ use transport::join::{ADMISSION_DEADLINE, Admission, Admit, Again, Newcomer, Not
 
 use super::disks::Disks;
 use super::router::Router;
+use super::status::Status;
 use super::{Node, outside};
 use crate::config::Config;
 use crate::seat::{Came, Seat};
@@ -49,6 +52,7 @@ enum Disk {
 pub(super) struct Members {
     config: Arc<Config>,
     router: Arc<Router>,
+    status: Arc<Status>,
     disks: Arc<Disks>,
     gateway: Addr<GatewayActor>,
     queries: Queries,
@@ -70,6 +74,7 @@ impl Members {
         Arc::new(Self {
             config: Arc::clone(&node.config),
             router: Arc::clone(&node.router),
+            status: Arc::clone(&node.status),
             disks: Arc::clone(&node.disks),
             gateway: node.gateway.clone(),
             queries: node.queries.clone(),
@@ -179,8 +184,11 @@ impl Members {
         false
     }
 
-    /// Asks for the vote of a node that has joined for one, once it has caught up and its acceptor speaks.
+    /// Asks for the vote of a node that has joined for one, once it has caught up and its acceptor speaks. A spare does not.
     pub(super) async fn seek_vote(self: Arc<Self>) {
+        if self.config.replacement.spare {
+            return;
+        }
         let mut interval = tokio::time::interval(VOTE_SOUGHT);
         let mut said = String::new();
         while self.came() == Came::JoinedForAVote {
@@ -214,10 +222,34 @@ impl Members {
         }
     }
 
+    /// Ends this node when the others say that it was removed, and it did not hear it. It joins anew where its
+    /// configuration says how; else it stays, not ready, since it would begin again as the node that it was. So does one
+    /// that runs and heard it: who removed it sees to that, and a supervisor must not bring it back at once.
+    pub(super) async fn heed_removal(self: Arc<Self>, failed: mpsc::UnboundedSender<String>) {
+        self.router.removal.certain().await;
+        let (me, start) = (self.me(), &self.config.cluster.start);
+        let heard_it = start.node(me).is_some() && self.router.membership().node(me).is_none();
+        if heard_it || self.leaving.load(Ordering::Acquire) {
+            return;
+        }
+        if self.config.cluster.join.is_empty() {
+            tracing::error!("{REMOVED} while it did not hear it. {}", what_to_do(&self.config));
+            return;
+        }
+        self.note(Came::Left).await;
+        // Nobody listens only when the node is ending already.
+        _ = failed
+            .send(format!("{REMOVED} while it did not hear it, and this node stops. {}", what_to_do(&self.config)));
+    }
+
     /// Leaves the cluster, so that nobody waits for this node; at most for so long. A node that could not leave counts as
     /// failed.
     pub(super) async fn leave(&self, wait: Duration) {
         self.leaving.store(true, Ordering::Release);
+        if self.router.membership().node(self.me()).is_none() {
+            // Others have removed it. What they have durable they tell it no more: its next start finds out.
+            return;
+        }
         let left = tokio::time::timeout(wait, self.try_to_leave(wait)).await;
         match left.unwrap_or_else(|_| Err(NotDone::Unknown("no answer in time".to_owned()))) {
             Ok(()) => tracing::info!("this node has left the cluster"),
@@ -314,6 +346,18 @@ impl NotDone {
             Self::Refused { code, .. } => PASSING.contains(&code.as_str()),
             Self::Unknown(_) => true,
         }
+    }
+}
+
+/// What an operator of a node is told that is no member any more.
+pub(super) const REMOVED: &str = "this node was removed from the cluster";
+
+/// How such a node comes back.
+pub(super) fn what_to_do(config: &Config) -> &'static str {
+    if config.cluster.join.is_empty() {
+        "Stop it. To come back, run `quorate recover --force` and start it: it joins anew, under another id"
+    } else {
+        "To come back, start it again: it gives up what it has and joins anew, under another id"
     }
 }
 

@@ -81,6 +81,11 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_leader_syncs_total", Counter, "Syncs of the ballots that this node began"),
     ("quorate_leader_ignored_total", Counters, "Messages left alone, by reason"),
     ("quorate_membership_number", Gauge, "The command that made the membership, as the leader of the node knows it"),
+    (
+        "quorate_membership_replacements_total",
+        Counter,
+        "Acceptors that were not heard, and that this node, leading, had replaced by spares",
+    ),
     ("quorate_learner_issued", Gauge, "The last command known to be issued"),
     ("quorate_learner_applied", Gauge, "The last command applied"),
     ("quorate_learner_durable", Gauge, "The last command whose state is synced"),

@@ -25,6 +25,7 @@ mod members;
 mod meters;
 mod outside;
 mod ports;
+mod removal;
 mod router;
 mod space;
 mod status;
@@ -209,6 +210,8 @@ async fn serve(
     transport.admit_with(members.admits());
     actix::spawn(Arc::clone(&members).keep_seat());
     actix::spawn(Arc::clone(&members).seek_vote());
+    actix::spawn(Arc::clone(&members).replace_failed());
+    actix::spawn(Arc::clone(&members).heed_removal(node.failed.clone()));
     let backend = Arc::new(NodeBackend::new(&node));
     let options = http_api::Options {
         workers: http_workers(),
@@ -412,7 +415,7 @@ impl Node {
 
     /// Lets peers in and dials them.
     fn connect(&self, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<transport::Handle> {
-        let cluster = &self.config.cluster;
+        let (cluster, membership) = (&self.config.cluster, self.router.membership());
         let config = TransportConfig {
             me: cluster.me,
             name: self.config.node.name.clone(),
@@ -420,7 +423,8 @@ impl Node {
             cluster_name: cluster.name.clone(),
             learn_from: self.config.learn_from,
             window: self.config.window,
-            peers: router::peers(&self.router.membership()),
+            peers: router::peers(&membership),
+            last_id: membership.last_id(),
             limits: transport::Limits { silence: self.config.detector.timeout_max, ..transport::Limits::default() },
             tls,
         };
@@ -445,7 +449,8 @@ impl Node {
                 PeerEvent::Connected { .. }
                 | PeerEvent::Closed { .. }
                 | PeerEvent::Unreachable { .. }
-                | PeerEvent::Noted { .. } => return events.on_event(event),
+                | PeerEvent::Noted { .. }
+                | PeerEvent::Removed { .. } => return events.on_event(event),
             };
             // Nobody listens only when the node is ending already.
             _ = failed.send(ends);
@@ -459,7 +464,8 @@ impl Node {
             Transport::start(config, listener, runtimes, disks, on_message, on_event).context("peer listener")?;
         self.router.transport.set(handle.clone()).ok();
         // In case it has changed meanwhile.
-        handle.set_peers(router::peers(&self.router.membership()));
+        let membership = self.router.membership();
+        handle.set_peers(router::peers(&membership), membership.last_id());
         Ok(handle)
     }
 

@@ -18,6 +18,7 @@ use transport::{Lane, PeerEvent};
 
 use super::disks::Disks;
 use super::mailbox::{measure, tell};
+use super::removal::Removal;
 use super::status::Status;
 
 /// How long a node that was removed may still be told so: some turns of its gateway.
@@ -32,6 +33,8 @@ pub(super) struct Router {
     /// Nodes that were removed just now, and since when: what tells them so is still to be sent.
     leaving: Mutex<BTreeMap<NodeId, (transport::Peer, Tick)>>,
     disks: Arc<Disks>,
+    /// What the others say of this node.
+    pub(super) removal: Removal,
     /// Held while the gateway is told who leads: two roles know something of it, on two threads.
     telling: Mutex<()>,
     pub(super) transport: OnceLock<transport::Handle>,
@@ -50,6 +53,7 @@ impl Router {
             disks,
             membership: watch::Sender::new(membership),
             leaving: Mutex::default(),
+            removal: Removal::new(),
             telling: Mutex::new(()),
             transport: OnceLock::new(),
             acceptor: OnceLock::new(),
@@ -82,7 +86,7 @@ impl Router {
         let known = failure_detector::core::Input::Membership(Arc::clone(&membership));
         tell(&self.detector, failure_detector::actor::Deliver(known), "failure_detector");
         if let Some(transport) = self.transport.get() {
-            transport.set_peers(self.peers_until_they_know(&membership));
+            transport.set_peers(self.peers_until_they_know(&membership), membership.last_id());
         }
         self.membership.send_replace(membership);
     }
@@ -240,6 +244,7 @@ impl Router {
                 self.disks.noted_by(peer);
                 return self.noted(peer);
             }
+            PeerEvent::Removed { peer } => return self.removal.said_by(peer, self.me, &self.membership()),
             // The node ends; who started it sees to that.
             PeerEvent::DiskRefused { .. } | PeerEvent::ConnectedAlready { .. } => return,
             PeerEvent::Closed { peer, .. } => Input::Closed(peer),

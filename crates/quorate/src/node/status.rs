@@ -128,6 +128,11 @@ impl Status {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Whether this node leads, and goes on.
+    pub(super) fn is_leading(&self) -> bool {
+        self.ballots().leads.is_some() && !self.is_stopping()
+    }
+
     /// From now on this node leads no more and takes no more calls.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);

@@ -77,6 +77,9 @@ pub enum Refusal {
     /// Not a member.
     #[error("node {0} ({1:?}) is not a member of this cluster: `cluster.members` differs between the nodes")]
     UnknownNode(NodeId, String),
+    /// It was a member, and is none any more: that is for good, since ids are never given out twice.
+    #[error("node {0} ({1:?}) was removed from this cluster: it can only join anew, under another id")]
+    Removed(NodeId, String),
     /// The id belongs to another name here.
     #[error("node {node} is {ours:?} here and calls itself {theirs:?}: `cluster.members` differs between the nodes")]
     OtherName {
@@ -159,6 +162,7 @@ impl Refusal {
             Self::OtherCluster { .. } => "other_cluster",
             Self::OwnId(_) => "own_id",
             Self::UnknownNode(..) => "unknown_node",
+            Self::Removed(..) => "removed",
             Self::OtherName { .. } => "other_name",
             Self::WrongNode { .. } => "wrong_node",
             Self::OtherLearnFrom { .. } => "other_learn_from",
@@ -184,6 +188,7 @@ impl Refusal {
             verdict: Some(Verdict::Refused(self.to_string())),
             disk_refused: self.is_for_its_disk(),
             connected_already: matches!(self, Self::ConnectedAlready(_)),
+            removed: matches!(self, Self::Removed(..)),
             ..Answer::default()
         }
     }

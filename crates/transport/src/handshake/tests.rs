@@ -11,8 +11,12 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-fn name_of(node: NodeId) -> Option<String> {
-    (node == NodeId(2)).then(|| "b".to_owned())
+fn known(node: NodeId) -> Known {
+    match node {
+        NodeId(2) => Known::Member("b".to_owned()),
+        NodeId(4) => Known::Removed,
+        _ => Known::Unknown,
+    }
 }
 
 fn hello() -> Hello {
@@ -24,7 +28,7 @@ fn hello() -> Hello {
 /// a refusal whose reason misleads the operator.
 #[test]
 fn each_mistake_has_its_own_refusal() {
-    assert_eq!(identity().judge(&hello(), name_of), Ok((NodeId(2), Lane::Protocol)));
+    assert_eq!(identity().judge(&hello(), known), Ok((NodeId(2), Lane::Protocol)));
     let mistakes = [
         (Hello { magic: Bytes::from_static(b"raft"), ..hello() }, "not_a_peer"),
         (Hello { version: VERSION + 1, ..hello() }, "version"),
@@ -34,6 +38,10 @@ fn each_mistake_has_its_own_refusal() {
         (Hello { node: 1, ..hello() }, "own_id"),
         (Hello { node: 3, ..hello() }, "unknown_node"),
         (Hello { node: 0, ..hello() }, "unknown_node"),
+        (Hello { node: 4, ..hello() }, "removed"),
+        // It meant another node, which will say so itself.
+        (Hello { node: 4, expects: 3, ..hello() }, "unknown_node"),
+        (Hello { node: 4, cluster: Bytes::from_static(&[8; 16]), ..hello() }, "other_cluster"),
         (Hello { node_name: "c".into(), ..hello() }, "other_name"),
         (Hello { expects: 3, ..hello() }, "wrong_node"),
         (Hello { learn_from: Some("voters".into()), ..hello() }, "other_learn_from"),
@@ -43,7 +51,7 @@ fn each_mistake_has_its_own_refusal() {
         (Hello { version: VERSION + 1, cluster: Bytes::new(), node: 9, ..hello() }, "version"),
     ];
     for (hello, reason) in mistakes {
-        let refusal = identity().judge(&hello, name_of).expect_err(reason);
+        let refusal = identity().judge(&hello, known).expect_err(reason);
         assert_eq!(refusal.reason(), reason, "{refusal}");
     }
 }
@@ -53,11 +61,11 @@ fn each_mistake_has_its_own_refusal() {
 #[test]
 fn a_window_is_compared_and_settings_may_be_missing() {
     let other = Hello { window: Some(16), ..hello() };
-    assert_eq!(identity().judge(&other, name_of), Ok((NodeId(2), Lane::Protocol)));
+    assert_eq!(identity().judge(&other, known), Ok((NodeId(2), Lane::Protocol)));
     assert_eq!(identity().other_window(&other), Some(16));
     assert_eq!(identity().other_window(&hello()), None);
     let silent = Hello { learn_from: None, window: None, ..hello() };
-    assert_eq!(identity().judge(&silent, name_of), Ok((NodeId(2), Lane::Protocol)));
+    assert_eq!(identity().judge(&silent, known), Ok((NodeId(2), Lane::Protocol)));
     assert_eq!(identity().other_window(&silent), None);
 }
 
@@ -68,7 +76,7 @@ fn what_a_stranger_says_is_cut_and_escaped() {
     let hello = Hello { node: 9, node_name: "\n\u{1b}".repeat(2_000), ..hello() };
     let learns = Hello { learn_from: Some("\n\u{1b}".repeat(2_000)), ..self::hello() };
     for hello in [hello, learns] {
-        let text = identity().judge(&hello, name_of).expect_err("it is refused").to_string();
+        let text = identity().judge(&hello, known).expect_err("it is refused").to_string();
         assert!(text.len() < 1_000, "{} bytes", text.len());
         assert!(!text.contains(['\n', '\u{1b}']), "{text:?}");
     }
@@ -89,6 +97,7 @@ async fn the_dialer_checks_who_welcomes_it() {
         (no(), Some("refused_by_peer")),
         (Answer { disk_refused: true, ..no() }, Some("refused_by_peer")),
         (Answer { connected_already: true, ..no() }, Some("refused_by_peer")),
+        (Answer { removed: true, ..no() }, Some("refused_by_peer")),
         (Answer::default(), Some("not_a_peer")),
     ];
     for (answer, reason) in answers {
@@ -99,6 +108,7 @@ async fn the_dialer_checks_who_welcomes_it() {
         assert!(result.as_ref().ok().is_none_or(|noted| *noted), "it says that it was noted");
         assert_eq!(matches!(result, Err(DialError::DiskRefused(_))), answer.disk_refused);
         assert_eq!(matches!(result, Err(DialError::ConnectedAlready(_))), answer.connected_already);
+        assert_eq!(matches!(result, Err(DialError::Removed(_))), answer.removed);
         assert_eq!(read::<Hello, _>(&mut listener).await.expect("a hello"), hello());
     }
 }
@@ -146,7 +156,10 @@ async fn handshake_frames_never_change() {
     let already = Refusal::ConnectedAlready(NodeId(2)).answer();
     assert!(already.connected_already && !already.disk_refused, "its disk is not to blame");
     let for_its_disk = Answer { verdict: refused.verdict.clone(), ..for_its_disk };
-    let mut frames = [const { Vec::new() }; 7];
+    let removed = Refusal::Removed(NodeId(2), "b".into()).answer();
+    assert!(removed.removed && !removed.disk_refused && !refused.removed && !already.removed);
+    let removed = Answer { verdict: refused.verdict.clone(), ..removed };
+    let mut frames = [const { Vec::new() }; 8];
     write(&mut frames[0], &first).await.expect("memory");
     write(&mut frames[1], &identity().welcome(false)).await.expect("memory");
     write(&mut frames[2], &refused).await.expect("memory");
@@ -154,15 +167,19 @@ async fn handshake_frames_never_change() {
     write(&mut frames[4], &with_disk).await.expect("memory");
     write(&mut frames[5], &identity().welcome(true)).await.expect("memory");
     write(&mut frames[6], &for_its_disk).await.expect("memory");
+    write(&mut frames[7], &removed).await.expect("memory");
     assert_eq!(read::<Hello, _>(&mut &frames[0][..]).await.expect("a hello"), first);
     assert_eq!(read::<Hello, _>(&mut &frames[3][..]).await.expect("a hello"), hello());
     assert_eq!(read::<Hello, _>(&mut &frames[4][..]).await.expect("a hello"), with_disk);
+    assert_eq!(read::<Answer, _>(&mut &frames[2][..]).await.expect("an answer"), refused, "it does not say it");
     assert_eq!(read::<Answer, _>(&mut &frames[6][..]).await.expect("an answer"), for_its_disk);
+    assert_eq!(read::<Answer, _>(&mut &frames[7][..]).await.expect("an answer"), removed);
     assert_eq!(frames.map(|frame| hex(&frame)), RECORDED);
 }
 
-/// `Hello` without settings, `Welcome`, `Refused`, `Hello`, `Hello` with a disk, `Welcome` that noted it, `Refused` for it.
-const RECORDED: [&str; 7] = [
+/// `Hello` without settings, `Welcome`, `Refused`, `Hello`, `Hello` with a disk, `Welcome` that noted it, `Refused` for it,
+/// `Refused` since the node was removed.
+const RECORDED: [&str; 8] = [
     "00000031c5c0d95e0a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f280232016238014002",
     "0000000960b781240a07080110011a0161",
     "000000041a9993bc12026e6f",
@@ -170,4 +187,5 @@ const RECORDED: [&str; 7] = [
     "0000005f4e01f7720a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f2802320162380140024a066c65616465725080085a210a1009090909090909090909090909090909100318848688082007280230003801",
     "0000000bcbea52f30a09080110011a01612001",
     "000000064830998c12026e6f1801",
+    "0000000637bb7a8e12026e6f3801",
 ];

@@ -307,6 +307,7 @@ impl From<&message::Heartbeat> for wire::Heartbeat {
             hands_over: heartbeat.hands_over.map(|over| wire::HandOver { to: over.to.0, last: over.last.0 }),
             promise: (heartbeat.promise > protocol::Ballot::NONE).then(|| heartbeat.promise.into()),
             voted: heartbeat.voted.0,
+            spare: heartbeat.spare,
         }
     }
 }
@@ -338,6 +339,7 @@ impl TryFrom<wire::Heartbeat> for message::Heartbeat {
                 .map(|over| message::HandOver { to: NodeId(over.to), last: CommandNumber(over.last) }),
             promise: heartbeat.promise.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             voted: CommandNumber(heartbeat.voted),
+            spare: heartbeat.spare,
         })
     }
 }

@@ -145,12 +145,12 @@ fn heartbeat() -> BoxedStrategy<Heartbeat> {
         any::<bool>(),
         ballots,
         numbers,
-        (any::<bool>(), "[a-z:]{0,300}", 0..3_usize, option::of((any::<u64>(), any_number())), any::<bool>()),
-        position,
+        (any::<bool>(), "[a-z:]{0,300}", 0..3_usize, option::of((any::<u64>(), any_number()))),
+        (any::<bool>(), any::<bool>(), position),
     )
-        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), rest, position)| {
-            let (answer, http, space, over, silent) = rest;
-            let (promise, voted) = position;
+        .prop_map(|(hears, can_lead, (leads, follows, ballot), (issued, applied, durable), rest, acceptor)| {
+            let (answer, http, space, over) = rest;
+            let (silent, spare, (promise, voted)) = acceptor;
             Heartbeat {
                 hears,
                 can_lead,
@@ -167,6 +167,7 @@ fn heartbeat() -> BoxedStrategy<Heartbeat> {
                 hands_over: over.map(|(to, last)| HandOver { to: NodeId(to), last }),
                 promise,
                 voted,
+                spare,
             }
         })
         .boxed()

@@ -75,7 +75,10 @@ async fn a_peer_dies_and_comes_back() {
                 unreachable.retain(|other| *other != lane);
             }
             PeerEvent::Connected { lane, .. } => panic!("{lane:?} reached a dead peer"),
-            other @ (PeerEvent::Noted { .. } | PeerEvent::DiskRefused { .. } | PeerEvent::ConnectedAlready { .. }) => {
+            other @ (PeerEvent::Noted { .. }
+            | PeerEvent::DiskRefused { .. }
+            | PeerEvent::Removed { .. }
+            | PeerEvent::ConnectedAlready { .. }) => {
                 panic!("{other:?} by a dead peer")
             }
         }
@@ -101,7 +104,8 @@ async fn nodes_may_start_in_any_order() {
 }
 
 /// ADR 0025: catches a member that has left and is still heard or sent to, one that has joined and is not dialed or not
-/// let in, and connections that are closed although nothing has changed for their peer.
+/// let in, and connections that are closed although nothing has changed for their peer; and one that was removed and is not
+/// told, or is told so before anybody had its id.
 #[actix::test]
 async fn peers_come_and_go() {
     let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
@@ -109,14 +113,18 @@ async fn peers_come_and_go() {
     a.connected(B).await;
     b.connected(A).await;
     let peers = config(A, at_b).peers;
-    a.handle.set_peers(peers.clone());
+    a.handle.set_peers(peers.clone(), B);
     assert!(a.handle.send(B, numbered(1)), "the same peers");
     assert_eq!(b.message().await, numbered(1));
-    a.handle.set_peers(BTreeMap::new());
+    a.handle.set_peers(BTreeMap::new(), A);
     assert!(!a.handle.send(B, numbered(2)), "no peer any more");
     b.closed(A).await;
     counted("refused_total{side=listener,reason=unknown_node}").await;
-    a.handle.set_peers(peers);
+    assert!(b.events.try_recv().is_err(), "it may still become a member");
+    a.handle.set_peers(BTreeMap::new(), B);
+    b.event(PeerEvent::Removed { peer: A }).await;
+    counted("refused_total{side=listener,reason=removed}").await;
+    a.handle.set_peers(peers, B);
     a.connected(B).await;
     b.connected(A).await;
     assert!(a.handle.send(B, numbered(3)) && b.handle.send(A, numbered(4)));

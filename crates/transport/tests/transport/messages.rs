@@ -58,6 +58,7 @@ fn heartbeat() -> Heartbeat {
         hands_over: None,
         promise: Ballot::NONE,
         voted: CommandNumber::NULL,
+        spare: false,
     }
 }
 
@@ -181,6 +182,7 @@ pub(crate) fn all() -> Vec<(String, Message)> {
             "heartbeat_position",
             Message::FailureDetector(Heartbeat { promise: BALLOT, voted: CommandNumber(12), ..heartbeat() }),
         ),
+        ("heartbeat_spare", Message::FailureDetector(Heartbeat { spare: true, ..heartbeat() })),
         ("barrier_passed", gateway(ToGateway::BarrierPassed(passed))),
     ]
     .into_iter()

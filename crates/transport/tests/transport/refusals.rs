@@ -16,7 +16,8 @@ use crate::support::{A, B, Node, Raw, config, counted, identity, listener, raw_f
 fn alone() -> (Node, std::net::SocketAddr) {
     let (listening, address) = listener();
     let (_, nobody) = listener();
-    (Node::start(config(A, nobody), listening), address)
+    let config = transport::TransportConfig { last_id: NodeId(3), ..config(A, nobody) };
+    (Node::start(config, listening), address)
 }
 
 /// Catches a peer with one mistake that gets in, one that is not told why, and one refusal that
@@ -41,6 +42,7 @@ async fn a_peer_with_a_mistake_is_told_which() {
         ),
         (Hello { node: 1, ..right() }, "own_id", "two nodes have one id"),
         (Hello { node: 5, ..right() }, "unknown_node", "not a member"),
+        (Hello { node: 3, ..right() }, "removed", "under another id"),
         (Hello { node_name: "z".into(), ..right() }, "other_name", "calls itself \"z\""),
         (Hello { expects: 3, ..right() }, "wrong_node", "expects node 3"),
         (

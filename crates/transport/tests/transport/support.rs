@@ -66,6 +66,7 @@ pub(crate) fn config(me: NodeId, address: SocketAddr) -> TransportConfig {
         learn_from,
         window,
         peers: BTreeMap::from([(other, peer)]),
+        last_id: B,
         limits: Limits::default(),
         tls: None,
     }
