@@ -55,6 +55,8 @@ pub(crate) struct Refusal {
     document: Value,
     /// What was asked changes nothing.
     read: bool,
+    /// What to do, where the node cannot know it.
+    advice: &'static str,
 }
 
 impl Refusal {
@@ -66,12 +68,18 @@ impl Refusal {
             let code = title.to_lowercase().replace(' ', "_");
             json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "outcome": "unknown"})
         });
-        Self { status, document, read: false }
+        Self { status, document, read: false, advice: "" }
     }
 
     /// The answer to a request that changes nothing: there is no outcome to ask for.
     pub(crate) fn of_read(self) -> Self {
         Self { read: true, ..self }
+    }
+
+    /// Adds what to do about a lack of a leader.
+    pub(crate) fn without_leader(self, advice: &'static str) -> Self {
+        let lacks = self.field("code").is_some_and(|code| ["no_leader", "no_majority"].contains(&code.as_str()));
+        Self { advice: if lacks { advice } else { "" }, ..self }
     }
 
     fn field(&self, name: &str) -> Option<String> {
@@ -96,7 +104,7 @@ impl fmt::Display for Refusal {
             Some("unknown") => "; whether it was executed is unknown: ask again with the same key",
             Some(_) | None => "",
         };
-        write!(f, "{code}{detail} (HTTP {}{outcome})", self.status.as_u16())
+        write!(f, "{code}{detail} (HTTP {}{outcome}){}", self.status.as_u16(), self.advice)
     }
 }
 

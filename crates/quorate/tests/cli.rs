@@ -443,7 +443,7 @@ fn a_cluster_of_which_a_restore_was_cut_short_is_not_started() {
     assert!(!place.path().join("RESTORING").exists() && place.path().join("node-3/data/IDENTITY").exists());
 }
 
-/// Catches advice that fits calls only.
+/// Catches advice that fits calls only, and none where there is something to do.
 #[test]
 fn a_refused_backup_has_no_key() {
     let place = tempfile::tempdir().expect("a directory");
@@ -452,6 +452,11 @@ fn a_refused_backup_has_no_key() {
     let (url, _requests) = server(vec![answer("503 Service Unavailable", "", problem)]);
     let (code, _, error) = said(&run(&["backup", file.to_str().expect("a plain path"), "--url", &url]));
     assert_eq!((code, error.as_str()), (Some(1), "quorate: busy: wait (HTTP 503)\n"));
+    let problem = r#"{"code": "no_leader", "detail": "none", "outcome": "not_executed"}"#;
+    let (url, requests) = server(vec![answer("503 Service Unavailable", "", problem)]);
+    let (code, _, error) = said(&run(&["backup", file.to_str().expect("a plain path"), "--url", &url]));
+    assert!(code == Some(1) && error.contains("--local") && error.lines().count() == 1, "{code:?} {error}");
+    assert!(requests.recv().expect("asked").starts_with("GET /v1/backup HTTP"));
 }
 
 /// Catches two backups to one name of which one cuts off what the other has verified and is about to name.

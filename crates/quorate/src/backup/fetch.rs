@@ -22,6 +22,10 @@ use crate::failure::{Failure, Refusal};
 /// A node that says nothing for so long will not go on.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// What is left when no leader is.
+const LOCAL: &str =
+    "; where none will come, --local takes what the node has, and calls acknowledged last may be missing";
+
 /// Takes the backup.
 ///
 /// # Errors
@@ -95,7 +99,7 @@ async fn ask(backup: &Backup) -> Result<Response, Failure> {
             Ok(response) => {
                 let status = response.status();
                 let body = response.bytes().await.unwrap_or_default();
-                let refusal = Failure::Refused(Refusal::new(status, &body).of_read());
+                let refusal = Failure::Refused(Refusal::new(status, &body).of_read().without_leader(LOCAL));
                 if !status.is_server_error() {
                     return Err(refusal);
                 }

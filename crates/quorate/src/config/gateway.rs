@@ -40,7 +40,7 @@ pub(crate) struct GatewayOnly {
 }
 
 /// Sections of which a gateway has nothing, and single keys.
-const NOT_ITS_OWN: [&str; 13] = [
+const NOT_ITS_OWN: [&str; 14] = [
     "protocol.",
     "detector.",
     "storage.",
