@@ -236,7 +236,10 @@ impl Members {
             tracing::error!("{REMOVED} while it did not hear it. {}", what_to_do(&self.config));
             return;
         }
-        self.note(Came::Left).await;
+        if self.note(Came::Left).await.is_err() {
+            // It ends for that.
+            return;
+        }
         // Nobody listens only when the node is ending already.
         _ = failed
             .send(format!("{REMOVED} while it did not hear it, and this node stops. {}", what_to_do(&self.config)));
