@@ -373,10 +373,8 @@ impl Acceptor {
         let mut voted = false;
         for (number, command) in std::mem::take(&mut self.waiting) {
             // A ballot has commands above its membership only, so that a vote in it shows that to be issued. Who says
-            // otherwise must not bind this acceptor to a membership that there is not. And a learner of this node that
-            // stands still must not make votes fill the memory: the leader's window is counted from what *it* has issued.
-            let is_far = number.0 - self.issued.number.0 > 2 * self.config.window as u64;
-            if is_far || !self.may_vote(&command) || self.membership > self.issued.number {
+            // otherwise must not bind this acceptor to a membership that there is not.
+            if !self.may_vote(&command) || self.membership > self.issued.number {
                 later.insert(number, command);
                 continue;
             }
@@ -398,9 +396,11 @@ impl Acceptor {
         voted
     }
 
-    /// DESIGN 5 rule 5.
+    /// DESIGN 5 rule 5, and no further than memory allows where the learner of this node stands still: the leader's window
+    /// is counted from what *it* has issued.
     fn may_vote(&self, command: &Command) -> bool {
-        command.follows(self.issued) || self.has_voted_for(command.precedent)
+        let is_near = command.number().0 - self.issued.number.0 <= 2 * self.config.window as u64;
+        is_near && (command.follows(self.issued) || self.has_voted_for(command.precedent))
     }
 
     /// Whether the vote for this command was cast in the promised ballot.
