@@ -27,9 +27,10 @@
 //! acceptor knows to be issued may be less than before, and then it tells of those votes again.
 //! They leave the disk when their commands are in durable states of a majority of learners, this
 //! node's among them: from then on any leader can learn those commands without votes.
-//! Commands that wait are in memory only; a leader sends again what was not answered. How far
-//! votes reach above the last issued command is bounded by the window of the leaders, not here.
+//! Commands that wait are in memory only; a leader sends again what was not answered. Votes reach no further above what
+//! this node knows to be issued than twice the window of the leaders, who count it from what *they* have issued.
 
+mod answers;
 #[cfg(test)]
 mod properties;
 mod reason;
@@ -40,8 +41,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use protocol::message::{BallotInfo, BeginBallot, MyNextBal, NextBallot, ToAcceptor, ToLeader, ToLearner, Voted};
-use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Run, Space, Vote};
+use protocol::message::{BallotInfo, BeginBallot, NextBallot, ToAcceptor, ToLeader};
+use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, MajoritySets, Message, NodeId, Space, Vote};
 use storage::{LogImage, LogRecord, Standing};
 
 pub use reason::IgnoreReason;
@@ -396,8 +397,7 @@ impl Acceptor {
         voted
     }
 
-    /// DESIGN 5 rule 5, and no further than memory allows where the learner of this node stands still: the leader's window
-    /// is counted from what *it* has issued.
+    /// DESIGN 5 rule 5; and memory is bounded where the learner of this node stands still.
     fn may_vote(&self, command: &Command) -> bool {
         let is_near = command.number().0 - self.issued.number.0 <= 2 * self.config.window as u64;
         is_near && (command.follows(self.issued) || self.has_voted_for(command.precedent))
@@ -429,85 +429,5 @@ impl Acceptor {
         let chained =
             below.is_none_or(|below| command.follows(below.id)) && above.is_none_or(|above| above.follows(command.id));
         (!chained).then_some(IgnoreReason::BrokenChain)
-    }
-
-    /// `MyNextBal` of steps 2 and 4.
-    fn refuse(&self, from: NodeId, refused: Ballot, effects: &mut Vec<Effect>) {
-        let message = MyNextBal { ballot: self.next_ballot, refused };
-        self.send(from, Message::Leader(ToLeader::MyNextBal(message)), effects);
-    }
-
-    /// `Voted` of step 4: to the leader, and where learners decide and there is something for
-    /// them to learn, to each of them (claim 3).
-    fn tell_voted(&self, proposed: bool, effects: &mut Vec<Effect>) {
-        let (ballot, run) = (self.next_ballot, self.run());
-        let voted = Voted { ballot, run, round: self.round, membership: self.membership };
-        let learners = match self.config.learn_from {
-            LearnFrom::Voters if proposed && voted.run.is_some() => self.config.learners.as_slice(),
-            LearnFrom::Voters | LearnFrom::Leader => &[],
-        };
-        self.send(voted.ballot.node, Message::Leader(ToLeader::Voted(voted.clone())), effects);
-        for learner in learners {
-            self.send(*learner, Message::Learner(ToLearner::Voted(voted.clone())), effects);
-        }
-    }
-
-    /// The highest unbroken run of votes in the promised ballot. All numbers below it were
-    /// voted for in this ballot too, or known to be issued, when it was voted for.
-    fn run(&self) -> Option<Run> {
-        let mut voted = self.votes.values().rev().filter(|vote| vote.ballot == self.next_ballot);
-        let last = voted.next()?.command.id;
-        let mut first = last.number;
-        for vote in voted {
-            if vote.command.number().next() != first {
-                break;
-            }
-            first = vote.command.number();
-        }
-        Some(Run { first, last })
-    }
-
-    /// The one way out. Asserts what each message claims of this acceptor.
-    fn send(&self, to: NodeId, message: Message, effects: &mut Vec<Effect>) {
-        let silence = self.silence();
-        match &message {
-            Message::Leader(ToLeader::BallotInfo(info)) => {
-                assert_eq!(info.ballot, self.next_ballot, "step 2: a promise is told that is not kept");
-                assert_eq!(to, info.ballot.node, "step 2: a promise is for the owner of the ballot");
-                assert_eq!(silence, None, "a silent acceptor promises nothing");
-                assert!(
-                    info.votes.iter().all(|vote| vote.ballot <= info.ballot),
-                    "invariant 3: a vote lies above the promise"
-                );
-            }
-            Message::Leader(ToLeader::MyNextBal(refusal)) => {
-                assert_eq!(refusal.ballot, self.next_ballot, "step 2: a promise is told that is not kept");
-                assert!(refusal.refused < refusal.ballot, "step 2: only lower ballots are refused");
-            }
-            Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
-                assert_eq!(voted.ballot, self.next_ballot, "step 4: votes are told of the promised ballot only");
-                assert_eq!(silence, None, "a silent acceptor does not vote");
-                assert!(
-                    voted.run.is_none_or(|run| self.has_voted_for(run.last)),
-                    "step 4: a vote is told that was not cast"
-                );
-            }
-            Message::Leader(ToLeader::Rejoin(rejoin)) => {
-                assert_eq!(silence, Some(Silence::Damaged), "only lost votes are asked about");
-                assert!(rejoin.ballot >= self.next_ballot, "lost votes are of ballots up to the one asked about");
-            }
-            Message::Acceptor(_)
-            | Message::Leader(ToLeader::ExecuteFunction(_) | ToLeader::ReadBarrier(_))
-            | Message::Learner(
-                ToLearner::Success(_)
-                | ToLearner::CatchUp(_)
-                | ToLearner::Commands(_)
-                | ToLearner::FetchSnapshot(_)
-                | ToLearner::Snapshot(_),
-            )
-            | Message::FailureDetector(_)
-            | Message::Gateway(_) => panic!("an acceptor does not send {}", message.name()),
-        }
-        effects.push(Effect::Send { to, message });
     }
 }

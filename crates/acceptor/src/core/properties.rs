@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use protocol::message::Rejoined;
+use protocol::message::{Rejoined, ToLearner, Voted};
 use storage::Standing;
 
 use super::*;

@@ -4,6 +4,8 @@ mod membership;
 mod silence;
 
 use bytes::Bytes;
+use protocol::Run;
+use protocol::message::{MyNextBal, ToLearner, Voted};
 
 use super::*;
 
