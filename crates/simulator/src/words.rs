@@ -214,6 +214,8 @@ impl fmt::Display for Hears<'_> {
             }
             Told::NotExecuted => f.write_str("not executed"),
             Told::Unknown => f.write_str("outcome unknown"),
+            Told::Left { early: true } => f.write_str("nothing, and does not wait for it"),
+            Told::Left { early: false } => f.write_str("nothing"),
             Told::Value { at, entry: None } => write!(f, "nothing there at {at}"),
             Told::Value { at, entry: Some(entry) } => {
                 let value = String::from_utf8_lossy(&entry.value);

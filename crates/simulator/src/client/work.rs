@@ -48,7 +48,7 @@ impl Known {
             | Told::Outcome { outcome: Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. }, .. } => {
                 self.seen = self.seen.max(*at);
             }
-            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown => {}
+            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Left { .. } => {}
         }
     }
 

@@ -211,7 +211,7 @@ fn shown_to_client(answer: &Told) -> Option<CommandNumber> {
     match answer {
         Told::Outcome { outcome, .. } => shown_by(outcome),
         Told::Value { at, .. } => Some(*at),
-        Told::NotExecuted | Told::Unknown => None,
+        Told::NotExecuted | Told::Unknown | Told::Left { .. } => None,
     }
 }
 
