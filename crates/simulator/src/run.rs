@@ -91,7 +91,19 @@ fn world(seed: u64, kind: Kind, lines: usize) -> World {
 #[must_use]
 pub fn seed(seed: u64, kind: Kind) -> Report {
     let report = finish(seed, kind, &mut world(seed, kind, 0));
-    if report.failure.is_none() { report } else { finish(seed, kind, &mut world(seed, kind, TAIL)) }
+    if report.failure.is_none() { report } else { with_log(&report, finish(seed, kind, &mut world(seed, kind, TAIL))) }
+}
+
+/// A failed run, as it was a second time with a log; should that be another one, this is what has failed.
+fn with_log(first: &Report, mut again: Report) -> Report {
+    let what = |report: &Report| report.failure.as_ref().map_or("nothing", |failure| &failure.what).to_owned();
+    let (before, now) = (what(first), what(&again));
+    if (&first.hash, &before) != (&again.hash, &now) {
+        let log = again.failure.take().map(|failure| failure.log).unwrap_or_default();
+        let what = format!("one seed, two runs: {before} (trace {}), then {now} (trace {})", first.hash, again.hash);
+        again.failure = Some(Failure { what, log });
+    }
+    again
 }
 
 /// Runs one seed with a log of so many facts, with or without heartbeats; says all of it.
@@ -310,5 +322,34 @@ impl fmt::Display for Summary {
             write!(f, "\nfor 1,000 seeds, below the goal: {below}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RELIABILITY 5, class 1a: catches a failure that is lost, or taken for another one, because the second run of its seed,
+    /// which is made for the log, is not the same.
+    #[test]
+    fn a_failure_that_does_not_come_again_stays_one() {
+        let kind = Kind { longest: Duration::from_secs(8), planted: None, changes: None };
+        let run = |hash: &str, what: Option<&str>| {
+            let failure = what.map(|what| Failure { what: what.to_owned(), log: "the end".to_owned() });
+            Report { seed: 1, kind, hash: hash.to_owned(), tally: Tally::default(), events: 1, failure }
+        };
+        let first = run("a", Some("promises: less"));
+        assert_eq!(with_log(&first, first.clone()), first);
+        for (again, log) in [(run("a", None), ""), (run("b", Some("promises: less")), "the end")] {
+            let failure = with_log(&first, again).failure.expect("it has failed");
+            assert!(
+                failure.what.starts_with("one seed, two runs: promises: less (trace a), then "),
+                "{}",
+                failure.what
+            );
+            assert_eq!(failure.log, log);
+        }
+        let other = with_log(&first, run("a", Some("reads: other"))).failure.expect("it has failed");
+        assert!(other.what.starts_with("one seed, two runs: "), "{}", other.what);
     }
 }
