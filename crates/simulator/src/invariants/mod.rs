@@ -32,6 +32,7 @@
 //! A run is right about request ids only while outcomes are kept longer than clients ask and clocks jump:
 //! worlds must set the retention accordingly.
 
+mod about_cluster;
 mod acknowledged;
 mod agreement;
 mod anchored;
