@@ -126,6 +126,8 @@ pub(crate) struct Roles {
     pub(crate) progress: Progress,
     /// What the other roles were told last to be issued and applied.
     pub(crate) told: CommandId,
+    /// Which votes may go, until that is written.
+    pub(crate) forget: Option<CommandNumber>,
     /// Commands are being forgotten.
     pub(crate) forgetting: bool,
     pub(crate) jobs: VecDeque<StagingJob>,
@@ -323,6 +325,7 @@ impl Node {
             status: Status { me: self.id, leads: None, seen: None, highest, hands_over: None },
             progress: Progress { issued: applied.number, applied: applied.number, durable },
             told: applied,
+            forget: None,
             forgetting: false,
             jobs: VecDeque::new(),
             installing: false,

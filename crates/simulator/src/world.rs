@@ -15,6 +15,7 @@
 //! Everything that happens is told to the [`Watchers`], in order. The first broken invariant ends
 //! the run.
 
+mod accepting;
 mod asking;
 mod connections;
 mod healing;

@@ -1,6 +1,5 @@
 //! What the roles of a node do: messages in, turns, effects out.
 
-use std::mem;
 use std::time::Duration;
 
 use functions::Heard;
@@ -13,8 +12,8 @@ use storage::{LogRecord, StateStore as _};
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::network::some_of;
-use crate::node::{Cut, Mail, Node, Roles, acceptor_config, heard_by};
-use crate::planted::{Planted, no_barrier, rebuild, votes_with_gaps};
+use crate::node::{Cut, Mail, Node, Roles, heard_by};
+use crate::planted::{Planted, no_barrier};
 use crate::schedule::{Event, Timer};
 
 /// Inputs that a mailbox holds: as the smallest of the actors'.
@@ -149,68 +148,6 @@ impl World {
     }
 
     // --- turns ---
-
-    fn acceptor_turn(&mut self, id: NodeId, inputs: Vec<acceptor::core::Input>) {
-        use acceptor::core::Effect;
-        let inputs = self.with_gaps(id, inputs);
-        let space = acceptor::core::Input::Space(self.node(id).space);
-        let Some(roles) = &mut self.node_mut(id).roles else { return };
-        let mut effects = Vec::new();
-        for input in [space].into_iter().chain(inputs) {
-            roles.acceptor.handle(input, &mut effects);
-        }
-        let (mut records, mut sends, mut speaks) = (Vec::new(), Vec::new(), false);
-        for effect in effects {
-            match effect {
-                // Leaves before the barrier: it claims nothing.
-                Effect::Proposed { ballot, commands } => {
-                    self.put(id, Mail::Learner(learner::Input::Proposed { ballot, commands }));
-                }
-                Effect::Persist(record) => records.push(record),
-                Effect::Send { to, message } => sends.push((to, message)),
-                Effect::Speaks => speaks = true,
-                Effect::Ignored(reason) => self.ignored(id, "acceptor", reason.name()),
-            }
-        }
-        let too_early = self.swarm.planted == Some(Planted::RepliesBeforeSync);
-        if !too_early && !self.persist(id, mem::take(&mut records)) {
-            return;
-        }
-        if speaks {
-            let node = self.node_mut(id);
-            node.damaged = node.log_rotten;
-        }
-        let mute = self.swarm.planted == Some(Planted::NeverRejoins);
-        for (to, message) in sends {
-            if !(mute && matches!(message, Message::Leader(ToLeader::Rejoin(_)))) {
-                self.send(id, to, message);
-            }
-        }
-        self.persist(id, records);
-        if speaks {
-            self.end_when_done();
-        }
-    }
-
-    /// Where that mistake is planted: votes at once for what the gap-free rule makes wait, and
-    /// leaves the rest to the acceptor.
-    fn with_gaps(&mut self, id: NodeId, mut inputs: Vec<acceptor::core::Input>) -> Vec<acceptor::core::Input> {
-        if self.swarm.planted != Some(Planted::VotesWithGaps) {
-            return inputs;
-        }
-        inputs.retain(|input| {
-            let Some(roles) = &self.node(id).roles else { return false };
-            let Some((records, voted)) = votes_with_gaps(&roles.acceptor, input) else { return true };
-            if self.persist(id, records) {
-                let Some(roles) = &self.node(id).roles else { return false };
-                let config = acceptor_config(id, &self.swarm, roles.learner.membership());
-                rebuild(self.node_mut(id), config);
-                self.send(id, voted.ballot.node, Message::Leader(ToLeader::Voted(voted)));
-            }
-            false
-        });
-        inputs
-    }
 
     pub(super) fn leader_turn(&mut self, id: NodeId, inputs: Vec<leader::core::Input>) {
         use leader::core::{Effect, Input};
