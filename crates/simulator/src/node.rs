@@ -143,6 +143,8 @@ pub(crate) struct Roles {
     pub(crate) dialing: BTreeSet<NodeId>,
     /// Peers whose disks have taken the place of lost ones, by their own words in this life.
     pub(crate) replaced: BTreeSet<NodeId>,
+    /// The membership in which this life began: its acceptors are those whose notes of a new disk count.
+    pub(crate) began_in: Arc<Membership>,
     /// The membership in force, as the rest of the node goes by it.
     pub(crate) membership: Arc<Membership>,
     /// It was asked to leave.
@@ -335,6 +337,7 @@ impl Node {
             gateway_ticks: false,
             dialing: BTreeSet::new(),
             replaced: BTreeSet::new(),
+            began_in: shared(),
             membership,
             leaving: false,
             errand: None,
