@@ -149,6 +149,11 @@ impl Invariant for Liveness {
         }
         match fact {
             Fact::Healed { core } => {
+                // It would count as silent, and all be excused from answers, while it speaks.
+                let broken = core.iter().find(|node| history.disks.is_broken(**node));
+                ensure(broken.is_none(), || {
+                    format!("node {broken:?} of the core is damaged and has not started since")
+                })?;
                 let core: BTreeSet<NodeId> = core.iter().copied().collect();
                 let there: Vec<&Open> = history.all_open().filter(|open| core.contains(&open.via)).collect();
                 there.iter().for_each(|open| self.waits(open.client, &open.question, now.tick));
@@ -260,7 +265,7 @@ mod tests {
             (0, asked(1, &call)),
             (10, healed()),
             (20, rot),
-            (500, healed()),
+            (500, Fact::Executed { node: NodeId(1), function: "kv.put".to_owned() }),
             (500, started(1, 2, &[])),
         ];
         let with = |facts: &[(u64, Fact)]| {
@@ -319,6 +324,16 @@ mod tests {
         let value = Told::Value { at: CommandNumber(1), entry: None };
         assert_eq!(run(&[(10, healed()), (20, read.clone()), (30, told(1, value))]), Ok(()));
         assert_fails(run(&[(10, healed()), (20, read), (130, healed())]), "by 120 us");
+    }
+
+    /// Catches a world that asks nothing of a cluster on account of a damage that its node has not found yet.
+    #[test]
+    fn the_core_has_found_its_damage() {
+        let rot = (5, Fact::Fault(crate::fault::Fault::BitRot(NodeId(2))));
+        assert_fails(run(&[rot.clone(), (10, healed())]), "of the core is damaged");
+        assert_eq!(run(&[rot.clone(), (6, started(2, 2, &[])), (10, healed())]), Ok(()));
+        let elsewhere = (5, Fact::Fault(crate::fault::Fault::BitRot(NodeId(3))));
+        assert_eq!(run(&[elsewhere, (10, healed())]), Ok(()));
     }
 
     /// Catches runs in which nothing happens, at all or after the faults.

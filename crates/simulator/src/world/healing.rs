@@ -44,7 +44,12 @@ impl World {
             let node = self.node_mut(id);
             (node.cut, node.log_fault, node.state_fault, node.space) = (None, None, None, Space::Ample);
             node.clocks.mend(now);
+            let rots = node.log_rotten;
             self.resume(id);
+            if rots {
+                // Until it starts nobody knows that it will be silent, and no answer could be asked for.
+                self.stop(id, Stop::Killed);
+            }
             self.restart(id);
         }
         self.tell(&Fact::Healed { core: core.clone() });
