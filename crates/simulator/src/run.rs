@@ -309,7 +309,7 @@ impl fmt::Display for Summary {
             )?;
         }
         write!(f, "faults:")?;
-        for (name, count) in Fault::KINDS.iter().zip(faults) {
+        for (name, count) in Fault::KINDS.iter().zip(faults.0) {
             write!(f, " {name} {count}")?;
         }
         write!(f, "\npartitions:")?;

@@ -257,12 +257,7 @@ impl fmt::Display for Broken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = Fault::KINDS[self.0.kind()];
         match self.0 {
-            Fault::Loss
-            | Fault::Duplicate
-            | Fault::Reorder
-            | Fault::DelaySpike
-            | Fault::Heal
-            | Fault::PartitionInChange => f.write_str(name),
+            Fault::Message { .. } | Fault::Heal | Fault::PartitionInChange => f.write_str(name),
             Fault::Partition { shape, cut } => {
                 let links: Vec<String> =
                     cut.iter().map(|(from, to)| format!("{}->{}", Device(*from), Device(*to))).collect();

@@ -11,6 +11,7 @@ use storage::{LogRecord, StateStore as _};
 
 use super::World;
 use crate::fact::{Fact, Stop};
+use crate::fault::{Fault, Mishap};
 use crate::network::some_of;
 use crate::node::{Cut, Mail, Node, Roles, heard_by};
 use crate::planted::{Planted, no_barrier};
@@ -377,7 +378,7 @@ impl World {
             Some(Cut::Within) => {
                 let kept = self.chance.index(records.len());
                 self.node(id).log.tear(&records, kept);
-                self.tell(&Fact::Fault(crate::fault::Fault::TornWrite(id)));
+                self.tell(&Fact::Fault(Fault::TornWrite(id)));
                 self.crash(id);
                 return false;
             }
@@ -409,19 +410,31 @@ impl World {
         if to == from {
             return self.arrive(from, to, message);
         }
-        let fate = self.network.send(from, to, self.schedule.now(), &mut self.chance);
-        for fault in fate.faults {
-            self.tell(&Fact::Fault(fault));
-        }
+        let mut fate = self.network.send(from, to, self.schedule.now(), &mut self.chance);
+        let Some(last) = fate.arrivals.pop() else {
+            self.tell_mishaps(to, &message, &fate.faults);
+            return self.lose(from, to, message);
+        };
         if !self.nodes.contains_key(&to) {
             // It was admitted, and has not come yet.
             return self.lose(from, to, message);
         }
-        let Some((last, earlier)) = fate.arrivals.split_last() else { return self.lose(from, to, message) };
-        for at in earlier {
-            self.schedule.at(*at, Event::Arrive { from, to, message: message.clone() });
+        // The copy that comes first has had all else.
+        for at in fate.arrivals {
+            let mishaps = fate.faults.extract_if(.., |mishap| *mishap != Mishap::Duplicate).collect();
+            self.schedule.at(at, Event::Arrive { from, to, message: message.clone(), mishaps });
         }
-        self.schedule.at(*last, Event::Arrive { from, to, message });
+        self.schedule.at(last, Event::Arrive { from, to, message, mishaps: fate.faults });
+    }
+
+    /// Nothing bad happens to what nobody would have heard anyway.
+    pub(super) fn tell_mishaps(&mut self, to: NodeId, message: &Message, mishaps: &[Mishap]) {
+        let heartbeat = message.recipient() == Role::FailureDetector;
+        if self.nodes.get(&to).is_some_and(Node::is_up) {
+            for mishap in mishaps.iter().copied() {
+                self.tell(&Fact::Fault(Fault::Message { mishap, heartbeat }));
+            }
+        }
     }
 
     fn tell_executions(&mut self, id: NodeId) {
