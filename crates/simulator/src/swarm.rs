@@ -206,6 +206,8 @@ pub struct Swarm {
     pub down: Duration,
     /// Between changes of flapping links.
     pub flap: Duration,
+    /// Every other time each of them changes by chance, instead of all together.
+    pub flaps_apart: bool,
     /// How many clients there are.
     pub clients: u64,
     /// The nodes that they ask.
@@ -264,6 +266,7 @@ impl Swarm {
             trouble_pause: millis(1_000),
             down: millis(1_000),
             flap: millis(200),
+            flaps_apart: false,
             clients: 4,
             think: millis(50),
             faults: Duration::ZERO,
@@ -308,6 +311,7 @@ impl Swarm {
             trouble_pause: millis(chance.pick(&[150, 300, 600, 2_000])),
             down: millis(chance.pick(&[100, 500, 2_000, 6_000])),
             flap: millis(chance.pick(&[50, 200, 600])),
+            flaps_apart: true,
             clients: chance.between(2, 10),
             think: millis(chance.pick(&[2, 20, 100])),
             faults,
