@@ -15,7 +15,9 @@ use http_api::Gateway;
 use leader::core::Leader;
 use learner::{Learner, Progress, Stored, Timing};
 use protocol::message::HandOver;
-use protocol::{Ballot, CommandId, CommandNumber, Key, Membership, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
+use protocol::{
+    Ballot, CommandId, CommandNumber, Key, Membership, Message, NodeId, SnapshotId, SnapshotPiece, Space, Tick,
+};
 use storage::memory::{Fault, MemoryLog, MemoryState};
 use storage::{Checkpoint, LogRecord, LogStore as _, Standing, StateStore as _, StorageError};
 
@@ -35,6 +37,20 @@ pub(crate) enum Mail {
     Acceptor(acceptor::core::Input),
     Leader(leader::core::Input),
     Learner(learner::Input),
+}
+
+impl Mail {
+    /// A message for a role that has a mailbox.
+    pub(crate) fn of(from: NodeId, message: Message) -> Self {
+        match message {
+            Message::Acceptor(message) => Self::Acceptor(acceptor::core::Input::Message { from, message }),
+            Message::Leader(message) => Self::Leader(leader::core::Input::Message { from, message }),
+            Message::Learner(message) => Self::Learner(learner::Input::Message { from, message }),
+            Message::FailureDetector(_) | Message::Gateway(_) => {
+                unreachable!("what is for them is carried out at once")
+            }
+        }
+    }
 }
 
 /// What the roles of a node say of themselves, as the binary's `Status` keeps it.

@@ -40,25 +40,26 @@ impl World {
         self.tell(&fact);
         let Fact::Delivered { message, .. } = fact else { unreachable!("it was made here") };
         let roles = self.node_mut(to).roles.as_mut().expect("it is up");
+        match &message {
+            Message::Acceptor(ToAcceptor::NextBallot(next)) => roles.status.heard(next.ballot),
+            Message::Leader(ToLeader::MyNextBal(next)) => roles.status.heard(next.ballot),
+            Message::FailureDetector(heartbeat) => roles.status.heard(heartbeat.ballot),
+            Message::Acceptor(_) | Message::Leader(_) | Message::Learner(_) | Message::Gateway(_) => {}
+        }
+        match message.recipient() {
+            Role::Acceptor | Role::Leader | Role::Learner => self.put(to, Mail::of(from, message)),
+            Role::FailureDetector | Role::Gateway => self.take_at_once(to, from, message),
+        }
+    }
+
+    /// For a role without a mailbox.
+    fn take_at_once(&mut self, to: NodeId, from: NodeId, message: Message) {
         match message {
-            Message::Acceptor(message) => {
-                if let ToAcceptor::NextBallot(next) = &message {
-                    roles.status.heard(next.ballot);
-                }
-                self.put(to, Mail::Acceptor(acceptor::core::Input::Message { from, message }));
-            }
-            Message::Leader(message) => {
-                if let ToLeader::MyNextBal(next) = &message {
-                    roles.status.heard(next.ballot);
-                }
-                self.put(to, Mail::Leader(leader::core::Input::Message { from, message }));
-            }
-            Message::Learner(message) => self.put(to, Mail::Learner(learner::Input::Message { from, message })),
             Message::FailureDetector(heartbeat) => {
-                roles.status.heard(heartbeat.ballot);
                 self.detect(to, failure_detector::core::Input::Heartbeat { from, heartbeat });
             }
             Message::Gateway(message) => self.gateway(to, http_api::core::Input::FromLeader { from, message }),
+            Message::Acceptor(_) | Message::Leader(_) | Message::Learner(_) => unreachable!("it has a mailbox"),
         }
     }
 
