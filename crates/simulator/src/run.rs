@@ -23,7 +23,7 @@ use crate::watchers::Watchers;
 use crate::world::{TIMEOUTS_TO_ANSWER, World};
 
 /// Facts that the report of a failed seed shows.
-const TAIL: usize = 60;
+pub const TAIL: usize = 60;
 /// Seeds after which every kind of fault must have been there: the rarest come in one of some
 /// dozens.
 pub const SEEDS_FOR_ALL_KINDS: u64 = 200;
