@@ -30,6 +30,7 @@ const TIMEOUTS_OF_A_GATEWAY: u32 = 3;
 #[derive(Debug)]
 struct Waiting {
     question: Question,
+    since: Tick,
     until: Tick,
 }
 
@@ -55,6 +56,8 @@ pub(super) struct Liveness {
     waiting: BTreeMap<u64, Waiting>,
     /// The same by time.
     until: BTreeSet<(Tick, u64)>,
+    /// The longest that an answer took, patience aside.
+    slowest: Duration,
 }
 
 impl Liveness {
@@ -67,6 +70,7 @@ impl Liveness {
             healed: None,
             waiting: BTreeMap::new(),
             until: BTreeSet::new(),
+            slowest: Duration::ZERO,
         }
     }
 
@@ -75,12 +79,8 @@ impl Liveness {
             return;
         }
         self.is_answered(client);
-        let patience = match question {
-            Question::Call(call) => call.patience,
-            Question::Read { .. } => Duration::ZERO,
-        };
-        let until = now + self.bound + patience;
-        self.waiting.insert(client, Waiting { question: question.clone(), until });
+        let until = now + self.bound + patience(question);
+        self.waiting.insert(client, Waiting { question: question.clone(), since: now, until });
         self.until.insert((until, client));
     }
 
@@ -121,6 +121,10 @@ impl Liveness {
             Question::Read { .. } => matches!(answer, Told::Value { .. }),
         };
         if is_answer {
+            if let Some(Waiting { question, since, .. }) = self.waiting.get(&open.client).filter(|_| !self.stuck) {
+                let took = now.since(*since).saturating_sub(patience(question));
+                self.slowest = self.slowest.max(took);
+            }
             self.is_answered(open.client);
         }
         Ok(())
@@ -186,6 +190,10 @@ impl Invariant for Liveness {
         Ok(())
     }
 
+    fn slowest_answer(&self) -> Duration {
+        self.slowest
+    }
+
     fn end(&mut self, now: Now, history: &History) -> Result<(), Violation> {
         self.late(now.tick)?;
         let last = history.chain.last();
@@ -193,6 +201,13 @@ impl Invariant for Liveness {
         let Some(healed) = self.healed.as_ref().filter(|_| !self.stuck) else { return Ok(()) };
         let before = healed.decided;
         ensure(last > before, || format!("nothing was issued after the faults: {before} before and {last} at the end"))
+    }
+}
+
+fn patience(question: &Question) -> Duration {
+    match question {
+        Question::Call(call) => call.patience,
+        Question::Read { .. } => Duration::ZERO,
     }
 }
 
@@ -291,6 +306,38 @@ mod tests {
             let instead = [(100, asked(3, &call)), (200, told_issued(3, &call, 1, "{}"))];
             assert_eq!(run(&[&again[..3], &instead].concat()), Ok(()));
         }
+    }
+
+    /// Catches a recovery that takes longer and is not seen to: the slowest answer counts, from where it was first asked, or
+    /// from the end of the faults, the caller's patience aside.
+    #[test]
+    fn the_slowest_answer_is_known() {
+        let mut call = call("r9", "kv.put", &json!({"key": "a", "value": 1}));
+        call.patience = Duration::from_micros(7);
+        let mut history = History::new(&three());
+        let mut liveness = Liveness::new(BOUND);
+        let unknown = told(1, Told::Unknown);
+        let (asked_again, known) = (asked(2, &call), told_issued(2, &call, 1, "{}"));
+        let read = asked_read(3, "a", Consistency::Linearizable);
+        let value = told(3, Told::Value { at: CommandNumber(1), entry: None });
+        let facts = [
+            (5, asked(1, &call)),
+            (10, healed()),
+            (20, unknown),
+            (30, asked_again),
+            (52, known),
+            (60, read),
+            (70, value),
+        ];
+        let mut seen = Vec::new();
+        for (tick, fact) in facts {
+            let now = Now { tick: Tick(tick), ..Now::default() };
+            history.learn(now, &fact).expect("it can be");
+            liveness.check(now, &fact, &history).expect("nothing is late");
+            history.shown(&fact);
+            seen.push(liveness.slowest_answer().as_micros());
+        }
+        assert_eq!(seen, [0, 0, 0, 0, 35, 35, 35]);
     }
 
     /// A13: catches a gateway that keeps a caller waiting until he leaves, although nothing is in its way; not one that went

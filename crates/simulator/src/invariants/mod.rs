@@ -85,6 +85,11 @@ pub trait Invariant {
     /// What is broken.
     fn check(&mut self, now: Now, fact: &Fact, history: &History) -> Result<(), Violation>;
 
+    /// The longest that an answer took after the faults, if it looks at that.
+    fn slowest_answer(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The run is over: what must be so at its end.
     ///
     /// # Errors
@@ -142,6 +147,12 @@ impl Invariants {
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// The longest that an answer took after the faults, the patience of its caller aside.
+    #[must_use]
+    pub fn slowest_answer(&self) -> Duration {
+        self.all.iter().map(|invariant| invariant.slowest_answer()).max().unwrap_or_default()
     }
 
     /// This node has not the role of a leader, whatever the membership says.
