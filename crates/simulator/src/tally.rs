@@ -10,11 +10,15 @@ use crate::fact::{Consistency, Fact, Observer, Question, Told};
 use crate::fault::{Fault, Shape};
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
-const GOALS: [(&str, u64); 29] = [
-    ("loss", 1_000_000),
-    ("duplicate", 100_000),
-    ("reorder", 1_000_000),
-    ("delay_spike", 10_000),
+const GOALS: [(&str, u64); 33] = [
+    ("loss", 100_000),
+    ("duplicate", 50_000),
+    ("reorder", 500_000),
+    ("delay_spike", 5_000),
+    ("any_loss", 1_000_000),
+    ("any_duplicate", 100_000),
+    ("any_reorder", 1_000_000),
+    ("any_delay_spike", 10_000),
     ("partition", 5_000),
     ("crash", 5_000),
     ("restart", 5_000),
@@ -135,6 +139,11 @@ impl Tally {
             ("retry", self.retries),
             ("change", self.changes),
             ("write_or_sync_error", self.of("write_error") + self.of("sync_error")),
+            // Heartbeats, of which there are many, and all else.
+            ("any_loss", self.of("loss") + self.of("heartbeat_loss")),
+            ("any_duplicate", self.of("duplicate") + self.of("heartbeat_duplicate")),
+            ("any_reorder", self.of("reorder") + self.of("heartbeat_reorder")),
+            ("any_delay_spike", self.of("delay_spike") + self.of("heartbeat_delay_spike")),
             ("of_other_shape", self.of("partition") - self.of("two_sided") - self.of("one_way")),
         ];
         kinds.chain(shapes).chain(others).chain(READS.into_iter().zip(self.reads)).collect()
@@ -292,8 +301,11 @@ mod tests {
             ..Tally::default()
         };
         for (name, count) in Fault::KINDS.iter().zip(&mut tally.faults.0) {
-            let goal = GOALS.iter().find(|(of, _)| of == name).map_or(500, |(_, goal)| *goal);
-            *count = 2 * goal;
+            let goal = |name: &str| GOALS.iter().find(|(of, _)| *of == name).map_or(500, |(_, goal)| *goal);
+            *count = 2 * match name.strip_prefix("heartbeat_") {
+                Some(mishap) => goal(&format!("any_{mishap}")) - goal(mishap),
+                None => goal(name),
+            };
         }
         tally.shapes = [3_000, 4_000, 1_500, 0, 0, 0, 0, 1_500];
         assert_eq!(tally.below_goals(2_000), Vec::<String>::new());
