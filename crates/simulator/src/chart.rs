@@ -199,10 +199,7 @@ fn is_drawn(fact: &Fact) -> bool {
         | Fact::Healed { .. } => true,
         Fact::Fault(fault) => match fault {
             // The arrows, crosses and starts show these.
-            Fault::Loss
-            | Fault::Duplicate
-            | Fault::Reorder
-            | Fault::DelaySpike
+            Fault::Message { .. }
             | Fault::Crash(_)
             | Fault::Kill(_)
             | Fault::Restart(_)

@@ -65,8 +65,7 @@ pub struct Settings {
 pub enum Act {
     /// It asks the gateway of a node.
     Ask(Asking),
-    /// It goes away without an answer: to it the outcome is unknown ([`Told::Unknown`]). Nothing is
-    /// told to it under this ticket any more.
+    /// It goes away without an answer ([`Told::Left`]). Nothing is told to it under this ticket any more.
     GoAway {
         /// The client.
         client: u64,
@@ -74,6 +73,8 @@ pub enum Act {
         ticket: u64,
         /// The node that it asked.
         via: NodeId,
+        /// It did not wait as long as it had said.
+        early: bool,
     },
 }
 
@@ -133,6 +134,8 @@ struct Waits {
     ticket: u64,
     via: NodeId,
     question: Question,
+    /// When a gateway that goes on must have answered.
+    patient: Tick,
 }
 
 /// A call that is asked until its fate is known.
@@ -185,12 +188,12 @@ impl Clients {
         if due > now {
             return None;
         }
-        if let Some(Waits { ticket, via, .. }) = self.client(client).waits.take() {
+        if let Some(Waits { ticket, via, patient, .. }) = self.client(client).waits.take() {
             self.waiting.remove(&ticket);
             let state = self.client(client);
             state.again = state.again.take().filter(|task| is_keyed(&task.call));
             self.think(client, now);
-            return Some(Act::GoAway { client, ticket, via });
+            return Some(Act::GoAway { client, ticket, via, early: now < patient });
         }
         Some(Act::Ask(self.ask(client, now)))
     }
@@ -300,10 +303,12 @@ impl Clients {
         let wait = if self.healed { self.settings.wait_healed } else { self.up_to(self.settings.wait) };
         // Some clients are more hurried than they said; most hear what the gateway says.
         let hurried = !self.healed && self.chance.random_bool(0.2);
-        let stays = if hurried { self.up_to(wait) } else { wait * 2 + Duration::from_secs(1) };
+        let patience = wait * 2 + Duration::from_secs(1);
+        let stays = if hurried { self.up_to(wait) } else { patience };
         let ticket = self.ticket();
         self.waiting.insert(ticket, client);
-        self.client(client).waits = Some(Waits { ticket, via, question: question.clone() });
+        let patient = now + patience;
+        self.client(client).waits = Some(Waits { ticket, via, question: question.clone(), patient });
         self.wake(client, Some(now + stays));
         Asking { client, ticket, via, question, wait }
     }
@@ -364,6 +369,6 @@ pub(crate) fn is_final(answer: &Told) -> bool {
     match answer {
         Told::Outcome { outcome: Outcome::Issued { .. } | Outcome::RequestReused, .. } | Told::NotExecuted => true,
         Told::Outcome { settled, .. } => *settled,
-        Told::Unknown | Told::Value { .. } => false,
+        Told::Unknown | Told::Left { .. } | Told::Value { .. } => false,
     }
 }

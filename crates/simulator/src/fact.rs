@@ -208,6 +208,11 @@ pub enum Told {
     NotExecuted,
     /// Time is up, or the node is gone: the call may have been executed, or may still be.
     Unknown,
+    /// Nothing: the client has left, and knows no more than that. No answer of the system.
+    Left {
+        /// Before the gateway had the time that it was given.
+        early: bool,
+    },
     /// What a read shows.
     Value {
         /// The number of the state.

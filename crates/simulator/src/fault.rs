@@ -2,17 +2,29 @@
 
 use protocol::{CommandNumber, NodeId};
 
+/// What a link does to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mishap {
+    /// It is lost on a link that works.
+    Loss,
+    /// It arrives twice.
+    Duplicate,
+    /// It overtakes another one on its link.
+    Reorder,
+    /// It takes far longer than usual.
+    DelaySpike,
+}
+
 /// Something bad that the world did.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// A message is lost on a link that works.
-    Loss,
-    /// A message arrives twice.
-    Duplicate,
-    /// A message overtakes another one on its link.
-    Reorder,
-    /// A message takes far longer than usual.
-    DelaySpike,
+    /// To a message for a node that is up, when it arrives or would.
+    Message {
+        /// What.
+        mishap: Mishap,
+        /// The message is a heartbeat: there are many, and the protocol does not depend on any.
+        heartbeat: bool,
+    },
     /// Directed links stop working: these, all at once.
     Partition {
         /// Its shape.
@@ -99,11 +111,15 @@ pub enum Shape {
 
 impl Fault {
     /// The names of all kinds, in the order of [`Fault::kind`].
-    pub const KINDS: [&str; 31] = [
+    pub const KINDS: [&str; 35] = [
         "loss",
         "duplicate",
         "reorder",
         "delay_spike",
+        "heartbeat_loss",
+        "heartbeat_duplicate",
+        "heartbeat_reorder",
+        "heartbeat_delay_spike",
         "partition",
         "heal",
         "crash",
@@ -139,37 +155,34 @@ impl Fault {
     #[must_use]
     pub fn kind(&self) -> usize {
         match self {
-            Self::Loss => 0,
-            Self::Duplicate => 1,
-            Self::Reorder => 2,
-            Self::DelaySpike => 3,
-            Self::Partition { .. } => 4,
-            Self::Heal => 5,
-            Self::Crash(_) => 6,
-            Self::Kill(_) => 7,
-            Self::Restart(_) => 8,
-            Self::Pause(_) => 9,
-            Self::ClockJump(..) => 10,
-            Self::ClockRate(..) => 11,
-            Self::LostUnsynced(..) => 12,
-            Self::TornWrite(_) => 13,
-            Self::BitRot(_) => 14,
-            Self::Misdirected(_) => 15,
-            Self::WriteError(_) => 16,
-            Self::SyncError(_) => 17,
-            Self::DiskFull(_) => 18,
-            Self::DiskLost(_) => 19,
-            Self::DiskLow(_) => 20,
-            Self::DiskOut(_) => 21,
-            Self::Suspicion(_) => 22,
-            Self::StateLost(_) => 23,
-            Self::StateRot(_) => 24,
-            Self::Join(_) => 25,
-            Self::Return(_) => 26,
-            Self::Leave(_) => 27,
-            Self::GivenUp(_) => 28,
-            Self::DownInChange(_) => 29,
-            Self::PartitionInChange => 30,
+            Self::Message { mishap, heartbeat } => *mishap as usize + if *heartbeat { 4 } else { 0 },
+            Self::Partition { .. } => 8,
+            Self::Heal => 9,
+            Self::Crash(_) => 10,
+            Self::Kill(_) => 11,
+            Self::Restart(_) => 12,
+            Self::Pause(_) => 13,
+            Self::ClockJump(..) => 14,
+            Self::ClockRate(..) => 15,
+            Self::LostUnsynced(..) => 16,
+            Self::TornWrite(_) => 17,
+            Self::BitRot(_) => 18,
+            Self::Misdirected(_) => 19,
+            Self::WriteError(_) => 20,
+            Self::SyncError(_) => 21,
+            Self::DiskFull(_) => 22,
+            Self::DiskLost(_) => 23,
+            Self::DiskLow(_) => 24,
+            Self::DiskOut(_) => 25,
+            Self::Suspicion(_) => 26,
+            Self::StateLost(_) => 27,
+            Self::StateRot(_) => 28,
+            Self::Join(_) => 29,
+            Self::Return(_) => 30,
+            Self::Leave(_) => 31,
+            Self::GivenUp(_) => 32,
+            Self::DownInChange(_) => 33,
+            Self::PartitionInChange => 34,
         }
     }
 }

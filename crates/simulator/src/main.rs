@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use quorate_simulator::planted::Planted;
 use quorate_simulator::run::{self, Job, Kind, Report};
+use quorate_simulator::scenarios::{self, Scenario};
 use quorate_simulator::tally::GOALS_FAULTS;
 
 /// Runs whole clusters of the shipped cores in virtual time, under faults, one world for each
@@ -19,6 +20,7 @@ use quorate_simulator::tally::GOALS_FAULTS;
     simulate --seeds 1000\n  \
     simulate --seed 42 --seeds 1 --log 200\n  \
     simulate --seed 42 --trace seed-42.svg\n  \
+    simulate --scenario flapping --seed 0 --log 200\n  \
     simulate --minutes 60\n  \
     simulate --planted votes-with-gaps --seeds 2000"
 )]
@@ -48,6 +50,9 @@ struct Arguments {
     /// Print a line for each seed, with the hash of its trace, in the order of the seeds.
     #[arg(long, requires = "seeds")]
     each: bool,
+    /// Play the scenario of partial connectivity whose name contains this, with this seed; with --log or --trace as well.
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<String>,
     /// Run one seed and draw it into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -63,6 +68,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let kind =
         Kind { longest: Duration::from_secs(arguments.faults), planted: arguments.planted, changes: arguments.changes };
+    if let Some(name) = &arguments.scenario {
+        return play(name, &arguments);
+    }
     if let Some(file) = &arguments.trace {
         let (report, svg) = run::drawn(arguments.seed, kind);
         std::fs::write(file, svg).with_context(|| format!("{} cannot be written", file.display()))?;
@@ -96,6 +104,32 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn play(name: &str, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let scenario = Scenario::named(name).with_context(|| {
+        let names: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+        format!("there is no scenario {name:?}; they are:\n{}", names.join("\n"))
+    })?;
+    let (seed, lines) = (arguments.seed, arguments.log.unwrap_or_default());
+    let found = match &arguments.trace {
+        None => scenario.play(seed, lines),
+        Some(file) => {
+            let (found, svg) = scenario.draw(seed, lines);
+            std::fs::write(file, svg).with_context(|| format!("{} cannot be written", file.display()))?;
+            found
+        }
+    };
+    match found {
+        Ok(finding) => {
+            println!("{}{}: {finding}", finding.log, scenario.name);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(broken) => {
+            println!("{broken}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 fn say(report: &Report) -> ExitCode {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use protocol::{NodeId, Tick};
 
 use crate::chance::Chance;
-use crate::fault::{Fault, Shape};
+use crate::fault::{Mishap, Shape};
 
 pub use shapes::cut;
 
@@ -53,7 +53,7 @@ pub struct Fate {
     /// The moments of arrival.
     pub arrivals: Vec<Tick>,
     /// What the network did.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<Mishap>,
 }
 
 /// What is on its way on a link.
@@ -103,13 +103,13 @@ impl Network {
         }
         let Weather { loss, duplicate, reorder, spike, .. } = self.weather;
         if chance.happens(loss) {
-            fate.faults.push(Fault::Loss);
+            fate.faults.push(Mishap::Loss);
             return fate;
         }
         let mut arrives = now + self.delay(chance);
         if chance.happens(spike) {
             arrives = arrives + some_of(self.weather.spike_max, chance);
-            fate.faults.push(Fault::DelaySpike);
+            fate.faults.push(Mishap::DelaySpike);
         }
         let Arrivals { last, latest } = self.arrivals.entry((from, to)).or_default();
         let overtakes = arrives < *last && chance.happens(reorder);
@@ -121,12 +121,12 @@ impl Network {
             *last = arrives;
         }
         if arrives < *latest {
-            fate.faults.push(Fault::Reorder);
+            fate.faults.push(Mishap::Reorder);
         }
         *latest = arrives.max(*latest);
         fate.arrivals.push(arrives);
         if chance.happens(duplicate) {
-            fate.faults.push(Fault::Duplicate);
+            fate.faults.push(Mishap::Duplicate);
             fate.arrivals.push(arrives + self.delay(chance));
         }
         fate
@@ -213,11 +213,11 @@ mod tests {
     #[test]
     fn every_kind_of_weather_comes_and_ends() {
         let (mut network, mut chance) = (network(), Chance::new(1));
-        let mut kinds = BTreeSet::new();
+        let mut kinds: BTreeSet<Mishap> = BTreeSet::new();
         for now in 0..1_000 {
             let fate = network.send(A, B, Tick(now), &mut chance);
-            kinds.extend(fate.faults.iter().map(Fault::kind));
-            let lost = fate.faults.contains(&Fault::Loss);
+            kinds.extend(&fate.faults);
+            let lost = fate.faults.contains(&Mishap::Loss);
             assert_eq!(fate.arrivals.is_empty(), lost);
             assert!(lost || fate.arrivals.iter().all(|at| at.0 >= now + 1_000), "no faster than the link");
         }
@@ -243,7 +243,7 @@ mod tests {
         for now in 0..1_000 {
             let fate = network.send(A, B, Tick(now * 500), &mut chance);
             let arrives = fate.arrivals[0];
-            assert_eq!(fate.faults.contains(&Fault::Reorder), arrives < latest);
+            assert_eq!(fate.faults.contains(&Mishap::Reorder), arrives < latest);
             overtaken += u32::from(arrives < latest);
             latest = latest.max(arrives);
         }
@@ -251,7 +251,7 @@ mod tests {
         // Long after each other, none overtakes one that was held back.
         for now in 1_000..1_100 {
             let fate = network.send(A, B, Tick(now * 1_000_000), &mut chance);
-            assert!(!fate.faults.contains(&Fault::Reorder));
+            assert!(!fate.faults.contains(&Mishap::Reorder));
         }
     }
 

@@ -15,7 +15,9 @@ use http_api::Gateway;
 use leader::core::Leader;
 use learner::{Learner, Progress, Stored, Timing};
 use protocol::message::HandOver;
-use protocol::{Ballot, CommandId, CommandNumber, Key, Membership, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
+use protocol::{
+    Ballot, CommandId, CommandNumber, Key, Membership, Message, NodeId, SnapshotId, SnapshotPiece, Space, Tick,
+};
 use storage::memory::{Fault, MemoryLog, MemoryState};
 use storage::{Checkpoint, LogRecord, LogStore as _, Standing, StateStore as _, StorageError};
 
@@ -35,6 +37,20 @@ pub(crate) enum Mail {
     Acceptor(acceptor::core::Input),
     Leader(leader::core::Input),
     Learner(learner::Input),
+}
+
+impl Mail {
+    /// A message for a role that has a mailbox.
+    pub(crate) fn of(from: NodeId, message: Message) -> Self {
+        match message {
+            Message::Acceptor(message) => Self::Acceptor(acceptor::core::Input::Message { from, message }),
+            Message::Leader(message) => Self::Leader(leader::core::Input::Message { from, message }),
+            Message::Learner(message) => Self::Learner(learner::Input::Message { from, message }),
+            Message::FailureDetector(_) | Message::Gateway(_) => {
+                unreachable!("what is for them is carried out at once")
+            }
+        }
+    }
 }
 
 /// What the roles of a node say of themselves, as the binary's `Status` keeps it.
@@ -126,6 +142,8 @@ pub(crate) struct Roles {
     pub(crate) progress: Progress,
     /// What the other roles were told last to be issued and applied.
     pub(crate) told: CommandId,
+    /// Which votes may go, until that is written.
+    pub(crate) forget: Option<CommandNumber>,
     /// Commands are being forgotten.
     pub(crate) forgetting: bool,
     pub(crate) jobs: VecDeque<StagingJob>,
@@ -141,6 +159,8 @@ pub(crate) struct Roles {
     pub(crate) dialing: BTreeSet<NodeId>,
     /// Peers whose disks have taken the place of lost ones, by their own words in this life.
     pub(crate) replaced: BTreeSet<NodeId>,
+    /// The membership in which this life began: its acceptors are those whose notes of a new disk count.
+    pub(crate) began_in: Arc<Membership>,
     /// The membership in force, as the rest of the node goes by it.
     pub(crate) membership: Arc<Membership>,
     /// It was asked to leave.
@@ -323,6 +343,7 @@ impl Node {
             status: Status { me: self.id, leads: None, seen: None, highest, hands_over: None },
             progress: Progress { issued: applied.number, applied: applied.number, durable },
             told: applied,
+            forget: None,
             forgetting: false,
             jobs: VecDeque::new(),
             installing: false,
@@ -332,6 +353,7 @@ impl Node {
             gateway_ticks: false,
             dialing: BTreeSet::new(),
             replaced: BTreeSet::new(),
+            began_in: shared(),
             membership,
             leaving: false,
             errand: None,

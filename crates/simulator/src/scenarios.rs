@@ -8,11 +8,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
 use protocol::{Ballot, CommandNumber, NodeId, Now, Tick};
 
+use crate::chart::{Chart, Settings};
 use crate::fact::{Fact, Observer};
 use crate::fault::Shape;
 use crate::invariants::Invariants;
@@ -46,7 +48,7 @@ pub struct Scenario {
 const MESH: &[(u64, u64)] = &[(1, 2), (1, 3), (2, 3)];
 
 /// All of them.
-pub const ALL: [Scenario; 7] = [
+pub static ALL: [Scenario; 7] = [
     Scenario {
         name: "quorum loss: all reach only one node, and the leader is another one",
         nodes: 5,
@@ -147,6 +149,8 @@ pub struct Finding {
     pub behind: u64,
     /// Who lacks at the end what somebody had applied a second before, and could have learnt it.
     pub lagging: Vec<NodeId>,
+    /// What happened last.
+    pub log: String,
 }
 
 impl Finding {
@@ -157,17 +161,48 @@ impl Finding {
     }
 }
 
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { longest_pause, issued, behind, .. } = self;
+        let changes = self.changes.len();
+        write!(
+            f,
+            "{changes} changes of the lead, longest pause {longest_pause:?}, {issued} commands, {behind} behind"
+        )?;
+        if self.lagging.is_empty() { Ok(()) } else { write!(f, ", lagging {:?}", self.lagging) }
+    }
+}
+
 impl Scenario {
-    /// Plays it, with a seed for delays and clients.
+    /// The scenario whose name contains this.
+    #[must_use]
+    pub fn named(part: &str) -> Option<&'static Self> {
+        ALL.iter().find(|scenario| scenario.name.contains(part))
+    }
+
+    /// Plays it, with a seed for delays and clients, and keeps the last `lines` facts.
     ///
     /// # Errors
-    /// A broken invariant.
-    pub fn play(&self, seed: u64) -> Result<Finding, String> {
+    /// A broken invariant, and these facts.
+    pub fn play(&self, seed: u64, lines: usize) -> Result<Finding, String> {
+        self.play_before(seed, lines, None)
+    }
+
+    /// The same, and draws it.
+    pub fn draw(&self, seed: u64, lines: usize) -> (Result<Finding, String>, String) {
+        let settings = Settings { title: self.name.to_owned(), merge: true, ..Settings::default() };
+        let chart = Rc::new(RefCell::new(Chart::new((1..=self.nodes).map(NodeId), settings)));
+        let found = self.play_before(seed, lines, Some(Box::new(Rc::clone(&chart))));
+        (found, chart.borrow_mut().svg())
+    }
+
+    fn play_before(&self, seed: u64, lines: usize, watcher: Option<Box<dyn Observer>>) -> Result<Finding, String> {
         let mut swarm = Swarm::calm(self.nodes);
         swarm.think = THINK;
         swarm.asked = self.asked.iter().copied().map(NodeId).collect();
         let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
-        let mut watchers = Watchers::new(Invariants::new(&swarm.genesis(), bound), 0);
+        let mut watchers = Watchers::new(Invariants::new(&swarm.genesis(), bound), lines);
+        watcher.into_iter().for_each(|watcher| watchers.add(watcher));
         let stops = WHOLE + BEHIND;
         let (since, until) = (Tick(0) + stops, Tick(0) + stops + LOOKED_AT - SPREADS);
         let progress = Rc::new(RefCell::new(Progress { since, until, ..Progress::default() }));
@@ -180,20 +215,25 @@ impl Scenario {
         let scenario = self.clone();
         world.plan(stops, Box::new(move |world| scenario.stop_links(world)));
         world.plan(stops + LOOKED_AT, Box::new(World::finish));
-        world.run()?;
-        let end = world.now().tick;
-        drop(world);
+        let ran = world.run();
+        let log = world.watchers().log.tail(lines);
+        ran.map_err(|broken| format!("{log}\n{broken}"))?;
         let progress = progress.borrow();
+        Ok(self.find(&progress, world.now().tick, log))
+    }
+
+    fn find(&self, progress: &Progress, end: Tick, log: String) -> Finding {
         let pause = progress.longest_pause.max(end.since(progress.grew.max(progress.since)));
         let could = (1..=self.nodes).filter(|node| !self.alone.contains(node)).map(NodeId);
-        Ok(Finding {
+        Finding {
             led: progress.led,
             changes: progress.changes.clone(),
             longest_pause: pause,
             issued: progress.issued,
             behind: self.stale.map_or(0, |stale| progress.behind(NodeId(stale))),
             lagging: could.filter(|node| progress.last(*node) < progress.old).collect(),
-        })
+            log,
+        }
     }
 
     /// Whether a node is to be behind when the links stop.

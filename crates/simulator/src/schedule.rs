@@ -11,6 +11,7 @@ use leader::core::PoolJob;
 use protocol::{CommandNumber, Message, NodeId, Position, Role, SnapshotId, Tick};
 
 use crate::fact::Told;
+use crate::fault::Mishap;
 
 /// Something that is going to happen. What concerns one life of a node (`life`) does not happen
 /// in the next.
@@ -24,6 +25,8 @@ pub enum Event {
         to: NodeId,
         /// The message.
         message: Message,
+        /// What has happened to it on the way.
+        mishaps: Vec<Mishap>,
     },
     /// A role handles what its mailbox holds.
     Turn {

@@ -65,7 +65,7 @@ pub enum Trouble {
 }
 
 /// Of a thousand calls, how many are about the membership: none in two worlds of three.
-const CHANGES: [u32; 6] = [0, 0, 0, 0, 50, 140];
+const CHANGES: [u32; 6] = [0, 0, 0, 0, 80, 200];
 
 impl Trouble {
     /// Whether it happens only in worlds in which the membership changes.
@@ -104,7 +104,7 @@ impl Trouble {
         (Self::Partition(Shape::Chain), 4),
         (Self::Partition(Shape::Star), 4),
         (Self::Partition(Shape::Ring), 4),
-        (Self::Partition(Shape::Flapping), 6),
+        (Self::Partition(Shape::Flapping), 8),
         (Self::Heal, 40),
         (Self::Crash, 12),
         (Self::CrashAtWrite, 12),
@@ -123,8 +123,8 @@ impl Trouble {
         (Self::Suspicion, 60),
         (Self::StateLost, 3),
         (Self::StateRot, 12),
-        (Self::Join, 38),
-        (Self::Leave, 12),
+        (Self::Join, 64),
+        (Self::Leave, 18),
     ];
 }
 
@@ -206,6 +206,8 @@ pub struct Swarm {
     pub down: Duration,
     /// Between changes of flapping links.
     pub flap: Duration,
+    /// Every other time each of them changes by chance, instead of all together.
+    pub flaps_apart: bool,
     /// How many clients there are.
     pub clients: u64,
     /// The nodes that they ask.
@@ -264,6 +266,7 @@ impl Swarm {
             trouble_pause: millis(1_000),
             down: millis(1_000),
             flap: millis(200),
+            flaps_apart: false,
             clients: 4,
             think: millis(50),
             faults: Duration::ZERO,
@@ -308,6 +311,7 @@ impl Swarm {
             trouble_pause: millis(chance.pick(&[150, 300, 600, 2_000])),
             down: millis(chance.pick(&[100, 500, 2_000, 6_000])),
             flap: millis(chance.pick(&[50, 200, 600])),
+            flaps_apart: true,
             clients: chance.between(2, 10),
             think: millis(chance.pick(&[2, 20, 100])),
             faults,
@@ -380,9 +384,9 @@ fn sometimes(chance: &mut Chance, rates: &[u32]) -> u32 {
 fn weather(chance: &mut Chance) -> Weather {
     let delay_max = Duration::from_micros(chance.pick(&[500, 2_000, 10_000, 40_000]));
     Weather {
-        loss: sometimes(chance, &[100, 2_000, 4_500, 6_600]),
+        loss: sometimes(chance, &[300, 2_200, 4_900, 6_900]),
         duplicate: sometimes(chance, &[50, 300, 1_000]),
-        reorder: chance.pick(&[0, 100, 3_500, 5_500, 5_500, 7_000]),
+        reorder: chance.pick(&[0, 2_000, 5_000, 5_500, 6_500, 7_000]),
         spike: sometimes(chance, &[10, 100, 300]),
         spike_max: Duration::from_millis(chance.pick(&[100, 500, 3_000])),
         ..Weather::fair(Duration::from_micros(100), delay_max)
@@ -416,8 +420,11 @@ fn pace(chance: &mut Chance) -> Pace {
 }
 
 fn troubles(chance: &mut Chance, changes: bool) -> Vec<(Trouble, u64)> {
-    let drawn = Trouble::ALL.into_iter().filter(|_| chance.coin());
-    drawn.filter(|(trouble, _)| changes || !trouble.is_of_changes()).collect()
+    // Those of changes are for few worlds, and therefore on in more of these.
+    let is_on = |(trouble, _): &(Trouble, u64)| {
+        if trouble.is_of_changes() { chance.happens(7_500) && changes } else { chance.coin() }
+    };
+    Trouble::ALL.into_iter().filter(is_on).collect()
 }
 
 #[cfg(test)]
@@ -436,7 +443,8 @@ mod tests {
         }
         for (trouble, _) in Trouble::ALL {
             let on = swarms.iter().filter(|swarm| swarm.troubles.iter().any(|(kind, _)| *kind == trouble)).count();
-            assert!((50..150).contains(&on), "{trouble:?} is on in {on} of 200");
+            let usual = if trouble.is_of_changes() { 100..190 } else { 50..150 };
+            assert!(usual.contains(&on), "{trouble:?} is on in {on} of 200");
         }
         assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
         assert!(swarms.iter().any(|swarm| swarm.hand_overs == 50));

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::{CommandNumber, Membership, NodeId, Now};
 
@@ -91,6 +92,12 @@ impl Watchers {
     #[must_use]
     pub fn can_decide(&self) -> bool {
         self.invariants.history().disks.can_decide()
+    }
+
+    /// The longest that an answer took after the faults, the patience of its caller aside.
+    #[must_use]
+    pub fn slowest_answer(&self) -> Duration {
+        self.invariants.slowest_answer()
     }
 
     /// The run is over.

@@ -214,6 +214,8 @@ impl fmt::Display for Hears<'_> {
             }
             Told::NotExecuted => f.write_str("not executed"),
             Told::Unknown => f.write_str("outcome unknown"),
+            Told::Left { early: true } => f.write_str("nothing, and does not wait for it"),
+            Told::Left { early: false } => f.write_str("nothing"),
             Told::Value { at, entry: None } => write!(f, "nothing there at {at}"),
             Told::Value { at, entry: Some(entry) } => {
                 let value = String::from_utf8_lossy(&entry.value);
@@ -255,12 +257,7 @@ impl fmt::Display for Broken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = Fault::KINDS[self.0.kind()];
         match self.0 {
-            Fault::Loss
-            | Fault::Duplicate
-            | Fault::Reorder
-            | Fault::DelaySpike
-            | Fault::Heal
-            | Fault::PartitionInChange => f.write_str(name),
+            Fault::Message { .. } | Fault::Heal | Fault::PartitionInChange => f.write_str(name),
             Fault::Partition { shape, cut } => {
                 let links: Vec<String> =
                     cut.iter().map(|(from, to)| format!("{}->{}", Device(*from), Device(*to))).collect();

@@ -15,6 +15,7 @@
 //! Everything that happens is told to the [`Watchers`], in order. The first broken invariant ends
 //! the run.
 
+mod accepting;
 mod asking;
 mod connections;
 mod healing;
@@ -281,7 +282,10 @@ impl World {
     fn handle(&mut self, event: Event) -> Result<(), String> {
         let Some(event) = self.unless_held(event) else { return Ok(()) };
         match event {
-            Event::Arrive { from, to, message } => self.arrive(from, to, message),
+            Event::Arrive { from, to, message, mishaps } => {
+                self.tell_mishaps(to, &message, &mishaps);
+                self.arrive(from, to, message);
+            }
             Event::Turn { node, life, role } if self.lives(node, life) => self.turn(node, role),
             Event::Timer { node, life, timer } if self.lives(node, life) => self.on_timer(node, timer),
             Event::PoolBegins { node, life, job } if self.lives(node, life) => self.pool_begins(node, &job),
@@ -360,7 +364,7 @@ impl World {
             held.push(event);
             return None;
         }
-        if let Event::Arrive { from, to, message } = event {
+        if let Event::Arrive { from, to, message, .. } = event {
             self.lose(from, to, message);
         }
         None

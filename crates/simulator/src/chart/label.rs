@@ -99,6 +99,7 @@ pub(super) fn answer(answer: &Told) -> String {
         Told::Outcome { request, outcome, .. } => format!("{} {}", named(request), became(outcome)),
         Told::NotExecuted => "not executed".to_owned(),
         Told::Unknown => "outcome unknown".to_owned(),
+        Told::Left { .. } => "left without an answer".to_owned(),
         Told::Value { at, entry: None } => format!("nothing, at {at}"),
         Told::Value { at, entry: Some(entry) } => format!("{}, at {at}", String::from_utf8_lossy(&entry.value)),
     }

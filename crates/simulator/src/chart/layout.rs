@@ -483,7 +483,7 @@ impl Layout<'_> {
             | Fault::GivenUp(node)
             | Fault::DownInChange(node) => self.mark(now, *node, Sign::Fault, &text, fact),
             // Not kept.
-            Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::DelaySpike | Fault::PartitionInChange => {}
+            Fault::Message { .. } | Fault::PartitionInChange => {}
         }
     }
 

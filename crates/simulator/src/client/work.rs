@@ -48,7 +48,7 @@ impl Known {
             | Told::Outcome { outcome: Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. }, .. } => {
                 self.seen = self.seen.max(*at);
             }
-            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown => {}
+            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Left { .. } => {}
         }
     }
 
@@ -84,8 +84,8 @@ pub(super) fn call(chance: &mut ChaCha8Rng, known: &Known, request: RequestId) -
 pub(super) fn change(chance: &mut ChaCha8Rng, nodes: u64, request: RequestId) -> Call {
     let node = chance.random_range(1..=nodes);
     let (function, arguments) = match chance.random_range(0..14) {
-        0..6 => ("cluster.set_acceptor", json!({"node": node, "weight": chance.random_range(0..3)})),
-        6..9 => {
+        0..7 => ("cluster.set_acceptor", json!({"node": node, "weight": chance.random_range(0..3)})),
+        7..9 => {
             let (replaces, for_good) = (chance.random_range(1..=nodes), chance.random_bool(0.5));
             let mut arguments = json!({"node": node, "replaces": replaces, "for_good": for_good});
             if chance.random_bool(0.3) {

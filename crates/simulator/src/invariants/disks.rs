@@ -221,6 +221,12 @@ impl Disks {
             && self.membership.learners().any(|node| may_lead(&node))
     }
 
+    /// Whether the disk of a node is damaged, or gone, and nobody has found out yet.
+    #[must_use]
+    pub fn is_broken(&self, node: NodeId) -> bool {
+        self.disks.get(&node).is_some_and(|disk| disk.broken)
+    }
+
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were
     /// before they were lost: nobody hears of that at once. All nodes learn; the node may go by an earlier membership.
     #[must_use]

@@ -85,7 +85,7 @@ impl ExactlyOnce {
                 }
                 Ok(())
             }
-            Told::Outcome { settled: false, .. } | Told::Unknown | Told::Value { .. } => Ok(()),
+            Told::Outcome { settled: false, .. } | Told::Unknown | Told::Left { .. } | Told::Value { .. } => Ok(()),
         }
     }
 }

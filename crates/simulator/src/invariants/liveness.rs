@@ -2,9 +2,13 @@
 //! asked of its nodes, or waits there, is answered within a bound, and new commands are issued. And a run in
 //! which nothing is issued shows nothing.
 //!
-//! A call with a key is answered when its outcome is known for certain. A client that hears less asks again, and the
-//! time goes on from where it first asked; its own patience with a refusal comes on top. A read, and a call that
-//! cannot be asked again, is answered by any answer.
+//! A call with a key is answered when its outcome is known for certain, a read by a value. A client that hears less asks
+//! again, and the time goes on from where it first asked; its own patience with a refusal comes on top. After the faults
+//! one read follows another until there is a value, of whatever key.
+//!
+//! A call that cannot be asked again is answered by any answer, but it must have one: a gateway of the core that has been
+//! up since it was asked says something within the time that it was given, be it that it does not know. That a client
+//! has left is no answer.
 //!
 //! Nothing is demanded while a change of the membership and the damage of disks have met, so that no majority set can
 //! speak; when one can again, all that waits has as much time as if the faults had ended then.
@@ -16,44 +20,67 @@ use protocol::{CommandNumber, NodeId, Now, Tick};
 
 use super::{History, Invariant, Open, Violation, ensure};
 use crate::client::{is_final, is_keyed};
-use crate::fact::{Fact, Question};
+use crate::fact::{Fact, Question, Told};
+use crate::world::TIMEOUTS_TO_ANSWER;
+
+/// A gateway is given two election timeouts, and its ticks and the ways there and back take far less than a third one.
+const TIMEOUTS_OF_A_GATEWAY: u32 = 3;
 
 /// A question that must be answered.
 #[derive(Debug)]
 struct Waiting {
     question: Question,
+    since: Tick,
     until: Tick,
+}
+
+/// The connected core.
+struct Healed {
+    core: BTreeSet<NodeId>,
+    since: Tick,
+    /// What was decided when it came to be.
+    decided: CommandNumber,
 }
 
 /// See the module.
 pub(super) struct Liveness {
     bound: Duration,
+    /// Within which a gateway says something.
+    of_a_gateway: Duration,
+    /// When the nodes have started last.
+    up_since: BTreeMap<NodeId, Tick>,
     /// No majority set can speak now, by a change.
     stuck: bool,
-    /// The connected core, and what was decided when it came to be.
-    healed: Option<(BTreeSet<NodeId>, CommandNumber)>,
+    healed: Option<Healed>,
     /// By client: each has one question at a time.
     waiting: BTreeMap<u64, Waiting>,
     /// The same by time.
     until: BTreeSet<(Tick, u64)>,
+    /// The longest that an answer took, patience aside.
+    slowest: Duration,
 }
 
 impl Liveness {
     pub(super) fn new(bound: Duration) -> Self {
-        Self { bound, stuck: false, healed: None, waiting: BTreeMap::new(), until: BTreeSet::new() }
+        Self {
+            bound,
+            of_a_gateway: bound * TIMEOUTS_OF_A_GATEWAY / TIMEOUTS_TO_ANSWER,
+            up_since: BTreeMap::new(),
+            stuck: false,
+            healed: None,
+            waiting: BTreeMap::new(),
+            until: BTreeSet::new(),
+            slowest: Duration::ZERO,
+        }
     }
 
     fn waits(&mut self, client: u64, question: &Question, now: Tick) {
-        if self.waiting.get(&client).is_some_and(|waiting| waiting.question == *question) {
+        if self.waiting.get(&client).is_some_and(|waiting| goes_on(&waiting.question, question)) {
             return;
         }
         self.is_answered(client);
-        let patience = match question {
-            Question::Call(call) => call.patience,
-            Question::Read { .. } => Duration::ZERO,
-        };
-        let until = now + self.bound + patience;
-        self.waiting.insert(client, Waiting { question: question.clone(), until });
+        let until = now + self.bound + patience(question);
+        self.waiting.insert(client, Waiting { question: question.clone(), since: now, until });
         self.until.insert((until, client));
     }
 
@@ -72,6 +99,35 @@ impl Liveness {
         if let Some(waiting) = self.waiting.remove(&client) {
             self.until.remove(&(waiting.until, client));
         }
+    }
+
+    /// A client has left, and had waited as long as it had said.
+    fn left(&self, now: Tick, open: &Open) -> Result<(), Violation> {
+        let Some(healed) = self.healed.as_ref().filter(|healed| healed.core.contains(&open.via)) else { return Ok(()) };
+        let is_up = self.up_since.get(&open.via).is_some_and(|since| *since <= open.asked);
+        let had_time = now > open.asked.max(healed.since) + self.of_a_gateway;
+        ensure(!(is_up && had_time), || {
+            let Open { client, via, question, asked } = open;
+            format!("node {via} has said nothing to client {client}, which asked at {} us: {question:?}", asked.0)
+        })
+    }
+
+    fn told(&mut self, now: Tick, answer: &Told, open: &Open) -> Result<(), Violation> {
+        if *answer == (Told::Left { early: false }) {
+            self.left(now, open)?;
+        }
+        let is_answer = match &open.question {
+            Question::Call(call) => !is_keyed(call) || is_final(answer),
+            Question::Read { .. } => matches!(answer, Told::Value { .. }),
+        };
+        if is_answer {
+            if let Some(Waiting { question, since, .. }) = self.waiting.get(&open.client).filter(|_| !self.stuck) {
+                let took = now.since(*since).saturating_sub(patience(question));
+                self.slowest = self.slowest.max(took);
+            }
+            self.is_answered(open.client);
+        }
+        Ok(())
     }
 
     fn late(&self, now: Tick) -> Result<(), Violation> {
@@ -97,20 +153,26 @@ impl Invariant for Liveness {
         }
         match fact {
             Fact::Healed { core } => {
+                // It would count as silent, and all be excused from answers, while it speaks.
+                let broken = core.iter().find(|node| history.disks.is_broken(**node));
+                ensure(broken.is_none(), || {
+                    format!("node {broken:?} of the core is damaged and has not started since")
+                })?;
                 let core: BTreeSet<NodeId> = core.iter().copied().collect();
                 let there: Vec<&Open> = history.all_open().filter(|open| core.contains(&open.via)).collect();
                 there.iter().for_each(|open| self.waits(open.client, &open.question, now.tick));
-                self.healed = Some((core, history.disks.last_decided()));
+                self.healed = Some(Healed { core, since: now.tick, decided: history.disks.last_decided() });
             }
             Fact::Asked { client, via, question, .. } => {
-                if self.healed.as_ref().is_some_and(|(core, _)| core.contains(via)) {
+                if self.healed.as_ref().is_some_and(|healed| healed.core.contains(via)) {
                     self.waits(*client, question, now.tick);
                 }
             }
-            Fact::Told { client, ticket, answer } => match history.open(*ticket).map(|open| &open.question) {
-                Some(Question::Call(call)) if is_keyed(call) && !is_final(answer) => {}
-                Some(_) | None => self.is_answered(*client),
-            },
+            Fact::Told { ticket, answer, .. } => {
+                let Some(open) = history.open(*ticket) else { return Ok(()) };
+                self.told(now.tick, answer, open)?;
+            }
+            Fact::Started { node, .. } => _ = self.up_since.insert(*node, now.tick),
             Fact::Sent { .. }
             | Fact::Delivered { .. }
             | Fact::Lost { .. }
@@ -122,21 +184,36 @@ impl Invariant for Liveness {
             | Fact::Leads { .. }
             | Fact::Noted { .. }
             | Fact::Ignored { .. }
-            | Fact::Started { .. }
             | Fact::Stopped { .. }
             | Fact::Fault(_) => {}
         }
         Ok(())
     }
 
+    fn slowest_answer(&self) -> Duration {
+        self.slowest
+    }
+
     fn end(&mut self, now: Now, history: &History) -> Result<(), Violation> {
         self.late(now.tick)?;
         let last = history.chain.last();
         ensure(last > CommandNumber::NULL, || "nothing was issued in the whole run".to_owned())?;
-        let Some((_, before)) = self.healed.as_ref().filter(|_| !self.stuck) else { return Ok(()) };
-        let before = *before;
+        let Some(healed) = self.healed.as_ref().filter(|_| !self.stuck) else { return Ok(()) };
+        let before = healed.decided;
         ensure(last > before, || format!("nothing was issued after the faults: {before} before and {last} at the end"))
     }
+}
+
+fn patience(question: &Question) -> Duration {
+    match question {
+        Question::Call(call) => call.patience,
+        Question::Read { .. } => Duration::ZERO,
+    }
+}
+
+/// Whether a client that asks this still waits for what it asked before.
+fn goes_on(before: &Question, now: &Question) -> bool {
+    matches!((before, now), (Question::Read { .. }, Question::Read { .. })) || before == now
 }
 
 #[cfg(test)]
@@ -203,7 +280,7 @@ mod tests {
             (0, asked(1, &call)),
             (10, healed()),
             (20, rot),
-            (500, healed()),
+            (500, Fact::Executed { node: NodeId(1), function: "kv.put".to_owned() }),
             (500, started(1, 2, &[])),
         ];
         let with = |facts: &[(u64, Fact)]| {
@@ -215,6 +292,73 @@ mod tests {
         assert_fails(found, "nothing was issued in the whole run");
     }
 
+    /// A13: catches reads that fail again and again after the faults: only a value ends their time, and a call that the
+    /// client asks instead.
+    #[test]
+    fn every_read_has_a_value_in_time() {
+        let read = |ticket, name: &str| asked_read(ticket, name, Consistency::Linearizable);
+        let value = |ticket| told(ticket, Told::Value { at: CommandNumber(1), entry: None });
+        for not in [Told::NotExecuted, Told::Unknown, Told::Left { early: true }] {
+            let again = [(10, healed()), (20, read(1, "a")), (30, told(1, not)), (60, read(2, "b"))];
+            assert_eq!(run(&[&again[..], &[(120, value(2))]].concat()), Ok(()));
+            assert_fails(run(&[&again[..], &[(121, value(2))]].concat()), "by 120 us");
+            let call = call("r9", "kv.put", &json!({"key": "a", "value": 1}));
+            let instead = [(100, asked(3, &call)), (200, told_issued(3, &call, 1, "{}"))];
+            assert_eq!(run(&[&again[..3], &instead].concat()), Ok(()));
+        }
+    }
+
+    /// Catches a recovery that takes longer and is not seen to: the slowest answer counts, from where it was first asked, or
+    /// from the end of the faults, the caller's patience aside.
+    #[test]
+    fn the_slowest_answer_is_known() {
+        let mut call = call("r9", "kv.put", &json!({"key": "a", "value": 1}));
+        call.patience = Duration::from_micros(7);
+        let mut history = History::new(&three());
+        let mut liveness = Liveness::new(BOUND);
+        let unknown = told(1, Told::Unknown);
+        let (asked_again, known) = (asked(2, &call), told_issued(2, &call, 1, "{}"));
+        let read = asked_read(3, "a", Consistency::Linearizable);
+        let value = told(3, Told::Value { at: CommandNumber(1), entry: None });
+        let facts = [
+            (5, asked(1, &call)),
+            (10, healed()),
+            (20, unknown),
+            (30, asked_again),
+            (52, known),
+            (60, read),
+            (70, value),
+        ];
+        let mut seen = Vec::new();
+        for (tick, fact) in facts {
+            let now = Now { tick: Tick(tick), ..Now::default() };
+            history.learn(now, &fact).expect("it can be");
+            liveness.check(now, &fact, &history).expect("nothing is late");
+            history.shown(&fact);
+            seen.push(liveness.slowest_answer().as_micros());
+        }
+        assert_eq!(seen, [0, 0, 0, 0, 35, 35, 35]);
+    }
+
+    /// A13: catches a gateway that keeps a caller waiting until he leaves, although nothing is in its way; not one that went
+    /// down with the question, had no time yet, or whose caller was in a hurry.
+    #[test]
+    fn a_gateway_says_something() {
+        let mut alone = call("r9", "kv.put", &json!({"key": "a", "value": 1}));
+        alone.request = protocol::RequestId::Gateway(9);
+        let left = |early| told(1, Told::Left { early });
+        let before = [(1, started(1, 1, &[])), (2, asked(1, &alone)), (10, healed())];
+        let with = |facts: &[(u64, Fact)]| run(&[&before, facts].concat());
+        assert_fails(with(&[(26, left(false))]), "node 1 has said nothing to client 1");
+        assert_eq!(with(&[(25, left(false))]), Ok(()));
+        assert_eq!(with(&[(26, left(true))]), Ok(()));
+        assert_eq!(with(&[(26, told(1, Told::Unknown))]), Ok(()));
+        assert_eq!(with(&[(12, started(1, 2, &[])), (26, left(false))]), Ok(()));
+        let read = asked_read(1, "a", Consistency::Linearizable);
+        let asked = [(1, started(1, 1, &[])), (10, healed()), (20, read), (36, left(false))];
+        assert_fails(run(&asked), "node 1 has said nothing to client 1");
+    }
+
     /// Catches questions held against nodes that are not of the core, and reads without any answer.
     #[test]
     fn only_the_core_must_answer() {
@@ -224,8 +368,19 @@ mod tests {
         }
         assert_eq!(run(&[(0, elsewhere), (10, healed()), (500, healed())]), Ok(()));
         let read = asked_read(1, "a", Consistency::Linearizable);
-        assert_eq!(run(&[(10, healed()), (20, read.clone()), (30, told(1, Told::NotExecuted))]), Ok(()));
+        let value = Told::Value { at: CommandNumber(1), entry: None };
+        assert_eq!(run(&[(10, healed()), (20, read.clone()), (30, told(1, value))]), Ok(()));
         assert_fails(run(&[(10, healed()), (20, read), (130, healed())]), "by 120 us");
+    }
+
+    /// Catches a world that asks nothing of a cluster on account of a damage that its node has not found yet.
+    #[test]
+    fn the_core_has_found_its_damage() {
+        let rot = (5, Fact::Fault(crate::fault::Fault::BitRot(NodeId(2))));
+        assert_fails(run(&[rot.clone(), (10, healed())]), "of the core is damaged");
+        assert_eq!(run(&[rot.clone(), (6, started(2, 2, &[])), (10, healed())]), Ok(()));
+        let elsewhere = (5, Fact::Fault(crate::fault::Fault::BitRot(NodeId(3))));
+        assert_eq!(run(&[elsewhere, (10, healed())]), Ok(()));
     }
 
     /// Catches runs in which nothing happens, at all or after the faults.

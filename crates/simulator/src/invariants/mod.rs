@@ -32,6 +32,7 @@
 //! A run is right about request ids only while outcomes are kept longer than clients ask and clocks jump:
 //! worlds must set the retention accordingly.
 
+mod about_cluster;
 mod acknowledged;
 mod agreement;
 mod anchored;
@@ -83,6 +84,11 @@ pub trait Invariant {
     /// # Errors
     /// What is broken.
     fn check(&mut self, now: Now, fact: &Fact, history: &History) -> Result<(), Violation>;
+
+    /// The longest that an answer took after the faults, if it looks at that.
+    fn slowest_answer(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The run is over: what must be so at its end.
     ///
@@ -141,6 +147,12 @@ impl Invariants {
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// The longest that an answer took after the faults, the patience of its caller aside.
+    #[must_use]
+    pub fn slowest_answer(&self) -> Duration {
+        self.all.iter().map(|invariant| invariant.slowest_answer()).max().unwrap_or_default()
     }
 
     /// This node has not the role of a leader, whatever the membership says.
@@ -211,7 +223,7 @@ fn shown_to_client(answer: &Told) -> Option<CommandNumber> {
     match answer {
         Told::Outcome { outcome, .. } => shown_by(outcome),
         Told::Value { at, .. } => Some(*at),
-        Told::NotExecuted | Told::Unknown => None,
+        Told::NotExecuted | Told::Unknown | Told::Left { .. } => None,
     }
 }
 

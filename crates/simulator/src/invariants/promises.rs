@@ -2,7 +2,7 @@
 //! and across restarts; nothing is said that is not durable, and what was said is there after a restart; and so with
 //! the memberships under which it is cast (DESIGN 14.3, RELIABILITY 3.3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::message::{BallotInfo, ToLeader, ToLearner, Voted};
 use protocol::{Ballot, CommandId, CommandNumber, Message, NodeId, Now};
@@ -31,6 +31,54 @@ struct Promise {
     told_last: (Ballot, CommandNumber),
     /// Stored votes were damaged, so that it may have lost some, if its log says so.
     damaged: bool,
+    /// The promise in several parts that it is telling.
+    telling: Option<Telling>,
+}
+
+/// A promise in several parts, as far as they were sent.
+struct Telling {
+    /// The same in all of them.
+    ballot: Ballot,
+    first: CommandNumber,
+    issued: CommandId,
+    count: u32,
+    to: NodeId,
+    parts: BTreeSet<u32>,
+    votes: BTreeMap<CommandNumber, (Ballot, CommandId)>,
+}
+
+impl Telling {
+    fn new(to: NodeId, info: &BallotInfo) -> Self {
+        let BallotInfo { ballot, first, issued, parts: count, .. } = *info;
+        Self { ballot, first, issued, count, to, parts: BTreeSet::new(), votes: BTreeMap::new() }
+    }
+
+    /// Whether this is another part of it.
+    fn goes_on_with(&self, to: NodeId, info: &BallotInfo) -> bool {
+        let is_same = (self.ballot, self.first, self.issued) == (info.ballot, info.first, info.issued);
+        is_same && (self.count, self.to) == (info.parts, to) && !self.parts.contains(&info.part)
+    }
+
+    fn take(&mut self, info: &BallotInfo) {
+        self.parts.insert(info.part);
+        self.votes.extend(info.votes.iter().map(|vote| (vote.command.number(), (vote.ballot, vote.command.id))));
+    }
+
+    fn is_told(&self) -> bool {
+        self.parts.len() as u64 == u64::from(self.count)
+    }
+
+    /// A1d: a promise tells every vote of a lower ballot at the numbers asked for that are not known to be issued.
+    fn tells_its_votes(&self, node: NodeId, disks: &Disks) -> Result<(), Violation> {
+        for (number, ballot, id) in disks.votes_from(node, self.first.max(self.issued.number.next())) {
+            // A vote in the promised ballot itself may have been cast after the message was made.
+            let tells = self.votes.get(&number) == Some(&(ballot, id));
+            ensure(tells || ballot >= self.ballot, || {
+                format!("promises {} and does not tell its vote in {ballot} for {id}", self.ballot)
+            })?;
+        }
+        Ok(())
+    }
 }
 
 impl Invariant for Promises {
@@ -47,9 +95,9 @@ impl Invariant for Promises {
             Fact::Started { node, log, .. } => {
                 self.nodes.entry(*node).or_default().started(log).map_err(|violation| (node, violation))
             }
-            Fact::Sent { from, message, .. } => {
+            Fact::Sent { from, to, message } => {
                 let promise = self.nodes.entry(*from).or_default();
-                promise.sends(*from, message, &history.disks).map_err(|violation| (from, violation))
+                promise.sends(*from, *to, message, &history.disks).map_err(|violation| (from, violation))
             }
             Fact::Fault(Fault::BitRot(node) | Fault::Misdirected(node)) => {
                 self.nodes.entry(*node).or_default().damaged = true;
@@ -102,6 +150,7 @@ impl Promise {
     }
 
     fn started(&mut self, log: &LogImage) -> Result<(), Violation> {
+        self.telling = None;
         let promised = self.durable.max(self.said);
         ensure(log.next_ballot >= promised, || {
             format!("had promised {promised}, and after its start {}", log.next_ballot)
@@ -127,12 +176,12 @@ impl Promise {
         above.map_or(Ok(()), |vote| Err(format!("holds a vote in {} above {}", vote.ballot, log.next_ballot)))
     }
 
-    fn sends(&mut self, node: NodeId, message: &Message, disks: &Disks) -> Result<(), Violation> {
+    fn sends(&mut self, node: NodeId, to: NodeId, message: &Message, disks: &Disks) -> Result<(), Violation> {
         match message {
             Message::Leader(ToLeader::BallotInfo(info)) => {
                 self.says(info.ballot)?;
                 tells_no_other(node, info, disks)?;
-                tells_its_votes(node, info, disks)
+                self.promises(node, to, info, disks)
             }
             Message::Leader(ToLeader::MyNextBal(next)) => self.says(next.ballot),
             Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
@@ -151,6 +200,18 @@ impl Promise {
             | Message::FailureDetector(_)
             | Message::Gateway(_) => Ok(()),
         }
+    }
+
+    /// All parts of a promise, together, tell all votes.
+    fn promises(&mut self, node: NodeId, to: NodeId, info: &BallotInfo, disks: &Disks) -> Result<(), Violation> {
+        let before = self.telling.take().filter(|telling| telling.goes_on_with(to, info));
+        let mut telling = before.unwrap_or_else(|| Telling::new(to, info));
+        telling.take(info);
+        if telling.is_told() {
+            return telling.tells_its_votes(node, disks);
+        }
+        self.telling = Some(telling);
+        Ok(())
     }
 
     fn says(&mut self, ballot: Ballot) -> Result<(), Violation> {
@@ -189,28 +250,6 @@ fn tells_no_other(node: NodeId, info: &BallotInfo, disks: &Disks) -> Result<(), 
         let kept = durable.is_some_and(|(at, there)| at > vote.ballot || (at == vote.ballot && there == id));
         ensure(kept, || format!("promises, and tells its vote in {} for {id}: durable is {durable:?}", vote.ballot))
     })
-}
-
-/// A1d: a promise tells every vote of a lower ballot at the numbers asked for that are not known to be issued.
-/// Of one in several parts, each is looked at between its first and its last vote.
-fn tells_its_votes(node: NodeId, info: &BallotInfo, disks: &Disks) -> Result<(), Violation> {
-    let number = |vote: Option<&protocol::Vote>| vote.map(|vote| vote.command.number());
-    let (mut first, mut last) = (info.first.max(info.issued.number.next()), CommandNumber(u64::MAX));
-    if info.parts > 1 {
-        first = number(info.votes.first()).unwrap_or(first);
-        last = number(info.votes.last()).unwrap_or(last);
-    }
-    let mut told = info.votes.iter().peekable();
-    for (number, ballot, id) in disks.votes_from(node, first).take_while(|(number, ..)| *number <= last) {
-        while told.next_if(|vote| vote.command.number() < number).is_some() {}
-        let says = told.peek().filter(|vote| vote.command.number() == number);
-        // A vote in the promised ballot itself may have been cast after the message was made.
-        let tells = says.is_some_and(|vote| vote.ballot == ballot && vote.command.id == id);
-        ensure(tells || ballot >= info.ballot, || {
-            format!("promises {} and does not tell its vote in {ballot} for {id}", info.ballot)
-        })?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -339,6 +378,39 @@ mod tests {
         let mut other = two.clone();
         other.id.ballot = ballot(0);
         assert_fails(info(&[one, &other], CommandId::NULL), "promises, and tells its vote in 1.1 for 2@0.0");
+    }
+
+    /// A1d: catches a vote that is in none of several parts, wherever it lies, and a part that is said to be the last of
+    /// fewer; a promise of which the rest is yet to come has told nothing wrong, nor has one that is told anew.
+    #[test]
+    fn a_promise_in_parts_tells_all_votes() {
+        let all = chain_of(&[1, 2, 3].map(|n| body(&format!("r{n}"), vec![put("a", "1")])));
+        let cast: Vec<&Command> = all.iter().collect();
+        let part = |part: u32, parts: u32, issued: CommandId, told: &[usize]| {
+            let votes = told.iter().map(|number| vote(1, &all[number - 1])).collect();
+            let info = BallotInfo { ballot: ballot(2), first: CommandNumber(1), issued, votes, part, parts };
+            sent(2, 1, Message::Leader(ToLeader::BallotInfo(info)))
+        };
+        let told = |parts: &[&[usize]]| -> Vec<Fact> {
+            let count = u32::try_from(parts.len()).expect("few");
+            (0..).zip(parts).map(|(number, told)| part(number, count, CommandId::NULL, told)).collect()
+        };
+        let before = [promised(1), written_votes(2, 1, &cast), promised(2)];
+        let run = |facts: &[Fact]| run(Promises::default(), &[&before, facts].concat());
+        assert_eq!(run(&told(&[&[1], &[2], &[3]])), Ok(()));
+        assert_eq!(run(&told(&[&[1, 2], &[3]])), Ok(()));
+        for (parts, lost) in
+            [([&[2][..], &[3]], "1@1.1"), ([&[1], &[3]], "2@1.1"), ([&[1], &[2]], "3@1.1"), ([&[1, 3], &[]], "2@1.1")]
+        {
+            assert_fails(run(&told(&parts)), &format!("does not tell its vote in 1.1 for {lost}"));
+        }
+        let unfinished = &told(&[&[1], &[3]])[..1];
+        assert_eq!(run(unfinished), Ok(()));
+        assert_eq!(run(&[unfinished, &told(&[&[1], &[2], &[3]])].concat()), Ok(()));
+        let mixed = [part(1, 2, all[0].id, &[3]), part(0, 2, all[0].id, &[])];
+        assert_fails(run(&[unfinished, &mixed].concat()), "2@1.1");
+        let later = [part(0, 2, all[0].id, &[2]), part(1, 2, all[0].id, &[3])];
+        assert_eq!(run(&[unfinished, &later].concat()), Ok(()), "command 1 is known to be issued by then");
     }
 
     /// S-11: catches a promise that tells a vote which is not durable yet.

@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 
 use functions::{ExecutionContext, Failure, Registry};
-use protocol::{Call, CommandNumber, Now, Outcome, RequestId, Timestamp};
+use protocol::{Call, CommandNumber, Membership, Now, Outcome, RequestId, Timestamp, Verdict};
 
+use super::about_cluster::{AboutCluster, is_about_cluster};
 use super::{Chain, History, Invariant, Violation, ensure, shown_by};
 use crate::fact::{Fact, Question, Told};
 use crate::functions::all;
@@ -27,12 +28,20 @@ impl Replays {
     }
 
     /// Whether this is what a call is told after a command, when it changes nothing.
-    fn says(&self, call: &Call, outcome: &Outcome, chain: &Chain, at: CommandNumber) -> bool {
+    fn says(&self, call: &Call, outcome: &Outcome, chain: &Chain, at: CommandNumber, genesis: &Membership) -> bool {
         let Some(function) = self.functions.get(&call.function) else { return false };
         let state = chain.state_at(at);
-        if call.function.starts_with("cluster.") {
-            // What it says depends on who is heard, too.
-            return true;
+        if is_about_cluster(&call.function) {
+            let again = AboutCluster { function: function.as_ref(), call, state: &state, genesis };
+            let verdict = if let Outcome::Unchanged { result, .. } = outcome {
+                Verdict::Unchanged(result.clone())
+            } else if let Outcome::Refused { code, message, .. } = outcome {
+                Verdict::Refused { code: code.clone(), message: message.clone() }
+            } else {
+                return false;
+            };
+            // Who led then, the answer does not say.
+            return again.decides(&verdict, |_| true, None);
         }
         let context = ExecutionContext::new(&state, Timestamp(0), 0);
         let again = functions::run(function.as_ref(), context, &call.arguments);
@@ -49,9 +58,10 @@ impl Replays {
     fn look(&mut self, chain: &Chain, history: &History) -> Result<(), Violation> {
         while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= chain.last()) {
             let (at, answers) = first.remove_entry();
+            let genesis = history.disks.membership_at(CommandNumber::NULL);
             for (request, outcome) in answers {
                 let mut calls = history.calls_of(&request);
-                ensure(calls.any(|call| self.says(call, &outcome, chain, at)), || {
+                ensure(calls.any(|call| self.says(call, &outcome, chain, at, genesis)), || {
                     let calls: Vec<&Call> = history.calls_of(&request).collect();
                     format!("{request} is told {outcome:?}, and that is not so at {at}: {calls:?}")
                 })?;
@@ -125,6 +135,37 @@ mod tests {
         assert_fails(run(&out, refused(1, "A has 0, and 7 are wanted")), "not so at 1");
         assert_fails(run(&out, refused(0, "A has 5, and 7 are wanted")), "not so at 0");
         assert_fails(run(&delete, unchanged(1)), "not so at 1");
+    }
+
+    /// Catches a call about the cluster that is told a refusal or a result which is not so, by whoever led; what depends on who
+    /// is heard is believed.
+    #[test]
+    fn a_call_about_the_cluster_says_what_its_function_says() {
+        let same = call("r1", "cluster.set_acceptor", &json!({"node": 1, "weight": 1}));
+        let over = call("r2", "cluster.hand_over", &json!({"node": 2}));
+        let said = |call: &Call, outcome: Outcome| {
+            run(Replays::new(), &[asked(1, call), told_outcome(1, call, outcome, true)])
+        };
+        let unchanged =
+            |result: &serde_json::Value| Outcome::Unchanged { at: CommandNumber(0), result: result.to_string().into() };
+        let refused = |code: &str| {
+            let (at, message) = (CommandNumber(0), String::new());
+            Outcome::Refused { at, code: code.to_owned(), message }
+        };
+        let membership = |membership: &Membership| -> serde_json::Value {
+            serde_json::from_slice(&membership.to_value()).expect("it is JSON")
+        };
+        let now = json!({"node": 1, "membership": membership(&three())});
+        let other =
+            json!({"node": 1, "membership": membership(&three().weighing(protocol::NodeId(1), 5).expect("it votes"))});
+        assert_eq!(said(&same, unchanged(&now)), Ok(()));
+        assert_fails(said(&same, unchanged(&other)), "not so at 0");
+        for leads in [false, true] {
+            assert_eq!(said(&over, unchanged(&json!({"node": 2, "name": "n2", "leads": leads}))), Ok(()));
+        }
+        assert_fails(said(&over, unchanged(&json!({"node": 1, "name": "n1", "leads": true}))), "not so at 0");
+        assert_eq!(said(&over, refused("not_connected")), Ok(()));
+        assert_fails(said(&over, refused("not_an_acceptor")), "not so at 0");
     }
 
     /// Catches an answer that nobody looks at because no node has applied its number before the end of the run: one that is

@@ -5,8 +5,9 @@
 //! reaches a function from outside (RELIABILITY 3.10).
 
 use functions::{ExecutionContext, Registry};
-use protocol::{Now, membership};
+use protocol::{CommandNumber, Now};
 
+use super::about_cluster::{AboutCluster, is_about_cluster};
 use super::{History, Invariant, Issued, Violation, ensure};
 use crate::fact::Fact;
 use crate::functions::{DICE, all};
@@ -46,10 +47,18 @@ impl SerialExecutions {
             return Err(format!("{id} is of {}, which is no function", call.function));
         };
         let before = history.chain.state_at(command.precedent.number);
-        if call.function.starts_with("cluster.") {
-            // It depends on who is heard, as the dice does on chance.
-            let own = body.effects.iter().all(|effect| *effect.key() == membership::key());
-            return ensure(own, || format!("{id} is about the cluster and writes something else"));
+        if is_about_cluster(&call.function) {
+            let genesis = history.disks.membership_at(CommandNumber::NULL);
+            let again = AboutCluster { function: function.as_ref(), call, state: &before, genesis };
+            // Whoever proposed it first has executed it.
+            let decides = again.decides(&body.verdict, |again| again.effects == body.effects, Some(id.ballot.node));
+            return ensure(decides, || {
+                format!(
+                    "{id} decided {:?}; after its precedent {} does not",
+                    (&body.verdict, &body.effects),
+                    call.function
+                )
+            });
         }
         let context = ExecutionContext::new(&before, body.time, 0);
         let again = functions::run(function.as_ref(), context, &call.arguments);
@@ -67,7 +76,7 @@ impl SerialExecutions {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{CommandBody, Verdict};
+    use protocol::{CommandBody, Effect, Membership, NodeId, Verdict, membership};
     use serde_json::json;
 
     use super::super::testing::*;
@@ -96,6 +105,55 @@ mod tests {
         assert_fails(run(&[(call.clone(), other)]), "after its precedent it is");
         let (_, stray) = increment("r2", 1);
         assert_fails(run(&[(call, stray)]), "which nobody made");
+    }
+
+    /// DESIGN 10: catches a change that was made of another membership than the one before it (of two changes at a time one is
+    /// lost), that says another thing than it does, or writes more; a refusal for what is not so; and what depends on who is
+    /// heard held against a leader.
+    #[test]
+    fn a_change_follows_the_membership_before_it() {
+        let weigh = |request: &str, node: u64, weight: u64| {
+            call(request, "cluster.set_acceptor", &json!({"node": node, "weight": weight}))
+        };
+        let change = |call: &protocol::Call, node: u64, next: &Membership| {
+            let value = next.to_value();
+            let said: serde_json::Value = serde_json::from_slice(&value).expect("it is JSON");
+            let result = json!({"node": node, "membership": said});
+            body_of(call, vec![Effect::Put { key: membership::key(), value }], &result)
+        };
+        let run = |of: &[(&protocol::Call, CommandBody)]| {
+            let commands = chain_of(&of.iter().map(|(_, body)| body.clone()).collect::<Vec<_>>());
+            let asked = of.iter().zip(1..).map(|((call, _), ticket)| asked(ticket, call));
+            let facts: Vec<Fact> = asked.chain(commands.iter().map(|command| applied(1, command))).collect();
+            run(SerialExecutions::new(), &facts)
+        };
+        let (one, two) = (weigh("r1", 1, 2), weigh("r2", 2, 2));
+        let first = three().weighing(NodeId(1), 2).expect("a member");
+        let both = first.weighing(NodeId(2), 2).expect("a member");
+        let stale = three().weighing(NodeId(2), 2).expect("a member");
+        assert_eq!(run(&[(&one, change(&one, 1, &first)), (&two, change(&two, 2, &both))]), Ok(()));
+        let lost = run(&[(&one, change(&one, 1, &first)), (&two, change(&two, 2, &stale))]);
+        assert_fails(lost, "2@1.1 decided");
+        assert_fails(run(&[(&one, change(&one, 2, &first))]), "1@1.1 decided");
+        let mut more = change(&one, 1, &first);
+        more.effects.push(put("z", "1"));
+        assert_fails(run(&[(&one, more)]), "1@1.1 decided");
+
+        let join = |name: &str| call("r1", "cluster.join", &json!({"name": name, "address": format!("{name}:7080")}));
+        let (fourth, id) = three().joined("d", "d:7080").expect("a new node");
+        assert_eq!(run(&[(&join("d"), change(&join("d"), id.0, &fourth))]), Ok(()));
+        let (again, id) =
+            three().without(NodeId(3)).and_then(|left| left.joined("n3", "n3:7080")).expect("its own place");
+        assert_eq!(run(&[(&join("n3"), change(&join("n3"), id.0, &again))]), Ok(()));
+        assert_fails(run(&[(&join("d"), change(&join("d"), id.0, &again))]), "1@1.1 decided");
+
+        let refused = |code: &str| {
+            let mut body = body_of(&one, vec![], &json!({}));
+            body.verdict = Verdict::Refused { code: code.to_owned(), message: String::new() };
+            run(&[(&one, body)])
+        };
+        assert_eq!(refused("not_caught_up"), Ok(()));
+        assert_fails(refused("unknown_node"), "1@1.1 decided");
     }
 
     /// Catches the dice held to what it cannot do, and allowed to do more than it does.

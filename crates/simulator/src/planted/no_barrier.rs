@@ -123,10 +123,18 @@ impl Function for SetAcceptor {
             Some(entry) => Membership::read(&entry).map_err(|error| unreadable(&error))?,
             None => (*self.0).clone(),
         };
-        let number = |name: &str| arguments[name].as_u64().expect("the clients of a world give numbers");
-        let next = now.weighing(NodeId(number("node")), number("weight"));
-        let next = next.map_err(|error| Refusal { code: "refused", message: error.to_string(), may_pass: false })?;
-        context.put(veiled(), next.to_value())?;
-        Ok(json!({"node": number("node")}))
+        // Where it says anything, it says what the shipped one does: this mistake is to be found by what it leads to.
+        let refused = |message: String| Refusal { code: "another_change", message, may_pass: false };
+        let number = |name: &str| arguments[name].as_u64().ok_or_else(|| refused(format!("no `{name}`")));
+        let (node, weight) = (number("node")?, number("weight")?);
+        if arguments.get("replaces").is_some() {
+            return Err(refused("nobody takes a place here".to_owned()).into());
+        }
+        let next = now.weighing(NodeId(node), weight).map_err(|error| refused(error.to_string()))?;
+        if next.nodes() != now.nodes() {
+            context.put(veiled(), next.to_value())?;
+        }
+        let said: Value = serde_json::from_slice(&next.to_value()).expect("it is JSON");
+        Ok(json!({"node": node, "membership": said}))
     }
 }

@@ -39,9 +39,9 @@ impl World {
                     self.questions.insert(ticket, asked);
                     self.travel(Event::Question { ticket });
                 }
-                Act::GoAway { client, ticket, via } => {
+                Act::GoAway { client, ticket, via, early } => {
                     self.questions.remove(&ticket);
-                    self.tell(&Fact::Told { client, ticket, answer: Told::Unknown });
+                    self.tell(&Fact::Told { client, ticket, answer: Told::Left { early } });
                     if let Some(roles) = &mut self.node_mut(via).roles {
                         roles.reads.remove(&ticket);
                         self.gateway(via, Input::Abandon { ticket });

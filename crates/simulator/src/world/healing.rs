@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use acceptor::core::Silence;
+use acceptor::core::{Silence, notes_needed};
 use protocol::{NodeId, Space};
 
 use super::{FRESH_CALLS, TIMEOUTS_TO_ANSWER, World};
@@ -44,7 +44,12 @@ impl World {
             let node = self.node_mut(id);
             (node.cut, node.log_fault, node.state_fault, node.space) = (None, None, None, Space::Ample);
             node.clocks.mend(now);
+            let rots = node.log_rotten;
             self.resume(id);
+            if rots {
+                // Until it starts nobody knows that it will be silent, and no answer could be asked for.
+                self.stop(id, Stop::Killed);
+            }
             self.restart(id);
         }
         self.tell(&Fact::Healed { core: core.clone() });
@@ -115,7 +120,21 @@ impl World {
         let (membership, _) = self.watchers.membership();
         let members = self.core.iter().filter(|id| membership.node(**id).is_some());
         let core: BTreeMap<NodeId, Option<Silence>> = members.filter_map(|id| Some((*id, state(*id)?))).collect();
-        must_speak(&core, membership.nodes().len(), |speaks| self.watchers.hold(speaks))
+        let noted = |id| self.can_be_noted(id);
+        must_speak(&core, membership.nodes().len(), |speaks| self.watchers.hold(speaks), noted)
+    }
+
+    /// Whether enough acceptors of the core can note the disk of a node. One with a disk in the place of a lost one does not
+    /// count, nor one to which it is a stranger.
+    fn can_be_noted(&self, id: NodeId) -> bool {
+        let Some(roles) = &self.node(id).roles else { return false };
+        let notes = |other: NodeId| {
+            let met = self.core.contains(&other) && self.knows(id, other) && self.knows(other, id);
+            met && !self.node(other).replaced
+        };
+        let acceptors = roles.began_in.majority();
+        let others = acceptors.nodes().iter().filter(|other| **other != id && notes(**other));
+        others.count() >= notes_needed(acceptors, id)
     }
 
     /// The run ends soon after the clients are content, and nobody is silent who need not be.
@@ -166,20 +185,23 @@ impl World {
     }
 }
 
-/// Those of a core that have lost something and are silent, although the others of it hold a majority set that speaks:
-/// they can learn what they lack, and must. Silence ends with what a majority of the learners have durable, all nodes,
-/// and where votes weigh differently the core may have fewer.
+/// Those of a core that are silent and can do something about it. Who has lost something can learn it where the others
+/// hold a majority set that speaks. Such silence ends with what a majority of the learners have durable, all nodes, and
+/// where votes weigh differently the core may have fewer. A new disk needs nothing but that enough others note it.
 fn must_speak(
     core: &BTreeMap<NodeId, Option<Silence>>,
     nodes: usize,
     hold: impl Fn(&dyn Fn(NodeId) -> bool) -> bool,
+    can_be_noted: impl Fn(NodeId) -> bool,
 ) -> Vec<NodeId> {
     let most_learn = core.len() > nodes / 2;
-    if !most_learn || !hold(&|id| core.get(&id) == Some(&None)) {
-        return Vec::new();
-    }
-    let lost = |silence: &Option<Silence>| matches!(silence, Some(Silence::Damaged | Silence::Behind));
-    core.iter().filter(|(_, silence)| lost(silence)).map(|(id, _)| *id).collect()
+    let can_learn = most_learn && hold(&|id| core.get(&id) == Some(&None));
+    let must = |id: NodeId, silence: Option<Silence>| match silence {
+        Some(Silence::Damaged | Silence::Behind) => can_learn,
+        Some(Silence::Fresh) => can_be_noted(id),
+        Some(Silence::Replaced) | None => false,
+    };
+    core.iter().filter(|(id, silence)| must(**id, **silence)).map(|(id, _)| *id).collect()
 }
 
 #[cfg(test)]
@@ -187,6 +209,8 @@ mod tests {
     use protocol::MajoritySets;
 
     use super::*;
+    use crate::invariants::Invariants;
+    use crate::watchers::Watchers;
 
     /// S-14, A13: catches a node that need not be silent and is not asked for, and one that is asked for although nobody
     /// can let it speak: too few learners are up for anything to be durable, or too few others vote, or it is silent for
@@ -197,7 +221,10 @@ mod tests {
             let others = (1..=others).map(|id| (NodeId(id), None));
             others.chain([(NodeId(6), Some(last))]).collect::<BTreeMap<_, _>>()
         };
-        let must_speak = |core: &_, nodes, sets: &MajoritySets| must_speak(core, nodes, |speaks| sets.holds(speaks));
+        let asked = |core: &_, nodes, sets: &MajoritySets, noted: bool| {
+            must_speak(core, nodes, |speaks| sets.holds(speaks), |_| noted)
+        };
+        let must_speak = |core: &_, nodes, sets: &MajoritySets| asked(core, nodes, sets, false);
         let heavy = MajoritySets::weighted((1..=6).map(|id| (NodeId(id), u64::from(id < 3)))).expect("two count");
         let six = MajoritySets::simple((1..=6).map(NodeId)).expect("six");
         for lost in [Silence::Damaged, Silence::Behind] {
@@ -206,8 +233,28 @@ mod tests {
             assert_eq!(must_speak(&core(lost, 2), 6, &heavy), [], "half of the learners");
             assert_eq!(must_speak(&core(lost, 3), 6, &six), [], "half of the votes");
         }
-        for other in [Silence::Fresh, Silence::Replaced] {
-            assert_eq!(must_speak(&core(other, 4), 6, &six), []);
-        }
+        assert_eq!(must_speak(&core(Silence::Fresh, 4), 6, &six), [], "too few can note it");
+        assert_eq!(asked(&core(Silence::Fresh, 4), 6, &six, true), [NodeId(6)]);
+        assert_eq!(asked(&core(Silence::Fresh, 2), 6, &six, true), [NodeId(6)], "nobody need speak for that");
+        assert_eq!(asked(&core(Silence::Replaced, 4), 6, &six, true), []);
+    }
+    /// S-16: catches a new disk that stays unknown and is not asked for, and one that is asked for although too few of the
+    /// core can note it: others count, that know it and have their first disks.
+    #[test]
+    fn a_new_disk_is_known_to_enough_others() {
+        let swarm = Swarm::calm(5);
+        let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+        let mut world = World::new(swarm, 1, watchers);
+        let can = |world: &World| world.can_be_noted(NodeId(1));
+        world.core = (1..=3).map(NodeId).collect();
+        assert!(!can(&world), "three others are needed");
+        world.core.push(NodeId(4));
+        assert!(can(&world));
+        world.node_mut(NodeId(4)).replaced = true;
+        assert!(!can(&world), "what it knew is lost");
+        world.core.push(NodeId(5));
+        assert!(can(&world));
+        world.stop(NodeId(5), Stop::Killed);
+        assert!(!can(&world), "it is down");
     }
 }

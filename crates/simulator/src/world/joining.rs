@@ -128,7 +128,7 @@ impl World {
                 self.ask_later(newcomer, again);
             }
             Told::Outcome { outcome: Outcome::Refused { .. }, .. } => _ = self.newcomers.remove(&newcomer),
-            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Value { .. } => {
+            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Left { .. } | Told::Value { .. } => {
                 self.ask_later(newcomer, again);
             }
         }
@@ -242,7 +242,7 @@ impl World {
         roles.errand = None;
         let refused = match answer {
             Told::Outcome { outcome: Outcome::Refused { code, .. }, .. } => Some(code.as_str()),
-            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Value { .. } => None,
+            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Left { .. } | Told::Value { .. } => None,
         };
         match errand {
             // Whether it has the vote, the membership says; an operator who takes it away is not contradicted.
@@ -369,9 +369,10 @@ impl World {
             return;
         }
         let Some(Asked { client, via, .. }) = self.questions.remove(&ticket) else { return };
-        self.tell(&Fact::Told { client, ticket, answer: Told::Unknown });
+        let answer = Told::Left { early: self.healed };
+        self.tell(&Fact::Told { client, ticket, answer: answer.clone() });
         self.gateway(via, http_api::core::Input::Abandon { ticket });
-        self.errand_told(via, ticket, &Told::Unknown);
+        self.errand_told(via, ticket, &answer);
     }
 
     /// The faults are over: whoever has not been taken in yet stays outside, and whoever is on the way out is out.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use learner::{Effect, Input, Progress};
 use protocol::message::{CatchUp, Commands, Snapshot, ToLearner};
-use protocol::{Command, CommandNumber, Message, NodeId, Position, SnapshotId, Timestamp};
+use protocol::{Command, CommandNumber, Message, NodeId, Position, SnapshotId, Space, Timestamp};
 use storage::memory::Fault as DiskFault;
 use storage::{Installation, Retention, StateStore as _};
 
@@ -222,9 +222,12 @@ impl World {
     // --- what is done beside it ---
 
     fn begin(&mut self, id: NodeId, effect: Effect) {
+        let space = self.node(id).space;
         let Some(roles) = &mut self.node_mut(id).roles else { return };
         match effect {
             Effect::Forget { durable, in_touch } => {
+                // Where room is needed nobody is waited for who stands still.
+                let in_touch = if space == Space::Ample { in_touch } else { durable };
                 let already = mem::replace(&mut roles.forgetting, true);
                 self.forget_votes(id, durable);
                 if !already {
@@ -357,5 +360,42 @@ impl World {
         }
         *input = Some(Input::Installed(installation));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::Invariants;
+    use crate::swarm::Swarm;
+    use crate::watchers::Watchers;
+
+    /// Catches a world whose learners keep commands for a peer that lacks them although their disks are almost full: those of
+    /// the binary do not.
+    #[test]
+    fn a_full_disk_waits_for_nobody() {
+        let kept_from = |space: Space| {
+            let calm = Swarm::calm(3);
+            let history = learner::History { retention: std::time::Duration::ZERO, ..calm.history };
+            let swarm = Swarm { history, ..calm };
+            let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+            let mut world = World::new(swarm, 1, watchers);
+            let (one, seconds) = (NodeId(1), std::time::Duration::from_secs);
+            world.plan(seconds(4), Box::new(World::finish));
+            world.run().expect("nothing is broken");
+            let node = world.node_mut(one);
+            node.space = space;
+            let (before, durable) = (node.state.kept_from(), node.state.durable());
+            assert!(before < durable, "kept from {before}, durable {durable}");
+            world.begin(one, Effect::Forget { durable, in_touch: CommandNumber::NULL });
+            world.ended = false;
+            world.plan(std::time::Duration::from_millis(10), Box::new(World::finish));
+            world.run().expect("nothing is broken");
+            (before, durable, world.node(one).state.kept_from())
+        };
+        let (before, _, after) = kept_from(Space::Ample);
+        assert_eq!(after, before, "a peer lacks them");
+        let (_, durable, after) = kept_from(Space::Low);
+        assert!(after > durable, "kept from {after}, durable {durable}");
     }
 }

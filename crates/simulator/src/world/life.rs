@@ -113,7 +113,7 @@ impl World {
             self.replace_disk(id);
         }
         for event in held {
-            if let Event::Arrive { from, to, message } = event {
+            if let Event::Arrive { from, to, message, .. } = event {
                 self.lose(from, to, message);
             }
         }

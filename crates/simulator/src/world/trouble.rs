@@ -138,7 +138,7 @@ impl World {
     /// Flapping links go up and down.
     pub(super) fn flap(&mut self) {
         self.schedule.after(self.swarm.flap, Event::Flap);
-        let each = self.chance.coin();
+        let each = self.swarm.flaps_apart && self.chance.coin();
         let stopped = self.network.flap(each, &mut self.chance);
         self.break_connections(&stopped);
     }
@@ -225,5 +225,37 @@ impl World {
         let strangers = |node| others(node) || self.nodes.get(&node).is_some_and(|node| node.gone && node.departing);
         let led = self.nodes.keys().any(|node| others(*node) && self.watchers.is_needed(*node) && self.can_lead(*node));
         led && self.swarm.majority.holds(strangers) && self.watchers.hold(others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::invariants::Invariants;
+    use crate::swarm::Swarm;
+    use crate::watchers::Watchers;
+
+    /// Catches a link that goes up and down by chance where it is to do so regularly, in both directions.
+    #[test]
+    fn a_flapping_link_goes_up_and_down() {
+        let swarm = Swarm::calm(3);
+        let flap = swarm.flap;
+        let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+        let mut world = World::new(swarm, 1, watchers);
+        let (one, two) = (NodeId(1), NodeId(2));
+        world
+            .plan(Duration::from_secs(4), Box::new(move |world| world.cut(Shape::Flapping, &[(one, two), (two, one)])));
+        for time in 0..40 {
+            let is_up = time % 2 == 1;
+            let look = Box::new(move |world: &mut World| {
+                let works = (world.network.works(one, two), world.network.works(two, one));
+                assert_eq!(works, (is_up, is_up), "after {time} times");
+            });
+            world.plan(Duration::from_secs(4) + flap * time + flap / 2, look);
+        }
+        world.plan(Duration::from_secs(4) + flap * 40, Box::new(World::finish));
+        world.run().expect("nothing is broken");
     }
 }

@@ -1,6 +1,5 @@
 //! What the roles of a node do: messages in, turns, effects out.
 
-use std::mem;
 use std::time::Duration;
 
 use functions::Heard;
@@ -12,9 +11,10 @@ use storage::{LogRecord, StateStore as _};
 
 use super::World;
 use crate::fact::{Fact, Stop};
+use crate::fault::{Fault, Mishap};
 use crate::network::some_of;
-use crate::node::{Cut, Mail, Node, Roles, acceptor_config, heard_by};
-use crate::planted::{Planted, no_barrier, rebuild, votes_with_gaps};
+use crate::node::{Cut, Mail, Node, Roles, heard_by};
+use crate::planted::{Planted, no_barrier};
 use crate::schedule::{Event, Timer};
 
 /// Inputs that a mailbox holds: as the smallest of the actors'.
@@ -40,25 +40,26 @@ impl World {
         self.tell(&fact);
         let Fact::Delivered { message, .. } = fact else { unreachable!("it was made here") };
         let roles = self.node_mut(to).roles.as_mut().expect("it is up");
+        match &message {
+            Message::Acceptor(ToAcceptor::NextBallot(next)) => roles.status.heard(next.ballot),
+            Message::Leader(ToLeader::MyNextBal(next)) => roles.status.heard(next.ballot),
+            Message::FailureDetector(heartbeat) => roles.status.heard(heartbeat.ballot),
+            Message::Acceptor(_) | Message::Leader(_) | Message::Learner(_) | Message::Gateway(_) => {}
+        }
+        match message.recipient() {
+            Role::Acceptor | Role::Leader | Role::Learner => self.put(to, Mail::of(from, message)),
+            Role::FailureDetector | Role::Gateway => self.take_at_once(to, from, message),
+        }
+    }
+
+    /// For a role without a mailbox.
+    fn take_at_once(&mut self, to: NodeId, from: NodeId, message: Message) {
         match message {
-            Message::Acceptor(message) => {
-                if let ToAcceptor::NextBallot(next) = &message {
-                    roles.status.heard(next.ballot);
-                }
-                self.put(to, Mail::Acceptor(acceptor::core::Input::Message { from, message }));
-            }
-            Message::Leader(message) => {
-                if let ToLeader::MyNextBal(next) = &message {
-                    roles.status.heard(next.ballot);
-                }
-                self.put(to, Mail::Leader(leader::core::Input::Message { from, message }));
-            }
-            Message::Learner(message) => self.put(to, Mail::Learner(learner::Input::Message { from, message })),
             Message::FailureDetector(heartbeat) => {
-                roles.status.heard(heartbeat.ballot);
                 self.detect(to, failure_detector::core::Input::Heartbeat { from, heartbeat });
             }
             Message::Gateway(message) => self.gateway(to, http_api::core::Input::FromLeader { from, message }),
+            Message::Acceptor(_) | Message::Leader(_) | Message::Learner(_) => unreachable!("it has a mailbox"),
         }
     }
 
@@ -149,68 +150,6 @@ impl World {
     }
 
     // --- turns ---
-
-    fn acceptor_turn(&mut self, id: NodeId, inputs: Vec<acceptor::core::Input>) {
-        use acceptor::core::Effect;
-        let inputs = self.with_gaps(id, inputs);
-        let space = acceptor::core::Input::Space(self.node(id).space);
-        let Some(roles) = &mut self.node_mut(id).roles else { return };
-        let mut effects = Vec::new();
-        for input in [space].into_iter().chain(inputs) {
-            roles.acceptor.handle(input, &mut effects);
-        }
-        let (mut records, mut sends, mut speaks) = (Vec::new(), Vec::new(), false);
-        for effect in effects {
-            match effect {
-                // Leaves before the barrier: it claims nothing.
-                Effect::Proposed { ballot, commands } => {
-                    self.put(id, Mail::Learner(learner::Input::Proposed { ballot, commands }));
-                }
-                Effect::Persist(record) => records.push(record),
-                Effect::Send { to, message } => sends.push((to, message)),
-                Effect::Speaks => speaks = true,
-                Effect::Ignored(reason) => self.ignored(id, "acceptor", reason.name()),
-            }
-        }
-        let too_early = self.swarm.planted == Some(Planted::RepliesBeforeSync);
-        if !too_early && !self.persist(id, mem::take(&mut records)) {
-            return;
-        }
-        if speaks {
-            let node = self.node_mut(id);
-            node.damaged = node.log_rotten;
-        }
-        let mute = self.swarm.planted == Some(Planted::NeverRejoins);
-        for (to, message) in sends {
-            if !(mute && matches!(message, Message::Leader(ToLeader::Rejoin(_)))) {
-                self.send(id, to, message);
-            }
-        }
-        self.persist(id, records);
-        if speaks {
-            self.end_when_done();
-        }
-    }
-
-    /// Where that mistake is planted: votes at once for what the gap-free rule makes wait, and
-    /// leaves the rest to the acceptor.
-    fn with_gaps(&mut self, id: NodeId, mut inputs: Vec<acceptor::core::Input>) -> Vec<acceptor::core::Input> {
-        if self.swarm.planted != Some(Planted::VotesWithGaps) {
-            return inputs;
-        }
-        inputs.retain(|input| {
-            let Some(roles) = &self.node(id).roles else { return false };
-            let Some((records, voted)) = votes_with_gaps(&roles.acceptor, input) else { return true };
-            if self.persist(id, records) {
-                let Some(roles) = &self.node(id).roles else { return false };
-                let config = acceptor_config(id, &self.swarm, roles.learner.membership());
-                rebuild(self.node_mut(id), config);
-                self.send(id, voted.ballot.node, Message::Leader(ToLeader::Voted(voted)));
-            }
-            false
-        });
-        inputs
-    }
 
     pub(super) fn leader_turn(&mut self, id: NodeId, inputs: Vec<leader::core::Input>) {
         use leader::core::{Effect, Input};
@@ -440,7 +379,7 @@ impl World {
             Some(Cut::Within) => {
                 let kept = self.chance.index(records.len());
                 self.node(id).log.tear(&records, kept);
-                self.tell(&Fact::Fault(crate::fault::Fault::TornWrite(id)));
+                self.tell(&Fact::Fault(Fault::TornWrite(id)));
                 self.crash(id);
                 return false;
             }
@@ -472,19 +411,31 @@ impl World {
         if to == from {
             return self.arrive(from, to, message);
         }
-        let fate = self.network.send(from, to, self.schedule.now(), &mut self.chance);
-        for fault in fate.faults {
-            self.tell(&Fact::Fault(fault));
-        }
+        let mut fate = self.network.send(from, to, self.schedule.now(), &mut self.chance);
+        let Some(last) = fate.arrivals.pop() else {
+            self.tell_mishaps(to, &message, &fate.faults);
+            return self.lose(from, to, message);
+        };
         if !self.nodes.contains_key(&to) {
             // It was admitted, and has not come yet.
             return self.lose(from, to, message);
         }
-        let Some((last, earlier)) = fate.arrivals.split_last() else { return self.lose(from, to, message) };
-        for at in earlier {
-            self.schedule.at(*at, Event::Arrive { from, to, message: message.clone() });
+        // The copy that comes first has had all else.
+        for at in fate.arrivals {
+            let mishaps = fate.faults.extract_if(.., |mishap| *mishap != Mishap::Duplicate).collect();
+            self.schedule.at(at, Event::Arrive { from, to, message: message.clone(), mishaps });
         }
-        self.schedule.at(*last, Event::Arrive { from, to, message });
+        self.schedule.at(last, Event::Arrive { from, to, message, mishaps: fate.faults });
+    }
+
+    /// Nothing bad happens to what nobody would have heard anyway.
+    pub(super) fn tell_mishaps(&mut self, to: NodeId, message: &Message, mishaps: &[Mishap]) {
+        let heartbeat = message.recipient() == Role::FailureDetector;
+        if self.nodes.get(&to).is_some_and(Node::is_up) {
+            for mishap in mishaps.iter().copied() {
+                self.tell(&Fact::Fault(Fault::Message { mishap, heartbeat }));
+            }
+        }
     }
 
     fn tell_executions(&mut self, id: NodeId) {
