@@ -3,7 +3,7 @@
 
 use actix_web::body::{BoxBody, EitherBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpRequest, ResponseError as _, web};
@@ -11,8 +11,8 @@ use actix_web::{Error, HttpMessage as _, HttpRequest, ResponseError as _, web};
 use crate::api::Api;
 use crate::audit;
 use crate::core::access::{Access, Denied, Need};
-use crate::names;
 use crate::problem::Problem;
+use crate::request::may_have_run_before;
 
 /// What the requests of a route need: those that read, and all others.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ pub(crate) async fn gate(
 ) -> Result<ServiceResponse<EitherBody<BoxBody>>, Error> {
     let api = request.app_data::<web::Data<Api>>().expect("the application has it").clone();
     let need = needs.of(request.method());
-    let access = match enter(&api, need, request.headers()) {
+    let access = match enter(&api, need, request.request()) {
         Ok(access) => access,
         Err(problem) => return Ok(request.into_response(problem.error_response()).map_into_right_body()),
     };
@@ -47,14 +47,14 @@ pub(crate) async fn gate(
     Ok(response)
 }
 
-fn enter(api: &Api, need: Need, headers: &HeaderMap) -> Result<Access, Problem> {
+fn enter(api: &Api, need: Need, request: &HttpRequest) -> Result<Access, Problem> {
     let Some(auth) = &api.auth else { return Ok(Access::everything()) };
     if need == Need::Nothing {
         return Ok(Access::nothing());
     }
-    let access = auth.identify(&*api.backend, headers, need == Need::Look)?.map_err(|why| {
+    let access = auth.identify(&*api.backend, request.headers(), need == Need::Look)?.map_err(|why| {
         // Another node may have had the call before.
-        let may_have_run = why == Denied::NotCurrent && headers.contains_key(names::IDEMPOTENCY_KEY);
+        let may_have_run = why == Denied::NotCurrent && may_have_run_before(request);
         if may_have_run { denied(why).unknown() } else { denied(why) }
     })?;
     access.check(need).map_err(|why| {

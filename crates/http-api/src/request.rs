@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, web};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -13,6 +13,14 @@ use crate::api::Api;
 use crate::backend::Limits;
 use crate::names;
 use crate::problem::Problem;
+
+/// Whether another node or gateway may have executed what this request asks for: it has a key, or, as a batch, may have some.
+/// Who does not execute it speaks for itself only.
+pub(crate) fn may_have_run_before(request: &HttpRequest) -> bool {
+    let is_call =
+        request.method() == Method::POST || request.method() == Method::PUT || request.method() == Method::DELETE;
+    is_call && (request.headers().contains_key(names::IDEMPOTENCY_KEY) || request.path() == "/v1/calls")
+}
 
 /// The query of a request, with no parameter but those that its route knows.
 pub(crate) struct Query(Vec<(String, String)>);

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{HEAD_KIB, Proxy};
 use crate::names;
 use crate::problem::Problem;
-use crate::request::{self, Wishes};
+use crate::request::{self, Wishes, may_have_run_before};
 
 /// A batch has no key of its own, and the secret of a new token is in one reply only.
 const NOT_SENT_TWICE: [&str; 2] = ["/v1/calls", "/v1/tokens"];
@@ -48,6 +48,13 @@ const NOT_PASSED_ON: [&str; 12] = [
     "expect",
     "content-length",
 ];
+
+/// With these a member refuses for itself: another one may have executed the call.
+const SPEAK_FOR_ONE: [StatusCode; 3] = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+const OF_A_CALL: &str = "the connection to the member that had this call broke, and the next one does not take it: ask again with the \
+                         same key, and a token that is good";
+const OF_A_BATCH: &str = "the connection to the member that had this batch broke; its calls may have been executed: give them keys, \
+                          and send it again";
 
 /// A request as it is sent to members.
 struct Passed {
@@ -77,17 +84,19 @@ pub(super) async fn forward(
     payload: web::Payload,
     proxy: web::Data<Proxy>,
 ) -> Result<HttpResponse, Problem> {
+    // Another gateway or node may have had it before.
+    let own = |problem: Problem| if may_have_run_before(&request) { problem.unknown() } else { problem };
     if proxy.is_stopping() {
-        return Err(Problem::stopping());
+        return Err(own(Problem::stopping()));
     }
     if request.headers().get_all(header::VIA).any(|via| *via == proxy.via) {
         let detail = "this request came from this gateway: gateway.members, or the address that a member announces, leads back here";
         return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop", detail));
     }
-    let Ok(_request) = proxy.requests.try_acquire() else { return Err(Problem::overloaded()) };
+    let Ok(_request) = proxy.requests.try_acquire() else { return Err(own(Problem::overloaded())) };
     let passed = Passed::of(&request, payload, &proxy).await?;
     let weight = HEAD_KIB.saturating_add(u32::try_from(passed.body.len() / 1024).unwrap_or(u32::MAX));
-    let Ok(_room) = proxy.room.try_acquire_many(weight) else { return Err(Problem::overloaded()) };
+    let Ok(_room) = proxy.room.try_acquire_many(weight) else { return Err(own(Problem::overloaded())) };
     let deadline = Instant::now() + passed.wait;
     let mut refused = None;
     let mut may_have_run = false;
@@ -97,10 +106,13 @@ pub(super) async fn forward(
                 Ok(reply) if reply.status() == StatusCode::SERVICE_UNAVAILABLE => refused = Some(reply),
                 // It was not looked at yet, or has changed hands since.
                 Ok(reply) if reply.status() == StatusCode::MISDIRECTED_REQUEST => proxy.misdirected(&address),
+                Ok(reply) if may_have_run && SPEAK_FOR_ONE.contains(&reply.status()) => {
+                    return Err(no_outcome(OF_A_CALL));
+                }
                 Ok(reply) => return Ok(reply),
                 Err(Broken::NotSent) => {}
                 Err(Broken::Sent) if passed.is_safe => may_have_run = passed.is_call,
-                Err(Broken::Sent) => return Err(no_outcome()),
+                Err(Broken::Sent) => return Err(no_outcome(OF_A_BATCH)),
             }
         }
         if Instant::now() + PAUSE >= deadline {
@@ -114,14 +126,12 @@ pub(super) async fn forward(
         Some(_) | None => {
             let detail = "no member of the cluster can be reached from this gateway, or is ready; /readyz of the gateway says more";
             let problem = Problem::unavailable("no_member", detail);
-            Err(if may_have_run { problem.unknown() } else { problem })
+            Err(if may_have_run { problem.unknown() } else { own(problem) })
         }
     }
 }
 
-fn no_outcome() -> Problem {
-    let detail = "the connection to the member that had this batch broke; its calls may have been executed: give them keys, \
-                  and send it again";
+fn no_outcome(detail: &str) -> Problem {
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_outcome", detail).unknown().retry_later()
 }
 

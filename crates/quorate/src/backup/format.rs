@@ -23,7 +23,7 @@ use transport::wire;
 
 const MAGIC: &[u8; 8] = b"QRTBACK1";
 /// What a file of any layout begins with.
-const MAGIC_OF_ALL: &[u8] = b"QRTBACK";
+pub(super) const BEGINS: &[u8] = b"QRTBACK";
 const MANIFEST: u8 = 1;
 const PIECE: u8 = 2;
 const END: u8 = 3;
@@ -195,7 +195,7 @@ impl<R: Read> Reader<R> {
         let mut magic = Vec::new();
         (&mut file).take(MAGIC.len() as u64).read_to_end(&mut magic)?;
         if magic != MAGIC {
-            let ours = magic.len() == MAGIC.len() && magic.starts_with(MAGIC_OF_ALL);
+            let ours = magic.len() == MAGIC.len() && magic.starts_with(BEGINS);
             return Err(if ours { BackupError::Newer } else { BackupError::Foreign });
         }
         let mut reader = Self { file, at: MAGIC.len() as u64, seal: Seal::first(), seen: End::default() };

@@ -1,11 +1,11 @@
 //! The file that is written beside the one that is to be, and takes its name when it is whole.
 //!
 //! It is locked while it is written: of two that write for one name the second is refused, where it would cut off what the
-//! first has verified. What a killed one left there is written over.
+//! first has verified. What a killed one left there is written over; what is no part of a backup, or leads elsewhere, is not.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{self, Read, Seek as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -41,7 +41,13 @@ impl Part {
         let path = file.with_file_name(format!("{name}.part"));
         loop {
             let doing = || format!("{} cannot be written", path.display());
-            let opened = File::options().write(true).create(true).truncate(false).open(&path).with_context(doing)?;
+            // A backup is for few eyes, as is the directory that it is of.
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+                return Err(foreign(&path));
+            }
+            let mut opened = options.open(&path).with_context(doing)?;
             match opened.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(taken(file, &path)),
@@ -59,7 +65,16 @@ impl Part {
                 fs::remove_file(&path).with_context(doing)?;
                 continue;
             }
+            let mut begins = Vec::new();
+            Read::by_ref(&mut opened)
+                .take(super::format::BEGINS.len() as u64)
+                .read_to_end(&mut begins)
+                .with_context(doing)?;
+            if !super::format::BEGINS.starts_with(&begins) {
+                return Err(foreign(&path));
+            }
             opened.set_len(0).with_context(doing)?;
+            opened.rewind().with_context(doing)?;
             return Ok(Self { path, file: opened, is_named: false });
         }
     }
@@ -122,8 +137,15 @@ fn taken(file: &Path, part: &Path) -> Failure {
     ))
 }
 
+fn foreign(part: &Path) -> Failure {
+    Failure::Usage(format!(
+        "{} is there and is no part of a backup; move it away, or give the backup another name",
+        part.display()
+    ))
+}
+
 fn is_at(opened: &fs::Metadata, path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (opened.dev(), opened.ino()))
+    fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (opened.dev(), opened.ino()))
 }
 
 #[cfg(test)]
@@ -178,7 +200,7 @@ mod tests {
     fn what_a_killed_one_left_is_written_over() {
         let place = tempfile::tempdir().expect("a directory");
         let (file, part) = (place.path().join("b"), place.path().join("b.part"));
-        fs::write(&part, "half of something longer").expect("written");
+        fs::write(&part, "QRTBACK1 half of something longer").expect("written");
         written(&file, "new").name(&file, false).expect("named");
         assert_eq!(fs::read_to_string(&file).expect("there"), "new");
 
@@ -187,5 +209,25 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).expect("there"), "new", "it has its name until the next one is whole");
         next.name(&file, true).expect("named");
         assert_eq!((fs::read_to_string(&file).expect("there").as_str(), entries(place.path())), ("newer", 1));
+    }
+
+    /// Catches a backup that writes over a file which is none, or through a link into another one; and one that others read.
+    #[test]
+    fn what_is_no_part_of_a_backup_stays() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (file, part, other) = (place.path().join("b"), place.path().join("b.part"), place.path().join("other"));
+        fs::write(&other, "mine").expect("written");
+        let refused = || {
+            let refused = Part::begin(&file).map(drop).expect_err("it is not ours");
+            assert!(matches!(&refused, Failure::Usage(line) if line.contains("no part of a backup")), "{refused}");
+            assert_eq!(fs::read_to_string(&part).expect("there"), "mine");
+            fs::remove_file(&part).expect("removed");
+        };
+        std::os::unix::fs::symlink(&other, &part).expect("made");
+        refused();
+        fs::copy(&other, &part).expect("copied");
+        refused();
+        let mode = |part: &Part| part.file.metadata().expect("a file").mode() & 0o777;
+        assert_eq!(mode(&written(&file, "QRTBACK1")), 0o600);
     }
 }

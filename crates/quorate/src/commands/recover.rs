@@ -36,7 +36,9 @@ fn replace(mut config: Config, recover: &Recover) -> Result<(), Failure> {
         config.cluster.id = crate::backup::cluster_of(&config)?;
         crate::seat::known(&mut config)?;
     }
-    if !goes_on && config.cluster.start.nodes().len() <= 1 && config.cluster.join.is_empty() {
+    let me = config.identity().node;
+    let is_alone = config.cluster.start.nodes().keys().all(|node| *node == me);
+    if !goes_on && is_alone && config.cluster.join.is_empty() {
         return Err(Failure::Usage(format!(
             "node.data_dir = {dir:?}: this cluster has no other node to learn from; make it anew from a backup \
              (`quorate restore`)"

@@ -188,7 +188,8 @@ impl NodeBackend {
                 let (me, membership) = (self.config.cluster.me, self.router.membership());
                 format!("silent ({}): {}", silence.name(), admission::explain(me, &membership, &self.disks, silence))
             }
-            None => "promises and votes".to_owned(),
+            None if self.router.membership().is_acceptor(self.config.cluster.me) => "promises and votes".to_owned(),
+            None => "has no vote: this node is no acceptor, or none yet; GET /v1/cluster shows who is".to_owned(),
         };
         Check { name: "acceptor", ok: true, detail }
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
 use super::super::outside;
-use super::{Members, NotDone, VOTE_REFUSED, VOTE_WAIT};
+use super::{Members, NotDone, VOTE_REFUSED, VOTE_WAIT, own_key};
 
 /// How often it is looked: a part of the shortest `membership.replace_after`.
 const LOOK: Duration = Duration::from_millis(250);
@@ -94,31 +94,13 @@ impl Watch {
     }
 }
 
-/// Under which key it is asked for. A refusal is final under its key (ADR 0017), so the next attempt has another one;
-/// what was not decided is asked for under the same one, by the next leader too.
-#[derive(Default)]
-struct Attempts {
-    key: String,
-    refused: u64,
-}
-
-impl Attempts {
-    fn key(&mut self, number: CommandNumber, Replacement { failed, spare }: Replacement) -> String {
-        let key = format!("quorate-replace-{number}-{failed}-{spare}");
-        if self.key != key {
-            *self = Self { key, refused: 0 };
-        }
-        format!("{}-{}", self.key, self.refused)
-    }
-}
-
 impl Members {
     /// Replaces acceptors that fail, while this node leads; one at a time.
     pub(in super::super) async fn replace_failed(self: Arc<Self>) {
         let Some(after) = self.config.replacement.after else { return };
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut watch, mut attempts, mut said) = (Watch::default(), Attempts::default(), String::new());
+        let (mut watch, mut said) = (Watch::default(), String::new());
         loop {
             looks.tick().await;
             let now = outside::now().tick;
@@ -136,10 +118,7 @@ impl Members {
             }
             .decide();
             let Some(replacement) = decided else { continue };
-            let key = attempts.key(membership.number(), replacement);
-            if let Err(why) = self.replace(replacement, &membership, key).await {
-                let refused = matches!(why, NotDone::Refused { .. });
-                attempts.refused += u64::from(refused);
+            if let Err(why) = self.replace(replacement, &membership).await {
                 let pause = if why.may_pass() { VOTE_WAIT } else { VOTE_REFUSED };
                 let why = why.to_string();
                 if why != said {
@@ -153,10 +132,11 @@ impl Members {
         }
     }
 
-    async fn replace(&self, replacement: Replacement, membership: &Membership, key: String) -> Result<(), NotDone> {
+    async fn replace(&self, replacement: Replacement, membership: &Membership) -> Result<(), NotDone> {
         let Replacement { failed, spare } = replacement;
         let arguments = json!({"node": spare.0, "replaces": failed.0, "for_good": true});
-        let (number, _) = self.call("cluster.set_acceptor", &arguments, key, VOTE_WAIT).await?;
+        // Of two such calls the second finds nobody to replace. A key that others can guess could be used up by them.
+        let (number, _) = self.call("cluster.set_acceptor", &arguments, own_key("replace"), VOTE_WAIT).await?;
         metrics::counter!("quorate_membership_replacements_total").increment(1);
         let name = |node| membership.node(node).map(|member| member.name.clone()).unwrap_or_default();
         tracing::warn!(
@@ -292,20 +272,5 @@ mod tests {
         assert_eq!(watch.look(true, at(107)), Some(at(106)));
         assert_eq!(watch.look(false, at(108)), None);
         assert_eq!(watch.look(true, at(109)), Some(at(109)));
-    }
-
-    /// Catches a refusal that is final, and a call that is made twice though the first one may still take effect.
-    #[test]
-    fn a_key_is_used_until_it_is_refused() {
-        let mut attempts = Attempts::default();
-        let [one, other] = [4, 5].map(|spare| Replacement { failed: NodeId(3), spare: NodeId(spare) });
-        let first = attempts.key(CommandNumber(7), one);
-        assert_eq!(attempts.key(CommandNumber(7), one), first);
-        attempts.refused += 1;
-        let second = attempts.key(CommandNumber(7), one);
-        assert_ne!(second, first);
-        assert_ne!(attempts.key(CommandNumber(7), other), second);
-        assert_eq!(Attempts::default().key(CommandNumber(7), one), first, "the next leader asks for the same");
-        assert_ne!(Attempts::default().key(CommandNumber(8), one), first);
     }
 }
