@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use leader::core::Note;
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Membership, NodeId, Vote, membership,
 };
@@ -95,6 +96,8 @@ pub struct Disks {
     changed: Vec<CommandNumber>,
     /// Who never leads, whatever a membership says.
     followers: BTreeSet<NodeId>,
+    /// The number of the last membership that each node has noted.
+    noted: BTreeMap<NodeId, CommandNumber>,
 }
 
 impl Disks {
@@ -110,6 +113,7 @@ impl Disks {
             tallies: BTreeMap::new(),
             changed: Vec::new(),
             followers: BTreeSet::new(),
+            noted: BTreeMap::new(),
         }
     }
 
@@ -207,15 +211,19 @@ impl Disks {
 
     /// Whether nodes that are not silent hold a majority set, and a node may lead. A change may have been decided between
     /// the damage of a disk and the silence of its node: then nothing is decided any more. Nor is it while a node regains its
-    /// state of which too many members are gone, or were never there (ADR 0023, limits).
+    /// state of which too many members are gone, or were never there (ADR 0023, limits), nor where all states are lost that
+    /// reach as far as the membership which those who may lead have noted (ADR 0027, limits).
     #[must_use]
     pub fn can_decide(&self) -> bool {
+        let is_there = |node: &NodeId| self.disks.get(node).is_some_and(|disk| !disk.broken);
+        let there = self.disks.iter().filter(|(node, _)| is_there(node));
+        let known = there.map(|(_, disk)| disk.durable).max().unwrap_or(CommandNumber::NULL);
         let may_lead = |node: &NodeId| {
             !self.followers.contains(node)
                 && self.membership.may_lead(*node)
+                && self.noted.get(node).is_none_or(|noted| *noted <= known)
                 && self.disks.get(node).is_some_and(Disk::may_lead)
         };
-        let is_there = |node: &NodeId| self.disks.get(node).is_some_and(|disk| !disk.broken);
         let most_learn = self.membership.learners().filter(is_there).count() > self.membership.nodes().len() / 2;
         self.hold(|node| self.disks.get(&node).is_some_and(|disk| disk.speaks() && (most_learn || !disk.regains)))
             && self.membership.learners().any(|node| may_lead(&node))
@@ -270,6 +278,7 @@ impl Disks {
                 self.disks.entry(*node).or_default().lose_state();
                 self.changed.extend((1..=self.last_decided().0).map(CommandNumber));
             }
+            Fact::Noted { node, note: Note::Membership { number, .. } } => drop(self.noted.insert(*node, *number)),
             Fact::Sent { .. }
             | Fact::Delivered { .. }
             | Fact::Lost { .. }
@@ -525,6 +534,22 @@ mod tests {
         assert!(!disks.can_decide(), "2 and 3 would be a majority set");
         disks.learn(&written(3, LogRecord::NextBallot(Ballot::new(9, NodeId(2)))));
         assert!(disks.can_decide(), "it speaks");
+    }
+
+    /// ADR 0027, limits: catches an answer that is demanded although nobody has a state that reaches the membership which
+    /// those who may lead go by, and one that is not although somebody has.
+    #[test]
+    fn who_leads_needs_a_state_that_reaches_its_membership() {
+        let mut disks = disks(&[synced(1, 2)]);
+        let note = Note::Membership { number: CommandNumber(2), nodes: 3, acceptors: 3 };
+        for node in 1..=3 {
+            disks.learn(&Fact::Noted { node: NodeId(node), note: note.clone() });
+        }
+        assert!(disks.can_decide(), "the state of 1 reaches it");
+        disks.learn(&Fact::Fault(Fault::StateLost(NodeId(1))));
+        assert!(!disks.can_decide(), "nobody's does");
+        disks.learn(&synced(2, 2));
+        assert!(disks.can_decide());
     }
 
     /// DESIGN 8: catches votes that are kept for learners that are gone, or forgotten on the word of too few.
