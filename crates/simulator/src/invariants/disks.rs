@@ -96,6 +96,8 @@ pub struct Disks {
     changed: Vec<CommandNumber>,
     /// Who never leads, whatever a membership says.
     followers: BTreeSet<NodeId>,
+    /// Who is there when the faults are over.
+    core: Option<BTreeSet<NodeId>>,
     /// The number of the last membership that each node has noted.
     noted: BTreeMap<NodeId, CommandNumber>,
 }
@@ -113,6 +115,7 @@ impl Disks {
             tallies: BTreeMap::new(),
             changed: Vec::new(),
             followers: BTreeSet::new(),
+            core: None,
             noted: BTreeMap::new(),
         }
     }
@@ -215,17 +218,22 @@ impl Disks {
     /// reach as far as the membership which those who may lead have noted (ADR 0027, limits).
     #[must_use]
     pub fn can_decide(&self) -> bool {
-        let is_there = |node: &NodeId| self.disks.get(node).is_some_and(|disk| !disk.broken);
+        let is_there = |node: &NodeId| {
+            self.core.as_ref().is_none_or(|core| core.contains(node))
+                && self.disks.get(node).is_some_and(|disk| !disk.broken)
+        };
         let there = self.disks.iter().filter(|(node, _)| is_there(node));
         let known = there.map(|(_, disk)| disk.durable).max().unwrap_or(CommandNumber::NULL);
         let may_lead = |node: &NodeId| {
-            !self.followers.contains(node)
+            is_there(node)
+                && !self.followers.contains(node)
                 && self.membership.may_lead(*node)
                 && self.noted.get(node).is_none_or(|noted| *noted <= known)
                 && self.disks.get(node).is_some_and(Disk::may_lead)
         };
         let most_learn = self.membership.learners().filter(is_there).count() > self.membership.nodes().len() / 2;
-        self.hold(|node| self.disks.get(&node).is_some_and(|disk| disk.speaks() && (most_learn || !disk.regains)))
+        let speaks = |disk: &Disk| disk.speaks() && (most_learn || !disk.regains);
+        self.hold(|node| is_there(&node) && self.disks.get(&node).is_some_and(speaks))
             && self.membership.learners().any(|node| may_lead(&node))
     }
 
@@ -290,8 +298,8 @@ impl Disks {
             | Fact::Stopped { .. }
             | Fact::Asked { .. }
             | Fact::Told { .. }
-            | Fact::Fault(_)
-            | Fact::Healed { .. } => {}
+            | Fact::Fault(_) => {}
+            Fact::Healed { core } => self.core = Some(core.iter().copied().collect()),
         }
     }
 
@@ -530,6 +538,11 @@ mod tests {
             disks.learn(&fact);
         }
         assert!(disks.can_decide(), "three of five nodes are there");
+        let core = |nodes: &[u64]| Fact::Healed { core: nodes.iter().copied().map(NodeId).collect() };
+        disks.learn(&core(&[2, 3]));
+        assert!(!disks.can_decide(), "two of five are not most, and 2 and 3 would be the majority set");
+        disks.learn(&core(&[1, 2, 3]));
+        assert!(disks.can_decide());
         disks.learn(&Fact::Fault(Fault::GivenUp(NodeId(1))));
         assert!(!disks.can_decide(), "2 and 3 would be a majority set");
         disks.learn(&written(3, LogRecord::NextBallot(Ballot::new(9, NodeId(2)))));
@@ -540,7 +553,7 @@ mod tests {
     /// those who may lead go by, and one that is not although somebody has.
     #[test]
     fn who_leads_needs_a_state_that_reaches_its_membership() {
-        let mut disks = disks(&[synced(1, 2)]);
+        let mut disks = disks(&[started(1, 1, &[]), started(2, 1, &[]), started(3, 1, &[]), synced(1, 2)]);
         let note = Note::Membership { number: CommandNumber(2), nodes: 3, acceptors: 3 };
         for node in 1..=3 {
             disks.learn(&Fact::Noted { node: NodeId(node), note: note.clone() });

@@ -51,6 +51,8 @@ pub(super) struct Liveness {
     up_since: BTreeMap<NodeId, Tick>,
     /// No majority set can speak now, by a change.
     stuck: bool,
+    /// When one could speak again, after the faults: at the end of a run all start once more.
+    anew: Option<Tick>,
     healed: Option<Healed>,
     /// By client: each has one question at a time.
     waiting: BTreeMap<u64, Waiting>,
@@ -67,6 +69,7 @@ impl Liveness {
             of_a_gateway: bound * TIMEOUTS_OF_A_GATEWAY / TIMEOUTS_TO_ANSWER,
             up_since: BTreeMap::new(),
             stuck: false,
+            anew: None,
             healed: None,
             waiting: BTreeMap::new(),
             until: BTreeSet::new(),
@@ -86,6 +89,7 @@ impl Liveness {
 
     /// A majority set can speak again.
     fn begin_anew(&mut self, now: Tick) {
+        self.anew = Some(now);
         let clients: Vec<u64> = self.waiting.keys().copied().collect();
         for client in clients {
             let question = self.waiting[&client].question.clone();
@@ -198,7 +202,8 @@ impl Invariant for Liveness {
         self.late(now.tick)?;
         let last = history.chain.last();
         ensure(last > CommandNumber::NULL, || "nothing was issued in the whole run".to_owned())?;
-        let Some(healed) = self.healed.as_ref().filter(|_| !self.stuck) else { return Ok(()) };
+        let had_time = !self.stuck && self.anew.is_none_or(|since| now.tick.since(since) > self.bound);
+        let Some(healed) = self.healed.as_ref().filter(|_| had_time) else { return Ok(()) };
         let before = healed.decided;
         ensure(last > before, || format!("nothing was issued after the faults: {before} before and {last} at the end"))
     }
