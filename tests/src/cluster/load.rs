@@ -183,6 +183,8 @@ impl Client {
             let url = format!("{}/v1/functions/{}", self.urls[node], call.function);
             let request = self.http.post(url).header("Idempotency-Key", &key).json(&call.arguments);
             match send(request).await {
+                // A node that was asked to stop may say so.
+                Ok(reply) if reply.status == 503 && !self.presence.was_up_since(node, mark) => {}
                 Ok(reply) => return Acknowledged::of(key, call, &reply),
                 Err(error) => {
                     let excused = !self.presence.was_up_since(node, mark);

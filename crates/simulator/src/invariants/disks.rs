@@ -228,13 +228,20 @@ impl Disks {
             is_there(node)
                 && !self.followers.contains(node)
                 && self.membership.may_lead(*node)
-                && self.noted.get(node).is_none_or(|noted| *noted <= known)
+                && self.has_noted(*node) <= known
                 && self.disks.get(node).is_some_and(Disk::may_lead)
         };
         let most_learn = self.membership.learners().filter(is_there).count() > self.membership.nodes().len() / 2;
         let speaks = |disk: &Disk| disk.speaks() && (most_learn || !disk.regains);
         self.hold(|node| is_there(&node) && self.disks.get(&node).is_some_and(speaks))
             && self.membership.learners().any(|node| may_lead(&node))
+    }
+
+    /// The number of the last membership that a node has noted: the one that it heard of, or that took it in.
+    fn has_noted(&self, node: NodeId) -> CommandNumber {
+        let took_it_in = self.memberships.iter().find(|membership| membership.node(node).is_some());
+        let first = took_it_in.map_or(CommandNumber::NULL, |membership| membership.number());
+        self.noted.get(&node).copied().unwrap_or_default().max(first)
     }
 
     /// Whether the disk of a node is damaged, or gone, and nobody has found out yet.

@@ -174,6 +174,11 @@ impl World {
             return Err(format!("liveness: node {id} of the core has not caught up long after all was answered"));
         }
         if let [id, ..] = self.still_silent()[..] {
+            // A write may have failed late that was to fail during the faults, and its node have just started again.
+            if self.ending.is_some_and(|(since, _)| self.schedule.now().since(since) < CAUGHT_UP) {
+                self.schedule.after(AFTERWARDS, Event::End);
+                return Ok(());
+            }
             return Err(format!("liveness: node {id} is silent long after the faults, and a majority set speaks"));
         }
         for id in self.core.clone() {
