@@ -327,11 +327,12 @@ async fn calls_go_on_when_the_history_that_filled_the_disks_is_old() {
     for _ in 0..2 {
         for call in 0.. {
             let reply = cluster.call(0, "kv.put", &put(&noise.text(300_000))).await;
-            if reply.status != 200 {
+            assert!(call < 1_000, "the disk does not fill");
+            // The lead went away under it with the room of the first disk; of a call without a key nobody knows more.
+            if ![200, 504].contains(&reply.status) {
                 reply.assert_problem(507, "disk_full");
                 break;
             }
-            assert!(call < 1_000, "the disk does not fill");
         }
         // Refused calls write nothing; the one that is taken comes when the space is back, by itself.
         eventually("a call that is taken again", async || {
