@@ -17,13 +17,18 @@ struct Front {
 
 impl Front {
     fn start(members: &[&Served]) -> Self {
+        Self::with_room(members, 100)
+    }
+
+    /// One that takes so many requests at a time.
+    fn with_room(members: &[&Served], requests: usize) -> Self {
         let options = proxy::Options {
             name: "front".to_owned(),
             cluster: "ours".to_owned(),
             members: members.iter().map(|member| member.address.to_string()).collect(),
             authorities: None,
             limits: Limits::default(),
-            requests: 100,
+            requests,
             server: options(),
         };
         let proxy = Proxy::new(&options).expect("a client");
@@ -70,4 +75,23 @@ async fn a_member_that_was_not_looked_at_takes_nothing_of_another_cluster() {
     for handle in [front.handle, ours.handle, theirs.handle] {
         handle.stop(false).await;
     }
+}
+
+/// S-22: catches a gateway that calls what another one may have executed *not executed*, because it has no room for it
+/// itself; and one that calls *unknown* what nobody can have had.
+#[actix_web::test]
+async fn a_gateway_without_room_speaks_for_itself_only() {
+    let front = Front::with_room(&[], 0);
+    let asked = [
+        ("/v1/functions/f", "Idempotency-Key: k\r\n", "unknown"),
+        ("/v1/calls", "", "unknown"),
+        ("/v1/functions/f", "", "not_executed"),
+    ];
+    for (path, key, outcome) in asked {
+        let head = format!("Host: a\r\nConnection: close\r\n{key}Content-Length: 2\r\n");
+        let reply = exchange(front.address, format!("POST {path} HTTP/1.1\r\n{head}\r\n{{}}").as_bytes()).await;
+        assert!(reply.starts_with("HTTP/1.1 429 "), "{reply}");
+        assert!(reply.contains(&format!("\"outcome\":\"{outcome}\"")), "{path} {key}: {reply}");
+    }
+    front.handle.stop(false).await;
 }
