@@ -78,7 +78,7 @@ enum Part {
     Disk,
     /// Whether memory grows
     Memory,
-    /// What calls notice of a leader that is killed, stands still or hands over, and of a rolling restart
+    /// What calls notice of a leader that is killed, stands still or hands over
     Leads,
     /// What calls notice of an acceptor that joins and is removed
     Members,
