@@ -102,7 +102,7 @@ impl Dialer {
                         | DialError::Tls(_)
                         | DialError::OtherCertificate(_)
                         | DialError::Refused(_)
-                        | DialError::Version(_)
+                        | DialError::Version { .. }
                         | DialError::WrongNode { .. } => backoff.after_refusal(chance),
                         DialError::ConnectedAlready(why) => {
                             let since = *already.get_or_insert_with(Instant::now);

@@ -91,6 +91,7 @@ pub fn handshake(bytes: &[u8]) {
         cluster_name: "demo".into(),
         learn_from: LearnFrom::Leader,
         window: 1024,
+        versions: handshake::Versions::SPOKEN,
     };
     let mut framed = BytesMut::new();
     let fits = frame::append(&mut framed, HANDSHAKE_BYTES_MAX, |buffer| buffer.extend_from_slice(bytes)).is_ok();
@@ -111,7 +112,11 @@ pub fn handshake(bytes: &[u8]) {
     assert_eq!(fits, bytes.len() <= HANDSHAKE_BYTES_MAX);
     if let Ok(hello) = Hello::decode(bytes) {
         // Names that are looked at only when the rest of it is right.
-        let known = Hello { version: handshake::VERSION, magic: Bytes::from_static(handshake::MAGIC), ..hello.clone() };
+        let known = Hello {
+            version: handshake::Versions::SPOKEN.newest,
+            magic: Bytes::from_static(handshake::MAGIC),
+            ..hello.clone()
+        };
         judged(&me, &known);
         let same = Hello { cluster: Bytes::copy_from_slice(&me.cluster.0), expects: 1, ..known };
         judged(&me, &same);

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! These two frames are the same in every version for ever, so that nodes of different
-//! versions can at least tell each other so: fields are added, never changed or removed, and
-//! recorded frames of both are in the tests. The dialer sends nothing before it is welcome.
+//! versions can agree on one that both speak (module `versions`), or at least tell each other: fields are added, never
+//! changed or removed, and recorded frames of both are in the tests. The dialer sends nothing before it is welcome.
 //!
 //! `Hello` also carries the settings that all nodes must share and that are not in the cluster's
 //! id, because they may change under existing data (ADR 0016). Nodes that learn in different ways
@@ -31,25 +31,23 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use protocol::{ClusterId, LearnFrom, NodeId};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::disk::Disk;
-use crate::frame::{self, HEADER_BYTES, Header};
 use crate::join::{Admission, Again, Join};
 use crate::lane::Lane;
-use crate::opening::TLS_RECORD;
 use crate::stream::Proven;
 use crate::tls::{self, Failed, Name};
 
+mod reading;
 mod refusal;
+mod versions;
 
+pub(crate) use reading::{ReadError, read, read_within, write, write_within};
 pub use refusal::Refusal;
-
-/// The version of what follows the handshake: frames and messages. Raised when a node of the
-/// version before could not understand, or would misunderstand, what this one sends.
-pub const VERSION: u32 = 1;
+pub use versions::Versions;
 
 /// The first field of the first frame.
 pub const MAGIC: &[u8] = b"quorate-peer";
@@ -70,7 +68,7 @@ pub struct Hello {
     /// [`MAGIC`].
     #[prost(bytes = "bytes", tag = "1")]
     pub magic: Bytes,
-    /// [`VERSION`] of the dialer.
+    /// [`Versions::newest`] of the dialer.
     #[prost(uint32, tag = "2")]
     pub version: u32,
     /// The dialer's cluster, 16 bytes.
@@ -103,6 +101,9 @@ pub struct Hello {
     /// The dialer is no node yet, and wants to become one (module `join`); it has no id, cluster, lane or disk.
     #[prost(message, optional, tag = "12")]
     pub join: Option<Join>,
+    /// [`Versions::oldest`] of the dialer; nothing from one that speaks a single version.
+    #[prost(uint32, optional, tag = "13")]
+    pub oldest: Option<u32>,
 }
 
 /// What the listener answers.
@@ -142,7 +143,7 @@ pub enum Verdict {
 /// Who the listener is.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Welcome {
-    /// [`VERSION`] of the listener.
+    /// [`Versions::newest`] of the listener.
     #[prost(uint32, tag = "1")]
     pub version: u32,
     /// The listener.
@@ -154,6 +155,9 @@ pub struct Welcome {
     /// It has durably noted the dialer's disk for the dialer, and knows no other one.
     #[prost(bool, tag = "4")]
     pub noted: bool,
+    /// [`Versions::oldest`] of the listener; nothing from one that speaks a single version.
+    #[prost(uint32, optional, tag = "5")]
+    pub oldest: Option<u32>,
 }
 
 /// Who this node is, as it says in handshakes.
@@ -171,6 +175,8 @@ pub struct Identity {
     pub learn_from: LearnFrom,
     /// How many commands its leader may propose beyond the last issued one.
     pub window: u64,
+    /// What it speaks: [`Versions::SPOKEN`], but in tests.
+    pub versions: Versions,
 }
 
 /// What a node knows of an id.
@@ -222,8 +228,13 @@ pub enum DialError {
     #[error("the peer refused the connection: {0:?}")]
     Removed(String),
     /// Welcome, but by a node of another version.
-    #[error("the peer speaks protocol version {0}, this node speaks version {VERSION}")]
-    Version(u32),
+    #[error("{}", versions::differ(*theirs, *ours))]
+    Version {
+        /// What it speaks.
+        theirs: Versions,
+        /// What this node speaks.
+        ours: Versions,
+    },
     /// Welcome, but by somebody else.
     #[error("node {node} ({name:?}) answers at this address: check `cluster.members`")]
     WrongNode {
@@ -251,7 +262,7 @@ impl DialError {
             Self::Silent => "silent",
             Self::NotAPeer => "not_a_peer",
             Self::Refused(_) | Self::DiskRefused(_) | Self::ConnectedAlready(_) | Self::Removed(_) => "refused_by_peer",
-            Self::Version(_) => "version",
+            Self::Version { .. } => "version",
             Self::WrongNode { .. } => "wrong_node",
         }
     }
@@ -263,7 +274,7 @@ impl Identity {
     pub fn hello(&self, expects: NodeId, lane: Lane, disk: Option<Disk>) -> Hello {
         Hello {
             magic: Bytes::from_static(MAGIC),
-            version: VERSION,
+            version: self.versions.newest,
             cluster: Bytes::copy_from_slice(&self.cluster.0),
             cluster_name: self.cluster_name.clone(),
             node: self.me.0,
@@ -274,13 +285,20 @@ impl Identity {
             window: Some(self.window),
             disk,
             join: None,
+            oldest: self.versions.said_oldest(),
         }
     }
 
     /// What this node says to a dialer that it takes, and whose disk it has noted or not.
     #[must_use]
     pub fn welcome(&self, noted: bool) -> Answer {
-        let welcome = Welcome { version: VERSION, node: self.me.0, node_name: self.name.clone(), noted };
+        let welcome = Welcome {
+            version: self.versions.newest,
+            node: self.me.0,
+            node_name: self.name.clone(),
+            noted,
+            oldest: self.versions.said_oldest(),
+        };
         Answer { verdict: Some(Verdict::Welcome(welcome)), ..Answer::default() }
     }
 
@@ -331,10 +349,8 @@ impl Identity {
         if hello.magic != MAGIC {
             return Err(Refusal::NotAPeer);
         }
-        if hello.version != VERSION {
-            return Err(Refusal::Version { theirs: hello.version });
-        }
-        Ok(())
+        let (theirs, ours) = (hello.versions(), self.versions);
+        ours.common(theirs).map(drop).ok_or(Refusal::Version { theirs, ours })
     }
 
     pub(crate) fn other_cluster(&self, hello: &Hello) -> Refusal {
@@ -364,8 +380,11 @@ impl Identity {
 pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hello) -> Result<bool, DialError> {
     write(stream, hello).await?;
     let answer = read::<Answer, _>(stream).await?;
+    let ours = hello.versions();
     match answer.verdict {
-        Some(Verdict::Welcome(welcome)) if welcome.version != VERSION => Err(DialError::Version(welcome.version)),
+        Some(Verdict::Welcome(welcome)) if ours.common(welcome.versions()).is_none() => {
+            Err(DialError::Version { theirs: welcome.versions(), ours })
+        }
         Some(Verdict::Welcome(welcome)) if welcome.node != hello.expects => {
             Err(DialError::WrongNode { node: NodeId(welcome.node), name: welcome.node_name })
         }
@@ -376,110 +395,6 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hel
         Some(Verdict::Refused(text)) => Err(DialError::Refused(text)),
         None => Err(DialError::NotAPeer),
     }
-}
-
-/// Why no handshake frame could be read.
-#[derive(Debug)]
-pub(crate) enum ReadError {
-    /// The connection broke, or was closed before the first byte or within the payload.
-    Io(io::Error),
-    /// Something else came.
-    Garbage {
-        /// Its first bytes.
-        start: [u8; HEADER_BYTES],
-    },
-}
-
-impl From<io::Error> for ReadError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<ReadError> for DialError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Io(error) => error.into(),
-            ReadError::Garbage { .. } => Self::NotAPeer,
-        }
-    }
-}
-
-impl ReadError {
-    /// Whether an HTTP client wrote this.
-    pub(crate) fn is_http(&self) -> bool {
-        const METHODS: [&[u8]; 8] =
-            [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"PRI * "];
-        match self {
-            Self::Io(_) => false,
-            Self::Garbage { start } => METHODS.iter().any(|method| start.starts_with(method)),
-        }
-    }
-
-    /// Whether somebody wants to speak TLS.
-    pub(crate) fn is_tls(&self) -> bool {
-        match self {
-            Self::Io(_) => false,
-            Self::Garbage { start } => start.starts_with(&[TLS_RECORD, 3]),
-        }
-    }
-}
-
-/// Reads one frame of the handshake, and not a byte more.
-pub(crate) async fn read<M, S>(stream: &mut S) -> Result<M, ReadError>
-where
-    M: prost::Message + Default,
-    S: AsyncRead + Unpin,
-{
-    read_within(stream, HANDSHAKE_BYTES_MAX).await
-}
-
-/// The same, of a frame with a payload of so many bytes at most.
-pub(crate) async fn read_within<M, S>(stream: &mut S, limit: usize) -> Result<M, ReadError>
-where
-    M: prost::Message + Default,
-    S: AsyncRead + Unpin,
-{
-    let mut start = [0; HEADER_BYTES];
-    let count = stream.read(&mut start).await?;
-    if count == 0 {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-    }
-    let rest = stream.read_exact(&mut start[count..]).await;
-    let garbage = ReadError::Garbage { start };
-    match rest {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(garbage),
-        Err(error) => return Err(error.into()),
-    }
-    let Ok(header) = Header::read(start, limit) else { return Err(garbage) };
-    let mut payload = vec![0; header.length];
-    stream.read_exact(&mut payload).await?;
-    match header.verify(&payload) {
-        Ok(()) => M::decode(&payload[..]).map_err(|_| garbage),
-        Err(_) => Err(garbage),
-    }
-}
-
-/// Writes one frame of the handshake.
-pub(crate) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, message: &impl prost::Message) -> io::Result<()> {
-    write_within(stream, message, HANDSHAKE_BYTES_MAX).await
-}
-
-/// The same, of a frame with a payload of so many bytes at most.
-pub(crate) async fn write_within<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    message: &impl prost::Message,
-    limit: usize,
-) -> io::Result<()> {
-    let mut buffer = BytesMut::new();
-    frame::append(&mut buffer, limit, |buffer| {
-        message.encode(buffer).expect("a BytesMut grows as needed");
-    })
-    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    stream.write_all(&buffer).await?;
-    // TLS keeps what it could not pass on at once.
-    stream.flush().await
 }
 
 #[cfg(test)]

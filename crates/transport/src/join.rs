@@ -21,9 +21,7 @@ use protocol::{ClusterId, LearnFrom};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::handshake::{
-    self, Answer, DialError, HANDSHAKE_DEADLINE, Hello, Identity, Refusal, VERSION, Verdict, Welcome,
-};
+use crate::handshake::{self, Answer, DialError, HANDSHAKE_DEADLINE, Hello, Identity, Refusal, Verdict, Versions};
 use crate::opening;
 use crate::tls::Tls;
 
@@ -145,7 +143,8 @@ impl Application {
     fn hello(&self) -> Hello {
         Hello {
             magic: Bytes::from_static(handshake::MAGIC),
-            version: VERSION,
+            version: Versions::SPOKEN.newest,
+            oldest: Versions::SPOKEN.said_oldest(),
             cluster_name: self.cluster_name.clone(),
             node_name: self.name.clone(),
             learn_from: Some(self.learn_from.name().to_owned()),
@@ -213,8 +212,7 @@ impl Identity {
 
     /// What an admitted newcomer is told.
     pub(crate) fn admit(&self, admission: Admission) -> Answer {
-        let welcome = Welcome { version: VERSION, node: self.me.0, node_name: self.name.clone(), noted: false };
-        Answer { verdict: Some(Verdict::Welcome(welcome)), admission: Some(admission), ..Answer::default() }
+        Answer { admission: Some(admission), ..self.welcome(false) }
     }
 }
 
@@ -251,10 +249,8 @@ mod tests {
         for (application, reason) in mistakes {
             assert_eq!(judge(application).expect_err(reason).reason(), reason);
         }
-        let hello = Hello { version: VERSION + 1, ..application().hello() };
-        assert_eq!(
-            identity().judge_newcomer(&hello, &application().join),
-            Err(Refusal::Version { theirs: VERSION + 1 })
-        );
+        let hello = Hello { version: Versions::SPOKEN.newest + 1, ..application().hello() };
+        let refusal = identity().judge_newcomer(&hello, &application().join).expect_err("it is of the next version");
+        assert_eq!(refusal.reason(), "version");
     }
 }

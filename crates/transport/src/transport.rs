@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::dialer::Dialer;
 use crate::disk::Disks;
-use crate::handshake::{Identity, Known};
+use crate::handshake::{Identity, Known, Versions};
 use crate::join::{Admit, NEWCOMERS_MAX};
 use crate::lane::Lane;
 use crate::listener;
@@ -51,6 +51,8 @@ pub struct TransportConfig {
     pub learn_from: LearnFrom,
     /// Its window, in commands; peers that have another are warned of.
     pub window: u64,
+    /// The versions of the protocol that it speaks; peers that speak none of them are refused.
+    pub versions: Versions,
     /// The members, until [`Handle::set_peers`]. An entry for this node itself is ignored.
     pub peers: BTreeMap<NodeId, Peer>,
     /// The highest id that was ever given out, likewise: a lower one that is no member was removed.
@@ -171,10 +173,21 @@ impl Transport {
         on_event: OnEvent,
     ) -> io::Result<Handle> {
         listener.set_nonblocking(true)?;
-        let TransportConfig { me, name, cluster, cluster_name, learn_from, window, peers, last_id, limits, tls } =
-            config;
+        let TransportConfig {
+            me,
+            name,
+            cluster,
+            cluster_name,
+            learn_from,
+            window,
+            versions,
+            peers,
+            last_id,
+            limits,
+            tls,
+        } = config;
         let shared = Arc::new(Shared {
-            identity: Identity { me, name, cluster, cluster_name, learn_from, window },
+            identity: Identity { me, name, cluster, cluster_name, learn_from, window, versions },
             members: RwLock::default(),
             limits,
             tls,

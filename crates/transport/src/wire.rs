@@ -6,7 +6,7 @@
 //!   needed leaves its number behind in a comment.
 //! - A new field must have a meaning when it is absent: nodes of the version before do not
 //!   send it. A new kind of message, or a field that must not be ignored, needs a new
-//!   [`crate::handshake::VERSION`], unless it goes only to nodes that have shown that they know it
+//!   [`crate::handshake::Versions`], unless it goes only to nodes that have shown that they know it
 //!   (`FetchSnapshot` to who has said what it keeps, `Snapshot` and `Rejoined` to who has asked).
 //! - Two things are against these rules, harmless before 0.1.0, and no example: `Rejoin` goes to
 //!   leaders that have not shown that they know it, and field 7 of `Call` was a flag.

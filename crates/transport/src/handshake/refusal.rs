@@ -2,7 +2,7 @@
 
 use protocol::NodeId;
 
-use super::{Answer, HANDSHAKE_DEADLINE, VERSION, Verdict};
+use super::{Answer, HANDSHAKE_DEADLINE, Verdict, Versions, versions};
 use crate::join::{Again, NotAdmitted};
 use crate::tls::Failed;
 
@@ -45,12 +45,12 @@ pub enum Refusal {
     #[error("too many connections are in their handshake")]
     TooMany,
     /// Another version.
-    #[error(
-        "the peer speaks protocol version {theirs}, this node speaks version {VERSION}: run versions of Quorate that understand each other"
-    )]
+    #[error("{}", versions::differ(*theirs, *ours))]
     Version {
         /// The dialer's.
-        theirs: u32,
+        theirs: Versions,
+        /// This node's.
+        ours: Versions,
     },
     /// Another cluster.
     #[error(

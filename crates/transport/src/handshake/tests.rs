@@ -1,5 +1,7 @@
 use super::*;
 
+const NEWEST: u32 = Versions::SPOKEN.newest;
+
 pub(crate) fn identity() -> Identity {
     Identity {
         me: NodeId(1),
@@ -8,6 +10,7 @@ pub(crate) fn identity() -> Identity {
         cluster_name: "demo".into(),
         learn_from: LearnFrom::Leader,
         window: 1024,
+        versions: Versions::SPOKEN,
     }
 }
 
@@ -31,7 +34,7 @@ fn each_mistake_has_its_own_refusal() {
     assert_eq!(identity().judge(&hello(), known), Ok((NodeId(2), Lane::Protocol)));
     let mistakes = [
         (Hello { magic: Bytes::from_static(b"raft"), ..hello() }, "not_a_peer"),
-        (Hello { version: VERSION + 1, ..hello() }, "version"),
+        (Hello { version: NEWEST + 1, ..hello() }, "version"),
         (Hello { version: 0, ..hello() }, "version"),
         (Hello { cluster: Bytes::from_static(&[8; 16]), ..hello() }, "other_cluster"),
         (Hello { cluster: Bytes::from_static(&[7; 15]), ..hello() }, "other_cluster"),
@@ -48,7 +51,7 @@ fn each_mistake_has_its_own_refusal() {
         (Hello { learn_from: Some(String::new()), ..hello() }, "other_learn_from"),
         (Hello { lane: 4, ..hello() }, "unknown_lane"),
         // The version comes first: what another version means by its ids is not known.
-        (Hello { version: VERSION + 1, cluster: Bytes::new(), node: 9, ..hello() }, "version"),
+        (Hello { version: NEWEST + 1, cluster: Bytes::new(), node: 9, ..hello() }, "version"),
     ];
     for (hello, reason) in mistakes {
         let refusal = identity().judge(&hello, known).expect_err(reason);
@@ -86,14 +89,14 @@ fn what_a_stranger_says_is_cut_and_escaped() {
 #[tokio::test]
 async fn the_dialer_checks_who_welcomes_it() {
     let welcome = |version, node| {
-        let welcome = Welcome { version, node, node_name: "x".into(), noted: true };
+        let welcome = Welcome { version, node, node_name: "x".into(), noted: true, oldest: None };
         Answer { verdict: Some(Verdict::Welcome(welcome)), ..Answer::default() }
     };
     let no = || Answer { verdict: Some(Verdict::Refused("no".into())), ..Answer::default() };
     let answers = [
-        (welcome(VERSION, 1), None),
-        (welcome(VERSION, 3), Some("wrong_node")),
-        (welcome(VERSION + 1, 1), Some("version")),
+        (welcome(NEWEST, 1), None),
+        (welcome(NEWEST, 3), Some("wrong_node")),
+        (welcome(NEWEST + 1, 1), Some("version")),
         (no(), Some("refused_by_peer")),
         (Answer { disk_refused: true, ..no() }, Some("refused_by_peer")),
         (Answer { connected_already: true, ..no() }, Some("refused_by_peer")),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::{ClusterId, LearnFrom, NodeId};
-use transport::handshake::{Answer, HANDSHAKE_BYTES_MAX, Hello, Refusal, VERSION, Verdict};
-use transport::{Disk, Disks, Lane, Limits, Peer, PeerEvent};
+use transport::handshake::{Answer, HANDSHAKE_BYTES_MAX, Hello, Refusal, Verdict, Versions};
+use transport::{Disk, Disks, Lane, Limits, Peer, PeerEvent, TransportConfig};
 
 use crate::messages::numbered;
 use crate::support::{A, B, Node, Raw, config, counted, identity, listener, raw_frame};
@@ -16,7 +16,7 @@ use crate::support::{A, B, Node, Raw, config, counted, identity, listener, raw_f
 fn alone() -> (Node, std::net::SocketAddr) {
     let (listening, address) = listener();
     let (_, nobody) = listener();
-    let config = transport::TransportConfig { last_id: NodeId(3), ..config(A, nobody) };
+    let config = TransportConfig { last_id: NodeId(3), ..config(A, nobody) };
     (Node::start(config, listening), address)
 }
 
@@ -28,7 +28,7 @@ async fn a_peer_with_a_mistake_is_told_which() {
     let right = || identity(B).hello(A, Lane::Protocol, None);
     let mistakes = [
         (Hello { magic: Bytes::from_static(b"other"), ..right() }, "not_a_peer", "not a Quorate node"),
-        (Hello { version: VERSION + 1, ..right() }, "version", "protocol version 2"),
+        (Hello { version: Versions::SPOKEN.newest + 1, ..right() }, "version", "protocol version 2"),
         (
             Hello { cluster: Bytes::from_static(&[9; 16]), cluster_name: "z".into(), ..right() },
             "other_cluster",
@@ -106,7 +106,7 @@ async fn silent_connections_are_few_and_short() {
     let (listening, address) = listener();
     let (_, nobody) = listener();
     let limits = Limits { handshakes: 1, ..Limits::default() };
-    let _node = Node::start(transport::TransportConfig { limits, ..config(A, nobody) }, listening);
+    let _node = Node::start(TransportConfig { limits, ..config(A, nobody) }, listening);
     let mut silent = Raw::connect(address).await;
     assert!(Raw::connect(address).await.closed().await.is_empty(), "the second one is closed at once");
     counted("refused_total{side=listener,reason=too_many}").await;
@@ -119,7 +119,7 @@ async fn silent_connections_are_few_and_short() {
 async fn nodes_of_two_clusters_do_not_connect() {
     let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
     let mut a = Node::start(config(A, at_b), listen_a);
-    let other = transport::TransportConfig { cluster: ClusterId([0xff; 16]), ..config(B, at_a) };
+    let other = TransportConfig { cluster: ClusterId([0xff; 16]), ..config(B, at_a) };
     let mut b = Node::start(other, listen_b);
     counted("refused_total{side=listener,reason=other_cluster}").await;
     counted("refused_total{side=dialer,reason=refused_by_peer}").await;
@@ -133,12 +133,32 @@ async fn nodes_of_two_clusters_do_not_connect() {
 async fn nodes_that_learn_in_different_ways_do_not_connect() {
     let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
     let mut a = Node::start(config(A, at_b), listen_a);
-    let voters = transport::TransportConfig { learn_from: LearnFrom::Voters, ..config(B, at_a) };
+    let voters = TransportConfig { learn_from: LearnFrom::Voters, ..config(B, at_a) };
     let mut b = Node::start(voters, listen_b);
     counted("refused_total{side=listener,reason=other_learn_from}").await;
     counted("refused_total{side=dialer,reason=refused_by_peer}").await;
     assert!(!a.handle.send(B, numbered(1)), "there is no connection");
     assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err(), "no connection, so no event");
+}
+
+/// Catches an upgrade that is only possible all at once: nodes of two versions that follow each other do not talk; and two
+/// with none in common that do, or that are not told.
+#[actix::test]
+async fn nodes_of_versions_that_follow_each_other_connect() {
+    let speaks = |oldest, newest, config| TransportConfig { versions: Versions { oldest, newest }, ..config };
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let mut a = Node::start(speaks(1, 1, config(A, at_b)), listen_a);
+    let mut b = Node::start(speaks(1, 2, config(B, at_a)), listen_b);
+    a.connected(B).await;
+    b.connected(A).await;
+    assert!(a.handle.send(B, numbered(1)) && b.handle.send(A, numbered(2)));
+    assert_eq!((b.message().await, a.message().await), (numbered(1), numbered(2)));
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let _old = Node::start(speaks(1, 1, config(A, at_b)), listen_a);
+    let mut new = Node::start(speaks(2, 3, config(B, at_a)), listen_b);
+    counted("refused_total{side=listener,reason=version}").await;
+    counted("refused_total{side=dialer,reason=refused_by_peer}").await;
+    assert!(new.events.try_recv().is_err(), "no connection, so no event");
 }
 
 /// RELIABILITY 6, row 3: catches a node with another disk that gets in, one that is not told, a disk that counts as
@@ -179,7 +199,7 @@ async fn a_disk_is_noted_or_refused_and_the_dialer_is_told() {
 async fn another_process_of_a_connected_node_is_refused_until_that_one_is_gone() {
     let patient = |me, address, silence| {
         let config = config(me, address);
-        transport::TransportConfig { limits: Limits { silence, ..config.limits }, ..config }
+        TransportConfig { limits: Limits { silence, ..config.limits }, ..config }
     };
     let says = |run| Disks { say: Arc::new(move || Some(Disk { run, ..Disk::default() })), ..Disks::unknown() };
     let judged = Arc::new(Mutex::new(BTreeSet::new()));
@@ -227,7 +247,7 @@ async fn a_node_that_does_not_say_its_disk_is_taken() {
 async fn nodes_of_different_windows_connect_and_say_so() {
     let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
     let mut a = Node::start(config(A, at_b), listen_a);
-    let smaller = transport::TransportConfig { window: 16, ..config(B, at_a) };
+    let smaller = TransportConfig { window: 16, ..config(B, at_a) };
     let mut b = Node::start(smaller, listen_b);
     a.connected(B).await;
     b.connected(A).await;

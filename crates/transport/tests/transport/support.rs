@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{interval, timeout};
 use transport::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, Header};
-use transport::handshake::{Answer, Identity, Verdict};
+use transport::handshake::{Answer, Identity, Verdict, Versions};
 use transport::{Disks, Handle, Lane, Limits, Peer, PeerEvent, Runtimes, Transport, TransportConfig};
 
 /// Longer than anything here takes on a busy machine.
@@ -50,12 +50,13 @@ pub(crate) fn identity(node: NodeId) -> Identity {
         cluster_name: "test".into(),
         learn_from: LearnFrom::Leader,
         window: 1024,
+        versions: Versions::SPOKEN,
     }
 }
 
 /// The configuration of `me`, which expects the other node at `address`.
 pub(crate) fn config(me: NodeId, address: SocketAddr) -> TransportConfig {
-    let Identity { me, name, cluster, cluster_name, learn_from, window } = identity(me);
+    let Identity { me, name, cluster, cluster_name, learn_from, window, versions } = identity(me);
     let other = if me == A { B } else { A };
     let peer = Peer { name: identity(other).name, address: address.to_string() };
     TransportConfig {
@@ -65,6 +66,7 @@ pub(crate) fn config(me: NodeId, address: SocketAddr) -> TransportConfig {
         cluster_name,
         learn_from,
         window,
+        versions,
         peers: BTreeMap::from([(other, peer)]),
         last_id: B,
         limits: Limits::default(),
