@@ -310,9 +310,13 @@ impl LearnerActor {
         let store = Arc::clone(&self.store);
         self.beside(
             ctx,
-            move || store.sync(),
-            |actor, (), ctx| {
+            move || {
+                let begun = clock();
+                store.sync().map(|()| begun.elapsed())
+            },
+            |actor, took, ctx| {
                 actor.syncing = false;
+                metrics::histogram!("quorate_learner_sync_seconds").record(took);
                 metrics::counter!("quorate_learner_syncs_total").increment(SYNCS_OF_A_STATE);
                 actor.publish();
                 actor.take_kept(ctx);

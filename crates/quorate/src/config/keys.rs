@@ -186,6 +186,12 @@ pub(crate) const KEYS: &[Key] = &[
         "\"256MiB\"",
         "a size from 0B to 1PiB, such as 256MiB: with less room on its disk a node neither votes nor applies",
     ),
+    key(
+        "storage.receive_rate",
+        Shape::Text,
+        "\"64MiB\"",
+        "a size from 1MiB to 1TiB, such as 64MiB: in each second a node takes no more of a whole state from another one",
+    ),
     key("history.retention", Shape::Text, "\"1h\"", "a duration from 0s to 366d, such as 1h"),
     // Commands of some minutes at full speed; far less than what a disk for a state has left.
     key("history.bytes", Shape::Count, "1073741824", "a whole number of bytes from 1 to 1000000000000"),

@@ -160,6 +160,8 @@ pub(crate) struct Storage {
     pub(crate) soft_free: u64,
     /// With fewer free bytes, no votes, and nothing is applied.
     pub(crate) hard_free: u64,
+    /// Bytes of a whole state that are taken from another node in a second.
+    pub(crate) receive_rate: u64,
 }
 
 /// `[log]`.
@@ -389,7 +391,8 @@ impl Storage {
             let needs = format!("must be less than storage.soft_free ({})", size::text(soft_free));
             return Err(settings.refuse("storage.hard_free", &needs));
         }
-        Ok(Self { soft_free, hard_free })
+        let receive_rate = settings.size("storage.receive_rate", 1 << 20..=1 << 40)?;
+        Ok(Self { soft_free, hard_free, receive_rate })
     }
 }
 

@@ -92,6 +92,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_learner_lag_commands", Gauge, "Commands that this node has not applied, of those it has heard of"),
     ("quorate_learner_apply_seconds", Histogram, "One write of the state"),
     ("quorate_learner_apply_commands", Histogram, "Commands in one write of the state"),
+    ("quorate_learner_sync_seconds", Histogram, "Making the state durable, beside the applying"),
     ("quorate_learner_syncs_total", Counter, "Syncs of the state, and of the log for it"),
     ("quorate_learner_sent_total", Counters, "Questions and answers sent, by message"),
     ("quorate_learner_catch_up_served_total", Counter, "Pieces sent to nodes that lacked commands"),

@@ -51,6 +51,7 @@ use storage::rocksdb::Stores;
 use storage::{LogStore as _, Standing, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
+use transport::handshake::Versions;
 use transport::tls::Tls;
 use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
 
@@ -376,7 +377,8 @@ impl Node {
         router.acceptor.set(AcceptorActor::start_in_arbiter(&threads::named(c"acceptor").handle(), |_| actor)).ok();
         let core = cores::learner(&config, Arc::clone(&membership));
         let core = learner::Learner::new(core, learner::Stored::of(&*stores.state));
-        let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress);
+        let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress)
+            .receiving(config.storage.receive_rate);
         let learner = LearnerActor::start_in_arbiter(&threads::named(c"learner").handle(), |_| actor);
         router.learner.set(learner.clone()).ok();
         if config.node.roles.contains(&NodeRole::Leader) {
@@ -423,6 +425,7 @@ impl Node {
             cluster_name: cluster.name.clone(),
             learn_from: self.config.learn_from,
             window: self.config.window,
+            versions: Versions::SPOKEN,
             peers: router::peers(&membership),
             last_id: membership.last_id(),
             limits: transport::Limits { silence: self.config.detector.timeout_max, ..transport::Limits::default() },

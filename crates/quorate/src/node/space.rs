@@ -101,7 +101,7 @@ impl Room {
     /// For `/readyz`.
     pub(super) fn check(&self) -> Check {
         let (space, free) = (self.space(), text(self.free.load(Ordering::Acquire)));
-        let Storage { soft_free, hard_free } = self.marks;
+        let Storage { soft_free, hard_free, .. } = self.marks;
         let detail = match space {
             Space::Ample => format!("{free} free"),
             Space::Low => format!(
@@ -148,7 +148,7 @@ mod tests {
     /// every command, and one from which nothing ever comes back.
     #[test]
     fn marks_hold_until_there_is_a_little_more() {
-        let marks = Storage { soft_free: 1_000, hard_free: 100 };
+        let marks = Storage { soft_free: 1_000, hard_free: 100, receive_rate: 1 };
         let mut space = Space::Ample;
         for (free, expected) in [
             (1_000, Space::Ample),
@@ -165,7 +165,7 @@ mod tests {
             space = judge(&marks, space, free);
             assert_eq!(space, expected, "{free} free");
         }
-        let off = Storage { soft_free: 1, hard_free: 0 };
+        let off = Storage { soft_free: 1, hard_free: 0, receive_rate: 1 };
         assert_eq!(judge(&off, Space::Ample, 1), Space::Ample);
     }
 
@@ -173,7 +173,9 @@ mod tests {
     #[test]
     fn the_check_says_what_is_so() {
         let directory = tempfile::tempdir().expect("a directory");
-        let room = |soft_free, hard_free| Room::new(Storage { soft_free, hard_free }, directory.path().to_owned());
+        let room = |soft_free, hard_free| {
+            Room::new(Storage { soft_free, hard_free, receive_rate: 1 }, directory.path().to_owned())
+        };
         let check = room(1, 0).check();
         assert!(check.ok && check.detail.ends_with(" free"), "{check:?}");
         let check = room(1 << 50, 0).check();

@@ -147,7 +147,7 @@ impl Status {
 impl Status {
     /// One of a node that knows nothing yet, with all the room there is.
     pub(super) fn fresh() -> Self {
-        let marks = crate::config::Storage { soft_free: 1, hard_free: 0 };
+        let marks = crate::config::Storage { soft_free: 1, hard_free: 0, receive_rate: 1 };
         let room = Arc::new(Room::new(marks, ".".into()));
         let (_, progress) = watch::channel(Progress::default());
         Self::new(NodeId(1), Ballot::default(), progress, room)
