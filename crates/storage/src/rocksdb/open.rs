@@ -52,7 +52,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, write_buffer_bytes: 16 << 20, alone: false, standing_of_new: Standing::Fresh }
+        Self { cache_bytes: 32 << 20, write_buffer_bytes: 16 << 20, alone: false, standing_of_new: Standing::Fresh }
     }
 }
 
