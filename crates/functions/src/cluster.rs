@@ -1,5 +1,5 @@
-//! Changes of the membership (DESIGN 10, ADR 0025): `join`, `set_acceptor`, `remove`, `set_rule`; and of who leads,
-//! `hand_over` (module `lead`).
+//! Changes of the membership (DESIGN 10, ADR 0025): `join`, `set_acceptor`, `remove`, `set_rule` (module `rule`); and of
+//! who leads, `hand_over` (module `lead`).
 //!
 //! They are functions like any other: executed by the leader, once for each request id. What they must know besides
 //! the state, which nodes are heard and how far each is, comes through the context like time and chance
@@ -10,10 +10,9 @@
 //! before is not in force at a majority set. That is for the sake of progress; agreement needs neither, nor that the
 //! majority sets before and after a change meet (ADR 0026).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use protocol::membership::{MembershipError, Rule};
+use protocol::membership::MembershipError;
 use protocol::{CommandNumber, Member, Membership, NodeId, StateError, membership};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +23,7 @@ use crate::function::{Failure, Function, Refusal};
 use crate::typed::{TypedFunction, present, without_null_defaults};
 
 mod lead;
+mod rule;
 
 pub use lead::successor;
 
@@ -46,7 +46,11 @@ pub fn functions() -> Vec<Arc<dyn Function>> {
             set_acceptor,
         )),
         Arc::new(TypedFunction::new("cluster.remove", "Removes a node from the cluster.", remove)),
-        Arc::new(TypedFunction::new("cluster.set_rule", "Says which sets of acceptors are majority sets.", set_rule)),
+        Arc::new(TypedFunction::new(
+            "cluster.set_rule",
+            "Says which sets of acceptors are majority sets: a list, those of zones, or whichever weigh more than half.",
+            rule::set_rule,
+        )),
         Arc::new(TypedFunction::new(
             "cluster.hand_over",
             "Begins to hand the lead over to a node that could lead; that it does is to be seen in GET /v1/cluster.",
@@ -115,17 +119,6 @@ struct Remove {
     dry_run: bool,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct SetRule {
-    /// The majority sets, each a list of nodes by id or name; any two must share a node, and the nodes in them are the
-    /// acceptors. With an empty list the weights decide: more than half of all.
-    majority_sets: Vec<Vec<NodeArgument>>,
-    /// Only say what would be done.
-    #[serde(default)]
-    dry_run: bool,
-}
-
 #[derive(Serialize, JsonSchema)]
 struct Changed {
     /// The node that this is about, where it is about one.
@@ -184,18 +177,6 @@ fn remove(context: &mut ExecutionContext<'_>, arguments: Remove) -> Result<Chang
     let node = find(&now, &arguments.node)?;
     let next = now.without(node).map_err(refused)?;
     change(context, &now, &next, Some(node), arguments.dry_run)
-}
-
-fn set_rule(context: &mut ExecutionContext<'_>, arguments: SetRule) -> Result<Changed, Failure> {
-    let now = in_force(context)?;
-    let of = |set: &Vec<NodeArgument>| set.iter().map(|node| find(&now, node)).collect::<Result<BTreeSet<_>, _>>();
-    let sets = arguments.majority_sets.iter().map(of).collect::<Result<BTreeSet<_>, _>>()?;
-    let rule = if sets.is_empty() { Rule::Weights } else { Rule::Sets(sets) };
-    let next = now.ruled(rule).map_err(refused)?;
-    for node in next.majority().nodes().iter().filter(|node| !now.is_acceptor(**node)) {
-        check_caught_up(context, &now, *node)?;
-    }
-    change(context, &now, &next, None, arguments.dry_run)
 }
 
 /// The membership that this command would follow.
