@@ -23,8 +23,15 @@ fn manifests_are_what_the_api_takes() {
     let manifests: Vec<_> = files.filter(|path| !path.ends_with("kustomization.yaml")).collect();
     assert!(manifests.len() > 3, "{manifests:?}");
     let said = done(Command::new(validator).arg("--strict").args(&manifests));
-    for kind in ["statefulset/quorate", "service/quorate-peers", "poddisruptionbudget/quorate", "networkpolicy/quorate"]
-    {
+    let kinds = [
+        "statefulset/quorate",
+        "statefulset/quorate-acceptor",
+        "deployment/quorate-gateway",
+        "service/quorate-peers",
+        "poddisruptionbudget/quorate",
+        "networkpolicy/quorate",
+    ];
+    for kind in kinds {
         assert!(said.contains(&format!("passed for resource {kind} ")), "{said}");
     }
 }
@@ -39,10 +46,25 @@ fn the_kustomization_has_it_all() {
     for part in ["kind: StatefulSet", "kind: PodDisruptionBudget", "kind: NetworkPolicy", "image: quorate:latest"] {
         assert!(built.contains(part), "{part} is missing in {built}");
     }
+    let pods = [
+        ("kind: StatefulSet\n", "name: quorate\n", "quorate-2.quorate-peers:7080"),
+        ("kind: StatefulSet\n", "name: quorate-acceptor\n", "leave = \"on_stop\""),
+        ("kind: Deployment\n", "name: quorate-gateway\n", "quorate-2.quorate-peers:8080"),
+    ];
+    for (kind, name, says) in pods {
+        let named = format!("\n  {name}");
+        let manifest = built.split("\n---\n").find(|part| part.contains(kind) && part.contains(&named)).expect(name);
+        let config = done(&mut serve_as(manifest));
+        assert!(config.contains(says), "{config}");
+    }
+}
+
+/// What shows the configuration that a pod of this manifest has.
+fn serve_as(manifest: &str) -> Command {
     let mut serve = quorate_tests::cluster::quorate();
     serve.args(["serve", "--print-config"]);
     let mut name = None;
-    for line in built.lines().map(|line| line.trim_start().trim_start_matches("- ")) {
+    for line in manifest.lines().map(|line| line.trim_start().trim_start_matches("- ")) {
         if let Some(variable) = line.strip_prefix("name: ").filter(|name| name.starts_with("QUORATE_")) {
             name = Some(variable.to_owned());
         } else if let Some(value) = line.strip_prefix("value: ")
@@ -53,6 +75,6 @@ fn the_kustomization_has_it_all() {
             serve.env(variable, value);
         }
     }
-    let config = done(serve.env("QUORATE_NODE__NAME", "quorate-0"));
-    assert!(config.contains("quorate-2.quorate-peers:7080"), "{config}");
+    serve.env("QUORATE_NODE__NAME", "quorate-0");
+    serve
 }
