@@ -208,6 +208,17 @@ impl Cluster {
         self.spawn(node, command);
     }
 
+    /// The same, but of another build.
+    pub fn boot_build(&mut self, node: usize, program: &Path) {
+        let serve = self.command(node);
+        let mut command = Command::new(program);
+        command.args(serve.get_args());
+        for (name, _) in serve.get_envs() {
+            command.env_remove(name);
+        }
+        self.spawn(node, command);
+    }
+
     /// The same on a disk that will fail: no file of the node can grow beyond `file_bytes`, in
     /// multiples of 512. Writes beyond are errors (`EFBIG`), since the signal that a process
     /// gets at that point is ignored.
@@ -540,7 +551,11 @@ pub fn quorate() -> Command {
 }
 
 /// `QUORATE_BIN`, or what cargo built beside this test.
-fn binary() -> PathBuf {
+///
+/// # Panics
+/// When neither is there.
+#[must_use]
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("QUORATE_BIN") {
         return path.into();
     }

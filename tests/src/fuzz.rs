@@ -3,7 +3,7 @@
 //!
 //! A body that needs what a crate keeps to itself stands in that crate, in its module `fuzz`; the
 //! others stand here. They panic when something does not hold. How much is allocated is not seen
-//! here: `cargo xtask fuzz` gives the fuzzer a limit.
+//! here: the replay counts it, and `cargo xtask fuzz` gives the fuzzer a limit.
 
 use std::path::PathBuf;
 

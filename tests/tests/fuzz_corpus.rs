@@ -6,7 +6,15 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
+use peak_alloc::PeakAlloc;
 use quorate_tests::fuzz::{TARGETS, directory};
+
+/// Counts what is allocated in Rust; not by RocksDB, which only `log_file` reaches.
+#[global_allocator]
+static ALLOCATED: PeakAlloc = PeakAlloc;
+
+/// The most memory that an input may take at once, in bytes: what `cargo xtask fuzz` allows for one allocation.
+const MEMORY_MAX: usize = 64 << 20;
 
 /// The most files of the corpus, so that the replay stays short.
 const FILES_MAX: usize = 200;
@@ -26,8 +34,16 @@ fn names(directory: &Path) -> BTreeSet<String> {
     entries(directory).into_iter().map(stem).collect()
 }
 
+/// The most memory that was taken at once by `work`, in bytes.
+fn memory_of(work: impl FnOnce()) -> usize {
+    ALLOCATED.reset_peak_usage();
+    let before = ALLOCATED.current_usage();
+    work();
+    ALLOCATED.peak_usage().saturating_sub(before)
+}
+
 /// RELIABILITY 6, rows 9 to 13: catches a panic on, or a wrong reading of, bytes that a fuzzer
-/// once made or that stand for a kind of input.
+/// once made or that stand for a kind of input; and memory beyond all limits for them.
 #[test]
 fn every_file_of_the_corpus_holds() {
     for (name, body) in TARGETS {
@@ -35,12 +51,22 @@ fn every_file_of_the_corpus_holds() {
         assert!(!files.is_empty(), "{name} has no corpus");
         for path in files {
             let bytes = fs::read(&path).expect("a readable file");
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&bytes))) {
+            let mut ended = Ok(());
+            let memory = memory_of(|| ended = catch_unwind(AssertUnwindSafe(|| body(&bytes))));
+            if let Err(panic) = ended {
                 eprintln!("the target {name} does not hold for {}", path.display());
                 resume_unwind(panic);
             }
+            assert!(memory <= MEMORY_MAX, "the target {name} takes {memory} bytes for {}", path.display());
         }
     }
+}
+
+/// Catches memory that is not counted.
+#[test]
+fn memory_is_counted() {
+    const BYTES: usize = 1 << 22;
+    assert!(memory_of(|| drop(std::hint::black_box(vec![1_u8; BYTES]))) >= BYTES);
 }
 
 /// Catches a target that no fuzzer feeds, a fuzzer or corpus without a target, and a corpus that

@@ -139,9 +139,11 @@ impl<'a> Cluster<'a> {
         ended.into_iter().try_for_each(|node| self.boot(node))
     }
 
-    /// Whether the process of a node is over, be it waited for or not.
+    /// Whether the process of a node is over, be it waited for or not. Its command line is gone before its files are
+    /// closed and its ports are free: only the state says it.
     pub(crate) fn has_ended(&self, node: usize) -> bool {
-        !std::fs::read(format!("/proc/{}/cmdline", self.nodes[node].2)).is_ok_and(|words| !words.is_empty())
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.nodes[node].2)).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
     }
 
     /// Another command of the program, against all nodes.

@@ -17,6 +17,7 @@ mod coverage;
 mod fuzz;
 mod image;
 mod mutants;
+mod previous;
 mod profile;
 mod setup;
 mod simulate;
@@ -183,7 +184,13 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
         &["test", "--workspace"]
     };
     let validator = setup::validator(&target_directory()?);
+    let previous = previous::binary();
     let mut variables = vec![(SKIPPED_TESTS, skipped.as_path())];
+    match &previous {
+        Ok(binary) => variables.push(("PREVIOUS_BIN", binary)),
+        // A checkout without its history; the test is counted as skipped.
+        Err(error) => eprintln!("no earlier binary to upgrade from: {error:#}"),
+    }
     variables.extend(validator.iter().map(|program| ("KUBERNETES_VALIDATE", program.as_path())));
     if image::has_docker() {
         match image::run(&image::Arguments { tag: TEST_IMAGE.to_owned(), debug: true }) {

@@ -25,6 +25,7 @@ enum Way {
     Killed,
     Paused,
     Transferred,
+    AllRestarted,
 }
 
 /// The lead changes in several ways under 64 clients that ask again.
@@ -32,11 +33,17 @@ pub(super) fn leads(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
     let mut cluster = arguments.cluster(binary)?;
     finished(cluster.bench(&cluster.all(), &SETUP)?)?;
     let mut measured = json!({});
-    for (name, way) in [("kill_9", Way::Killed), ("sigstop", Way::Paused), ("transfer", Way::Transferred)] {
+    let ways = [
+        ("kill_9", Way::Killed, "6"),
+        ("sigstop", Way::Paused, "6"),
+        ("transfer", Way::Transferred, "6"),
+        ("rolling_restart", Way::AllRestarted, "30"),
+    ];
+    for (name, way, seconds) in ways {
         let mut times = Vec::new();
         for time in 1..=arguments.kills {
             crate::step(&format!("{name}, {time} of {}", arguments.kills));
-            times.push(beside(&mut cluster, "6", |cluster| happens(cluster, way))?);
+            times.push(beside(&mut cluster, seconds, |cluster| happens(cluster, way))?);
             for (_, _, pid) in &cluster.nodes {
                 signal("CONT", *pid).ok();
             }
@@ -54,6 +61,15 @@ fn happens(cluster: &mut Cluster<'_>, way: Way) -> anyhow::Result<()> {
         Way::Killed => cluster.kill(leader),
         Way::Paused => signal("STOP", cluster.nodes[leader].2),
         Way::Transferred => cluster.run(&["leader", "transfer", &cluster.nodes[others[0]].0]),
+        Way::AllRestarted => {
+            // The leader last: what an operator does who knows how.
+            others.into_iter().chain([leader]).try_for_each(|node| {
+                signal("TERM", cluster.nodes[node].2)?;
+                cluster.until("the end of a node", LONG, |cluster| cluster.has_ended(node).then_some(()))?;
+                cluster.boot(node)?;
+                cluster.wait_until_all_are_heard()
+            })
+        }
     }
 }
 
