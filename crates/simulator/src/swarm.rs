@@ -316,7 +316,7 @@ impl Swarm {
             think: millis(chance.pick(&[2, 20, 100])),
             faults,
             changes,
-            hand_overs: sometimes(chance, &[5, 20, 50]),
+            hand_overs: sometimes(chance, &[10, 30, 70]),
             ..calm
         }
     }
@@ -447,7 +447,7 @@ mod tests {
             assert!(usual.contains(&on), "{trouble:?} is on in {on} of 200");
         }
         assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
-        assert!(swarms.iter().any(|swarm| swarm.hand_overs == 50));
+        assert!(swarms.iter().any(|swarm| swarm.hand_overs == 70));
         let followers: Vec<Follower> = swarms.iter().filter_map(|swarm| swarm.follower).collect();
         assert!((20..60).contains(&followers.len()), "{} of 200 have a node that never leads", followers.len());
         for by_membership in [false, true] {
