@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 use quorate_tests::cluster::{Cluster, Load, eventually, send};
 use serde_json::json;
 
+use crate::joining::voters;
+
 fn run(mut command: Command) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = command.output().expect("the binary runs");
     (status.code(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
@@ -99,6 +101,31 @@ async fn heals(name: &str, database: &str, damage: impl Fn(&Path)) {
 #[tokio::test]
 async fn a_damaged_log_heals_by_itself() {
     heals("damaged-log", "log", |dir| flip(&file(&dir.join("log"), ".log"), |length| length / 2)).await;
+}
+
+/// Catches a node that began alone, so that nobody ever noted that it votes: in a cluster that has grown, with a damaged log,
+/// it would be taken for a new one, and vote against what it has voted for.
+#[tokio::test]
+async fn a_node_that_began_alone_knows_later_that_it_has_voted() {
+    let mut cluster = Cluster::start_with_newcomers("grown", 1, 2, &[]).await;
+    serves(&cluster, 0).await;
+    for node in [1, 2] {
+        cluster.boot(node);
+        cluster.wait_ready().await;
+    }
+    voters(&cluster, &[1, 2, 3]).await;
+    serves(&cluster, 1).await;
+    cluster.kill9(1);
+    cluster.kill9(0);
+    flip(&file(&cluster.data_dir(0).join("log"), ".log"), |length| length / 2);
+    cluster.boot(0);
+    cluster.logged(0, &["the acceptor of this node is silent", "its log was damaged"]).await;
+    cannot_serve(&cluster, 2).await;
+    cluster.boot(1);
+    cluster.wait_ready().await;
+    says(&cluster, 0, "[+]acceptor ok: promises and votes").await;
+    serves(&cluster, 0).await;
+    cluster.assert_agreement().await;
 }
 
 /// The same for the state, which the node learns again.
