@@ -31,20 +31,20 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use protocol::{ClusterId, LearnFrom, NodeId};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::disk::Disk;
-use crate::frame::{self, HEADER_BYTES, Header};
 use crate::join::{Admission, Again, Join};
 use crate::lane::Lane;
-use crate::opening::TLS_RECORD;
 use crate::stream::Proven;
 use crate::tls::{self, Failed, Name};
 
+mod frames;
 mod refusal;
 
+pub(crate) use frames::{ReadError, read, read_within, write, write_within};
 pub use refusal::Refusal;
 
 /// The version of what follows the handshake: frames and messages. Raised when a node of the
@@ -126,6 +126,9 @@ pub struct Answer {
     /// Refused, since the dialer was a member and was removed; not said by a version that does not say it.
     #[prost(bool, tag = "7")]
     pub removed: bool,
+    /// Refused, since one of the two has not heard yet who the members are now; not said by a version that does not say it.
+    #[prost(bool, tag = "8")]
+    pub passes: bool,
 }
 
 /// Whether the dialer is welcome.
@@ -178,8 +181,8 @@ pub struct Identity {
 pub enum Known {
     /// Another member of now, of this name.
     Member(String),
-    /// It was given out, and that node was removed since.
-    Removed,
+    /// It was given out, and that node was removed since; and which member has the dialer's name now.
+    Removed(Option<NodeId>),
     /// It was not given out, as far as this node knows.
     Unknown,
 }
@@ -212,6 +215,9 @@ pub enum DialError {
     /// The listener's sentence.
     #[error("the peer refused the connection: {0:?}")]
     Refused(String),
+    /// The listener's sentence: which mostly is not so any more soon.
+    #[error("the peer refused the connection: {0:?}")]
+    NotYet(String),
     /// The listener's sentence: this node must not go on with its disk.
     #[error("the peer refused the disk of this node: {0:?}")]
     DiskRefused(String),
@@ -234,6 +240,15 @@ pub enum DialError {
     },
 }
 
+impl From<ReadError> for DialError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => error.into(),
+            ReadError::Garbage { .. } => Self::NotAPeer,
+        }
+    }
+}
+
 impl From<io::Error> for DialError {
     fn from(error: io::Error) -> Self {
         Failed::in_io(&error).map_or(Self::Broken(error), Self::Tls)
@@ -251,6 +266,7 @@ impl DialError {
             Self::Silent => "silent",
             Self::NotAPeer => "not_a_peer",
             Self::Refused(_) | Self::DiskRefused(_) | Self::ConnectedAlready(_) | Self::Removed(_) => "refused_by_peer",
+            Self::NotYet(_) => "not_yet",
             Self::Version(_) => "version",
             Self::WrongNode { .. } => "wrong_node",
         }
@@ -284,13 +300,14 @@ impl Identity {
         Answer { verdict: Some(Verdict::Welcome(welcome)), ..Answer::default() }
     }
 
-    /// Judges a dialer. `known` tells what there is to know of an id.
+    /// Judges a dialer. `known` tells what there is to know of an id, for a dialer of that name.
     ///
     /// # Errors
     /// The first [`Refusal`] that applies: version before cluster before ids before settings,
     /// since each is meaningless where the one before it differs.
-    pub fn judge(&self, hello: &Hello, known: impl Fn(NodeId) -> Known) -> Result<(NodeId, Lane), Refusal> {
+    pub fn judge(&self, hello: &Hello, known: impl Fn(NodeId, &str) -> Known) -> Result<(NodeId, Lane), Refusal> {
         let (node, expects) = (NodeId(hello.node), NodeId(hello.expects));
+        let theirs = || shown(&hello.node_name);
         self.judge_version(hello)?;
         if hello.cluster != self.cluster.0[..] {
             return Err(self.other_cluster(hello));
@@ -298,17 +315,27 @@ impl Identity {
         if node == self.me {
             return Err(Refusal::OwnId(node));
         }
-        let name = match known(node) {
+        let name = match known(node, &hello.node_name) {
             Known::Member(name) => name,
+            // One with an empty disk that is listed begins again under the id that its list gives it.
+            Known::Removed(Some(now)) if hello.disk.as_ref().is_some_and(Disk::is_new) => {
+                return Err(Refusal::LostDisk { node, name: theirs(), now });
+            }
             // The dialer counts who says so: a wrong address must not make two of one.
-            Known::Removed if expects == self.me => return Err(Refusal::Removed(node, shown(&hello.node_name))),
-            Known::Removed | Known::Unknown => return Err(Refusal::UnknownNode(node, shown(&hello.node_name))),
+            Known::Removed(_) => {
+                return Err(Refusal::Removed { node, name: theirs(), is_expected: expects == self.me });
+            }
+            Known::Unknown => return Err(Refusal::UnknownNode(node, theirs())),
         };
         if name != hello.node_name {
-            return Err(Refusal::OtherName { node, ours: name, theirs: shown(&hello.node_name) });
+            return Err(Refusal::OtherName { node, ours: name, theirs: theirs() });
         }
         if expects != self.me {
-            return Err(Refusal::WrongNode { expects, me: self.me, name: self.name.clone() });
+            let (me, name) = (self.me, self.name.clone());
+            return Err(match known(expects, &name) {
+                Known::Removed(_) => Refusal::NotAnyMore { expects, me, name },
+                Known::Member(_) | Known::Unknown => Refusal::WrongNode { expects, me, name },
+            });
         }
         self.judge_learn_from(hello)?;
         let lane = Lane::from_number(hello.lane).ok_or(Refusal::UnknownLane(hello.lane))?;
@@ -373,113 +400,10 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hel
         Some(Verdict::Refused(text)) if answer.disk_refused => Err(DialError::DiskRefused(text)),
         Some(Verdict::Refused(text)) if answer.connected_already => Err(DialError::ConnectedAlready(text)),
         Some(Verdict::Refused(text)) if answer.removed => Err(DialError::Removed(text)),
+        Some(Verdict::Refused(text)) if answer.passes => Err(DialError::NotYet(text)),
         Some(Verdict::Refused(text)) => Err(DialError::Refused(text)),
         None => Err(DialError::NotAPeer),
     }
-}
-
-/// Why no handshake frame could be read.
-#[derive(Debug)]
-pub(crate) enum ReadError {
-    /// The connection broke, or was closed before the first byte or within the payload.
-    Io(io::Error),
-    /// Something else came.
-    Garbage {
-        /// Its first bytes.
-        start: [u8; HEADER_BYTES],
-    },
-}
-
-impl From<io::Error> for ReadError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<ReadError> for DialError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Io(error) => error.into(),
-            ReadError::Garbage { .. } => Self::NotAPeer,
-        }
-    }
-}
-
-impl ReadError {
-    /// Whether an HTTP client wrote this.
-    pub(crate) fn is_http(&self) -> bool {
-        const METHODS: [&[u8]; 8] =
-            [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"PRI * "];
-        match self {
-            Self::Io(_) => false,
-            Self::Garbage { start } => METHODS.iter().any(|method| start.starts_with(method)),
-        }
-    }
-
-    /// Whether somebody wants to speak TLS.
-    pub(crate) fn is_tls(&self) -> bool {
-        match self {
-            Self::Io(_) => false,
-            Self::Garbage { start } => start.starts_with(&[TLS_RECORD, 3]),
-        }
-    }
-}
-
-/// Reads one frame of the handshake, and not a byte more.
-pub(crate) async fn read<M, S>(stream: &mut S) -> Result<M, ReadError>
-where
-    M: prost::Message + Default,
-    S: AsyncRead + Unpin,
-{
-    read_within(stream, HANDSHAKE_BYTES_MAX).await
-}
-
-/// The same, of a frame with a payload of so many bytes at most.
-pub(crate) async fn read_within<M, S>(stream: &mut S, limit: usize) -> Result<M, ReadError>
-where
-    M: prost::Message + Default,
-    S: AsyncRead + Unpin,
-{
-    let mut start = [0; HEADER_BYTES];
-    let count = stream.read(&mut start).await?;
-    if count == 0 {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-    }
-    let rest = stream.read_exact(&mut start[count..]).await;
-    let garbage = ReadError::Garbage { start };
-    match rest {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(garbage),
-        Err(error) => return Err(error.into()),
-    }
-    let Ok(header) = Header::read(start, limit) else { return Err(garbage) };
-    let mut payload = vec![0; header.length];
-    stream.read_exact(&mut payload).await?;
-    match header.verify(&payload) {
-        Ok(()) => M::decode(&payload[..]).map_err(|_| garbage),
-        Err(_) => Err(garbage),
-    }
-}
-
-/// Writes one frame of the handshake.
-pub(crate) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, message: &impl prost::Message) -> io::Result<()> {
-    write_within(stream, message, HANDSHAKE_BYTES_MAX).await
-}
-
-/// The same, of a frame with a payload of so many bytes at most.
-pub(crate) async fn write_within<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    message: &impl prost::Message,
-    limit: usize,
-) -> io::Result<()> {
-    let mut buffer = BytesMut::new();
-    frame::append(&mut buffer, limit, |buffer| {
-        message.encode(buffer).expect("a BytesMut grows as needed");
-    })
-    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    stream.write_all(&buffer).await?;
-    // TLS keeps what it could not pass on at once.
-    stream.flush().await
 }
 
 #[cfg(test)]
