@@ -43,7 +43,9 @@ pub use snapshot::{Checkpoint, Following, Installation, Staged};
 pub enum StorageError {
     /// The disk or the database failed; the store is latched shut.
     #[error(
-        "stable storage failed: {0}; nothing that was acknowledged depends on what could not be written. Mend the disk, then start the node again"
+        "stable storage failed: {0}; nothing that was acknowledged depends on what could not be written. {remedy}, then \
+         start the node again",
+        remedy = remedy(.0)
     )]
     Failed(String),
     /// A stored record cannot be read: damaged, or of a newer format.
@@ -54,6 +56,24 @@ pub enum StorageError {
     /// The data directory belongs to another cluster, node or version, or another process holds it.
     #[error("{0}")]
     Refused(String),
+}
+
+/// What Linux says when there is no room, or no more for this user: ENOSPC, EDQUOT.
+const NO_ROOM: [i32; 2] = [28, 122];
+
+/// What is to be done about a disk that failed, by the text of its error, since RocksDB tells no more: the beginning of a
+/// sentence.
+#[must_use]
+pub fn remedy(why: &str) -> &'static str {
+    if says_one_of(&NO_ROOM, why) { "Make room on the disk" } else { "Mend the disk" }
+}
+
+/// Whether a text holds what the operating system calls one of these errors.
+fn says_one_of(errors: &[i32], text: &str) -> bool {
+    errors.iter().any(|number| {
+        let named = std::io::Error::from_raw_os_error(*number).to_string();
+        named.split(" (os error").next().is_some_and(|named| text.contains(named))
+    })
 }
 
 /// Whose data this is; checked at every opening.
@@ -294,4 +314,18 @@ pub fn weight(command: &Command) -> usize {
     const FIXED: usize = 64;
     let body: &Bytes = &command.body;
     body.len() + FIXED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches an operator who is told to mend a disk that is only full. The text is RocksDB's.
+    #[test]
+    fn a_full_disk_needs_room() {
+        let full = "writing to the database `log`: IO error: No space left on device: While appending to file: n1/log/000013.log";
+        let failed = |why: &str| StorageError::Failed(why.to_owned()).to_string();
+        assert!(failed(full).ends_with("Make room on the disk, then start the node again"), "{}", failed(full));
+        assert!(failed("IO error: Input/output error").ends_with("Mend the disk, then start the node again"));
+    }
 }

@@ -94,7 +94,8 @@ impl Dialer {
                     backoff.after(Duration::ZERO, chance)
                 }
                 End::NotWelcome(error) => {
-                    self.shared.report.not_welcome(&self.label, error.reason(), &error.to_string());
+                    let passes = matches!(error, DialError::NotYet(_));
+                    self.shared.report.not_welcome(&self.label, error.reason(), passes, &error.to_string());
                     match error {
                         // As when a peer stops just then: it says nothing about the next attempt.
                         DialError::Broken(_) | DialError::Silent => backoff.after(Duration::ZERO, chance),
@@ -102,6 +103,7 @@ impl Dialer {
                         | DialError::Tls(_)
                         | DialError::OtherCertificate(_)
                         | DialError::Refused(_)
+                        | DialError::NotYet(_)
                         | DialError::Version { .. }
                         | DialError::WrongNode { .. } => backoff.after_refusal(chance),
                         DialError::ConnectedAlready(why) => {

@@ -37,6 +37,13 @@ pub struct Disk {
     pub recovering: bool,
 }
 
+impl Disk {
+    /// Whether nothing was ever promised with it, so that nothing is lost with it.
+    pub(crate) fn is_new(&self) -> bool {
+        (self.promise_round, self.promise_node) == (0, 0) && !self.recovering
+    }
+}
+
 /// What the disk of this node is now. Must not block.
 pub type Say = Arc<dyn Fn() -> Option<Disk> + Send + Sync>;
 /// Whether the disk of a peer may be taken; `true` when it is durably noted as the only one of that peer. May block.

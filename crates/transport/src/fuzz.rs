@@ -121,16 +121,17 @@ pub fn handshake(bytes: &[u8]) {
         let same = Hello { cluster: Bytes::copy_from_slice(&me.cluster.0), expects: 1, ..known };
         judged(&me, &same);
         judged(&me, &Hello { node: 3, ..same.clone() });
-        judged(&me, &Hello { node: 2, node_name: "b".into(), ..same });
+        judged(&me, &Hello { node: 2, node_name: "b".into(), ..same.clone() });
+        judged(&me, &Hello { node: 3, node_name: "b".into(), ..same });
         assert_eq!(Hello::decode(&hello.encode_to_vec()[..]), Ok(hello));
     }
 }
 
 /// Judges a stranger's `Hello` and writes the answer.
 fn judged(me: &Identity, hello: &Hello) {
-    let known = |node: NodeId| match node.0 {
+    let known = |node: NodeId, name: &str| match node.0 {
         2 => Known::Member("b".to_owned()),
-        1..=4 => Known::Removed,
+        1..=4 => Known::Removed((name == "b").then_some(NodeId(2))),
         _ => Known::Unknown,
     };
     let answer = match me.judge(hello, known) {

@@ -41,11 +41,11 @@ use crate::lane::Lane;
 use crate::stream::Proven;
 use crate::tls::{self, Failed, Name};
 
-mod reading;
+mod frames;
 mod refusal;
 mod versions;
 
-pub(crate) use reading::{ReadError, read, read_within, write, write_within};
+pub(crate) use frames::{ReadError, read, read_within, write, write_within};
 pub use refusal::Refusal;
 pub use versions::Versions;
 
@@ -127,6 +127,9 @@ pub struct Answer {
     /// Refused, since the dialer was a member and was removed; not said by a version that does not say it.
     #[prost(bool, tag = "7")]
     pub removed: bool,
+    /// Refused, since one of the two has not heard yet who the members are now; not said by a version that does not say it.
+    #[prost(bool, tag = "8")]
+    pub passes: bool,
 }
 
 /// Whether the dialer is welcome.
@@ -184,8 +187,8 @@ pub struct Identity {
 pub enum Known {
     /// Another member of now, of this name.
     Member(String),
-    /// It was given out, and that node was removed since.
-    Removed,
+    /// It was given out, and that node was removed since; and which member has the dialer's name now.
+    Removed(Option<NodeId>),
     /// It was not given out, as far as this node knows.
     Unknown,
 }
@@ -218,6 +221,9 @@ pub enum DialError {
     /// The listener's sentence.
     #[error("the peer refused the connection: {0:?}")]
     Refused(String),
+    /// The listener's sentence: which mostly is not so any more soon.
+    #[error("the peer refused the connection: {0:?}")]
+    NotYet(String),
     /// The listener's sentence: this node must not go on with its disk.
     #[error("the peer refused the disk of this node: {0:?}")]
     DiskRefused(String),
@@ -245,6 +251,15 @@ pub enum DialError {
     },
 }
 
+impl From<ReadError> for DialError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => error.into(),
+            ReadError::Garbage { .. } => Self::NotAPeer,
+        }
+    }
+}
+
 impl From<io::Error> for DialError {
     fn from(error: io::Error) -> Self {
         Failed::in_io(&error).map_or(Self::Broken(error), Self::Tls)
@@ -262,6 +277,7 @@ impl DialError {
             Self::Silent => "silent",
             Self::NotAPeer => "not_a_peer",
             Self::Refused(_) | Self::DiskRefused(_) | Self::ConnectedAlready(_) | Self::Removed(_) => "refused_by_peer",
+            Self::NotYet(_) => "not_yet",
             Self::Version { .. } => "version",
             Self::WrongNode { .. } => "wrong_node",
         }
@@ -302,13 +318,14 @@ impl Identity {
         Answer { verdict: Some(Verdict::Welcome(welcome)), ..Answer::default() }
     }
 
-    /// Judges a dialer. `known` tells what there is to know of an id.
+    /// Judges a dialer. `known` tells what there is to know of an id, for a dialer of that name.
     ///
     /// # Errors
     /// The first [`Refusal`] that applies: version before cluster before ids before settings,
     /// since each is meaningless where the one before it differs.
-    pub fn judge(&self, hello: &Hello, known: impl Fn(NodeId) -> Known) -> Result<(NodeId, Lane), Refusal> {
+    pub fn judge(&self, hello: &Hello, known: impl Fn(NodeId, &str) -> Known) -> Result<(NodeId, Lane), Refusal> {
         let (node, expects) = (NodeId(hello.node), NodeId(hello.expects));
+        let theirs = || shown(&hello.node_name);
         self.judge_version(hello)?;
         if hello.cluster != self.cluster.0[..] {
             return Err(self.other_cluster(hello));
@@ -316,17 +333,27 @@ impl Identity {
         if node == self.me {
             return Err(Refusal::OwnId(node));
         }
-        let name = match known(node) {
+        let name = match known(node, &hello.node_name) {
             Known::Member(name) => name,
+            // One with an empty disk that is listed begins again under the id that its list gives it.
+            Known::Removed(Some(now)) if hello.disk.as_ref().is_some_and(Disk::is_new) => {
+                return Err(Refusal::LostDisk { node, name: theirs(), now });
+            }
             // The dialer counts who says so: a wrong address must not make two of one.
-            Known::Removed if expects == self.me => return Err(Refusal::Removed(node, shown(&hello.node_name))),
-            Known::Removed | Known::Unknown => return Err(Refusal::UnknownNode(node, shown(&hello.node_name))),
+            Known::Removed(_) => {
+                return Err(Refusal::Removed { node, name: theirs(), is_expected: expects == self.me });
+            }
+            Known::Unknown => return Err(Refusal::UnknownNode(node, theirs())),
         };
         if name != hello.node_name {
-            return Err(Refusal::OtherName { node, ours: name, theirs: shown(&hello.node_name) });
+            return Err(Refusal::OtherName { node, ours: name, theirs: theirs() });
         }
         if expects != self.me {
-            return Err(Refusal::WrongNode { expects, me: self.me, name: self.name.clone() });
+            let (me, name) = (self.me, self.name.clone());
+            return Err(match known(expects, &name) {
+                Known::Removed(_) => Refusal::NotAnyMore { expects, me, name },
+                Known::Member(_) | Known::Unknown => Refusal::WrongNode { expects, me, name },
+            });
         }
         self.judge_learn_from(hello)?;
         let lane = Lane::from_number(hello.lane).ok_or(Refusal::UnknownLane(hello.lane))?;
@@ -392,6 +419,7 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, hello: &Hel
         Some(Verdict::Refused(text)) if answer.disk_refused => Err(DialError::DiskRefused(text)),
         Some(Verdict::Refused(text)) if answer.connected_already => Err(DialError::ConnectedAlready(text)),
         Some(Verdict::Refused(text)) if answer.removed => Err(DialError::Removed(text)),
+        Some(Verdict::Refused(text)) if answer.passes => Err(DialError::NotYet(text)),
         Some(Verdict::Refused(text)) => Err(DialError::Refused(text)),
         None => Err(DialError::NotAPeer),
     }

@@ -121,7 +121,7 @@ async fn shake(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
         return take_in(shared, stream, hello, join).await;
     }
     let judged = hello.and_then(|hello| {
-        let (node, lane) = shared.identity.judge(&hello, |node| shared.known(node))?;
+        let (node, lane) = shared.identity.judge(&hello, |node, name| shared.known(node, name))?;
         if let Some(theirs) = shared.identity.other_window(&hello) {
             shared.report.other_window(&peer, theirs, shared.identity.window);
         }
@@ -209,7 +209,7 @@ async fn judge_disk(shared: &Shared, node: NodeId, disk: Option<Disk>) -> Result
 }
 
 fn refused(shared: &Shared, peer: &str, refusal: &Refusal) {
-    shared.report.refused(peer, refusal.reason(), &refusal.to_string());
+    shared.report.refused(peer, refusal.reason(), refusal.passes(), &refusal.to_string());
 }
 
 /// Says why, and lets the other side read it: closing while its bytes are unread would reset

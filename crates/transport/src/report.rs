@@ -1,7 +1,7 @@
 //! What operators learn: counters by lane and reason, and warnings that do not flood.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use metrics::{Counter, counter};
@@ -62,18 +62,18 @@ impl Report {
         self.lane(lane).dropped[&cause].increment(messages as u64);
     }
 
-    /// A listener refused a connection.
-    pub(crate) fn refused(&self, peer: &str, reason: &'static str, text: &str) {
+    /// A listener refused a connection. What mostly `passes` soon is worth a warning only when it has lasted.
+    pub(crate) fn refused(&self, peer: &str, reason: &'static str, passes: bool, text: &str) {
         counter!("quorate_transport_refused_total", "side" => "listener", "reason" => reason).increment(1);
-        if let Some(repeated) = self.may_warn(peer, reason) {
+        if let Some(repeated) = self.warnings().admit(peer, reason, passes, Instant::now()) {
             tracing::warn!(peer, reason, repeated, "refused a connection: {text}");
         }
     }
 
-    /// This node dialed a peer and did not get through its handshake.
-    pub(crate) fn not_welcome(&self, peer: &str, reason: &'static str, text: &str) {
+    /// This node dialed a peer and did not get through its handshake. `passes`: as there.
+    pub(crate) fn not_welcome(&self, peer: &str, reason: &'static str, passes: bool, text: &str) {
         counter!("quorate_transport_refused_total", "side" => "dialer", "reason" => reason).increment(1);
-        if let Some(repeated) = self.may_warn(peer, reason) {
+        if let Some(repeated) = self.warnings().admit(peer, reason, passes, Instant::now()) {
             tracing::warn!(peer, reason, repeated, "cannot connect: {text}");
         }
     }
@@ -107,7 +107,11 @@ impl Report {
 
     /// Whether a warning may be logged now; then how many like it were held back before.
     pub(crate) fn may_warn(&self, peer: &str, reason: &'static str) -> Option<u64> {
-        self.warnings.lock().expect("nothing panics while it holds the warnings").admit(peer, reason, Instant::now())
+        self.warnings().admit(peer, reason, false, Instant::now())
+    }
+
+    fn warnings(&self) -> MutexGuard<'_, Warnings> {
+        self.warnings.lock().expect("nothing panics while it holds the warnings")
     }
 }
 
@@ -119,21 +123,26 @@ struct Warnings {
 
 #[derive(Debug)]
 struct Given {
+    /// Or when what passes began.
     at: Instant,
     held_back: u64,
+    last: Instant,
 }
 
 impl Warnings {
-    fn admit(&mut self, peer: &str, reason: &'static str, now: Instant) -> Option<u64> {
-        let fresh = |given: &Given| now.saturating_duration_since(given.at) < WARNING_INTERVAL;
+    /// How many warnings like it were held back, if one may be given now. What `passes` is warned of once it has lasted.
+    fn admit(&mut self, peer: &str, reason: &'static str, passes: bool, now: Instant) -> Option<u64> {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < WARNING_INTERVAL;
+        let fresh = |given: &Given| is_recent(given.at);
+        let begun = Given { at: now, held_back: u64::from(passes), last: now };
         if let Some(given) = self.given.get_mut(&(peer.to_owned(), reason)) {
             if fresh(given) {
-                given.held_back = given.held_back.saturating_add(1);
+                *given = Given { at: given.at, held_back: given.held_back.saturating_add(1), last: now };
                 return None;
             }
-            let held_back = given.held_back;
-            *given = Given { at: now, held_back: 0 };
-            return Some(held_back);
+            let is_new = passes && !is_recent(given.last);
+            let before = std::mem::replace(given, Given { held_back: u64::from(is_new), ..begun });
+            return (!is_new).then_some(before.held_back);
         }
         if self.given.len() >= WARNINGS_KEPT {
             self.given.retain(|_, given| fresh(given));
@@ -141,8 +150,8 @@ impl Warnings {
         if self.given.len() >= WARNINGS_KEPT {
             return None;
         }
-        self.given.insert((peer.to_owned(), reason), Given { at: now, held_back: 0 });
-        Some(0)
+        self.given.insert((peer.to_owned(), reason), begun);
+        (!passes).then_some(0)
     }
 }
 
@@ -156,13 +165,25 @@ mod tests {
     fn one_warning_a_peer_and_reason_in_ten_seconds() {
         let (mut warnings, start) = (Warnings::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(warnings.admit("b", "version", start), Some(0));
-        assert_eq!(warnings.admit("b", "version", after(9)), None);
-        assert_eq!(warnings.admit("b", "version", after(9)), None);
-        assert_eq!(warnings.admit("b", "wrong_node", after(9)), Some(0));
-        assert_eq!(warnings.admit("c", "version", after(9)), Some(0));
-        assert_eq!(warnings.admit("b", "version", after(10)), Some(2), "and says how many it held back");
-        assert_eq!(warnings.admit("b", "version", after(20)), Some(0));
+        let mut admit = |peer, reason, at| warnings.admit(peer, reason, false, at);
+        assert_eq!(admit("b", "version", start), Some(0));
+        assert_eq!(admit("b", "version", after(9)), None);
+        assert_eq!(admit("b", "version", after(9)), None);
+        assert_eq!(admit("b", "wrong_node", after(9)), Some(0));
+        assert_eq!(admit("c", "version", after(9)), Some(0));
+        assert_eq!(admit("b", "version", after(10)), Some(2), "and says how many it held back");
+        assert_eq!(admit("b", "version", after(20)), Some(0));
+    }
+
+    /// Catches a warning at each start of a node whose members have changed meanwhile, which nobody need do anything about;
+    /// and one that never comes where that goes on.
+    #[test]
+    fn what_passes_is_warned_of_when_it_has_lasted() {
+        let (mut warnings, start) = (Warnings::default(), Instant::now());
+        let mut admit = |seconds| warnings.admit("b", "unknown_node", true, start + Duration::from_secs(seconds));
+        assert_eq!([0, 1, 3, 600, 601].map(&mut admit), [None; 5], "two starts, and it was over soon");
+        assert_eq!([605, 609, 610, 611].map(&mut admit), [None, None, Some(4), None], "all that was held back since");
+        assert_eq!([619, 620].map(&mut admit), [None, Some(2)]);
     }
 
     /// Catches memory that grows with the addresses of strangers.
@@ -170,11 +191,11 @@ mod tests {
     fn the_memory_of_warnings_is_bounded() {
         let (mut warnings, start) = (Warnings::default(), Instant::now());
         for stranger in 0..2 * WARNINGS_KEPT {
-            let admitted = warnings.admit(&format!("stranger {stranger}"), "not_a_peer", start);
+            let admitted = warnings.admit(&format!("stranger {stranger}"), "not_a_peer", false, start);
             assert_eq!(admitted.is_some(), stranger < WARNINGS_KEPT);
         }
         assert_eq!(warnings.given.len(), WARNINGS_KEPT);
-        assert_eq!(warnings.admit("later", "not_a_peer", start + WARNING_INTERVAL), Some(0));
+        assert_eq!(warnings.admit("later", "not_a_peer", false, start + WARNING_INTERVAL), Some(0));
         assert_eq!(warnings.given.len(), 1, "the old ones were forgotten");
     }
 }

@@ -202,8 +202,9 @@ impl Transport {
             newcomers: Semaphore::new(NEWCOMERS_MAX),
             stop: watch::Sender::new(false),
         });
-        let mut running = shared.runtimes.data.spawn(listener::run(shared.clone(), listener));
-        running &= shared.set_peers(peers, last_id);
+        // First: whoever knocks already would be told that it is no member.
+        let mut running = shared.set_peers(peers, last_id);
+        running &= shared.runtimes.data.spawn(listener::run(shared.clone(), listener));
         if !running {
             return Err(io::Error::other("an arbiter for connections has stopped"));
         }
@@ -332,12 +333,15 @@ impl Shared {
         self.members.read().unwrap_or_else(PoisonError::into_inner).links.get(&peer).cloned()
     }
 
-    /// What this node knows of an id.
-    pub(crate) fn known(&self, node: NodeId) -> Known {
+    /// What this node knows of an id, with which somebody of that name comes.
+    pub(crate) fn known(&self, node: NodeId, name: &str) -> Known {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         match members.links.get(&node) {
             Some(link) => Known::Member(link.peer.name.clone()),
-            None if (1..=members.last_id.0).contains(&node.0) => Known::Removed,
+            None if (1..=members.last_id.0).contains(&node.0) => {
+                let of_name = members.links.iter().find(|(_, link)| link.peer.name == name);
+                Known::Removed(of_name.map(|(id, _)| *id))
+            }
             None => Known::Unknown,
         }
     }

@@ -283,7 +283,7 @@ async fn a_leader_whose_disk_is_full_to_the_last_block_ends() {
     let log = cluster.log(leader);
     assert_eq!(status.code(), Some(1), "{status}");
     let line = log.lines().find(|line| line.starts_with("quorate: ")).expect("a last line");
-    assert!(line.contains("No space left on device"), "{line}");
+    assert!(line.contains("No space left on device") && line.contains("Make room on the disk"), "{line}");
     assert!(!log.contains("panicked"), "it is an end with a reason, not a crash");
     load.progress(SOME).await;
     cluster.empty_disk_at_rest(leader).await;

@@ -70,32 +70,24 @@ fn target(backup: &Backup) -> Result<PathBuf, Failure> {
     }
 }
 
+/// From the first node that gives a whole one. One that knows of no leader, is behind, has no room, or ends meanwhile may
+/// have a neighbour that is better off.
 async fn fetch(backup: &Backup, part: &mut Part) -> Result<(), Failure> {
-    let mut response = ask(backup).await?;
-    let doing = format!("{} cannot be written", part.path().display());
-    let (mut progress, mut received) = (Progress::new("receiving", 0), 0);
-    while let Some(bytes) = response.chunk().await.context("the connection broke; take the backup again")? {
-        part.file().write_all(&bytes).with_context(|| doing.clone())?;
-        received += bytes.len() as u64;
-        progress.reached(received);
-    }
-    progress.end();
-    part.file().sync_all().with_context(|| format!("{} cannot be synced", part.path().display()))?;
-    Ok(())
-}
-
-/// The first node that gives one. One that knows of no leader, is behind, or has no room may have a neighbour that is better
-/// off.
-async fn ask(backup: &Backup) -> Result<Response, Failure> {
     let trust = &backup.connection.trust;
     let client = client::client(trust)?.connect_timeout(client::CONNECT_WAIT).read_timeout(SILENCE).build();
     let client = client.context("no HTTP client")?;
     let query = if backup.local { "?consistency=local" } else { "" };
-    let (mut unreachable, mut refused) = (Vec::new(), None);
+    let (mut unreachable, mut failed) = (Vec::new(), None);
     for url in &backup.connection.url {
         let base = base_url(url, trust)?;
         match client.get(format!("{base}/v1/backup{query}")).send().await {
-            Ok(response) if response.status().is_success() => return Ok(response),
+            Ok(response) if response.status().is_success() => match receive(response, part).await? {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    let why = client::innermost(&error);
+                    failed = Some(anyhow!("{url}: the connection broke ({why}); take the backup again").into());
+                }
+            },
             Ok(response) => {
                 let status = response.status();
                 let body = response.bytes().await.unwrap_or_default();
@@ -103,12 +95,35 @@ async fn ask(backup: &Backup) -> Result<Response, Failure> {
                 if !status.is_server_error() {
                     return Err(refusal);
                 }
-                refused = Some(refusal);
+                failed = Some(refusal);
             }
             Err(error) => unreachable.push(format!("{url}: {}", client::innermost(&error))),
         }
     }
-    Err(refused.unwrap_or_else(|| client::no_answer(&unreachable).into()))
+    Err(failed.unwrap_or_else(|| client::no_answer(&unreachable).into()))
+}
+
+/// Writes what one node gives, in the place of what another one gave. The inner error is that of the connection.
+async fn receive(mut response: Response, part: &mut Part) -> anyhow::Result<reqwest::Result<()>> {
+    let doing = format!("{} cannot be written", part.path().display());
+    part.begin_anew().with_context(|| doing.clone())?;
+    let (mut progress, mut received) = (Progress::new("receiving", 0), 0);
+    loop {
+        let bytes = match response.chunk().await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => break,
+            Err(error) => {
+                progress.end();
+                return Ok(Err(error));
+            }
+        };
+        part.file().write_all(&bytes).with_context(|| doing.clone())?;
+        received += bytes.len() as u64;
+        progress.reached(received);
+    }
+    progress.end();
+    part.file().sync_all().with_context(|| format!("{} cannot be synced", part.path().display()))?;
+    Ok(Ok(()))
 }
 
 fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
@@ -129,8 +144,50 @@ fn report(backup: &Backup, manifest: &Manifest) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
     use crate::cli::{Connection, Trust};
+
+    /// A node that is asked once, gives so many bytes of what it announces, and is gone. Its URL.
+    #[expect(clippy::disallowed_methods, reason = "it goes on beside the test")]
+    fn gives(content: &[u8], length: usize) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", content.len());
+        let answer = [head.as_bytes(), &content[..length]].concat();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("it is asked");
+            _ = stream.read(&mut [0; 4096]).expect("a request");
+            stream.write_all(&answer).expect("it is taken");
+        });
+        url
+    }
+
+    fn backup_of(file: PathBuf, url: Vec<String>) -> Backup {
+        let connection = Connection { url, trust: Trust::default(), output: Output::Json };
+        Backup { file, force: true, local: false, connection }
+    }
+
+    /// Catches a backup that ends with the node that gave it, though another one was named; one that puts what two nodes
+    /// gave into one file; and one that is named although no node gave all.
+    #[test]
+    fn a_node_that_ends_meanwhile_is_followed_by_the_next() {
+        transport::tls::install();
+        let whole = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/backup-1.quorate")).expect("there");
+        let place = tempfile::tempdir().expect("a directory");
+        let file = place.path().join("b");
+        let half = || gives(&whole, whole.len() / 2);
+        let broken = run(&backup_of(file.clone(), vec![half(), half()])).expect_err("no node gave all").to_string();
+        assert!(
+            broken.contains("the connection broke") && fs::read_dir(place.path()).expect("there").count() == 0,
+            "{broken}"
+        );
+        run(&backup_of(file.clone(), vec![half(), gives(&whole, whole.len())])).expect("the second one gave all");
+        assert_eq!(fs::read(&file).expect("there"), whole);
+    }
 
     /// Catches `--force` that replaces a link in place of the file to which it leads, and one that is not needed.
     #[test]
@@ -139,8 +196,7 @@ mod tests {
         let (file, link) = (place.path().join("file"), place.path().join("link"));
         fs::write(&file, "old").expect("written");
         std::os::unix::fs::symlink("file", &link).expect("a link");
-        let connection = Connection { url: Vec::new(), trust: Trust::default(), output: Output::Text };
-        let mut backup = Backup { file: link, force: true, local: false, connection };
+        let mut backup = backup_of(link, Vec::new());
         assert_eq!(target(&backup).expect("a file"), fs::canonicalize(&file).expect("it is there"));
         backup.force = false;
         assert!(matches!(target(&backup), Err(Failure::Usage(_))));

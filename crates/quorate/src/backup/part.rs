@@ -73,10 +73,16 @@ impl Part {
             if !super::format::BEGINS.starts_with(&begins) {
                 return Err(foreign(&path));
             }
-            opened.set_len(0).with_context(doing)?;
-            opened.rewind().with_context(doing)?;
-            return Ok(Self { path, file: opened, is_named: false });
+            let mut part = Self { path: path.clone(), file: opened, is_named: false };
+            part.begin_anew().with_context(doing)?;
+            return Ok(part);
         }
+    }
+
+    /// Takes away what was written.
+    pub(super) fn begin_anew(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()
     }
 
     /// Where it is.

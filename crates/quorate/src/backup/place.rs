@@ -38,7 +38,7 @@ pub(crate) fn is_unfinished(dir: &Path) -> bool {
 /// One line that says what to do.
 pub(crate) fn check_finished(dir: &Path) -> Result<(), Failure> {
     if is_unfinished(dir) {
-        return Err(Failure::Usage(format!(
+        return Err(Failure::Failed(anyhow!(
             "node.data_dir = {}: a restore was cut short here; run `quorate restore FILE` again with the same \
              configuration, or the same --dev",
             dir.display()
@@ -53,7 +53,7 @@ pub(crate) fn check_finished(dir: &Path) -> Result<(), Failure> {
 /// One line that says what to do.
 pub(crate) fn check_dev_finished(dir: &Path) -> Result<(), Failure> {
     if is_unfinished(dir) {
-        return Err(Failure::Usage(format!(
+        return Err(Failure::Failed(anyhow!(
             "--data {0}: a restore was cut short here; run `quorate restore FILE --dev {0}` again, with the same --nodes",
             dir.display()
         )));

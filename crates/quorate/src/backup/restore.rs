@@ -17,7 +17,7 @@ use anyhow::{Context as _, anyhow, bail};
 use protocol::{CommandId, SnapshotId};
 use serde_json::json;
 use storage::rocksdb::{Options, Stores};
-use storage::{Installation, LogRecord, LogStore as _, StateStore as _};
+use storage::{Installation, LogRecord, LogStore as _, StateStore as _, StorageError};
 
 use super::format::{BackupError, Manifest};
 use super::place;
@@ -42,9 +42,10 @@ pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
     let file = BufReader::new(open(&restore.file)?);
     let (manifest, id) = verify(file, &mut |bytes| progress.reached(bytes)).map_err(refused)?;
     progress.end();
+    let make =
+        |config: &Config| make(config, &restore.file, &manifest.digest, id, &mut Progress::new("restoring", total));
     let nodes = match &target {
-        Some(target) => target
-            .make(|config| make(config, &restore.file, &manifest.digest, id, &mut Progress::new("restoring", total)))?,
+        Some(target) => target.make(make).map_err(cut_short)?,
         None => Vec::new(),
     };
     Ok(report(restore, &manifest, &nodes)?)
@@ -62,6 +63,7 @@ impl Target {
         let Some(data) = &restore.dev else {
             let sources = Sources::of_this_process(restore.given.config.clone(), &restore.given.sets);
             let config = Config::load(&sources)?.0;
+            crate::seat::check_directory(&config.node.data_dir)?;
             check(&config, false)?;
             return Ok(Self::Node(Box::new(config)));
         };
@@ -95,6 +97,18 @@ impl Target {
         }
         Ok(nodes)
     }
+}
+
+/// What is left to do when a disk has failed: no node is served before the same command was run again.
+fn cut_short(failure: Failure) -> Failure {
+    let Failure::Failed(error) = failure else { return failure };
+    let why = match error.downcast_ref::<StorageError>() {
+        Some(StorageError::Failed(why)) => format!("the restore was cut short: {why}"),
+        Some(StorageError::Corrupt(_) | StorageError::Refused(_)) => return Failure::Failed(error),
+        None if error.root_cause().is::<std::io::Error>() => format!("{error:#}"),
+        None => return Failure::Failed(error),
+    };
+    Failure::Failed(anyhow!("{why}. {}, then run this restore again", storage::remedy(&why)))
 }
 
 /// Refuses a node of which a restore can make nothing.
@@ -171,6 +185,9 @@ fn report(restore: &Restore, manifest: &Manifest, nodes: &[Config]) -> anyhow::R
         (Some(data), false) => {
             text.push_str(&format!("now: quorate dev --nodes {} --data {}\n", restore.nodes, data.display()))
         }
+        (None, false) if nodes.iter().all(|config| config.cluster.start.nodes().len() == 1) => {
+            text.push_str("now: quorate serve, with the same configuration\n");
+        }
         (None, false) => text.push_str(
             "restore every other node of the new cluster from the same file, then start them: quorate serve\n",
         ),
@@ -196,6 +213,20 @@ mod tests {
     fn restore(file: &Path, dev: Option<PathBuf>) -> Restore {
         let given = Given { config: None, sets: Vec::new() };
         Restore { file: file.to_owned(), dry_run: dev.is_none(), given, dev, nodes: 2, output: Output::Json }
+    }
+
+    /// Catches advice to start a node that is not served, or to mend a disk that is only full.
+    #[test]
+    fn a_restore_that_fails_says_how_it_goes_on() {
+        let full = StorageError::Failed("IO error: No space left on device".to_owned());
+        let said =
+            |error: anyhow::Error| cut_short(Failure::Failed(error.context("making the data directory"))).to_string();
+        for error in [full.into(), std::io::Error::from_raw_os_error(28).into()] {
+            let said = said(error);
+            assert!(said.ends_with("Make room on the disk, then run this restore again"), "{said}");
+        }
+        let said = said(anyhow!("the file was changed while it was read"));
+        assert!(!said.contains("the disk"), "{said}");
     }
 
     /// The recorded backup with other pieces or another manifest, sealed anew.

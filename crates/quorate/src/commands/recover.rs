@@ -25,11 +25,7 @@ pub(crate) fn run(recover: &Recover) -> Result<(), Failure> {
 
 fn replace(mut config: Config, recover: &Recover) -> Result<(), Failure> {
     let dir = config.node.data_dir.clone();
-    if dir.exists() && !dir.is_dir() {
-        return Err(Failure::Usage(format!(
-            "node.data_dir = {dir:?}: is no directory; name the data directory of this node"
-        )));
-    }
+    crate::seat::check_directory(&dir)?;
     crate::backup::check_finished(&dir)?;
     let goes_on = goes_on(&mut config)?;
     if !goes_on {
@@ -100,15 +96,15 @@ fn describe(found: &Condition) -> String {
         Condition::Absent => "there is no data".to_owned(),
         Condition::NotAdmitted => {
             "it is new or restored, and this node votes with it once the others have noted it; start the node \
-             (`quorate serve`)"
+             (`quorate serve`), which says whether they do"
                 .to_owned()
         }
         Condition::Refused(why) => format!("the other nodes have refused it: {why}"),
         Condition::Lost(why) => format!("what this node has promised and voted for is lost: {why}"),
         Condition::CutShort => "a recovery was cut short here".to_owned(),
         Condition::Usable => {
-            "it can be used, and where it is damaged it heals by itself; start the node (`quorate serve`), unless its disk \
-             takes no writes any more"
+            "it can be used, and where it is damaged it heals by itself as long as a majority set of the others votes; start \
+             the node (`quorate serve`), which says what it waits for, unless its disk takes no writes any more"
                 .to_owned()
         }
         Condition::Replaced => {

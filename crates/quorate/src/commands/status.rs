@@ -40,16 +40,16 @@ fn table(cluster: &Value, seen_by: &str) -> String {
     for node in cluster.get("nodes").and_then(Value::as_array).into_iter().flatten() {
         let reachable = node.get("reachable").and_then(Value::as_bool).unwrap_or(false);
         let state = match leader {
-            _ if !reachable => "not heard",
-            Some(leader) if leader.get("id") == node.get("id") => "leader",
-            Some(_) | None => "up",
+            _ if !reachable => "not heard".to_owned(),
+            Some(leader) if leader.get("id") == node.get("id") => format!("leader{}", trouble_of(node)),
+            Some(_) | None => format!("up{}", trouble_of(node)),
         };
         let roles = node.get("roles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         let addresses = node.get("addresses").unwrap_or(&Value::Null);
         rows.push(vec![
             text(node, "id"),
             text(node, "name"),
-            state.to_owned(),
+            state,
             weight_of(cluster, node.get("id")),
             text(node, "ballot"),
             text(node, "issued"),
@@ -70,6 +70,26 @@ fn table(cluster: &Value, seen_by: &str) -> String {
     lines
 }
 
+/// What keeps a node that is up from its part, as far as the node that was asked knows.
+fn trouble_of(node: &Value) -> String {
+    let word = |name: &str| node.get(name).and_then(Value::as_str);
+    let silent = match word("silent") {
+        Some("damaged") => ", silent: log damaged",
+        Some("behind") => ", silent: state lost",
+        Some("fresh") => ", silent: new disk",
+        Some("replaced") => ", silent: disk lost",
+        // Of another node it is known that it is.
+        Some(_) => ", silent",
+        None => "",
+    };
+    let space = match word("space") {
+        Some("low") => ", little space",
+        Some("out") => ", no space",
+        Some(_) | None => "",
+    };
+    format!("{silent}{space}")
+}
+
 /// What the vote of a node weighs; `-` where it has none.
 fn weight_of(cluster: &Value, id: Option<&Value>) -> String {
     let acceptors = cluster["membership"]["acceptors"].as_array().into_iter().flatten();
@@ -83,6 +103,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// Catches a node that is called up although it does not vote, or takes nothing any more.
+    #[test]
+    fn a_node_in_trouble_is_not_simply_up() {
+        for (node, state) in [
+            (json!({"silent": null, "space": "ample"}), "up"),
+            (json!({"silent": "damaged", "space": "ample"}), "up, silent: log damaged"),
+            (json!({"silent": "yes", "space": "low"}), "up, silent, little space"),
+            (json!({"space": "out"}), "up, no space"),
+        ] {
+            let mut node = node;
+            (node["id"], node["reachable"]) = (json!(1), json!(true));
+            let table = table(&json!({"nodes": [node]}), "a");
+            assert!(table.lines().any(|line| line.contains(&format!("{state}  "))), "{state}: {table}");
+        }
+        let away = json!({"id": 1, "reachable": false, "silent": "yes", "space": "out"});
+        assert!(table(&json!({"nodes": [away]}), "a").contains("not heard  "), "what it said is not so any more");
+    }
 
     /// Catches a table that calls a dead node up, or a leader that is not marked.
     #[test]

@@ -181,17 +181,29 @@ impl NodeBackend {
         Check { name: "member", ok, detail }
     }
 
-    /// A silent acceptor keeps nobody from calling: others vote.
-    fn acceptor(&self) -> Check {
-        let detail = match self.disks.silence() {
-            Some(silence) => {
-                let (me, membership) = (self.config.cluster.me, self.router.membership());
-                format!("silent ({}): {}", silence.name(), admission::explain(me, &membership, &self.disks, silence))
-            }
+    fn leader(&self, known: &admission::Known) -> Check {
+        let leader = self.status.leader();
+        let detail = match (leader, known.who_is_needed()) {
+            (Some(ballot), _) => format!("node {} leads ballot {ballot}", self.member(ballot.node)),
+            (None, Some(silent)) => format!(
+                "no leader is heard, and none can be elected while these acceptors are silent: {silent}; the line `acceptor` \
+                 of /readyz?verbose of each says why"
+            ),
+            (None, None) => "no leader is heard; a majority set of acceptors must be up and connected".to_owned(),
+        };
+        Check { name: "leader", ok: leader.is_some(), detail }
+    }
+
+    /// A silent acceptor keeps nobody from calling as long as others vote.
+    fn acceptor(&self, known: &admission::Known) -> Check {
+        let silence = self.disks.silence();
+        let ok = silence.is_none() || self.status.leader().is_some() || known.who_is_needed().is_none();
+        let detail = match silence {
+            Some(silence) => format!("silent ({}): {}", silence.name(), known.explain(silence)),
             None if self.router.membership().is_acceptor(self.config.cluster.me) => "promises and votes".to_owned(),
             None => "has no vote: this node is no acceptor, or none yet; GET /v1/cluster shows who is".to_owned(),
         };
-        Check { name: "acceptor", ok: true, detail }
+        Check { name: "acceptor", ok, detail }
     }
 
     /// The newest command that this node has heard of.
@@ -367,21 +379,14 @@ impl Backend for NodeBackend {
     }
 
     fn health(&self) -> Health {
-        let leader = self.status.leader();
+        let known = admission::Known::of(&self.config, &self.router, &self.disks, &self.view.borrow());
         Health {
             live: vec![Check { name: "process", ok: true, detail: "the process answers".to_owned() }],
             ready: vec![
-                Check {
-                    name: "leader",
-                    ok: leader.is_some(),
-                    detail: match leader {
-                        Some(ballot) => format!("node {} leads ballot {ballot}", self.member(ballot.node)),
-                        None => "no leader is heard; a majority set of acceptors must be up and connected".to_owned(),
-                    },
-                },
+                self.leader(&known),
                 self.caught_up(),
                 self.disk(),
-                self.acceptor(),
+                self.acceptor(&known),
                 self.status.room.check(),
                 self.is_member(),
             ],

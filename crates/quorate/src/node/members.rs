@@ -15,7 +15,7 @@ use bytes::Bytes;
 use failure_detector::core::View;
 use http_api::GatewayActor;
 use http_api::actor::Submit;
-use http_api::core::Answer;
+use http_api::core::{Answer, Unavailable};
 use learner::Queries;
 use protocol::{CommandNumber, NodeId, Outcome};
 use serde_json::{Value, json};
@@ -177,10 +177,9 @@ impl Members {
         let Err(error) = written.map_err(anyhow::Error::from).flatten() else { return true };
         *disk = Disk::Failed;
         tracing::error!("cannot note who the members are, and this node stops: {error:#}");
+        let why = format!("cannot note who the members are: {error:#}");
         // Nobody listens only when the node is ending already.
-        _ = self
-            .failed
-            .send(format!("cannot note who the members are: {error:#}; mend the disk, then start the node again"));
+        _ = self.failed.send(format!("{why}. {}, then start the node again", storage::remedy(&why)));
         false
     }
 
@@ -310,24 +309,37 @@ impl Members {
         let (reply, answer) = oneshot::channel();
         let submit = Submit { call, wait, applied: self.queries.progress().applied, reply };
         self.gateway.send(submit).await.map_err(|_| stopping())?;
-        let answer = answer.await.map_err(|_| stopping())?;
-        let unknown = format!("{answer:?}");
-        let Answer::Outcome { outcome, .. } = answer else { return Err(NotDone::Unknown(unknown)) };
-        match outcome {
-            Outcome::Issued { command, result } => Ok((command, result)),
-            Outcome::Unchanged { at, result } => Ok((at, result)),
-            Outcome::Refused { code, message, .. } => Err(NotDone::Refused { code, message }),
-            Outcome::InvalidArguments { message } | Outcome::TooLarge { message } => {
-                Err(NotDone::Refused { code: String::new(), message })
-            }
-            Outcome::UnknownFunction
-            | Outcome::RequestReused
-            | Outcome::Failed { .. }
-            | Outcome::Overloaded
-            | Outcome::DiskFull
-            | Outcome::NotLeader
-            | Outcome::LeadershipLost => Err(NotDone::Unknown(unknown)),
+        decided(answer.await.map_err(|_| stopping())?)
+    }
+}
+
+/// What became of a call.
+fn decided(answer: Answer) -> Result<(CommandNumber, Bytes), NotDone> {
+    let unknown = |why: &str| Err(NotDone::Unknown(why.to_owned()));
+    let refused = |code, message| Err(NotDone::Refused { code, message });
+    let outcome = match answer {
+        Answer::Outcome { outcome, .. } => outcome,
+        Answer::NotExecuted(why) | Answer::NotHere(why) => {
+            return unknown(match why {
+                Unavailable::NoLeader => "no leader is known; a majority of the acceptors may be down",
+                Unavailable::NoAnswer => "the leader does not answer; it may have lost its majority",
+                Unavailable::TooMany => "too many calls are in flight",
+                Unavailable::Stopping => "the node that was asked stops",
+            });
         }
+        Answer::Unknown | Answer::BarrierPassed(_) => return unknown("no answer came in time"),
+    };
+    match outcome {
+        Outcome::Issued { command, result } => Ok((command, result)),
+        Outcome::Unchanged { at, result } => Ok((at, result)),
+        Outcome::Refused { code, message, .. } => refused(code, message),
+        Outcome::InvalidArguments { message } | Outcome::TooLarge { message } => refused(String::new(), message),
+        Outcome::UnknownFunction => unknown("the leader does not know this function: it runs another version"),
+        Outcome::RequestReused => unknown("the key of this call was used by another one"),
+        Outcome::Failed { message } => unknown(&format!("the function failed: {message}")),
+        Outcome::Overloaded => unknown("too many calls are in flight"),
+        Outcome::DiskFull => unknown("the disks of the nodes are almost full"),
+        Outcome::NotLeader | Outcome::LeadershipLost => unknown("no leader has decided"),
     }
 }
 
@@ -367,4 +379,23 @@ pub(super) fn what_to_do(config: &Config) -> &'static str {
 /// A key that nobody else uses.
 fn own_key(what: &str) -> String {
     format!("quorate-{what}-{:016x}{:016x}", outside::chance(), outside::chance())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches an operator who reads the names of our types in the log, or as the reason why a node is not taken in.
+    #[test]
+    fn what_came_to_nothing_is_told_in_words() {
+        let outcome = |outcome| Answer::Outcome { outcome, settled: true, replayed: false };
+        let unavailable = [Unavailable::NoLeader, Unavailable::NoAnswer, Unavailable::TooMany, Unavailable::Stopping];
+        let came_to = unavailable.into_iter().flat_map(|why| [Answer::NotHere(why), Answer::NotExecuted(why)]);
+        let outcomes = [Outcome::DiskFull, Outcome::Overloaded, Outcome::UnknownFunction, Outcome::LeadershipLost];
+        for answer in came_to.chain(outcomes.map(outcome)).chain([Answer::Unknown]) {
+            let name = format!("{answer:?}");
+            let Err(NotDone::Unknown(said)) = decided(answer) else { panic!("{name} is nothing final") };
+            assert!(said.split(' ').count() > 3 && said.starts_with(char::is_lowercase), "{name}: {said}");
+        }
+    }
 }

@@ -32,7 +32,6 @@ mod status;
 mod threads;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,7 +154,8 @@ async fn be_seated(
     tls: Option<&Tls>,
     asked_to_stop: impl Future<Output = &'static str>,
 ) -> Result<Option<Came>, Failure> {
-    check_directory(&config.node.data_dir)?;
+    crate::seat::check_directory(&config.node.data_dir)?;
+    crate::backup::check_finished(&config.node.data_dir)?;
     storage::rocksdb::check_recovered(&config.node.data_dir).context("data directory")?;
     config.cluster.id = crate::backup::cluster_of(config)?;
     match crate::seat::take(config)? {
@@ -170,19 +170,6 @@ async fn be_seated(
         return Ok(None);
     }
     Ok(crate::seat::take(config)?)
-}
-
-fn check_directory(directory: &Path) -> Result<(), Failure> {
-    let in_the_way = match std::fs::metadata(directory) {
-        Ok(found) => !found.is_dir(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotADirectory,
-    };
-    if in_the_way {
-        return Err(Failure::Usage(format!(
-            "node.data_dir = {directory:?} is, or lies in, something that is no directory; name another one"
-        )));
-    }
-    crate::backup::check_finished(directory)
 }
 
 fn open(config: &Config) -> Result<Stores, Failure> {
@@ -226,7 +213,7 @@ async fn serve(
     actix::spawn(listeners.certificates.watch(config.tls.reload));
     actix::spawn(keep_metrics(options.prometheus.clone()));
     actix::spawn(repeat_leader(Arc::clone(&node.router)));
-    actix::spawn(admission::watch(Arc::clone(&node.router), Arc::clone(&node.disks)));
+    actix::spawn(admission::watch(&node));
     actix::spawn(meters::watch(
         Arc::clone(&backend),
         Arc::clone(&node.router),

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Config;
+use crate::failure::Failure;
 
 pub(crate) use joining::{ask_to_join, asks, join, joins};
 
@@ -120,6 +121,29 @@ fn read_membership(value: bytes::Bytes, number: u64) -> anyhow::Result<Membershi
     Ok(Membership::read(&Entry { value, version: CommandNumber(number) })?)
 }
 
+/// Refuses a data directory that is none.
+///
+/// # Errors
+/// One line that says what to do.
+pub(crate) fn check_directory(dir: &Path) -> Result<(), Failure> {
+    if let Some(link) = dir.ancestors().find(|place| place.is_symlink() && !place.exists()) {
+        return Err(Failure::Usage(format!(
+            "node.data_dir = {dir:?}: {link:?} is a symbolic link that leads to nothing; mount or make what it leads to, or \
+             name another directory"
+        )));
+    }
+    let in_the_way = match std::fs::metadata(dir) {
+        Ok(found) => !found.is_dir(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotADirectory,
+    };
+    if in_the_way {
+        return Err(Failure::Usage(format!(
+            "node.data_dir = {dir:?} is, or lies in, something that is no directory; name another one"
+        )));
+    }
+    Ok(())
+}
+
 /// Removes the data of a node that has left its cluster, its seat last.
 ///
 /// # Errors
@@ -149,7 +173,7 @@ pub(crate) fn take(config: &mut Config) -> anyhow::Result<Option<Came>> {
 /// # Errors
 /// A file that cannot be read.
 pub(crate) fn known(config: &mut Config) -> anyhow::Result<Option<Came>> {
-    let Some(seat) = Seat::read(&config.node.data_dir)? else { return Ok(None) };
+    let Some(seat) = Seat::read(&config.node.data_dir)? else { return owned(config) };
     let cluster = &mut config.cluster;
     if seat.came == Came::Left {
         return Ok(Some(Came::Left));
@@ -166,6 +190,19 @@ pub(crate) fn known(config: &mut Config) -> anyhow::Result<Option<Came>> {
         cluster.start = seat.membership;
     }
     Ok(Some(seat.came))
+}
+
+/// Where both copies of the file are gone, the databases of a node that was recovered say who it is by now. Its
+/// configuration has the members of the beginning, as the cluster's id shows, and its state those since.
+fn owned(config: &mut Config) -> anyhow::Result<Option<Came>> {
+    let Some(owner) = storage::rocksdb::owner(&config.node.data_dir)? else { return Ok(None) };
+    let was = storage::Identity { node: owner.node, ..config.identity() };
+    if owner != was || owner.node == config.cluster.me {
+        return Ok(None);
+    }
+    tracing::warn!(node = %owner.node, "no copy of {} is there; the databases say which node this is", copies::FILE);
+    config.cluster.me = owner.node;
+    Ok(Some(Came::Joined))
 }
 
 /// Writes the seat of the first node of a new cluster of one.
@@ -186,6 +223,7 @@ fn found(config: &mut Config) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
 
     fn seat() -> Seat {
         let (membership, node) = Membership::of_equals(3).joined("d", "d:7080").expect("a new name");
@@ -271,6 +309,51 @@ mod tests {
         seat().write(dir).expect("written");
         give_up(dir).expect("given up");
         assert_eq!(Seat::read(dir).expect("nothing is no error"), None);
+    }
+
+    /// Catches a link that leads nowhere, on which nothing can be made, and of which the system says that it exists.
+    #[test]
+    fn a_data_directory_that_is_none_is_refused() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let at = |name: &str| place.path().join(name);
+        std::fs::write(at("file"), "").expect("written");
+        std::os::unix::fs::symlink("nothing", at("nowhere")).expect("a link");
+        std::os::unix::fs::symlink(".", at("here")).expect("a link");
+        for (name, says) in [
+            ("nowhere", Some("leads to nothing")),
+            ("nowhere/data", Some("leads to nothing")),
+            ("file", Some("no directory")),
+            ("file/data", Some("no directory")),
+            ("here", None),
+            ("here/data", None),
+        ] {
+            let refused = check_directory(&at(name)).err().map(|why| why.to_string());
+            assert_eq!(refused.is_some(), says.is_some(), "{name}: {refused:?}");
+            assert!(refused.is_none_or(|why| says.is_some_and(|says| why.contains(says))), "{name}");
+        }
+    }
+
+    /// Catches a recovered node that has lost both copies and takes itself for the one that it was, which its databases and
+    /// so every start and every recovery refuse; and one that takes the directory of another node or cluster for its own.
+    #[test]
+    fn the_databases_of_a_recovered_node_say_who_it_is() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let data = dir.path().join("data");
+        let load = |members: &str| {
+            let sets = ["node.name=b", members].map(str::to_owned).into_iter();
+            let sets = sets.chain([format!("node.data_dir={}", data.display())]).collect();
+            Config::load(&Sources { sets, ..Sources::default() }).expect("a good configuration").0
+        };
+        let listed = "cluster.members=a=h:1,b=h:2,c=h:3";
+        let mut config = load(listed);
+        assert_eq!(known(&mut config).expect("nothing is no error"), None);
+        let recovered = storage::Identity { node: NodeId(5), ..config.identity() };
+        drop(storage::rocksdb::open(&data, &recovered, &storage::rocksdb::Options::default()).expect("made"));
+        assert_eq!(known(&mut config).expect("readable"), Some(Came::Joined));
+        assert_eq!((config.identity(), config.cluster.start.nodes().len()), (recovered, 3));
+        for others in ["cluster.members=b=h:2,c=h:3", "cluster.name=other", "cluster.join=h:1"] {
+            assert_eq!(known(&mut load(others)).expect("readable"), None, "{others}");
+        }
     }
 
     /// Catches a version that cannot read what the one before wrote.

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use ::rocksdb::ErrorKind;
 
-use crate::StorageError;
+use crate::{StorageError, says_one_of};
 
 /// What Linux says of a sector that cannot be read, and of one that a file system knows to be wrong: EIO, ENODATA,
 /// EBADMSG, EUCLEAN.
@@ -95,11 +95,7 @@ fn of_another_version(said: &str) -> StorageError {
 
 /// Whether RocksDB was told so when it read.
 fn is_unreadable(text: &str) -> bool {
-    let says = |number: &i32| {
-        let named = io::Error::from_raw_os_error(*number).to_string();
-        named.split(" (os error").next().is_some_and(|named| text.contains(named))
-    };
-    READING.iter().any(|reading| text.starts_with(reading)) && UNREADABLE.iter().any(says)
+    READING.iter().any(|reading| text.starts_with(reading)) && says_one_of(&UNREADABLE, text)
 }
 
 /// What it means that we cannot read a file or a directory ourselves.

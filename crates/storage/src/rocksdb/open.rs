@@ -187,6 +187,15 @@ pub(crate) fn open_log_read_only(dir: &Path) -> Result<Database, StorageError> {
     Database::open_read_only(&dir.join(LOG), "log, to look into it", &log, columns)
 }
 
+/// The same for the state.
+pub(crate) fn open_state_read_only(dir: &Path) -> Result<Database, StorageError> {
+    let options = Options::default();
+    let mut state = state_options(&options, "track_and_verify_wals=true")?;
+    state.create_if_missing(false);
+    let columns = state_columns(&state, &Cache::new_lru_cache(options.cache_bytes));
+    Database::open_read_only(&dir.join(STATE), "state, to look into it", &state, columns)
+}
+
 fn log_options(
     options: &Options,
     cache: &Cache,

@@ -55,7 +55,10 @@ impl Opening<'_> {
         let log_is = RocksLog::identity_in(&log).map_err(of(Part::Log))?;
         let state_is = RocksState::identity_in(&state).map_err(of(Part::State))?;
         let new = [log_is.is_none(), state_is.is_none()];
-        check_owner(self.dir, self.identity, [log_is, state_is].iter().flatten())?;
+        let (log_is, state_is) = (self.readable(log_is)?, self.readable(state_is)?);
+        let is_ours = matches!(self.on_file, mark::Found::Whole(_));
+        check_owners(self.dir, self.identity, is_ours, log_is.as_ref(), state_is.as_ref())
+            .map_err(|(_, error)| error)?;
         let mark = self.mark(&log, new[0])?;
         let log = Arc::new(self.log(log, mark)?);
         let checkpoints = Checkpoints::new(self.dir.join(CHECKPOINTS), self.options.clone(), cache);
@@ -97,7 +100,9 @@ impl Opening<'_> {
     /// Refuses the mark of another node, and a disk that other nodes have refused.
     pub(crate) fn check_mark(&self) -> Result<(), StorageError> {
         let mark::Found::Whole(mark) = &self.on_file else { return Ok(()) };
-        check_owner(self.dir, self.identity, [&Ok(mark.identity.clone())])?;
+        if mark.identity != *self.identity {
+            return Err(another(self.dir, &mark.identity, self.identity));
+        }
         self.check_not_refused(mark)
     }
 
@@ -188,13 +193,8 @@ impl Opening<'_> {
         let mark = match (&self.on_file, in_log) {
             (mark::Found::Whole(on_file), Some(in_log)) => {
                 if on_file.disk != in_log.disk {
-                    return Err(Trouble::Error(StorageError::Refused(format!(
-                        "the data directory {} is put together from two: its file MARK is of disk {}, its database `log` \
-                         of disk {}. Put back what belongs together, or run `quorate recover`",
-                        self.dir.display(),
-                        on_file.disk,
-                        in_log.disk
-                    ))));
+                    let of = format!("of disk {}", on_file.disk);
+                    return Err(Trouble::Error(mixed(self.dir, &of, Part::Log, &format!("of disk {}", in_log.disk))));
                 }
                 on_file.clone().newer(in_log)
             }
@@ -213,6 +213,16 @@ impl Opening<'_> {
         };
         self.check_not_refused(&mark)?;
         Ok(mark)
+    }
+
+    /// Refuses an identity of another version.
+    fn readable(&self, found: Option<Result<Identity, String>>) -> Result<Option<Identity>, StorageError> {
+        found.transpose().map_err(|why| {
+            StorageError::Refused(format!(
+                "the data directory {} has an identity that this version (format {FORMAT}) cannot read: {why}",
+                self.dir.display()
+            ))
+        })
     }
 
     fn log(&self, log: Database, mark: Mark) -> Result<RocksLog, Trouble> {
@@ -268,25 +278,42 @@ fn gone(part: Part) -> Trouble {
     Trouble::Damaged(part, format!("the database `{}`, or parts of it, are not there", part.name()))
 }
 
-/// Refuses the databases of another node, and those of another version.
-fn check_owner<'a>(
+/// Refuses databases of another node. `is_ours`: the file MARK is that of this one.
+///
+/// # Errors
+/// Which database it is, and what to do.
+pub(crate) fn check_owners(
     dir: &Path,
     expected: &Identity,
-    found: impl IntoIterator<Item = &'a Result<Identity, String>>,
-) -> Result<(), StorageError> {
-    for found in found {
-        match found {
-            Ok(found) if found == expected => {}
-            Ok(found) => return Err(another(dir, found, expected)),
-            Err(why) => {
-                return Err(StorageError::Refused(format!(
-                    "the data directory {} has an identity that this version (format {FORMAT}) cannot read: {why}",
-                    dir.display()
-                )));
-            }
-        }
+    is_ours: bool,
+    log: Option<&Identity>,
+    state: Option<&Identity>,
+) -> Result<(), (Part, StorageError)> {
+    let is_ours = [is_ours, is_ours || log == Some(expected)];
+    for ((part, found), is_ours) in [(Part::Log, log), (Part::State, state)].into_iter().zip(is_ours) {
+        let Some(found) = found.filter(|found| *found != expected) else { continue };
+        let error = if is_ours {
+            mixed(dir, &format!("that of {}", name(expected)), part, &format!("that of {}", name(found)))
+        } else {
+            another(dir, found, expected)
+        };
+        return Err((part, error));
     }
     Ok(())
+}
+
+/// Of a directory whose parts do not belong together.
+fn mixed(dir: &Path, is: &str, part: Part, part_is: &str) -> StorageError {
+    let or_else = match part {
+        Part::Log => "run `quorate recover`, and this node joins anew",
+        Part::State => "move `state` away, and this node learns it again from the others",
+    };
+    StorageError::Refused(format!(
+        "the data directory {} is put together from two: it is {is}, and its database `{}` is {part_is}. Put back what \
+         belongs there, or {or_else}",
+        dir.display(),
+        part.name()
+    ))
 }
 
 impl From<StorageError> for Trouble {
@@ -296,12 +323,6 @@ impl From<StorageError> for Trouble {
 }
 
 pub(crate) fn another(dir: &Path, found: &Identity, expected: &Identity) -> StorageError {
-    let name = |identity: &Identity| {
-        format!(
-            "node `{}` (id {}) of cluster `{}` (id {})",
-            identity.node_name, identity.node, identity.cluster_name, identity.cluster
-        )
-    };
     StorageError::Refused(format!(
         "the data directory {} belongs to {}, but this is {}; give this node its own directory, or correct its \
          configuration",
@@ -309,6 +330,11 @@ pub(crate) fn another(dir: &Path, found: &Identity, expected: &Identity) -> Stor
         name(found),
         name(expected)
     ))
+}
+
+fn name(identity: &Identity) -> String {
+    let Identity { cluster, cluster_name, node, node_name } = identity;
+    format!("node `{node_name}` (id {node}) of cluster `{cluster_name}` (id {cluster})")
 }
 
 fn write_identity_file(dir: &Path, identity: &Identity) -> io::Result<()> {

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 
 use protocol::{ClusterId, NodeId};
 
+use super::database::Database;
 use super::log::RocksLog;
-use super::mark::{self, Found, sync_directory, write_whole};
-use super::mend::step;
-use super::open::{LOCK, make_and_lock, open_log_read_only};
-use super::opening::another;
+use super::mark::{self, Found, Mark, sync_directory, write_whole};
+use super::mend::{Part, step};
+use super::open::{LOCK, LOG, make_and_lock, open_log_read_only, open_state_read_only};
+use super::opening::{another, check_owners};
+use super::state::RocksState;
 use super::versioned::{with_format, without_format};
 use crate::{Identity, Standing, StorageError};
 
@@ -27,7 +29,7 @@ const STAYS: [&str; 5] = [LOCK, RECOVERING, "JOINING", "ORIGIN", "lost+found"];
 /// What there is to recover from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// It is that of another node or cluster, as this says.
+    /// It, or the state in it, is that of another node or cluster, as this says.
     Another(String),
     /// There is nothing.
     Absent,
@@ -64,37 +66,68 @@ pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageEr
     if entries(dir).map_err(failed)?.is_empty() {
         return Ok(Condition::Absent);
     }
-    let (mark, file) = match mark::read(dir)? {
+    // What is damaged, or not there, may heal: a start that can use the rest of it says what it has lost.
+    let (log, state) = (open_log_read_only(dir), open_state_read_only(dir));
+    let (on_file, file) = match mark::read(dir)? {
         Found::Whole(mark) => (Some(mark), "there"),
         Found::Nothing => (None, "not there"),
         Found::Unreadable(_) => (None, "not readable"),
     };
-    let mark = match mark {
-        Some(mark) => Ok(mark),
-        None => open_log_read_only(dir).and_then(|log| match RocksLog::mark_in(&log)? {
-            Some(mark) => Ok(mark),
-            // One of an earlier version.
-            None => match RocksLog::identity_in(&log)? {
-                Some(Ok(whose)) => Ok(mark::Mark::new(whose, Standing::Sound)),
-                Some(Err(_)) | None => Err(StorageError::Corrupt("the database `log` holds nothing".to_owned())),
-            },
-        }),
-    };
-    match mark {
-        Ok(mark) if mark.identity != *identity => {
-            Ok(Condition::Another(another(dir, &mark.identity, identity).to_string()))
-        }
-        Ok(mark) => Ok(match (mark.refused, mark.standing) {
-            (Some(why), _) => Condition::Refused(why),
-            (None, Standing::Fresh) => Condition::NotAdmitted,
-            (None, Standing::Replaced) => Condition::Replaced,
-            (None, Standing::Sound | Standing::Damaged) => Condition::Usable,
-        }),
+    let is_ours = on_file.is_some();
+    let in_log = log.as_ref().map_err(Clone::clone).and_then(mark_in);
+    let of_two = matches!((&on_file, &in_log), (Some(on_file), Ok(in_log)) if on_file.disk != in_log.disk);
+    let mark = match on_file.map_or(in_log, Ok) {
+        Ok(mark) => mark,
         Err(StorageError::Corrupt(why) | StorageError::Failed(why)) => {
-            Ok(Condition::Lost(format!("the file MARK is {file}, and {why}")))
+            return Ok(Condition::Lost(format!("the file MARK is {file}, and {why}")));
         }
-        Err(error @ StorageError::Refused(_)) => Err(error),
+        Err(error @ StorageError::Refused(_)) => return Err(error),
+    };
+    if mark.identity != *identity {
+        return Ok(Condition::Another(another(dir, &mark.identity, identity).to_string()));
     }
+    if let Some(why) = mark.refused {
+        return Ok(Condition::Refused(why));
+    }
+    let log = log.and_then(|log| RocksLog::identity_in(&log)).ok().flatten().and_then(Result::ok);
+    let state = state.and_then(|state| RocksState::identity_in(&state)).ok().flatten().and_then(Result::ok);
+    match check_owners(dir, identity, is_ours, log.as_ref(), state.as_ref()) {
+        Err((Part::Log, error)) => return Ok(Condition::Lost(error.to_string())),
+        Err((Part::State, error)) => return Ok(Condition::Another(error.to_string())),
+        Ok(()) if of_two => return Ok(Condition::Lost("MARK and the database `log` are of two disks".to_owned())),
+        Ok(()) => {}
+    }
+    Ok(match mark.standing {
+        Standing::Fresh => Condition::NotAdmitted,
+        Standing::Replaced => Condition::Replaced,
+        Standing::Sound | Standing::Damaged => Condition::Usable,
+    })
+}
+
+/// The mark that a log has.
+fn mark_in(log: &Database) -> Result<Mark, StorageError> {
+    if let Some(mark) = RocksLog::mark_in(log)? {
+        return Ok(mark);
+    }
+    // One of an earlier version.
+    match RocksLog::identity_in(log)? {
+        Some(Ok(whose)) => Ok(Mark::new(whose, Standing::Sound)),
+        Some(Err(_)) | None => Err(StorageError::Corrupt("the database `log` holds nothing".to_owned())),
+    }
+}
+
+/// Whose directory it is, as far as it can be read.
+///
+/// # Errors
+/// [`StorageError`] when a newer version has written it.
+pub fn owner(dir: &Path) -> Result<Option<Identity>, StorageError> {
+    if let Found::Whole(mark) = mark::read(dir)? {
+        return Ok(Some(mark.identity));
+    }
+    if !dir.join(LOG).exists() {
+        return Ok(None);
+    }
+    Ok(open_log_read_only(dir).and_then(|log| mark_in(&log)).ok().map(|mark| mark.identity))
 }
 
 /// Who this node was when a recovery began that was cut short: what else says so may have been moved by then.
@@ -350,5 +383,42 @@ mod tests {
         stores.log.note_refused("an old one").expect("noted");
         drop(stores);
         assert_eq!(condition(), Ok(Condition::Refused("an old one".into())));
+    }
+
+    /// Catches a database of another node of which a start says one thing and a recovery another, so that neither helps;
+    /// and advice that does not.
+    #[test]
+    fn a_foreign_database_is_seen_as_a_start_sees_it() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let (own, other) = (place.path().join("own"), place.path().join("other"));
+        let neighbour = Identity { node: NodeId(2), node_name: "n2".into(), ..identity() };
+        used(&own);
+        drop(open(&other, &neighbour, &Options::default()).expect("it opens"));
+        let exchange = |part: &str| {
+            let [own, other, aside] = [&own, &other, &place.path().to_owned()].map(|dir| dir.join(part));
+            for (from, to) in [(&own, &aside), (&other, &own), (&aside, &other)] {
+                fs::rename(from, to).expect("moved");
+            }
+        };
+        let refused = || open(&own, &identity(), &Options::default()).map(drop).expect_err("it is foreign").to_string();
+
+        exchange("state");
+        assert_eq!(condition(&own, &identity()), Ok(Condition::Another(refused())));
+        assert!(refused().contains("database `state` is that of node `n2`") && refused().contains("move `state` away"));
+        exchange("state");
+        exchange("log");
+        assert_eq!(condition(&own, &identity()), Ok(Condition::Lost(refused())));
+        assert!(refused().contains("database `log` is that of node `n2`") && refused().contains("quorate recover"));
+        exchange("log");
+        assert_eq!(condition(&own, &identity()), Ok(Condition::Usable));
+
+        exchange("state");
+        fs::remove_dir_all(own.join("state")).expect("removed");
+        drop(open(&own, &identity(), &Options::default()).expect("it heals"));
+        assert_eq!(condition(&own, &identity()), Ok(Condition::Usable));
+        assert_eq!(owner(&own), Ok(Some(identity())));
+        fs::remove_file(own.join("MARK")).expect("removed");
+        assert_eq!(owner(&own), Ok(Some(identity())), "the log says it");
+        assert_eq!(owner(place.path()), Ok(None));
     }
 }

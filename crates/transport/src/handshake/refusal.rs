@@ -58,7 +58,8 @@ pub enum Refusal {
         if theirs == ours {
             "one of the same name and another id: they were restored from different backups, or only one of them was \
              (the file `ORIGIN` in a data directory names its backup), or the names in `cluster.members`, \
-             `cluster.weights` or `cluster.majority_sets` differ between them".to_owned()
+             `cluster.weights` or `cluster.majority_sets` differ between them, or one has lost its disk: run `quorate \
+             recover --force` on that one".to_owned()
         } else {
             format!("{ours:?}: check the addresses under `cluster.members`")
         }
@@ -74,12 +75,39 @@ pub enum Refusal {
         "the peer says that it is node {0}, which is this node: two nodes have one id, or an address leads back to this node"
     )]
     OwnId(NodeId),
-    /// Not a member.
-    #[error("node {0} ({1:?}) is not a member of this cluster: `cluster.members` differs between the nodes")]
+    /// Not a member, as far as this node knows. (The id of the cluster shows that the lists of members are the same.)
+    #[error(
+        "node {0} ({1:?}) is not a member of this cluster as this node knows it: one of the two was away while the members \
+         changed. If that goes on, run `quorate recover --force` on that one, and it joins anew"
+    )]
     UnknownNode(NodeId, String),
     /// It was a member, and is none any more: that is for good, since ids are never given out twice.
-    #[error("node {0} ({1:?}) was removed from this cluster: it can only join anew, under another id")]
-    Removed(NodeId, String),
+    #[error(
+        "node {node} ({name:?}) was removed from this cluster: it can only join anew, under another id (`quorate recover \
+         --force` there, where it is listed in `cluster.members`)"
+    )]
+    Removed {
+        /// The dialer's id.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// It meant this node, so that it may count its word.
+        is_expected: bool,
+    },
+    /// It was removed, and its name is that of a member: it was recovered, and has lost its disk again.
+    #[error(
+        "node {node} ({name:?}) was removed from this cluster, in which {name:?} is node {now} by now, and comes with a new \
+         disk: the one of node {now} was lost, or is not in its place. Put it back, or run `quorate recover` there: it joins \
+         anew, under another id"
+    )]
+    LostDisk {
+        /// The dialer's id.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// Its id before it lost its disk.
+        now: NodeId,
+    },
     /// The id belongs to another name here.
     #[error("node {node} is {ours:?} here and calls itself {theirs:?}: `cluster.members` differs between the nodes")]
     OtherName {
@@ -95,6 +123,19 @@ pub enum Refusal {
         "the peer expects node {expects} here, and this is node {me} ({name:?}): check its addresses under `cluster.members`"
     )]
     WrongNode {
+        /// Whom the dialer wanted.
+        expects: NodeId,
+        /// This node.
+        me: NodeId,
+        /// Its name.
+        name: String,
+    },
+    /// It wanted this node under the id that it had before.
+    #[error(
+        "the peer expects node {expects} here, which was removed: this is node {me} ({name:?}) now. If it does not hear of \
+         that, run `quorate recover --force` there, and it joins anew"
+    )]
+    NotAnyMore {
         /// Whom the dialer wanted.
         expects: NodeId,
         /// This node.
@@ -162,9 +203,11 @@ impl Refusal {
             Self::OtherCluster { .. } => "other_cluster",
             Self::OwnId(_) => "own_id",
             Self::UnknownNode(..) => "unknown_node",
-            Self::Removed(..) => "removed",
+            Self::Removed { .. } => "removed",
+            Self::LostDisk { .. } => "lost_disk",
             Self::OtherName { .. } => "other_name",
             Self::WrongNode { .. } => "wrong_node",
+            Self::NotAnyMore { .. } => "not_any_more",
             Self::OtherLearnFrom { .. } => "other_learn_from",
             Self::UnknownLane(_) => "unknown_lane",
             Self::OtherDisk(_) => "other_disk",
@@ -178,7 +221,13 @@ impl Refusal {
     /// Whether the dialer is refused for its disk, for good.
     #[must_use]
     pub fn is_for_its_disk(&self) -> bool {
-        matches!(self, Self::OtherDisk(_) | Self::OldDisk { .. })
+        matches!(self, Self::OtherDisk(_) | Self::OldDisk { .. } | Self::LostDisk { .. })
+    }
+
+    /// Whether it mostly passes soon: one of the two has not heard yet who the members are now.
+    #[must_use]
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Self::UnknownNode(..) | Self::NotAnyMore { .. })
     }
 
     /// What the dialer is told.
@@ -188,7 +237,8 @@ impl Refusal {
             verdict: Some(Verdict::Refused(self.to_string())),
             disk_refused: self.is_for_its_disk(),
             connected_already: matches!(self, Self::ConnectedAlready(_)),
-            removed: matches!(self, Self::Removed(..)),
+            removed: matches!(self, Self::Removed { is_expected: true, .. }),
+            passes: self.passes(),
             ..Answer::default()
         }
     }

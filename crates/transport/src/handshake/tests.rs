@@ -14,10 +14,10 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-fn known(node: NodeId) -> Known {
+fn known(node: NodeId, name: &str) -> Known {
     match node {
         NodeId(2) => Known::Member("b".to_owned()),
-        NodeId(4) => Known::Removed,
+        NodeId(4) => Known::Removed((name == "b").then_some(NodeId(2))),
         _ => Known::Unknown,
     }
 }
@@ -25,6 +25,10 @@ fn known(node: NodeId) -> Known {
 fn hello() -> Hello {
     let dialer = Identity { me: NodeId(2), name: "b".into(), ..identity() };
     dialer.hello(NodeId(1), Lane::Protocol, None)
+}
+
+fn with_promise(round: u64) -> Disk {
+    Disk { promise_round: round, ..Disk::default() }
 }
 
 /// RELIABILITY 6, row 3: catches a peer that gets in although one thing about it is wrong, and
@@ -42,11 +46,15 @@ fn each_mistake_has_its_own_refusal() {
         (Hello { node: 3, ..hello() }, "unknown_node"),
         (Hello { node: 0, ..hello() }, "unknown_node"),
         (Hello { node: 4, ..hello() }, "removed"),
-        // It meant another node, which will say so itself.
-        (Hello { node: 4, expects: 3, ..hello() }, "unknown_node"),
+        (Hello { node: 4, expects: 3, ..hello() }, "removed"),
+        (Hello { node: 4, disk: Some(with_promise(0)), node_name: "c".into(), ..hello() }, "removed"),
+        (Hello { node: 4, disk: Some(with_promise(1)), ..hello() }, "removed"),
+        (Hello { node: 4, disk: Some(with_promise(0)), ..hello() }, "lost_disk"),
+        (Hello { node: 4, expects: 4, disk: Some(with_promise(0)), ..hello() }, "lost_disk"),
         (Hello { node: 4, cluster: Bytes::from_static(&[8; 16]), ..hello() }, "other_cluster"),
         (Hello { node_name: "c".into(), ..hello() }, "other_name"),
         (Hello { expects: 3, ..hello() }, "wrong_node"),
+        (Hello { expects: 4, ..hello() }, "not_any_more"),
         (Hello { learn_from: Some("voters".into()), ..hello() }, "other_learn_from"),
         (Hello { learn_from: Some(String::new()), ..hello() }, "other_learn_from"),
         (Hello { lane: 4, ..hello() }, "unknown_lane"),
@@ -57,6 +65,25 @@ fn each_mistake_has_its_own_refusal() {
         let refusal = identity().judge(&hello, known).expect_err(reason);
         assert_eq!(refusal.reason(), reason, "{refusal}");
     }
+}
+
+/// Catches a node that was recovered, has lost its disk again, and is not told what to do, or goes on; and one that comes
+/// with what it has promised, and gives that up on the word of one member, or counts the word of one for that of two.
+#[test]
+fn a_removed_node_is_told_what_it_can_do() {
+    let refuse = |hello: Hello| identity().judge(&hello, known).expect_err("it is no member").answer();
+    let lost = refuse(Hello { node: 4, expects: 4, disk: Some(with_promise(0)), ..hello() });
+    assert!(lost.disk_refused && !lost.removed && !lost.passes, "{lost:?}");
+    let Some(Verdict::Refused(text)) = lost.verdict else { panic!("it got in") };
+    assert!(text.contains("\"b\" is node 2 by now") && text.contains("quorate recover"), "{text}");
+    for expects in [1, 3] {
+        let removed = refuse(Hello { node: 4, expects, disk: Some(with_promise(1)), ..hello() });
+        assert_eq!((removed.removed, removed.disk_refused, removed.passes), (expects == 1, false, false));
+        let Some(Verdict::Refused(text)) = removed.verdict else { panic!("it got in") };
+        assert!(text.contains("quorate recover --force"), "{text}");
+    }
+    assert!(refuse(Hello { node: 3, ..hello() }).passes && refuse(Hello { expects: 4, ..hello() }).passes);
+    assert!(!refuse(Hello { expects: 3, ..hello() }).passes, "an address is wrong");
 }
 
 /// Catches a peer of another window that is refused, or not noticed; and a version that does not
@@ -101,6 +128,7 @@ async fn the_dialer_checks_who_welcomes_it() {
         (Answer { disk_refused: true, ..no() }, Some("refused_by_peer")),
         (Answer { connected_already: true, ..no() }, Some("refused_by_peer")),
         (Answer { removed: true, ..no() }, Some("refused_by_peer")),
+        (Answer { passes: true, ..no() }, Some("not_yet")),
         (Answer::default(), Some("not_a_peer")),
     ];
     for (answer, reason) in answers {
@@ -159,7 +187,7 @@ async fn handshake_frames_never_change() {
     let already = Refusal::ConnectedAlready(NodeId(2)).answer();
     assert!(already.connected_already && !already.disk_refused, "its disk is not to blame");
     let for_its_disk = Answer { verdict: refused.verdict.clone(), ..for_its_disk };
-    let removed = Refusal::Removed(NodeId(2), "b".into()).answer();
+    let removed = Refusal::Removed { node: NodeId(2), name: "b".into(), is_expected: true }.answer();
     assert!(removed.removed && !removed.disk_refused && !refused.removed && !already.removed);
     let removed = Answer { verdict: refused.verdict.clone(), ..removed };
     let mut frames = [const { Vec::new() }; 8];

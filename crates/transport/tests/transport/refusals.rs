@@ -44,7 +44,9 @@ async fn a_peer_with_a_mistake_is_told_which() {
         (Hello { node: 5, ..right() }, "unknown_node", "not a member"),
         (Hello { node: 3, ..right() }, "removed", "under another id"),
         (Hello { node_name: "z".into(), ..right() }, "other_name", "calls itself \"z\""),
-        (Hello { expects: 3, ..right() }, "wrong_node", "expects node 3"),
+        (Hello { node: 3, disk: Some(Disk::default()), ..right() }, "lost_disk", "quorate recover"),
+        (Hello { expects: 5, ..right() }, "wrong_node", "expects node 5"),
+        (Hello { expects: 3, ..right() }, "not_any_more", "this is node 1"),
         (
             Hello { learn_from: Some("voters".into()), ..right() },
             "other_learn_from",

@@ -1,11 +1,11 @@
-//! Frames of the handshake on a stream, and what else a stranger may write there.
+//! The frames of a handshake, read and written one by one.
 
 use std::io;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{DialError, HANDSHAKE_BYTES_MAX};
+use super::HANDSHAKE_BYTES_MAX;
 use crate::frame::{self, HEADER_BYTES, Header};
 use crate::opening::TLS_RECORD;
 
@@ -24,15 +24,6 @@ pub(crate) enum ReadError {
 impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
-    }
-}
-
-impl From<ReadError> for DialError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Io(error) => error.into(),
-            ReadError::Garbage { .. } => Self::NotAPeer,
-        }
     }
 }
 
