@@ -33,4 +33,5 @@ mod surface;
 mod syncs;
 mod tls;
 mod tokens;
+mod traces;
 mod unavailable;
