@@ -2,7 +2,7 @@
 //!
 //! A caller's `traceparent` names a span of the caller's own trace; the call has a trace of its own, and its span is
 //! linked to that one. Where the caller's is of the very trace of the call, the caller is a gateway without data that
-//! worked out the same id: then its span is the parent. `traceresponse` tells the caller the trace of the call.
+//! worked out the same id: then its span is the parent. `traceresponse` tells the caller the trace of a call that is followed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,12 +42,12 @@ impl Traces {
         self.tracer.as_ref().and_then(|_| caller(request.headers()))
     }
 
-    /// Has the reply to a request say which call it was, where calls are followed.
+    /// Has the reply to a request name the trace of its call, if that is followed.
     pub(crate) fn label(&self, request: &HttpRequest, call: &RequestId) {
-        let Some(tracer) = &self.tracer else { return };
-        let trace = self.ids.of(call);
-        let header = header_of(SpanContext { trace, span: trace.call(self.node) }, tracer.sampling.takes(trace));
-        request.extensions_mut().insert(Response(header));
+        if let Some(trace) = self.tracer.as_ref().and_then(|tracer| tracer.follows(call)) {
+            let header = header_of(SpanContext { trace, span: trace.call(self.node) });
+            request.extensions_mut().insert(Response(header));
+        }
     }
 
     /// The value of `traceresponse`, if the request was labelled.
@@ -84,7 +84,7 @@ impl Forwards {
         let number = self.entropy.wrapping_add(self.spans.fetch_add(1, Ordering::Relaxed));
         let span = SpanContext { trace, span: trace.forward(number) };
         let caller = caller(headers);
-        headers.insert(names::TRACEPARENT, header_of(span, true));
+        headers.insert(names::TRACEPARENT, header_of(span));
         Some(Forwarded { span, caller, since: clock() })
     }
 
@@ -96,10 +96,9 @@ impl Forwards {
     }
 }
 
-/// `traceparent` and `traceresponse` of W3C Trace Context.
-pub(crate) fn header_of(SpanContext { trace, span }: SpanContext, sampled: bool) -> HeaderValue {
-    let flags = u8::from(sampled);
-    HeaderValue::from_str(&format!("00-{trace}-{span}-{flags:02x}")).expect("digits and dashes")
+/// `traceparent` and `traceresponse` of W3C Trace Context, for a span that is recorded.
+fn header_of(SpanContext { trace, span }: SpanContext) -> HeaderValue {
+    HeaderValue::from_str(&format!("00-{trace}-{span}-01")).expect("digits and dashes")
 }
 
 /// The span that `traceparent` names, if whoever sends it records it. What cannot be read is as if it were not there, as
@@ -237,7 +236,7 @@ mod tests {
         let trace = TraceIds::new("shop").of(&RequestId::Gateway(1));
         let context = SpanContext { trace, span: trace.call(NodeId(1)) };
         let mut headers = HeaderMap::new();
-        headers.insert(names::TRACEPARENT, header_of(context, true));
+        headers.insert(names::TRACEPARENT, header_of(context));
         assert_eq!(caller(&headers), Some(context));
     }
 }

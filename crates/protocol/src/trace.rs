@@ -115,7 +115,7 @@ impl Sampling {
         reason = "it lies between 0 and 2^56"
     )]
     pub fn new(share: f64) -> Option<Self> {
-        (0.0..=1.0).contains(&share).then(|| Self(((1.0 - share) * NUMBERS as f64) as u64))
+        (0.0..=1.0).contains(&share).then_some(Self(((1.0 - share) * NUMBERS as f64) as u64))
     }
 
     /// Whether the call of that trace is one of them.

@@ -58,11 +58,12 @@ fn nanoseconds() -> u64 {
 }
 
 /// Catches a node or a stage that is missing in the trace of a call, has another id, hangs below another span, or tells a
-/// time that cannot be; a trace that does not lead back to the caller's; and one that is broken by a gateway without data.
+/// time that cannot be; a line of the log that does not name it; a trace that does not lead back to the caller's; and one that is broken by a gateway without data.
 #[tokio::test]
 async fn a_call_is_one_trace_from_its_gateway_to_every_learner() {
     let collector = Collector::start().await;
-    let tracing = [collector.setting(), "tracing.sample=1".to_owned()];
+    let lines = "log.level=info,quorate_http_api::audit=debug".to_owned();
+    let tracing = [collector.setting(), "tracing.sample=1".to_owned(), lines];
     let cluster = Cluster::start("traced", 3, &tracing.each_ref().map(String::as_str)).await;
     let leader = cluster.leader().await;
     let (follower, names) = ((leader + 1) % 3, ["a", "b", "c"]);
@@ -100,6 +101,9 @@ async fn a_call_is_one_trace_from_its_gateway_to_every_learner() {
     assert!(order.windows(2).all(|pair| pair[0] <= pair[1] + slack), "{order:?} {spans:#?}");
     let synced = spans.iter().filter(|span| span.name == "sync" && span.ended <= vote.ended + slack).count();
     assert!(synced >= 2, "a majority set has synced before the votes are counted: {spans:#?}");
+
+    let line = ["a call has ended", "function=\"kv.put\"", "outcome=\"done\"", &format!("trace={trace}")];
+    cluster.logged(follower, &line).await;
 
     let gateway = Gateway::boot(&cluster, &[follower], &tracing);
     gateway.ready().await;

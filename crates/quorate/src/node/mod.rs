@@ -202,6 +202,18 @@ fn open(config: &Config) -> Result<Stores, Failure> {
     Ok(stores)
 }
 
+fn options(config: &Config, listeners: &Listeners, watched: &Watched) -> anyhow::Result<http_api::Options> {
+    Ok(http_api::Options {
+        workers: http_workers(),
+        entropy: outside::chance(),
+        prometheus: watched.prometheus.clone(),
+        auth: listeners.auth.clone(),
+        tls: listeners.certificates.server_config()?,
+        grace: config.shutdown_grace,
+        tracer: watched.traces.as_ref().map(Traces::tracer),
+    })
+}
+
 async fn serve(
     config: Arc<Config>,
     listeners: Listeners,
@@ -211,8 +223,8 @@ async fn serve(
     mut stop: Requests,
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
-    let tracer = watched.traces.as_ref().map(Traces::tracer);
-    let node = Node::start(Arc::clone(&config), stores, failed, tracer.clone())?;
+    let options = options(&config, &listeners, &watched)?;
+    let node = Node::start(Arc::clone(&config), stores, failed, options.tracer.clone())?;
     let transport = node.connect(listeners.peer, listeners.certificates.peer().cloned())?;
     let members = Members::new(&node, came);
     transport.admit_with(members.admits());
@@ -221,15 +233,6 @@ async fn serve(
     actix::spawn(Arc::clone(&members).replace_failed());
     actix::spawn(Arc::clone(&members).heed_removal(node.failed.clone()));
     let backend = Arc::new(NodeBackend::new(&node));
-    let options = http_api::Options {
-        workers: http_workers(),
-        entropy: outside::chance(),
-        prometheus: watched.prometheus,
-        auth: listeners.auth,
-        tls: listeners.certificates.server_config()?,
-        grace: config.shutdown_grace,
-        tracer,
-    };
     actix::spawn(Arc::clone(&backend).keep_current());
     actix::spawn(listeners.certificates.watch(config.tls.reload));
     actix::spawn(keep_metrics(options.prometheus.clone()));

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use protocol::trace::{Sampling, Stage};
 use protocol::{RequestId, TraceId};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -41,11 +44,11 @@ fn exported(metrics: &str) -> u64 {
 }
 
 /// A collector that gives one reply after the other, and then none at all; and what it was sent.
-async fn collector(replies: &[&'static str]) -> (SocketAddr, mpsc::UnboundedReceiver<Value>) {
+async fn collector(replies: &'static [&str]) -> (SocketAddr, mpsc::UnboundedReceiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let (send, sent) = mpsc::unbounded_channel();
-    let mut replies = replies.to_vec().into_iter();
+    let mut replies = replies.iter();
     spawn(async move {
         // Connections are kept, lest one that is closed is taken for an answer.
         let mut kept = Vec::new();
@@ -64,7 +67,7 @@ async fn collector(replies: &[&'static str]) -> (SocketAddr, mpsc::UnboundedRece
 }
 
 /// The body of a request that says how long it is.
-async fn body(stream: &mut TcpStream) -> Value {
+async fn body(stream: &mut (impl AsyncRead + Unpin)) -> Value {
     let mut read = Vec::new();
     loop {
         assert!(stream.read_buf(&mut read).await.expect("a connection") > 0, "the request is cut short");
@@ -80,9 +83,13 @@ async fn body(stream: &mut TcpStream) -> Value {
 }
 
 fn start(collector: SocketAddr, timing: Timing) -> Traces {
+    start_with(&format!("http://{collector}"), None, timing)
+}
+
+fn start_with(collector: &str, authorities: Option<PathBuf>, timing: Timing) -> Traces {
     let config = Tracing {
-        endpoint: format!("http://{collector}/v1/traces").parse().expect("a URL"),
-        authorities: None,
+        endpoint: format!("{collector}/v1/traces").parse().expect("a URL"),
+        authorities,
         sampling: Sampling::new(1.0).expect("a share"),
         service: "quorate".to_owned(),
         timeout: LONG,
@@ -107,9 +114,9 @@ fn spans(request: &Value) -> Vec<Value> {
 /// not wanted for taken.
 #[test]
 fn spans_arrive_and_are_counted() {
-    let some = "200 OK\r\nContent-Length: 43\r\n\r\n{\"partialSuccess\":{\"rejectedSpans\":\"1\"}}   ";
+    const SOME: &str = "200 OK\r\nContent-Length: 43\r\n\r\n{\"partialSuccess\":{\"rejectedSpans\":\"1\"}}   ";
     let metrics = metrics_of(async {
-        let (address, mut sent) = collector(&[some]).await;
+        let (address, mut sent) = collector(&[SOME]).await;
         let traces = start(address, QUICK);
         record(&traces, 3);
         let request = sent.recv().await.expect("a request");
@@ -126,6 +133,37 @@ fn spans_arrive_and_are_counted() {
         assert!(sent.try_recv().is_err(), "once");
     });
     assert_eq!((exported(&metrics), dropped(&metrics, "refused")), (2, 1), "{metrics}");
+}
+
+/// Catches an encrypted way to a collector that does not work, and one that anybody may be at the end of.
+#[test]
+fn spans_go_to_a_collector_whose_authority_is_known() {
+    transport::tls::install();
+    let [own, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made"));
+    let directory = tempfile::tempdir().expect("a directory");
+    for (trusted, expected) in [(&own, (1, 0)), (&other, (0, 1))] {
+        let file = directory.path().join("ca.pem");
+        std::fs::write(&file, trusted.cert.pem()).expect("written");
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a key");
+        let shown = rustls::ServerConfig::builder().with_no_client_auth();
+        let shown = shown.with_single_cert(vec![own.cert.der().clone()], key).expect("they belong together");
+        let metrics = metrics_of(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("it is bound");
+            let acceptor = TlsAcceptor::from(Arc::new(shown));
+            spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                    body(&mut stream).await;
+                    stream.write_all(format!("HTTP/1.1 {GOOD}").as_bytes()).await.expect("it is read");
+                }
+            });
+            let traces = start_with(&format!("https://{address}"), Some(file), QUICK);
+            record(&traces, 1);
+            traces.end().await;
+        });
+        assert_eq!((exported(&metrics), dropped(&metrics, "unreachable")), expected);
+    }
 }
 
 /// Catches a collector that is busy for a moment and costs spans; one that does not want them and is asked for ever; and
@@ -158,18 +196,18 @@ fn what_may_pass_is_tried_again_and_nothing_for_ever() {
 /// and a node that cannot stop.
 #[test]
 fn a_collector_that_never_answers_harms_nobody() {
-    const MORE: u128 = 100;
+    const MORE: u32 = 100;
     let metrics = metrics_of(async {
         let (address, mut sent) = collector(&[]).await;
         let traces = start(address, Timing { end: Duration::from_millis(50), ..QUICK });
         // Nothing else runs on this thread meanwhile: so many find no room.
-        record(&traces, QUEUE as u128 + MORE);
+        record(&traces, QUEUE as u128 + u128::from(MORE));
         sent.recv().await.expect("it has begun to send");
         let began = tokio::time::Instant::now();
         traces.end().await;
         assert!(began.elapsed() < LONG / 2, "the end waits for the collector");
     });
-    assert_eq!((dropped(&metrics, "queue_full"), exported(&metrics)), (MORE as u64, 0));
+    assert_eq!((dropped(&metrics, "queue_full"), exported(&metrics)), (MORE.into(), 0));
 }
 
 /// Catches a node that stops and takes the last spans with it, of more than one request, and one that waits at its end
