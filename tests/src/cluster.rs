@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
 mod certified;
+mod collector;
 mod gateway;
 mod history;
 mod http;
@@ -28,6 +29,7 @@ mod small_disk;
 mod tap;
 
 pub use certified::create_certificates;
+pub use collector::{CollectedSpan, Collector};
 pub use gateway::Gateway;
 pub use history::History;
 pub use http::{Reply, client, client_trusting, send};

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, AsyncContext, Context, Handler};
-use protocol::{Ballot, Command, CommandNumber, Message, NodeId, Space};
+use protocol::trace::Stage;
+use protocol::{Ballot, Command, CommandNumber, Message, NodeId, Space, Tracer};
 use storage::{LogRecord, LogStore, StorageError};
 
 use crate::core::{Acceptor, Effect, IgnoreReason, Input, Silence};
@@ -52,6 +53,8 @@ pub struct AcceptorPorts {
     pub speaks: Box<dyn Fn() + Send>,
     /// The disk failed; the acceptor is deaf from now on. Called once.
     pub failed: Box<dyn Fn(StorageError) + Send>,
+    /// Who follows calls, if anybody does.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// The acceptor of a node, as an actor.
@@ -133,11 +136,15 @@ impl AcceptorActor {
     fn write(&self, records: &[LogRecord]) -> Result<(), StorageError> {
         let begun = Instant::now();
         self.store.write(records)?;
-        metrics::histogram!("quorate_acceptor_sync_seconds").record(begun.elapsed().as_secs_f64());
+        let took = begun.elapsed();
+        metrics::histogram!("quorate_acceptor_sync_seconds").record(took.as_secs_f64());
         metrics::histogram!("quorate_acceptor_batch_records").record(records.len() as f64);
         metrics::counter!("quorate_acceptor_syncs_total").increment(1);
-        let votes = records.iter().filter(|record| matches!(record, LogRecord::Vote(_))).count();
-        metrics::counter!("quorate_acceptor_votes_total").increment(votes as u64);
+        let votes = records.iter().filter_map(voted_for);
+        metrics::counter!("quorate_acceptor_votes_total").increment(votes.clone().count() as u64);
+        if let Some(tracer) = &self.ports.tracer {
+            tracer.shared(Stage::Sync, votes, took);
+        }
         for record in records {
             if let LogRecord::Forget(number) = record {
                 metrics::gauge!("quorate_votes_forgotten_through").set(number.0 as f64);
@@ -151,6 +158,11 @@ impl AcceptorActor {
         }
         Ok(())
     }
+}
+
+/// The command of a vote, if it is one.
+fn voted_for(record: &LogRecord) -> Option<&Command> {
+    if let LogRecord::Vote(vote) = record { Some(&vote.command) } else { None }
 }
 
 /// The metric that says whether, and why, the acceptor is silent.

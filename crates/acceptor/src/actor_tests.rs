@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use protocol::message::{BeginBallot, NextBallot, ToAcceptor};
-use protocol::{CommandId, CommandNumber, LearnFrom, MajoritySets};
+use protocol::trace::{Sampling, TraceIds};
+use protocol::{CommandBody, CommandId, Fingerprint, Forget, LearnFrom, MajoritySets, RequestId, Timestamp, Verdict};
 use storage::LogImage;
 use storage::memory::MemoryLog;
 
@@ -49,10 +50,10 @@ fn config() -> Config {
 }
 
 fn start(disk: &Arc<Disk>) -> actix::Addr<AcceptorActor> {
-    start_with(disk, Space::Ample)
+    start_with(disk, Space::Ample, None)
 }
 
-fn start_with(disk: &Arc<Disk>, space: Space) -> actix::Addr<AcceptorActor> {
+fn start_with(disk: &Arc<Disk>, space: Space, tracer: Option<Arc<Tracer>>) -> actix::Addr<AcceptorActor> {
     let note = |seen: Seen| {
         let all = Arc::clone(&disk.seen);
         move || all.lock().expect("no panic").push(seen.clone())
@@ -64,6 +65,7 @@ fn start_with(disk: &Arc<Disk>, space: Space) -> actix::Addr<AcceptorActor> {
         space: Box::new(move || space),
         speaks: Box::new(|| ()),
         failed: Box::new(move |_| failed()),
+        tracer,
     };
     let core = Acceptor::new(config(), LogImage::default(), CommandId::NULL);
     AcceptorActor::new(core, Arc::clone(disk) as Arc<dyn LogStore>, ports).start()
@@ -80,11 +82,15 @@ fn next_ballot() -> Deliver {
 }
 
 fn begin(number: u64) -> Deliver {
+    begin_with(number, Bytes::new())
+}
+
+fn begin_with(number: u64, body: Bytes) -> Deliver {
     let id = |number| match number {
         0 => CommandId::NULL,
         number => CommandId::new(BALLOT, CommandNumber(number)),
     };
-    let commands = vec![Command { id: id(number), precedent: id(number - 1), body: Bytes::new() }];
+    let commands = vec![Command { id: id(number), precedent: id(number - 1), body }];
     deliver(ToAcceptor::BeginBallot(BeginBallot {
         ballot: BALLOT,
         commands,
@@ -116,6 +122,51 @@ async fn what_is_queued_shares_one_write_and_is_sent_after_it() {
     assert_eq!(seen, expected);
 }
 
+/// Catches votes of which a trace does not tell, that hang below another call, or of which it tells before they are on the
+/// disk; and a promise that is taken for one.
+#[actix::test]
+async fn votes_of_one_sync_are_spans_below_their_calls() {
+    let disk = Arc::new(Disk::default());
+    let spans = Arc::new(Mutex::new(Vec::new()));
+    let recorded = (Arc::clone(&spans), Arc::clone(&disk));
+    let tracer = Tracer {
+        ids: TraceIds::new("test"),
+        sampling: Sampling::new(1.0).expect("a share"),
+        record: Box::new(move |span| {
+            let seen = recorded.1.seen.lock().expect("no panic").clone();
+            recorded.0.lock().expect("no panic").push((span, seen.last().cloned()));
+        }),
+    };
+    let ids = tracer.ids.clone();
+    let actor = start_with(&disk, Space::Ample, Some(Arc::new(tracer)));
+    actor.try_send(next_ballot()).expect("room");
+    for number in 1..=2 {
+        actor.try_send(begin_with(number, body_of(number))).expect("room");
+    }
+    settle(&actor).await;
+    let spans = spans.lock().expect("no panic");
+    let expected = [1, 2].map(|number: u64| {
+        let trace = ids.of(&RequestId::Gateway(number.into()));
+        (trace, Some(trace.vote(CommandNumber(number))))
+    });
+    assert_eq!(spans.iter().map(|(span, _)| (span.trace, span.parent)).collect::<Vec<_>>(), expected);
+    assert!(spans.iter().all(|(span, seen)| span.stage == Stage::Sync && *seen == Some(Seen::Wrote(3))), "{spans:?}");
+}
+
+/// The body of a command of the request of that number.
+fn body_of(number: u64) -> Bytes {
+    let body = CommandBody {
+        time: Timestamp(number),
+        request: RequestId::Gateway(number.into()),
+        fingerprint: Fingerprint::default(),
+        function: "f".into(),
+        verdict: Verdict::Unchanged("{}".into()),
+        effects: Vec::new(),
+        forget: Forget::default(),
+    };
+    body.encode()
+}
+
 /// Catches a sync for nothing but votes that may go, and such a mark that is never written.
 #[actix::test]
 async fn forgetting_shares_the_next_write() {
@@ -137,7 +188,7 @@ async fn forgetting_shares_the_next_write() {
 #[actix::test]
 async fn forgetting_waits_for_no_other_write_where_space_is_short() {
     let disk = Arc::new(Disk::default());
-    let actor = start_with(&disk, Space::Low);
+    let actor = start_with(&disk, Space::Low, None);
     actor.try_send(Deliver(Input::Issued(CommandId::new(BALLOT, CommandNumber(1))))).expect("room");
     settle(&actor).await;
     assert_eq!(*disk.seen.lock().expect("no panic"), [], "a write of nothing");
@@ -173,6 +224,7 @@ async fn what_was_answered_survives_a_power_cut() {
         space: Box::new(|| Space::Ample),
         speaks: Box::new(|| ()),
         failed: Box::new(|error| panic!("{error}")),
+        tracer: None,
     };
     let core = Acceptor::new(config(), LogImage::default(), CommandId::NULL);
     let actor = AcceptorActor::new(core, Arc::clone(&log) as Arc<dyn LogStore>, ports).start();

@@ -8,16 +8,19 @@
 //! more than executing a short function.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use metrics::{Counter, Gauge};
 use protocol::message::ToGateway;
-use protocol::{Call, CommandNumber, Message as PeerMessage, NodeId, Now, RequestId, Tick};
+use protocol::trace::SpanContext;
+use protocol::{Call, CommandNumber, Message as PeerMessage, NodeId, Now, RequestId, Tick, Tracer};
 use tokio::sync::oneshot;
 
 use crate::core::{Answer, Effect, Gateway, IgnoreReason, Input};
 use crate::meters::{self, Calls, Waiting};
+use crate::traces::{Ended, Followers};
 
 /// How often deadlines and repetitions are looked at while something is in flight: well below
 /// the shortest of them (25 ms), and nothing beside the cost of a call.
@@ -38,6 +41,8 @@ pub struct Submit {
     pub wait: Duration,
     /// What this node has applied before the call is sent.
     pub applied: CommandNumber,
+    /// The caller's span, if it named one.
+    pub caller: Option<SpanContext>,
     /// Where the answer goes; exactly one, unless the node stops.
     pub reply: oneshot::Sender<Answer>,
 }
@@ -93,6 +98,7 @@ pub struct GatewayActor {
     in_flight: Gauge,
     sent: Counter,
     counted: Calls,
+    followers: Option<Followers>,
 }
 
 impl GatewayActor {
@@ -116,6 +122,7 @@ impl GatewayActor {
             in_flight: metrics::gauge!("quorate_gateway_calls_in_flight"),
             sent: metrics::counter!("quorate_gateway_sent_total"),
             counted: Calls::new([]),
+            followers: None,
         }
     }
 
@@ -123,6 +130,13 @@ impl GatewayActor {
     #[must_use]
     pub fn counting(mut self, functions: impl IntoIterator<Item = String>) -> Self {
         self.counted = Calls::new(functions);
+        self
+    }
+
+    /// Follows calls, as that of the gateway of this node.
+    #[must_use]
+    pub fn following(mut self, tracer: Option<Arc<Tracer>>, me: NodeId) -> Self {
+        self.followers = tracer.map(|tracer| Followers::new(tracer, me));
         self
     }
 
@@ -149,7 +163,7 @@ impl GatewayActor {
                     (self.send)(to, message);
                 }
                 Effect::Answer { ticket, answer } => {
-                    self.count(ticket, meters::outcome(&answer), now);
+                    self.count(ticket, meters::outcome(&answer), meters::command(&answer), now);
                     if let Some(reply) = self.replies.remove(&ticket) {
                         // A caller who has gone needs no answer.
                         let _ = reply.send(answer);
@@ -170,9 +184,11 @@ impl GatewayActor {
         }
     }
 
-    fn count(&mut self, ticket: u64, outcome: &'static str, now: Tick) {
-        if let Some(call) = self.calls.remove(&ticket) {
-            self.counted.end(&call, outcome, now);
+    fn count(&mut self, ticket: u64, outcome: &'static str, command: Option<CommandNumber>, now: Tick) {
+        let Some(call) = self.calls.remove(&ticket) else { return };
+        let (function, took) = self.counted.end(&call, outcome, now);
+        if let (Some(followers), Some(followed)) = (&self.followers, call.followed) {
+            followers.ended(followed, &Ended { function, outcome, command, took });
         }
     }
 
@@ -181,7 +197,7 @@ impl GatewayActor {
             self.replies.iter().filter(|(_, reply)| reply.is_closed()).map(|(&ticket, _)| ticket).collect();
         for ticket in gone {
             self.replies.remove(&ticket);
-            self.count(ticket, meters::ABANDONED, self.now());
+            self.count(ticket, meters::ABANDONED, None, self.now());
             self.turn(Input::Abandon { ticket }, ctx);
         }
         self.turn(Input::Tick, ctx);
@@ -200,10 +216,11 @@ impl Handler<Submit> for GatewayActor {
     type Result = bool;
 
     fn handle(&mut self, message: Submit, ctx: &mut Self::Context) -> bool {
-        let Submit { call, wait, applied, reply } = message;
+        let Submit { call, wait, applied, caller, reply } = message;
         let (ticket, now) = (self.take(reply), self.now());
         let deadline = now + wait;
-        self.calls.insert(ticket, Calls::begin(&call.function, now));
+        let followed = self.followers.as_ref().and_then(|followers| followers.follow(&call.request, caller));
+        self.calls.insert(ticket, Calls::begin(&call.function, now, followed));
         self.turn(Input::Submit { ticket, call, deadline, applied }, ctx);
         self.replies.contains_key(&ticket)
     }
@@ -293,7 +310,7 @@ mod tests {
 
     fn submit(key: &str, wait: Duration) -> (Submit, oneshot::Receiver<Answer>) {
         let (reply, answer) = oneshot::channel();
-        (Submit { call: call(key), wait, applied: CommandNumber::NULL, reply }, answer)
+        (Submit { call: call(key), wait, applied: CommandNumber::NULL, caller: None, reply }, answer)
     }
 
     /// Catches callers who have gone and still count as waiting, and calls that go with them.

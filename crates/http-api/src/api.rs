@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::http::header::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
-use protocol::RequestId;
+use protocol::{RequestId, Tracer};
 
 use crate::auth::Auth;
 use crate::backend::{Backend, Limits};
+use crate::traces::Traces;
 
 /// Shared by all threads of the server.
 pub(crate) struct Api {
@@ -19,6 +20,7 @@ pub(crate) struct Api {
     pub(crate) auth: Option<Auth>,
     /// The value of `Quorate-Node`.
     pub(crate) node_header: HeaderValue,
+    pub(crate) traces: Traces,
     entropy: u64,
     calls: AtomicU64,
 }
@@ -29,12 +31,14 @@ impl Api {
         entropy: u64,
         prometheus: PrometheusHandle,
         auth: Option<Auth>,
+        tracer: Option<Arc<Tracer>>,
     ) -> Self {
         let (id, name) = backend.node();
         // A name that is not visible ASCII cannot stand in a header; the id can.
         let node_header = HeaderValue::from_str(name).unwrap_or_else(|_| HeaderValue::from(id.0));
         let calls = AtomicU64::new(0);
-        Self { limits: backend.limits(), backend, prometheus, auth, node_header, entropy, calls }
+        let traces = Traces::new(backend.cluster_name(), tracer, id);
+        Self { limits: backend.limits(), backend, prometheus, auth, node_header, traces, entropy, calls }
     }
 
     /// A number that no other call of this gateway, its other lives or other gateways has.

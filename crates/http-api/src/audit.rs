@@ -2,12 +2,16 @@
 //! log but `off`. Names of tokens stand in it, never what their owners present, nor where they
 //! present it in the wrong place.
 
+use std::time::Instant;
+
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use bytes::Bytes;
+use protocol::TraceId;
 use serde_json::{Map, Value};
 
 use crate::core::access::{Access, is_audited, without_secrets};
+use crate::observe::clock;
 use crate::problem::Problem;
 
 /// How much of a path or of arguments is shown.
@@ -34,31 +38,47 @@ fn shown(text: &str) -> String {
     without_secrets(text).chars().take(SHOWN).collect()
 }
 
-/// A call that only operators make, begun; what it came to follows under the same text of arguments.
-pub(crate) fn call(access: &Access, function: &str, arguments: &Bytes) -> Option<Audited> {
-    is_audited(function).then(|| Audited {
+/// A call that a line tells of when it has ended: those that only operators make are audited, and all are told of where
+/// the log shows so much. `trace` says by which id other nodes and traces name it.
+pub(crate) fn call(
+    access: &Access,
+    function: &str,
+    arguments: &Bytes,
+    trace: impl FnOnce() -> TraceId,
+) -> Option<Told> {
+    let is_audited = is_audited(function);
+    (is_audited || tracing::enabled!(tracing::Level::DEBUG)).then(|| Told {
         who: who(access).to_owned(),
         function: function.to_owned(),
-        arguments: without_hash(arguments),
+        audited: is_audited.then(|| without_hash(arguments)),
+        trace: trace(),
+        since: clock(),
     })
 }
 
-/// A call that is audited.
-pub(crate) struct Audited {
+/// A call of which a line will tell.
+pub(crate) struct Told {
     who: String,
     function: String,
-    arguments: String,
+    /// The arguments of a call that is audited.
+    audited: Option<String>,
+    trace: TraceId,
+    since: Instant,
 }
 
-impl Audited {
+impl Told {
     /// What it came to: a command number, or the code of a problem.
     pub(crate) fn ends<T>(&self, outcome: &Result<T, Problem>, command: impl Fn(&T) -> Option<u64>) {
-        let Self { who, function, arguments } = self;
+        let Self { who, function, audited, trace, since } = self;
         let (outcome, command) = match outcome {
             Ok(done) => ("done", command(done)),
             Err(problem) => (problem.code(), None),
         };
-        tracing::info!(target: "audit", who, function, arguments, outcome, command, "call");
+        if let Some(arguments) = audited {
+            tracing::info!(target: "audit", who, function, arguments, outcome, command, %trace, "call");
+        }
+        let took_us = clock().duration_since(*since).as_micros();
+        tracing::debug!(who, function, outcome, command, took_us, %trace, "a call has ended");
     }
 }
 

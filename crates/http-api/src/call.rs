@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use actix::prelude::SendError;
-use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
+use protocol::trace::SpanContext;
 use protocol::{Call, CommandNumber, Outcome, RequestId};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -17,7 +18,7 @@ use crate::audit;
 use crate::core::access::Access;
 use crate::core::{Answer, Unavailable};
 use crate::fingerprint;
-use crate::gate::denied;
+use crate::gate::{access_of, denied};
 use crate::names;
 use crate::problem::Problem;
 use crate::request::{Wishes, path_segment};
@@ -58,24 +59,25 @@ impl Done {
     }
 }
 
+/// Which call it is, from where, and how long its caller waits.
+pub(crate) struct Asked {
+    pub(crate) request: RequestId,
+    pub(crate) caller: Option<SpanContext>,
+    pub(crate) wait: Option<Duration>,
+}
+
 /// A call for the leader, if whoever asks may make it. The arguments are JSON text that was checked.
-pub(crate) fn new_call(
-    api: &Api,
-    access: &Access,
-    function: String,
-    arguments: Bytes,
-    wishes: &Wishes,
-) -> Result<Call, Problem> {
+pub(crate) fn new_call(access: &Access, function: String, arguments: Bytes, asked: &Asked) -> Result<Call, Problem> {
     access.check_call(&function).map_err(|why| {
         audit::denied(access, &function);
         denied(why)
     })?;
-    let fingerprint = match wishes.key {
-        Some(_) => fingerprint::of(&function, &arguments).map_err(|error| invalid_json(&error))?,
-        None => fingerprint::of_bytes(&function, &arguments),
+    let request = asked.request.clone();
+    let fingerprint = match request {
+        RequestId::Caller(_) => fingerprint::of(&function, &arguments).map_err(|error| invalid_json(&error))?,
+        RequestId::Gateway(_) => fingerprint::of_bytes(&function, &arguments),
     };
-    let request = wishes.key.clone().unwrap_or_else(|| api.request_id());
-    let patience = wishes.wait.map(patience).unwrap_or_default();
+    let patience = asked.wait.map(patience).unwrap_or_default();
     Ok(Call { request, fingerprint, function, arguments, patience, copy: 0 })
 }
 
@@ -125,38 +127,59 @@ impl Reply {
 /// Executes a call as its caller wishes: waits for the outcome, or says where to ask for it.
 pub(crate) async fn run(
     api: &Api,
-    access: &Access,
+    request: &HttpRequest,
     function: String,
     arguments: Bytes,
     wishes: Wishes,
 ) -> Result<Reply, Problem> {
-    let audited = audit::call(access, &function, &arguments);
-    let reply = run_it(api, access, function, arguments, wishes).await;
-    if let Some(audited) = audited {
-        audited.ends(&reply, Reply::command);
+    let access = access_of(request);
+    let Wishes { key, wait, respond_async } = wishes;
+    let given = key.as_ref().and_then(instance);
+    let named = || if respond_async { api.caller_key() } else { api.request_id() };
+    let asked = Asked { request: key.unwrap_or_else(named), caller: api.traces.caller(request), wait };
+    api.traces.label(request, &asked.request);
+    let told = audit::call(&access, &function, &arguments, || api.traces.of(&asked.request));
+    let reply = if respond_async {
+        accept(api, &access, function, arguments, asked, given).await
+    } else {
+        execute(api, &access, function, arguments, asked).await.map(|done| Reply::Done(done, wait))
+    };
+    if let Some(told) = told {
+        told.ends(&reply, Reply::command);
     }
     reply
 }
 
-async fn run_it(
+/// Sends a call and waits for its outcome.
+async fn execute(
     api: &Api,
     access: &Access,
     function: String,
     arguments: Bytes,
-    mut wishes: Wishes,
+    asked: Asked,
+) -> Result<Done, Problem> {
+    let instance = instance(&asked.request);
+    let call = new_call(access, function, arguments, &asked)?;
+    outcome(submit(api, call, asked)?.await, instance)
+}
+
+/// Sends a call whose caller does not wait, and says where to ask. `given` is where to ask for a call that other nodes may
+/// have been given.
+async fn accept(
+    api: &Api,
+    access: &Access,
+    function: String,
+    arguments: Bytes,
+    asked: Asked,
+    given: Option<String>,
 ) -> Result<Reply, Problem> {
-    if !wishes.respond_async {
-        let call = new_call(api, access, function, arguments, &wishes)?;
-        return Ok(Reply::Done(execute(api, call, wishes.wait).await?, wishes.wait));
-    }
-    let given = wishes.key.as_ref().and_then(instance);
-    let key = wishes.key.get_or_insert_with(|| api.caller_key()).to_string();
-    let call = new_call(api, access, function, arguments, &wishes)?;
+    let key = asked.request.to_string();
+    let call = new_call(access, function, arguments, &asked)?;
     // Nobody would be there to hear it from the leader, and it is not stored.
     if let Some(misfit) = api.backend.misfit(&call.function, &call.arguments) {
         executed(misfit, true, false).map_err(|problem| turned_away(problem, given))?;
     }
-    accept(api, call, wishes.wait.unwrap_or(api.limits.wait_max)).await?;
+    take_in(api, call, asked).await?;
     let location = location(&key);
     let response = HttpResponse::Accepted()
         .insert_header((header::LOCATION, location.as_str()))
@@ -170,35 +193,28 @@ fn location(key: &str) -> String {
     format!("/v1/calls/{}", path_segment(key))
 }
 
-/// Sends a call and waits for its outcome.
-async fn execute(api: &Api, call: Call, wait: Option<Duration>) -> Result<Done, Problem> {
-    let instance = instance(&call.request);
-    let answer = submit(api, call, wait)?;
-    outcome(answer.await, instance)
-}
-
 /// Sends a call; the answer comes later.
-pub(crate) fn submit(api: &Api, call: Call, wait: Option<Duration>) -> Result<oneshot::Receiver<Answer>, Problem> {
+pub(crate) fn submit(api: &Api, call: Call, asked: Asked) -> Result<oneshot::Receiver<Answer>, Problem> {
     let instance = instance(&call.request);
     if api.backend.stopping() {
         return Err(turned_away(Problem::stopping(), instance));
     }
     let (reply, answer) = oneshot::channel();
-    let (wait, applied) = (wait.unwrap_or(api.limits.wait).max(WAY_BACK), api.backend.applied());
-    let sent = api.backend.gateway().try_send(Submit { call, wait, applied, reply });
+    let (wait, applied) = (asked.wait.unwrap_or(api.limits.wait).max(WAY_BACK), api.backend.applied());
+    let sent = api.backend.gateway().try_send(Submit { call, wait, applied, caller: asked.caller, reply });
     sent.map_err(|error| turned_away(refused(&error), instance))?;
     Ok(answer)
 }
 
-/// Sends a call whose caller does not wait.
-async fn accept(api: &Api, call: Call, wait: Duration) -> Result<(), Problem> {
+/// Has the gateway take a call in.
+async fn take_in(api: &Api, call: Call, asked: Asked) -> Result<(), Problem> {
     let instance = instance(&call.request);
     if api.backend.stopping() {
         return Err(turned_away(Problem::stopping(), instance));
     }
     let (reply, mut answer) = oneshot::channel();
-    let applied = api.backend.applied();
-    let taken = api.backend.gateway().send(Submit { call, wait, applied, reply }).await;
+    let (wait, applied) = (asked.wait.unwrap_or(api.limits.wait_max), api.backend.applied());
+    let taken = api.backend.gateway().send(Submit { call, wait, applied, caller: asked.caller, reply }).await;
     match taken {
         Ok(true) => Ok(()),
         // Answered at once: turned away, unless the whole call has already been executed.

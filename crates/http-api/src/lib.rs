@@ -34,6 +34,7 @@ mod problem;
 mod read;
 mod request;
 mod routes;
+mod traces;
 mod unread;
 
 pub use actor::GatewayActor;

@@ -1,11 +1,13 @@
 //! What is counted of calls: by function and outcome, and how long their callers waited.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use metrics::{Counter, Histogram};
-use protocol::{Outcome, Tick};
+use protocol::{CommandNumber, Outcome, Tick};
 
 use crate::core::{Answer, Unavailable};
+use crate::traces::Followed;
 
 /// The label of functions that are not registered; their names would be labels without bound.
 const UNKNOWN_FUNCTION: &str = "unknown";
@@ -36,6 +38,7 @@ impl Function {
 pub(crate) struct Waiting {
     function: String,
     since: Tick,
+    pub(crate) followed: Option<Followed>,
 }
 
 impl Calls {
@@ -45,19 +48,27 @@ impl Calls {
         Self { functions: functions.collect(), unknown: Function::new(UNKNOWN_FUNCTION.to_owned()) }
     }
 
-    pub(crate) fn begin(function: &str, since: Tick) -> Waiting {
-        Waiting { function: function.to_owned(), since }
+    pub(crate) fn begin(function: &str, since: Tick, followed: Option<Followed>) -> Waiting {
+        Waiting { function: function.to_owned(), since, followed }
     }
 
-    pub(crate) fn end(&mut self, call: &Waiting, outcome: &'static str, now: Tick) {
+    /// Counts a call that ends, under the name that its function has here, which it returns, and says how long it took.
+    pub(crate) fn end(&mut self, call: &Waiting, outcome: &'static str, now: Tick) -> (&str, Duration) {
         let function = self.functions.get_mut(&call.function).unwrap_or(&mut self.unknown);
-        function.took.record(now.since(call.since));
+        let took = now.since(call.since);
+        function.took.record(took);
         let name = &function.name;
         let counter = function.outcomes.entry(outcome).or_insert_with(
             || metrics::counter!("quorate_gateway_calls_total", "function" => name.clone(), "outcome" => outcome),
         );
         counter.increment(1);
+        (name.as_str(), took)
     }
+}
+
+/// The command that a call became, if it changed something.
+pub(crate) fn command(answer: &Answer) -> Option<CommandNumber> {
+    if let Answer::Outcome { outcome: Outcome::Issued { command, .. }, .. } = answer { Some(*command) } else { None }
 }
 
 /// The label of an answer.

@@ -16,6 +16,10 @@ pub(crate) const CONSISTENCY: HeaderName = HeaderName::from_static("quorate-cons
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The outcome was stored by an earlier call with the same key.
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// W3C Trace Context: the caller's span.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The same of a reply: the trace of the call, and its span.
+pub(crate) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 /// RFC 7240.
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// RFC 7240.

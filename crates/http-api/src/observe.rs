@@ -75,6 +75,9 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
     let headers = response.headers_mut();
     headers.insert(names::NODE, api.node_header.clone());
     guard_headers(headers);
+    if let Some(trace) = api.traces.response(response.request()) {
+        response.headers_mut().insert(names::TRACERESPONSE, trace);
+    }
     let (pattern, status) = (response.request().match_pattern(), response.status());
     requests.count(pattern, status, clock().duration_since(started));
     tracing::debug!(method = %response.request().method(), path = response.request().path(), %status, "request");

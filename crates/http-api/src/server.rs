@@ -10,6 +10,7 @@ use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::KeepAlive;
 use actix_web::{App, Error, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
+use protocol::Tracer;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::api::Api;
@@ -42,6 +43,8 @@ pub struct Options {
     pub tls: Option<rustls::ServerConfig>,
     /// How long requests under way may take when the server is told to stop.
     pub grace: Duration,
+    /// Who follows calls, if anybody does.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// Listens for callers. What is set here is passed on by the kernel to each connection that is accepted, with TLS or without.
@@ -72,7 +75,8 @@ pub fn listen(address: SocketAddr, reader_wait: Duration) -> io::Result<TcpListe
 /// When the listener cannot be used.
 pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
     let limits = backend.limits();
-    let api = web::Data::new(Api::new(backend, options.entropy, options.prometheus.clone(), options.auth.clone()));
+    let (prometheus, auth, tracer) = (options.prometheus.clone(), options.auth.clone(), options.tracer.clone());
+    let api = web::Data::new(Api::new(backend, options.entropy, prometheus, auth, tracer));
     serve(listener, move || routes::app(api.clone()), &limits, &options)
 }
 

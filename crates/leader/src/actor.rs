@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use functions::{Failure, Heard, Registry};
-use protocol::message::{HandOver, ToAcceptor, ToLeader};
-use protocol::{Ballot, CommandNumber, Message, NodeId, Now};
+use protocol::message::{HandOver, ToAcceptor, ToGateway, ToLeader};
+use protocol::{Ballot, CommandNumber, Message, NodeId, Now, Tick, Tracer};
 use storage::{LogRecord, LogStore, StateStore};
 use tracing::error;
 
 use crate::core::{Effect, Input, Leader, PoolJob, World};
 use crate::machine::{StoredMachine, run_on_snapshot, without_result};
 use crate::report::{Meters, log};
+use crate::traces::Traces;
 
 /// One input for the core.
 #[derive(actix::Message)]
@@ -63,6 +64,8 @@ pub struct LeaderPorts {
     pub clock: Box<dyn Fn() -> Now + Send>,
     /// Chance.
     pub entropy: Box<dyn FnMut() -> u64 + Send>,
+    /// Who follows calls, if anybody does.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// See the module.
@@ -74,6 +77,7 @@ pub struct LeaderActor {
     ports: LeaderPorts,
     pool: Arc<tokio::sync::Semaphore>,
     meters: Meters,
+    traces: Traces,
     /// Of the turn; kept between turns for its room.
     effects: Vec<Effect>,
     /// As `effects`.
@@ -94,6 +98,7 @@ impl LeaderActor {
         ports: LeaderPorts,
     ) -> Self {
         let pool = Arc::new(tokio::sync::Semaphore::new(POOL_MAX));
+        let traces = Traces::new(ports.tracer.clone());
         Self {
             core,
             log,
@@ -102,6 +107,7 @@ impl LeaderActor {
             ports,
             pool,
             meters: Meters::new(),
+            traces,
             effects: Vec::new(),
             records: Vec::new(),
             handled: 0,
@@ -115,6 +121,7 @@ impl LeaderActor {
 
     fn feed(&mut self, input: Input) {
         let executes = matches!(input, Input::Message { message: ToLeader::ExecuteFunction(_), .. });
+        let arrival = self.traces.arrival(&input);
         let now = self.now();
         let world = World {
             now,
@@ -127,7 +134,12 @@ impl LeaderActor {
         };
         self.core.handle(input, &world, &mut self.effects);
         if executes {
-            self.meters.execute.record(self.now().tick.since(now.tick));
+            let ended = self.now().tick;
+            let took = ended.since(now.tick);
+            self.meters.execute.record(took);
+            if let Some(arrival) = arrival.filter(|_| self.core.leads().is_some()) {
+                self.traces.executed(arrival, took, ended);
+            }
         }
     }
 
@@ -145,16 +157,29 @@ impl LeaderActor {
         }
         let now = self.now();
         for effect in effects.drain(..) {
-            if let Effect::Send { message: Message::Acceptor(ToAcceptor::BeginBallot(begin)), .. } = &effect
-                && let Some(last) = begin.commands.last()
-            {
-                self.meters.proposed(last.number(), now.tick);
-            }
+            self.time(&effect, now.tick);
             self.carry_out(effect, ctx);
         }
         self.effects = effects;
         let load = self.core.load();
-        self.meters.set(&load, self.core.leads().is_some(), now);
+        let leads = self.core.leads().is_some();
+        self.meters.set(&load, leads, now);
+        if !leads {
+            self.traces.forget();
+        }
+    }
+
+    /// Notes when commands and answers leave.
+    fn time(&mut self, effect: &Effect, now: Tick) {
+        let Effect::Send { message, .. } = effect else { return };
+        if let Message::Acceptor(ToAcceptor::BeginBallot(begin)) = message
+            && let Some(last) = begin.commands.last()
+        {
+            self.meters.proposed(last.number(), now);
+        }
+        if let Message::Gateway(ToGateway::Executed(executed)) = message {
+            self.traces.answered(executed, |number| self.meters.sent(number), now);
+        }
     }
 
     fn carry_out(&mut self, effect: Effect, ctx: &mut Context<Self>) {

@@ -1,9 +1,11 @@
 //! The actor of a cluster of one node, between a disk in memory and a test that plays acceptor.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use functions::{ExecutionContext, Function, Placement};
 use protocol::message::{BallotInfo, ToAcceptor, ToGateway, ToLeader, Voted};
+use protocol::trace::{self, Sampling, Span, Stage, TraceIds};
 use protocol::{Call, CommandId, Fingerprint, LearnFrom, Membership, Outcome, RequestId, Run, Tick, Timestamp};
 use serde_json::Value;
 use storage::memory::{Fault, MemoryLog, MemoryState};
@@ -53,6 +55,8 @@ impl Function for Held {
 
 struct Bench {
     actor: Addr<LeaderActor>,
+    /// Of the calls that are followed: all of them.
+    spans: Arc<Mutex<Vec<Span>>>,
     log: Arc<MemoryLog>,
     sent: UnboundedReceiver<Message>,
     failures: Arc<Mutex<Vec<String>>>,
@@ -78,6 +82,13 @@ impl Bench {
         let (out, sent) = unbounded_channel();
         let failures = Arc::new(Mutex::new(Vec::new()));
         let failed = Arc::clone(&failures);
+        let (spans, time) = (Arc::new(Mutex::new(Vec::new())), AtomicU64::new(1));
+        let recorded = Arc::clone(&spans);
+        let tracer = Tracer {
+            ids: TraceIds::new("bench"),
+            sampling: Sampling::new(1.0).expect("a share"),
+            record: Box::new(move |span| recorded.lock().expect("no panic").push(span)),
+        };
         let ports = LeaderPorts {
             send: Box::new(move |_, message| _ = out.send(message)),
             learn_from_peer: Box::new(|_, _| ()),
@@ -87,14 +98,16 @@ impl Bench {
             heard: Box::new(BTreeMap::new),
             barred: Box::new(|| false),
             failed: Box::new(move |reason| failed.lock().expect("no panic").push(reason)),
-            clock: Box::new(|| Now { tick: Tick(1), wall: Timestamp(1) }),
+            // Each look at it takes a microsecond.
+            clock: Box::new(move || Now { tick: Tick(time.fetch_add(1, Ordering::Relaxed)), wall: Timestamp(1) }),
             entropy: Box::new(|| 1),
+            tracer: Some(Arc::new(tracer)),
         };
         let log = Arc::new(MemoryLog::new());
         let core = Leader::new(config, Ballot::NONE, CommandId::NULL);
         let state = Arc::new(MemoryState::new());
         let actor = LeaderActor::new(core, Arc::clone(&log) as Arc<dyn LogStore>, state, functions, ports).start();
-        Self { actor, log, sent, failures }
+        Self { actor, spans, log, sent, failures }
     }
 
     fn campaign(&self) {
@@ -211,4 +224,34 @@ async fn a_held_function_stops_nobody() {
     let_go.send(()).expect("it waits");
     assert_eq!(bench.vote().await, 1);
     assert_eq!(bench.outcome().await, issued("held", 2, "null"));
+}
+
+/// Catches steps of a call that are lost, overlap or leave gaps, that hang below another call, or whose votes have an id
+/// under which acceptors and learners do not find them.
+#[actix::test]
+async fn the_steps_of_a_call_follow_each_other() {
+    let mut bench = Bench::start(Registry::with_builtins());
+    bench.lead().await;
+    bench.say(call("a", "kv.put", r#"{"key": "k", "value": 1}"#));
+    // A copy is no second call.
+    bench.say(call("a", "kv.put", r#"{"key": "k", "value": 1}"#));
+    bench.vote().await;
+    bench.outcome().await;
+    bench.actor.send(Deliver(Input::EndOfTurn)).await.expect("the actor lives");
+    let trace = TraceIds::new("bench").of(&RequestId::caller("a").expect("a key"));
+    let spans = std::mem::take(&mut *bench.spans.lock().expect("no panic"));
+    let stages: Vec<Stage> = spans.iter().map(|span| span.stage).collect();
+    assert_eq!(stages, [Stage::Execute, Stage::Queue, Stage::Vote]);
+    assert!(spans.iter().all(|span| span.trace == trace && span.parent == Some(trace.call(ME))), "{spans:?}");
+    let [queue, vote] = &spans[1..] else { panic!("{spans:?}") };
+    assert!(!queue.took.is_zero() && !vote.took.is_zero());
+    assert_eq!((queue.ago, vote.ago), (vote.took, Duration::ZERO), "one ends where the other begins");
+    assert_eq!(vote.id, Some(trace.vote(CommandNumber(1))));
+    assert_eq!(vote.attributes, [("quorate.command", trace::Value::Number(1))]);
+
+    bench.say(call("b", "test.nothing", "{}"));
+    assert_eq!(bench.outcome().await.1, Outcome::UnknownFunction);
+    bench.actor.send(Deliver(Input::EndOfTurn)).await.expect("the actor lives");
+    let stages: Vec<Stage> = bench.spans.lock().expect("no panic").iter().map(|span| span.stage).collect();
+    assert_eq!(stages, [Stage::Execute], "nothing was waited for");
 }

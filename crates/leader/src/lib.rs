@@ -9,3 +9,4 @@ pub mod actor;
 pub mod core;
 pub mod machine;
 mod report;
+mod traces;

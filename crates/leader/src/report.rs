@@ -52,6 +52,12 @@ impl Meters {
         }
     }
 
+    /// When the command of that number was sent, as long as its run is not issued.
+    pub(crate) fn sent(&self, number: CommandNumber) -> Option<Tick> {
+        let run = self.runs.partition_point(|(last, _)| *last < number);
+        self.runs.get(run).map(|(_, sent)| *sent)
+    }
+
     /// Times the runs that are issued: what was sent last, less what waits.
     fn issued(&mut self, load: &Load, leads: bool, now: Tick) {
         if !leads {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use protocol::message::{CatchUp, Commands, ToLearner};
+use protocol::trace::Stage;
 use protocol::{Command, CommandId, CommandNumber, NodeId, Space, Timestamp};
 use storage::{Retention, StateStore, StorageError};
 use tokio::sync::{oneshot, watch};
@@ -278,9 +279,13 @@ impl LearnerActor {
         }
         let begun = clock();
         self.store.apply(commands)?;
-        metrics::histogram!("quorate_learner_apply_seconds").record(begun.elapsed());
+        let took = begun.elapsed();
+        metrics::histogram!("quorate_learner_apply_seconds").record(took);
         #[expect(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 commands")]
         metrics::histogram!("quorate_learner_apply_commands").record(commands.len() as f64);
+        if let Some(tracer) = &self.ports.tracer {
+            tracer.shared(Stage::Apply, commands.iter(), took);
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{CommandId, CommandNumber, Membership, NodeId, Now, Space};
+use protocol::{CommandId, CommandNumber, Membership, NodeId, Now, Space, Tracer};
 use storage::StorageError;
 
 /// How far this node's learner is.
@@ -44,4 +44,6 @@ pub struct LearnerPorts {
     pub failed: Box<dyn Fn(StorageError) + Send>,
     /// Both clocks.
     pub clock: Box<dyn Fn() -> Now + Send>,
+    /// Who follows calls, if anybody does.
+    pub tracer: Option<Arc<Tracer>>,
 }

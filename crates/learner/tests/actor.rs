@@ -7,10 +7,11 @@ use std::time::Duration;
 use actix::Actor as _;
 use bytes::Bytes;
 use protocol::message::{CatchUp, Commands, Success, ToLearner};
+use protocol::trace::{Sampling, Span, Stage, TraceIds};
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Fingerprint, Forget, Key, LearnFrom,
     Membership, Message, NodeId, Now, RequestId, SnapshotId, SnapshotPiece, Space, StateError, StateView,
-    StoredOutcome, Tick, Timestamp, Verdict,
+    StoredOutcome, Tick, Timestamp, Tracer, Verdict,
 };
 use quorate_learner::{
     Config, Deliver, DigestRefusal, History, Input, Learner, LearnerActor, LearnerPorts, NoDigest, Progress, Queries,
@@ -120,11 +121,18 @@ enum Told {
     Failed(StorageError),
 }
 
+/// A tracer that follows all calls.
+fn tracer(record: impl Fn(Span) + Send + Sync + 'static) -> Tracer {
+    let sampling = Sampling::new(1.0).expect("a share");
+    Tracer { ids: TraceIds::new("test"), sampling, record: Box::new(record) }
+}
+
 struct Node {
     store: Arc<Noting>,
     learner: actix::Addr<LearnerActor>,
     queries: Queries,
     told: mpsc::Receiver<Told>,
+    spans: mpsc::Receiver<Span>,
 }
 
 fn start() -> Node {
@@ -134,6 +142,8 @@ fn start() -> Node {
     let (tell, told) = mpsc::channel();
     let (sent, learned, forgotten, failed) = (tell.clone(), tell.clone(), tell.clone(), tell.clone());
     let started = tokio::time::Instant::now();
+    let (trace, spans) = mpsc::channel();
+    let tracer = tracer(move |span| trace.send(span).expect("heard"));
     let ports = LearnerPorts {
         send: Box::new(move |to, message| sent.send(Told::Sent(to, message)).expect("heard")),
         space: Box::new(|| Space::Ample),
@@ -142,6 +152,7 @@ fn start() -> Node {
         forget: Box::new(move |durable| forgotten.send(Told::Forgotten(durable)).expect("heard")),
         failed: Box::new(move |error| failed.send(Told::Failed(error)).expect("heard")),
         clock: Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() }),
+        tracer: Some(Arc::new(tracer)),
     };
     let (publish, progress) = watch::channel(Progress::default());
     let history = History { retention: LONG, commands: 2, bytes: u64::MAX };
@@ -149,7 +160,7 @@ fn start() -> Node {
     let actor = LearnerActor::new(core, store.clone(), history, ports, publish);
     let learner = actor.start();
     let queries = Queries::new(store.clone(), progress, learner.clone());
-    Node { store, learner, queries, told }
+    Node { store, learner, queries, told, spans }
 }
 
 fn ballot() -> Ballot {
@@ -217,6 +228,24 @@ async fn a_turn_applies_once_then_tells_then_sends() {
     let digest = node.queries.digest_at(None, LONG).await.expect("a digest");
     assert_eq!((digest.at, digest.digest), (CommandNumber(10), digest_after(&c)));
     assert_eq!(node.told.try_iter().collect::<Vec<_>>(), [Told::Sent(NodeId(3), commands(&c[8..], c[9].id))]);
+}
+
+/// Catches commands of which a trace does not tell that they are applied here, and when: those of one write took as long
+/// as it; and spans that hang below another call.
+#[actix::test]
+async fn what_is_applied_together_is_a_span_of_each_call() {
+    let node = start();
+    node.learner.do_send(success(&chain(3)));
+    assert!(node.queries.wait_applied(CommandNumber(3), LONG).await);
+    let spans: Vec<Span> = node.spans.try_iter().collect();
+    let parents: Vec<_> = spans.iter().map(|span| (span.trace, span.parent)).collect();
+    let ids = TraceIds::new("test");
+    let expected = [1, 2, 3].map(|number: u64| {
+        let trace = ids.of(&RequestId::Gateway(number.into()));
+        (trace, Some(trace.vote(CommandNumber(number))))
+    });
+    assert_eq!(parents, expected);
+    assert!(spans.iter().all(|span| span.stage == Stage::Apply && span.took == spans[0].took), "{spans:?}");
 }
 
 /// A4: catches a question for the next piece that waits until the last one is applied, so that a node far behind does

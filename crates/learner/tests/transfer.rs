@@ -50,6 +50,7 @@ fn start(me: u64, store: Arc<MemoryState>, own: &Place, peer: &Place) -> Node {
         space: Box::new(|| Space::Ample),
         failed: Box::new(move |error| fail.send(error).expect("heard")),
         clock: Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp::default() }),
+        tracer: None,
     };
     let (publish, progress) = watch::channel(Progress::default());
     let history = History { retention: LONG, commands: 1, bytes: u64::MAX };

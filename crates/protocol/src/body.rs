@@ -212,6 +212,24 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Result<(u32, &'a [u8]), BodyError> {
     Ok((tag, content))
 }
 
+/// The request that a body carries out, as [`RequestId::to_bytes`] wrote it, without reading the rest; nothing where the
+/// bytes are no body that is known here.
+pub(crate) fn request_of(body: &[u8]) -> Option<&[u8]> {
+    let state = find(body, 1).or_else(|| find(find(body, 2)?, 1))?;
+    find(state, 2)
+}
+
+/// The content of the first field of that number.
+fn find(mut bytes: &[u8], number: u32) -> Option<&[u8]> {
+    while !bytes.is_empty() {
+        let (tag, content) = field(&mut bytes).ok()?;
+        if tag == number {
+            return Some(content);
+        }
+    }
+    None
+}
+
 mod wire {
     use bytes::Bytes;
 

@@ -24,6 +24,7 @@ pub mod space;
 pub mod state;
 pub mod time;
 pub mod token;
+pub mod trace;
 
 pub use ballot::Ballot;
 pub use body::{CommandBody, Effect, Forget};
@@ -38,3 +39,4 @@ pub use space::Space;
 pub use state::{Entry, Key, StateError, StateView};
 pub use time::{Now, Tick, Timestamp};
 pub use token::{Rights, Token};
+pub use trace::{TraceId, Tracer};

@@ -8,13 +8,15 @@ use std::time::Duration;
 use actix::System;
 use anyhow::Context as _;
 use http_api::proxy::{self, Proxy};
+use metrics_exporter_prometheus::PrometheusHandle;
 use rustls::pki_types::CertificateDer;
 use tracing::{info, warn};
 
-use crate::certificates::Certificates;
+use crate::certificates::{Certificates, authorities};
 use crate::config::GatewayOnly;
 use crate::failure::Failure;
 use crate::stop::Requests;
+use crate::traces::Traces;
 use crate::{node, secret};
 
 /// What it begins with: all that can be wrong with the machine is found out before it serves.
@@ -23,6 +25,8 @@ struct Begun {
     certificates: Certificates,
     authorities: Option<Vec<CertificateDer<'static>>>,
     token: Option<String>,
+    prometheus: PrometheusHandle,
+    traces: Option<Traces>,
 }
 
 /// Runs a gateway until it is asked to stop.
@@ -36,19 +40,15 @@ pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Fa
         let token = config.token.as_ref().map(|file| token_of(file));
         let begun = Begun {
             certificates: Certificates::read(&config.tls)?,
-            authorities: config.authorities.as_ref().map(|file| authorities_of(file)).transpose()?,
+            authorities: config.authorities.as_ref().map(|file| authorities("gateway.ca", file)).transpose()?,
             token: token.transpose().map_err(Failure::Usage)?,
             listener: node::bind_http(config.http, &config.limits)?,
+            prometheus: node::install_metrics()?,
+            traces: Traces::start(config.tracing.as_ref(), &config.cluster, &config.name, node::chance())?,
         };
         serve(config, begun, stop).await?;
         Ok(())
     })
-}
-
-fn authorities_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let wrong = |why: &dyn std::fmt::Display| Failure::Usage(format!("gateway.ca = {file:?}: {why}"));
-    let pem = std::fs::read(file).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
-    transport::tls::certificates(&pem).map_err(|why| wrong(&why))
 }
 
 fn token_of(file: &Path) -> Result<String, String> {
@@ -73,10 +73,11 @@ fn options(config: &GatewayOnly, begun: &mut Begun) -> anyhow::Result<proxy::Opt
         server: http_api::Options {
             workers: node::http_workers(),
             entropy: node::chance(),
-            prometheus: node::install_metrics()?,
+            prometheus: begun.prometheus.clone(),
             auth: None,
             tls: begun.certificates.server_config()?,
             grace: config.shutdown_grace,
+            tracer: begun.traces.as_ref().map(Traces::tracer),
         },
     })
 }
@@ -106,6 +107,9 @@ async fn serve(config: &GatewayOnly, mut begun: Begun, mut stop: Requests) -> an
     }
     proxy.stop();
     _ = tokio::time::timeout(config.shutdown_grace + Duration::from_secs(1), http.stop(true)).await;
+    if let Some(traces) = begun.traces {
+        traces.end().await;
+    }
     info!("stopped");
     Ok(())
 }

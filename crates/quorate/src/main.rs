@@ -31,6 +31,7 @@ mod node;
 mod seat;
 mod secret;
 mod stop;
+mod traces;
 
 use cli::{Certificates, Cli, Command, Output};
 

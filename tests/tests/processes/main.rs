@@ -34,5 +34,6 @@ mod surface;
 mod syncs;
 mod tls;
 mod tokens;
+mod traces;
 mod unavailable;
 mod upgrade;

@@ -104,7 +104,7 @@ async fn a_token_counts_at_every_node_until_it_is_revoked() {
         })
         .await;
     }
-    cluster.logged(0, &["audit", "who=\"root\"", "auth.token_revoke", "outcome=\"done\""]).await;
+    cluster.logged(0, &["audit", "who=\"root\"", "auth.token_revoke", "outcome=\"done\"", "trace="]).await;
     cluster.logged(0, &["audit", "who=\"canary\"", "denied"]).await;
 
     // Nothing but what the operator was shown has the secrets: no log, no metric, no error, no data.

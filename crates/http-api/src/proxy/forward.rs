@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +21,7 @@ use super::{HEAD_KIB, Proxy};
 use crate::names;
 use crate::problem::Problem;
 use crate::request::{self, Wishes, may_have_run_before};
+use crate::traces::Forwarded;
 
 /// A batch has no key of its own, and the secret of a new token is in one reply only.
 const NOT_SENT_TWICE: [&str; 2] = ["/v1/calls", "/v1/tokens"];
@@ -68,6 +69,7 @@ struct Passed {
     is_call: bool,
     /// What the caller waits.
     wait: Duration,
+    followed: Option<Forwarded>,
 }
 
 /// Why there is no reply of a member.
@@ -95,6 +97,15 @@ pub(super) async fn forward(
     }
     let Ok(_request) = proxy.requests.try_acquire() else { return Err(own(Problem::overloaded())) };
     let passed = Passed::of(&request, payload, &proxy).await?;
+    let reply = pass_on(&request, &proxy, &passed).await;
+    if let (Some(forwards), Some(followed)) = (&proxy.forwards, &passed.followed) {
+        forwards.ended(followed, reply.as_ref().map_or_else(Problem::status_code, HttpResponse::status));
+    }
+    reply
+}
+
+async fn pass_on(request: &HttpRequest, proxy: &Proxy, passed: &Passed) -> Result<HttpResponse, Problem> {
+    let own = |problem: Problem| if may_have_run_before(request) { problem.unknown() } else { problem };
     let weight = HEAD_KIB.saturating_add(u32::try_from(passed.body.len() / 1024).unwrap_or(u32::MAX));
     let Ok(_room) = proxy.room.try_acquire_many(weight) else { return Err(own(Problem::overloaded())) };
     let deadline = Instant::now() + passed.wait;
@@ -102,7 +113,7 @@ pub(super) async fn forward(
     let mut may_have_run = false;
     loop {
         for address in proxy.order(passed.is_call) {
-            match proxy.ask(&address, &passed).await {
+            match proxy.ask(&address, passed).await {
                 Ok(reply) if reply.status() == StatusCode::SERVICE_UNAVAILABLE => refused = Some(reply),
                 // It was not looked at yet, or has changed hands since.
                 Ok(reply) if reply.status() == StatusCode::MISDIRECTED_REQUEST => proxy.misdirected(&address),
@@ -146,6 +157,8 @@ impl Passed {
         if is_call && !is_batch && !headers.contains_key(&names::IDEMPOTENCY_KEY) {
             headers.insert(names::IDEMPOTENCY_KEY, proxy.fresh_key());
         }
+        let forwards = proxy.forwards.as_ref().filter(|_| is_call && !is_batch);
+        let followed = forwards.and_then(|forwards| forwards.follow(&mut headers));
         headers.append(header::VIA, proxy.via.clone());
         headers.insert(names::CLUSTER, proxy.cluster_header.clone());
         // The server leaves the body of a reply to HEAD out, and says how long it would be. No backup is begun for that.
@@ -153,7 +166,7 @@ impl Passed {
         let method = if is_head { Method::GET } else { request.method().clone() };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
         check_path(request.uri().path(), &path)?;
-        Ok(Self { method, path, headers, body, is_safe: !is_call || !is_batch, is_call, wait })
+        Ok(Self { method, path, headers, body, is_safe: !is_call || !is_batch, is_call, wait, followed })
     }
 }
 

@@ -38,6 +38,7 @@ use crate::observe::{self, Requests};
 use crate::problem::Problem;
 use crate::request::Query;
 use crate::routes::{ROUTES, probes};
+use crate::traces::Forwards;
 use members::Members;
 
 /// What the requests under way may weigh, in KiB: their bodies are kept for sending again. As at the gateway of a node.
@@ -94,6 +95,7 @@ pub struct Proxy {
     entropy: u64,
     keys: AtomicU64,
     turn: AtomicUsize,
+    forwards: Option<Forwards>,
     draining: AtomicBool,
     stopping: AtomicBool,
 }
@@ -136,6 +138,7 @@ impl Proxy {
             entropy: options.server.entropy,
             keys: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
+            forwards: options.server.tracer.clone().map(|tracer| Forwards::new(tracer, options.server.entropy)),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }))

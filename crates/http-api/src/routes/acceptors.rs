@@ -9,8 +9,6 @@ use utoipa::ToSchema;
 use super::calls::{Accepted, Executed};
 use crate::api::Api;
 use crate::call;
-use crate::core::access::Access;
-use crate::gate::access_of;
 use crate::json;
 use crate::problem::{Problem, ProblemDocument};
 use crate::request::{self, Query, Wishes};
@@ -56,7 +54,7 @@ pub(crate) async fn set(
         "the body is an object with node, and perhaps weight, replaces and for_good",
     )
     .await?;
-    change(&api, &access_of(&request), SET, arguments, dry_run, wishes).await.map(call::Reply::respond)
+    change(&api, &request, SET, arguments, dry_run, wishes).await.map(call::Reply::respond)
 }
 
 /// Makes an acceptor a learner. Replies when that is issued.
@@ -77,7 +75,7 @@ pub(crate) async fn remove(request: HttpRequest, api: web::Data<Api>) -> Result<
     let node = id.parse::<u64>().map_or(Value::String(id), Value::from);
     let arguments = [("node", node), ("weight", Value::from(0))];
     let arguments = arguments.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
-    change(&api, &access_of(&request), SET, arguments, dry_run, wishes).await.map(call::Reply::respond)
+    change(&api, &request, SET, arguments, dry_run, wishes).await.map(call::Reply::respond)
 }
 
 /// The body of a request about the cluster: `what` it is.
@@ -104,7 +102,7 @@ pub(super) fn dry_run(request: &HttpRequest) -> Result<bool, Problem> {
 /// Calls a function about the cluster.
 pub(super) async fn change(
     api: &Api,
-    access: &Access,
+    request: &HttpRequest,
     function: &str,
     mut arguments: Map<String, Value>,
     dry_run: bool,
@@ -114,7 +112,7 @@ pub(super) async fn change(
         arguments.insert("dry_run".to_owned(), Value::Bool(true));
     }
     let arguments = Value::Object(arguments).to_string().into();
-    let reply = call::run(api, access, function.to_owned(), arguments, wishes).await;
+    let reply = call::run(api, request, function.to_owned(), arguments, wishes).await;
     // What the function refuses is about the cluster, not about the words of the request.
     let conflicts = |problem: Problem| match (problem.status_code(), problem.code()) {
         (StatusCode::UNPROCESSABLE_ENTITY, "unknown_node") => problem.with_status(StatusCode::NOT_FOUND),

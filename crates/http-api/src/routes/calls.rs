@@ -1,8 +1,11 @@
 //! Calls of functions.
 
+use std::time::Duration;
+
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
+use protocol::trace::SpanContext;
 use protocol::{CommandNumber, RequestId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -11,9 +14,9 @@ use utoipa::ToSchema;
 
 use crate::actor::IsInFlight;
 use crate::api::Api;
-use crate::audit::{self, Audited};
+use crate::audit::{self, Told};
 use crate::backend::FunctionInfo;
-use crate::call::{self, Done};
+use crate::call::{self, Asked, Done};
 use crate::core::Answer;
 use crate::core::access::Access;
 use crate::gate::access_of;
@@ -149,7 +152,7 @@ pub(crate) async fn execute(
     request::require_json(&request)?;
     let arguments = request::body(&request, payload, &api, api.limits.body_bytes).await?;
     json::check(&arguments).map_err(|error| call::invalid_json(&error))?;
-    Ok(call::run(&api, &access_of(&request), function, arguments, wishes).await?.respond())
+    Ok(call::run(&api, &request, function, arguments, wishes).await?.respond())
 }
 
 /// Executes many calls; each stands alone.
@@ -176,18 +179,18 @@ pub(crate) async fn batch(
     let body = request::body(&request, payload, &api, api.limits.body_bytes).await?;
     let calls = calls_of(&body)?;
     // All are under way before the first is waited for.
-    let access = access_of(&request);
-    let answers: Vec<_> = calls.into_iter().map(|call| start(&api, &access, call, wait)).collect();
+    let (access, caller) = (access_of(&request), api.traces.caller(&request));
+    let answers: Vec<_> = calls.into_iter().map(|call| start(&api, &access, call, caller, wait)).collect();
     let mut body = Vec::with_capacity(answers.len() * 64);
     let mut last = CommandNumber::NULL;
     body.push(b'[');
-    for (audited, answer) in answers {
+    for (told, answer) in answers {
         let outcome = match answer {
             Ok((answer, instance)) => call::outcome(answer.await, instance),
             Err(problem) => Err(problem),
         };
-        if let Some(audited) = audited {
-            audited.ends(&outcome, |done| done.command.map(|command| command.0));
+        if let Some(told) = told {
+            told.ends(&outcome, |done| done.command.map(|command| command.0));
         }
         if body.len() > 1 {
             body.push(b',');
@@ -226,23 +229,27 @@ pub(crate) fn calls_of(body: &[u8]) -> Result<Vec<BatchedCall>, Problem> {
 
 type Started = (oneshot::Receiver<Answer>, Option<String>);
 
+/// Sends one call of many. `caller` is the span from which all come.
 fn start(
     api: &Api,
     access: &Access,
     call: BatchedCall,
-    wait: Option<std::time::Duration>,
-) -> (Option<Audited>, Result<Started, Problem>) {
-    let arguments = Bytes::copy_from_slice(call.arguments.get().as_bytes());
-    let audited = audit::call(access, &call.function, &arguments);
-    let begin = || {
-        let key = call.idempotency_key.map(RequestId::caller).transpose();
-        let key = key.map_err(|detail| Problem::bad_request("invalid_idempotency_key", detail))?;
-        let wishes = Wishes { key, wait, respond_async: false };
-        let call = call::new_call(api, access, call.function, arguments, &wishes)?;
-        let instance = call::instance(&call.request);
-        Ok((call::submit(api, call, wait)?, instance))
+    caller: Option<SpanContext>,
+    wait: Option<Duration>,
+) -> (Option<Told>, Result<Started, Problem>) {
+    let request = match call.idempotency_key.map(RequestId::caller).transpose() {
+        Ok(key) => key.unwrap_or_else(|| api.request_id()),
+        Err(detail) => return (None, Err(Problem::bad_request("invalid_idempotency_key", detail))),
     };
-    (audited, begin())
+    let arguments = Bytes::copy_from_slice(call.arguments.get().as_bytes());
+    let told = audit::call(access, &call.function, &arguments, || api.traces.of(&request));
+    let asked = Asked { request, caller, wait };
+    let begin = || {
+        let call = call::new_call(access, call.function, arguments, &asked)?;
+        let instance = call::instance(&call.request);
+        Ok((call::submit(api, call, asked)?, instance))
+    };
+    (told, begin())
 }
 
 fn batched(done: &Done) -> Vec<u8> {

@@ -13,7 +13,6 @@ use super::acceptors;
 use super::calls::{Accepted, Executed};
 use crate::api::Api;
 use crate::call::Reply;
-use crate::gate::access_of;
 use crate::problem::{Problem, ProblemDocument};
 use crate::request::Wishes;
 
@@ -49,8 +48,7 @@ pub(crate) async fn hand_over(
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let wait = wishes.wait.unwrap_or(LED_WAIT);
     let arguments = acceptors::arguments(&request, payload, &api, "the body is an object with node").await?;
-    let mut reply =
-        acceptors::change(&api, &access_of(&request), "cluster.hand_over", arguments, dry_run, wishes).await?;
+    let mut reply = acceptors::change(&api, &request, "cluster.hand_over", arguments, dry_run, wishes).await?;
     if let Reply::Done(done, _) = &mut reply
         && !done.replayed
         && !dry_run

@@ -13,7 +13,6 @@ use utoipa::ToSchema;
 use super::calls::{Accepted, Executed};
 use crate::api::Api;
 use crate::call::{self, Reply};
-use crate::gate::access_of;
 use crate::json;
 use crate::problem::{Problem, ProblemDocument};
 use crate::read;
@@ -166,7 +165,7 @@ pub(crate) async fn put(
     let mut arguments = arguments(&request, key(&request)?)?;
     let value = request::body(&request, payload, &api, VALUE_BYTES_MAX.min(api.limits.body_bytes)).await?;
     arguments.base64 = Some(base64::engine::general_purpose::STANDARD.encode(value));
-    let reply = call::run(&api, &access_of(&request), "kv.put".to_owned(), arguments.text().into(), wishes).await?;
+    let reply = call::run(&api, &request, "kv.put".to_owned(), arguments.text().into(), wishes).await?;
     // The version of what was written is the command that wrote it.
     let version = match &reply {
         Reply::Done(done, _) => done.command,
@@ -192,7 +191,7 @@ pub(crate) async fn delete(request: HttpRequest, api: web::Data<Api>) -> Result<
     Query::of(&request, &[])?;
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let arguments = arguments(&request, key(&request)?)?;
-    Ok(call::run(&api, &access_of(&request), "kv.delete".to_owned(), arguments.text().into(), wishes).await?.respond())
+    Ok(call::run(&api, &request, "kv.delete".to_owned(), arguments.text().into(), wishes).await?.respond())
 }
 
 /// The arguments of `kv.put` and `kv.delete`.

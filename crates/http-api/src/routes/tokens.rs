@@ -14,7 +14,6 @@ use super::calls::Executed;
 use crate::api::Api;
 use crate::call::{self, Reply};
 use crate::core::access;
-use crate::gate::access_of;
 use crate::json;
 use crate::problem::{Problem, ProblemDocument};
 use crate::read::{self, rfc3339};
@@ -127,7 +126,7 @@ pub(crate) async fn create(
         arguments["expires_in"] = Value::from(life);
     }
     let arguments = arguments.to_string().into();
-    let reply = call::run(&api, &access_of(&request), "auth.token_create".to_owned(), arguments, wishes).await?;
+    let reply = call::run(&api, &request, "auth.token_create".to_owned(), arguments, wishes).await?;
     let Reply::Done(done, _) = reply else { unreachable!("it was not to be asynchronous") };
     let result: Value = serde_json::from_slice(&done.result).unwrap_or_default();
     let expires = result["expires"].as_u64().map(|expires| rfc3339(Timestamp(expires)));
@@ -175,7 +174,7 @@ pub(crate) async fn revoke(request: HttpRequest, api: web::Data<Api>) -> Result<
     Query::of(&request, &[])?;
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let arguments = json!({ "token": request::path_rest(&request)? }).to_string().into();
-    let reply = call::run(&api, &access_of(&request), "auth.token_revoke".to_owned(), arguments, wishes).await;
+    let reply = call::run(&api, &request, "auth.token_revoke".to_owned(), arguments, wishes).await;
     let revoked = reply.map_err(|problem| match problem.code() {
         "unknown_token" => problem.with_status(StatusCode::NOT_FOUND),
         _ => problem,

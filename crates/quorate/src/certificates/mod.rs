@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, gauge};
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +29,16 @@ pub(crate) mod create;
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How often.
 const WARNED_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The certificates of authorities in the file that a key names.
+///
+/// # Errors
+/// Which key names a file that is not usable, and why.
+pub(crate) fn authorities(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| Failure::Usage(format!("{key} = {file:?}: {why}"));
+    let pem = fs::read(file).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+    tls::certificates(&pem).map_err(|why| wrong(&why))
+}
 
 /// All certificates of a node.
 pub(crate) struct Certificates {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use protocol::membership;
 
 use super::layers::{ConfigError, Settings};
-use super::{HOUR, Limits, Listen, Log, Tls, node_name};
+use super::{HOUR, Limits, Listen, Log, Tls, Tracing, node_name};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(crate) struct GatewayOnly {
     pub(crate) limits: Limits,
     /// Logs.
     pub(crate) log: Log,
+    /// Whether calls are followed, and where their spans go.
+    pub(crate) tracing: Option<Tracing>,
     /// How long it serves on when it is asked to stop, and says that it is not ready.
     pub(crate) shutdown_drain: Duration,
     /// How long requests under way may take when it is to stop.
@@ -107,6 +109,7 @@ impl GatewayOnly {
             tls,
             limits: Limits::from_settings(settings)?,
             log: Log::from_settings(settings)?,
+            tracing: Tracing::from_settings(settings)?,
             shutdown_drain: settings.duration("shutdown.drain", Duration::ZERO..=HOUR)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
         }))

@@ -257,6 +257,34 @@ pub(crate) const KEYS: &[Key] = &[
         "off, error, warn, info, debug or trace, or directives such as \"info,quorate_transport=debug\"",
     ),
     key(
+        "tracing.otlp_endpoint",
+        Shape::Text,
+        "\"\"",
+        "the URL of a collector that takes OTLP over HTTP, such as http://127.0.0.1:4318 (without a path: /v1/traces), without \
+         a query and without a secret; empty: no call is followed",
+    ),
+    key(
+        "tracing.otlp_ca",
+        Shape::Text,
+        "\"\"",
+        "a file with the certificates of the authorities that sign for the collector, PEM, where tracing.otlp_endpoint begins \
+         with https",
+    ),
+    // At full speed some hundred spans a second.
+    key(
+        "tracing.sample",
+        Shape::Toml,
+        "0.01",
+        "a number from 0 to 1, such as 0.01, the same on every node: the share of calls that is followed",
+    ),
+    key("tracing.service", Shape::Text, "\"quorate\"", "the service.name of the spans, not empty"),
+    key(
+        "tracing.timeout",
+        Shape::Text,
+        "\"5s\"",
+        "a duration from 100ms to 60s, such as 5s: how long the collector may take for one request",
+    ),
+    key(
         "shutdown.drain",
         Shape::Text,
         "\"0s\"",

@@ -199,6 +199,12 @@ impl Settings {
         count.filter(|count| range.contains(count)).ok_or_else(|| self.wrong(name))
     }
 
+    /// A number, whole or not.
+    pub(crate) fn number(&self, name: &'static str) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "whoever asks for such a number takes small ones")]
+        self.value(name).as_float().or_else(|| self.value(name).as_integer().map(|whole| whole as f64))
+    }
+
     /// A duration within `range`, such as `50ms`.
     pub(crate) fn duration(
         &self,

@@ -30,6 +30,7 @@ pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
+mod traces;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use gateway::GatewayOnly;
@@ -37,6 +38,7 @@ pub(crate) use layers::{ConfigError, Settings, Sources};
 pub(crate) use limits::Limits;
 pub(crate) use replacement::Replacement;
 pub(crate) use tls::Tls;
+pub(crate) use traces::Tracing;
 
 /// Everything that a node is told; checked as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) history: learner::History,
     /// Logs.
     pub(crate) log: Log,
+    /// Whether calls are followed, and where their spans go.
+    pub(crate) tracing: Option<Tracing>,
     /// How long a node that is asked to stop serves on, and says that it is not ready.
     pub(crate) shutdown_drain: Duration,
     /// How long a stopping node finishes what is in flight.
@@ -234,6 +238,7 @@ impl Config {
                 bytes: settings.count("history.bytes", 1..=HISTORY_MAX)?,
             },
             log: Log::from_settings(settings)?,
+            tracing: Tracing::from_settings(settings)?,
             shutdown_drain: settings.duration("shutdown.drain", Duration::ZERO..=HOUR)?,
             shutdown_grace: settings.duration("shutdown.grace", Duration::ZERO..=HOUR)?,
         })

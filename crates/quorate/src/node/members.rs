@@ -307,7 +307,7 @@ impl Members {
         let stopping = || NotDone::Unknown("this node stops".to_owned());
         let call = http_api::call_of_node(function, arguments, key, wait).ok_or_else(stopping)?;
         let (reply, answer) = oneshot::channel();
-        let submit = Submit { call, wait, applied: self.queries.progress().applied, reply };
+        let submit = Submit { call, wait, applied: self.queries.progress().applied, caller: None, reply };
         self.gateway.send(submit).await.map_err(|_| stopping())?;
         decided(answer.await.map_err(|_| stopping())?)
     }

@@ -20,6 +20,9 @@ use crate::config::Config;
 /// How often the node looks at itself.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Some ten thousand samples under full load.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 /// Looking at sizes asks the file system for each file: at every so many looks.
 const SIZES_EVERY: u64 = 10;
 
@@ -120,6 +123,8 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_gateway_calls_in_flight", Gauge, "Calls without an outcome"),
     ("quorate_gateway_sent_total", Counter, "Messages to leaders, repetitions included"),
     ("quorate_gateway_ignored_total", Counters, "Answers that nobody waits for, by reason"),
+    ("quorate_traces_exported_total", Counter, "Spans of calls that the collector has taken"),
+    ("quorate_traces_dropped_total", Counters, "Spans of calls that were not sent, or not taken, by reason"),
     ("quorate_disk_free_bytes", Gauge, "What the file system of the data directory has left"),
     ("quorate_disk_below_soft", Gauge, "1 while that is less than storage.soft_free"),
     ("quorate_disk_below_hard", Gauge, "1 while that is less than storage.hard_free"),
@@ -151,6 +156,15 @@ pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     describe();
     metrics::gauge!("quorate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
+}
+
+/// Folds what histograms have gathered; without it they grow until somebody asks for metrics.
+pub(crate) async fn keep(prometheus: PrometheusHandle) {
+    let mut interval = tokio::time::interval(UPKEEP);
+    loop {
+        interval.tick().await;
+        prometheus.run_upkeep();
+    }
 }
 
 /// Shows settings that alerts are about.

@@ -45,7 +45,7 @@ use http_api::{Auth, Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::PrometheusHandle;
-use protocol::{Membership, NodeId};
+use protocol::{Membership, NodeId, Tracer};
 use storage::rocksdb::Stores;
 use storage::{LogStore as _, Standing, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
@@ -59,6 +59,7 @@ use crate::config::{Config, Limits, NodeRole};
 use crate::failure::Failure;
 use crate::seat::Came;
 use crate::stop::Requests;
+use crate::traces::Traces;
 use backend::NodeBackend;
 use disks::Disks;
 use members::Members;
@@ -67,11 +68,8 @@ use router::Router;
 use space::Room;
 use status::Status;
 
-pub(crate) use meters::install as install_metrics;
+pub(crate) use meters::{install as install_metrics, keep as keep_metrics};
 pub(crate) use outside::chance;
-
-/// Some ten thousand samples under full load.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// How long a node may live on after a store has failed that no role is just using. Far below the second or two after
 /// which others would notice.
@@ -100,8 +98,11 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let stores = open(&config)?;
         let prometheus = install_metrics()?;
         meters::show(&config);
+        let (cluster, name) = (&config.cluster.name, &config.node.name);
+        let traces = Traces::start(config.tracing.as_ref(), cluster, name, chance())?;
+        let watched = Watched { prometheus, traces };
         let listeners = Listeners { http, peer, certificates, auth };
-        serve(Arc::new(config), listeners, stores, came, prometheus, stop).await?;
+        serve(Arc::new(config), listeners, stores, came, watched, stop).await?;
         Ok(())
     })
 }
@@ -119,6 +120,12 @@ fn auth(config: &Config) -> Result<Option<Auth>, Failure> {
         return Err(wrong("must hold at least 32 visible characters, such as those of `openssl rand -hex 32`"));
     }
     Ok(Some(Auth::new(Some(&token))))
+}
+
+/// How the node is seen from outside.
+struct Watched {
+    prometheus: PrometheusHandle,
+    traces: Option<Traces>,
 }
 
 struct Listeners {
@@ -183,16 +190,29 @@ fn open(config: &Config) -> Result<Stores, Failure> {
     Ok(stores)
 }
 
+fn options(config: &Config, listeners: &Listeners, watched: &Watched) -> anyhow::Result<http_api::Options> {
+    Ok(http_api::Options {
+        workers: http_workers(),
+        entropy: outside::chance(),
+        prometheus: watched.prometheus.clone(),
+        auth: listeners.auth.clone(),
+        tls: listeners.certificates.server_config()?,
+        grace: config.shutdown_grace,
+        tracer: watched.traces.as_ref().map(Traces::tracer),
+    })
+}
+
 async fn serve(
     config: Arc<Config>,
     listeners: Listeners,
     stores: Stores,
     came: Came,
-    prometheus: PrometheusHandle,
+    watched: Watched,
     mut stop: Requests,
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
-    let node = Node::start(Arc::clone(&config), stores, failed)?;
+    let options = options(&config, &listeners, &watched)?;
+    let node = Node::start(Arc::clone(&config), stores, failed, options.tracer.clone())?;
     let transport = node.connect(listeners.peer, listeners.certificates.peer().cloned())?;
     let members = Members::new(&node, came);
     transport.admit_with(members.admits());
@@ -201,14 +221,6 @@ async fn serve(
     actix::spawn(Arc::clone(&members).replace_failed());
     actix::spawn(Arc::clone(&members).heed_removal(node.failed.clone()));
     let backend = Arc::new(NodeBackend::new(&node));
-    let options = http_api::Options {
-        workers: http_workers(),
-        entropy: outside::chance(),
-        prometheus,
-        auth: listeners.auth,
-        tls: listeners.certificates.server_config()?,
-        grace: config.shutdown_grace,
-    };
     actix::spawn(Arc::clone(&backend).keep_current());
     actix::spawn(listeners.certificates.watch(config.tls.reload));
     actix::spawn(keep_metrics(options.prometheus.clone()));
@@ -261,17 +273,11 @@ async fn serve(
         anyhow::bail!(why);
     }
     transport.stop();
+    if let Some(traces) = watched.traces {
+        traces.end().await;
+    }
     info!("stopped");
     Ok(())
-}
-
-/// Folds what histograms have gathered; without it they grow until somebody asks for metrics.
-pub(crate) async fn keep_metrics(prometheus: PrometheusHandle) {
-    let mut interval = tokio::time::interval(METRICS_UPKEEP);
-    loop {
-        interval.tick().await;
-        prometheus.run_upkeep();
-    }
 }
 
 /// Waits for the end of a store. The roles say when they meet it; but what shut it may have been a read for a caller, or
@@ -330,7 +336,12 @@ struct Node {
 
 impl Node {
     /// Rebuilds the cores from the stores and starts the actors, each on its thread.
-    fn start(config: Arc<Config>, stores: Stores, failed: mpsc::UnboundedSender<String>) -> anyhow::Result<Self> {
+    fn start(
+        config: Arc<Config>,
+        stores: Stores,
+        failed: mpsc::UnboundedSender<String>,
+        tracer: Option<Arc<Tracer>>,
+    ) -> anyhow::Result<Self> {
         let applied = stores.state.applied();
         let image = stores.log.load(applied.number)?;
         let (progress, progressed) = watch::channel(Progress {
@@ -355,6 +366,7 @@ impl Node {
             status: Arc::clone(&status),
             disks: Arc::clone(&disks),
             failed: failed.clone(),
+            tracer: tracer.clone(),
         };
         let (core_thread, detector_thread) = (threads::named(c"leader+gateway"), threads::named(c"detector"));
         let functions = Registry::with_builtins();
@@ -378,6 +390,7 @@ impl Node {
         let core = Gateway::new(cores::gateway(&config), outside::chance());
         let actor = GatewayActor::new(core, ports.send("gateway"), Box::new(outside::now));
         let actor = actor.counting(functions.iter().map(|function| function.name().to_owned()));
+        let actor = actor.following(tracer, config.cluster.me);
         let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| actor);
         router.gateway.set(gateway.clone()).ok();
         let core = failure_detector::core::FailureDetector::new(cores::detector(&config, membership));

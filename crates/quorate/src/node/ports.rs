@@ -10,7 +10,7 @@ use functions::Heard;
 use leader::actor::LeaderPorts;
 use leader::core::Input;
 use learner::LearnerPorts;
-use protocol::{Ballot, Message, NodeId, Space};
+use protocol::{Ballot, Message, NodeId, Space, Tracer};
 use rand::Rng as _;
 use storage::rocksdb::Position;
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,8 @@ pub(super) struct Ports {
     pub(super) disks: Arc<Disks>,
     /// Whoever sends something here ends the node.
     pub(super) failed: mpsc::UnboundedSender<String>,
+    /// Who follows calls.
+    pub(super) tracer: Option<Arc<Tracer>>,
 }
 
 /// Says that a role has died. Each actor owns one: a failed assertion ends the actor, not the
@@ -77,6 +79,7 @@ impl Ports {
             speaks: Box::new(move || disks.speaks()),
             space: self.space(),
             failed: self.failed(),
+            tracer: self.tracer.clone(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Ports {
             forget: Box::new(move |durable| acceptor.forget_votes(durable)),
             failed: self.failed(),
             clock: Box::new(outside::now),
+            tracer: self.tracer.clone(),
         }
     }
 
@@ -125,6 +129,7 @@ impl Ports {
             failed: self.failed(),
             clock: Box::new(outside::now),
             entropy: Box::new(move || chance.next_u64()),
+            tracer: self.tracer.clone(),
         }
     }
 

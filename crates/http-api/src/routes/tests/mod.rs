@@ -7,5 +7,6 @@ mod gateway;
 mod hostile;
 mod reads;
 mod surface;
+mod traces;
 mod wire;
 mod world;

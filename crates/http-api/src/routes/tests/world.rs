@@ -16,7 +16,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use protocol::message::{BarrierPassed, Executed, Stored, ToGateway, ToLeader};
 use protocol::{
     Call, Command, CommandNumber, Entry, Key, Message, NodeId, Now, Outcome, RequestId, StateError, StateView,
-    StoredOutcome, Tick, Timestamp,
+    StoredOutcome, Tick, Timestamp, Tracer,
 };
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -91,7 +91,12 @@ pub(super) struct Reply {
 impl World {
     /// A node whose leader answers calls as `script` says.
     pub(super) fn new(script: impl Fn(&Call) -> Option<Outcome> + 'static) -> Self {
-        let world = Self::without_leader(Box::new(script));
+        Self::traced(None, script)
+    }
+
+    /// The same, where somebody follows calls.
+    pub(super) fn traced(tracer: Option<Arc<Tracer>>, script: impl Fn(&Call) -> Option<Outcome> + 'static) -> Self {
+        let world = Self::begun(Box::new(script), tracer);
         let known = world.backend.gateway.try_send(LeaderIs(Some(NodeId(2))));
         known.expect("an empty mailbox takes it");
         world
@@ -101,17 +106,22 @@ impl World {
     pub(super) fn with_root(root: &str, script: impl Fn(&Call) -> Option<Outcome> + 'static) -> Self {
         let world = Self::new(script);
         let prometheus = PrometheusBuilder::new().build_recorder().handle();
-        let api = web::Data::new(Api::new(world.backend.clone(), 7, prometheus, Some(Auth::new(Some(root)))));
+        let api = web::Data::new(Api::new(world.backend.clone(), 7, prometheus, Some(Auth::new(Some(root))), None));
         Self { api, ..world }
     }
 
     /// A node that knows of no leader.
     pub(super) fn without_leader(script: Script) -> Self {
+        Self::begun(script, None)
+    }
+
+    fn begun(script: Script, tracer: Option<Arc<Tracer>>) -> Self {
         let (send, mut sent) = mpsc::unbounded_channel();
         let send = Box::new(move |to, message| send.send((to, message)).expect("the script listens"));
         let started = tokio::time::Instant::now();
         let clock = Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp(0) });
-        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 1), send, clock).start();
+        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 1), send, clock);
+        let gateway = gateway.following(tracer.clone(), NodeId(2)).start();
         let limits = Limits {
             body_bytes: 64 << 10,
             body_wait: Duration::from_millis(50),
@@ -135,7 +145,7 @@ impl World {
             }
         });
         let prometheus = PrometheusBuilder::new().build_recorder().handle();
-        let api = web::Data::new(Api::new(backend.clone(), 7, prometheus, None));
+        let api = web::Data::new(Api::new(backend.clone(), 7, prometheus, None, tracer));
         Self { backend, api }
     }
 
