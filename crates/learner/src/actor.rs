@@ -4,8 +4,8 @@
 //! write applies whatever became issued, before anything is sent but questions. The write is not synced
 //! (DESIGN 8: the state can be rebuilt from the log); a sync runs beside it every second.
 //!
-//! What may take long is done on threads beside it: syncs, forgetting, checkpoints for others ([`crate::checkpoints`]),
-//! a whole state that arrives ([`crate::arrival`]).
+//! What may take long is done on threads beside it: syncs and forgetting (module `keeping`), checkpoints for others
+//! ([`crate::checkpoints`]), a whole state that arrives ([`crate::arrival`]).
 //!
 //! The actor blocks its thread in reads and writes of the store, so it has an arbiter of its
 //! own. Its mailbox is bounded: others use `try_send` and count what is refused; a refused
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use protocol::message::{CatchUp, Commands, ToLearner};
 use protocol::trace::Stage;
-use protocol::{Command, CommandId, CommandNumber, NodeId, Space, Timestamp};
-use storage::{Retention, StateStore, StorageError};
+use protocol::{Command, CommandId, CommandNumber, NodeId};
+use storage::{StateStore, StorageError};
 use tokio::sync::{oneshot, watch};
 
 use crate::arrival::{Arrival, Job};
@@ -28,6 +28,8 @@ use crate::checkpoints::Checkpoints;
 use crate::core::{Effect, IgnoreReason, Input, Learner, Waiter};
 use crate::ports::{History, LearnerPorts, Progress};
 use crate::query::{NoDigest, StateDigest, digest_of};
+
+mod keeping;
 
 /// Two turns: one that is being written, and one that gathers meanwhile.
 const MAILBOX: usize = 2 * TURN_INPUTS;
@@ -294,84 +296,6 @@ impl LearnerActor {
             // Whoever asked may have left.
             let _left = waiting.send(answer);
         }
-    }
-
-    /// Every second: says again how far this node is, and makes the state durable beside the
-    /// applying, one sync at a time.
-    fn sync(&mut self, ctx: &mut Context<Self>) {
-        if self.deaf {
-            return;
-        }
-        // What told the other roles may have met a full mailbox: an acceptor that does not know
-        // what is issued cannot vote for what follows.
-        (self.ports.learned)(self.told);
-        if self.core.membership().number() > CommandNumber::NULL {
-            (self.ports.membership)(Arc::clone(self.core.membership()));
-        }
-        if self.syncing || self.store.durable() == self.store.applied().number {
-            return;
-        }
-        self.syncing = true;
-        let store = Arc::clone(&self.store);
-        self.beside(
-            ctx,
-            move || {
-                let begun = clock();
-                store.sync().map(|()| begun.elapsed())
-            },
-            |actor, took, ctx| {
-                actor.syncing = false;
-                metrics::histogram!("quorate_learner_sync_seconds").record(took);
-                metrics::counter!("quorate_learner_syncs_total").increment(SYNCS_OF_A_STATE);
-                actor.publish();
-                actor.take_kept(ctx);
-            },
-        );
-    }
-
-    /// Tells the core what the store says of itself.
-    #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
-    pub(crate) fn take_kept(&mut self, ctx: &mut Context<Self>) {
-        let (durable, kept_from) = (self.store.durable(), self.store.kept_from());
-        metrics::gauge!("quorate_history_kept_from").set(kept_from.0 as f64);
-        self.take(Input::Kept { durable, kept_from }, ctx);
-    }
-
-    /// Forgets what is not needed any more: commands that are old and that nobody in touch lacks; and whatever takes
-    /// too much space, if it is safe with a majority of learners. Where the disk is almost full all that is old does: one
-    /// peer that stands still must not fill the disks of the others.
-    #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
-    fn forget(&mut self, durable: CommandNumber, in_touch: CommandNumber, ctx: &mut Context<Self>) {
-        // A newcomer may bring the number down; what was forgotten up to here was safe.
-        self.forgettable = self.forgettable.max(durable);
-        metrics::gauge!("quorate_durable_majority").set(self.forgettable.0 as f64);
-        (self.ports.forget)(durable);
-        if mem::replace(&mut self.forgetting, true) {
-            return;
-        }
-        let History { retention, commands, bytes } = self.history;
-        let since = (self.ports.clock)().wall.minus(retention);
-        let old = Retention { commands: u64::MAX, bytes: u64::MAX, since };
-        let large = Retention { commands, bytes, since: Timestamp::default() };
-        let store = Arc::clone(&self.store);
-        let in_touch = if (self.ports.space)() == Space::Ample { in_touch } else { durable };
-        let work = move || {
-            store.forget_commands(&old, in_touch)?;
-            store.forget_commands(&large, durable)
-        };
-        self.beside(ctx, work, |actor, _, ctx| {
-            actor.forgetting = false;
-            actor.take_kept(ctx);
-        });
-    }
-
-    /// One at a time: the next one finds what this one has left.
-    fn reclaim(&mut self, space: Space, ctx: &mut Context<Self>) {
-        if mem::replace(&mut self.reclaiming, true) {
-            return;
-        }
-        let store = Arc::clone(&self.store);
-        self.beside(ctx, move || store.reclaim(space), |actor, (), _| actor.reclaiming = false);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]

@@ -204,6 +204,7 @@ fn is_drawn(fact: &Fact) -> bool {
             | Fault::Kill(_)
             | Fault::Restart(_)
             | Fault::DiskLost(_)
+            | Fault::DownInTransfer(_)
             | Fault::DownInChange(_)
             | Fault::PartitionInChange => false,
             Fault::StateLost(_) | Fault::StateRot(_) => true,

@@ -72,6 +72,8 @@ pub enum Fault {
     StateLost(NodeId),
     /// The state of a node that is down is damaged: its next start begins it anew.
     StateRot(NodeId),
+    /// A node went down while it had a part, or all, of a whole state that was not yet in use.
+    DownInTransfer(NodeId),
     /// A node that nobody knew has joined: it starts for the first time, under an id of its own.
     Join(NodeId),
     /// The same, by a node that has lost its disk, or given it up, and takes the place that it had.
@@ -111,7 +113,7 @@ pub enum Shape {
 
 impl Fault {
     /// The names of all kinds, in the order of [`Fault::kind`].
-    pub const KINDS: [&str; 35] = [
+    pub const KINDS: [&str; 36] = [
         "loss",
         "duplicate",
         "reorder",
@@ -141,6 +143,7 @@ impl Fault {
         "suspicion",
         "state_lost",
         "state_rot",
+        "down_in_transfer",
         "join",
         "return",
         "leave",
@@ -177,12 +180,13 @@ impl Fault {
             Self::Suspicion(_) => 26,
             Self::StateLost(_) => 27,
             Self::StateRot(_) => 28,
-            Self::Join(_) => 29,
-            Self::Return(_) => 30,
-            Self::Leave(_) => 31,
-            Self::GivenUp(_) => 32,
-            Self::DownInChange(_) => 33,
-            Self::PartitionInChange => 34,
+            Self::DownInTransfer(_) => 29,
+            Self::Join(_) => 30,
+            Self::Return(_) => 31,
+            Self::Leave(_) => 32,
+            Self::GivenUp(_) => 33,
+            Self::DownInChange(_) => 34,
+            Self::PartitionInChange => 35,
         }
     }
 }

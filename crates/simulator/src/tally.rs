@@ -10,7 +10,7 @@ use crate::fact::{Consistency, Fact, Observer, Question, Told};
 use crate::fault::{Fault, Shape};
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
-const GOALS: [(&str, u64); 33] = [
+const GOALS: [(&str, u64); 34] = [
     ("loss", 100_000),
     ("duplicate", 50_000),
     ("reorder", 500_000),
@@ -34,6 +34,7 @@ const GOALS: [(&str, u64); 33] = [
     ("disk_lost", 200),
     ("state_rot", 300),
     ("snapshot_installed", 500),
+    ("down_in_transfer", 50),
     ("leader_change", 10_000),
     ("hand_over", 1_000),
     ("retry", 10_000),

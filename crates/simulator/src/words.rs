@@ -283,6 +283,7 @@ impl fmt::Display for Broken<'_> {
             | Fault::Return(node)
             | Fault::Leave(node)
             | Fault::GivenUp(node)
+            | Fault::DownInTransfer(node)
             | Fault::DownInChange(node) => write!(f, "{name} {}", Device(*node)),
             Fault::ClockJump(node, millis) => write!(f, "{name} {} by {millis} ms", Device(*node)),
             Fault::ClockRate(node, rate) => write!(f, "{name} {} to {rate}/1000", Device(*node)),

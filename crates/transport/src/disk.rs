@@ -35,12 +35,16 @@ pub struct Disk {
     /// The node has lost a disk and does not vote or lead any more, so that this one need not be the one known.
     #[prost(bool, tag = "7")]
     pub recovering: bool,
+    /// The node was told who it is when it joined: its id is not that of a list. Not said by a version that does not say it.
+    #[prost(bool, tag = "8")]
+    pub told: bool,
 }
 
 impl Disk {
-    /// Whether nothing was ever promised with it, so that nothing is lost with it.
+    /// Whether nothing was ever promised with it, by a node that has its id from a list: it may be in the place of one that
+    /// is lost. (A node that only learns never promises; it was told its id.)
     pub(crate) fn is_new(&self) -> bool {
-        (self.promise_round, self.promise_node) == (0, 0) && !self.recovering
+        (self.promise_round, self.promise_node) == (0, 0) && !self.recovering && !self.told
     }
 }
 

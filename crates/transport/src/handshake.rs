@@ -12,7 +12,7 @@
 //! ```
 //!
 //! These two frames are the same in every version for ever, so that nodes of different
-//! versions can agree on one that both speak (module `versions`), or at least tell each other: fields are added, never
+//! versions can find out whether both speak a common one (module `versions`), or at least tell each other: fields are added, never
 //! changed or removed, and recorded frames of both are in the tests. The dialer sends nothing before it is welcome.
 //!
 //! `Hello` also carries the settings that all nodes must share and that are not in the cluster's

@@ -120,6 +120,7 @@ async fn shake(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
     {
         return take_in(shared, stream, hello, join).await;
     }
+    let comes_with = hello.as_ref().ok().map(|hello| (NodeId(hello.node), hello.disk.clone()));
     let judged = hello.and_then(|hello| {
         let (node, lane) = shared.identity.judge(&hello, |node, name| shared.known(node, name))?;
         if let Some(theirs) = shared.identity.other_window(&hello) {
@@ -129,6 +130,7 @@ async fn shake(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
     });
     let judged = match judged {
         Ok((node, lane, disk)) => judge_disk(shared, node, disk).await.map(|taken| (node, lane, taken)),
+        Err(refusal @ Refusal::NotAnyMore { .. }) => Err(of_the_disk(shared, comes_with).await.unwrap_or(refusal)),
         Err(refusal) => Err(refusal),
     };
     let (node, lane, Taken { noted, connection }) = match judged {
@@ -206,6 +208,13 @@ async fn judge_disk(shared: &Shared, node: NodeId, disk: Option<Disk>) -> Result
     let judged = tokio::task::spawn_blocking(move || judge(node, disk)).await;
     let noted = judged.unwrap_or(Err(Refusal::NotNoted(node)))?;
     Ok(Taken { noted, connection })
+}
+
+/// A member that looks for this node under an id of before has missed a change, or has lost its disk and begins again with
+/// what its list says: then that is what it must hear of.
+async fn of_the_disk(shared: &Shared, comes_with: Option<(NodeId, Option<Disk>)>) -> Option<Refusal> {
+    let (node, disk) = comes_with?;
+    judge_disk(shared, node, disk).await.err().filter(Refusal::is_for_its_disk)
 }
 
 fn refused(shared: &Shared, peer: &str, refusal: &Refusal) {

@@ -128,6 +128,32 @@ async fn a_node_that_began_alone_knows_later_that_it_has_voted() {
     cluster.assert_agreement().await;
 }
 
+/// Catches a node that began alone, whose cluster's id stands in no configuration, and that cannot be started any more with
+/// whole data when both copies of `MEMBERSHIP` are gone, be it alone still or in a cluster that has grown.
+#[tokio::test]
+async fn a_node_that_began_alone_starts_without_its_membership() {
+    let mut cluster = Cluster::start_with_newcomers("founder", 1, 2, &[]).await;
+    for grown in [false, true] {
+        if grown {
+            for node in [1, 2] {
+                cluster.boot(node);
+                cluster.wait_ready().await;
+            }
+            voters(&cluster, &[1, 2, 3]).await;
+        }
+        serves(&cluster, 0).await;
+        cluster.kill9(0);
+        for copy in ["MEMBERSHIP", "MEMBERSHIP.copy"] {
+            fs::remove_file(cluster.data_dir(0).join(copy)).expect("removed");
+        }
+        cluster.boot(0);
+        cluster.wait_ready().await;
+        serves(&cluster, 0).await;
+    }
+    voters(&cluster, &[1, 2, 3]).await;
+    cluster.assert_agreement().await;
+}
+
 /// The same for the state, which the node learns again.
 #[tokio::test]
 async fn a_damaged_state_heals_by_itself() {
@@ -231,6 +257,27 @@ async fn a_disk_that_is_lost_after_all_were_recovered_is_refused() {
         let warned = log.lines().find(|line| line.contains("WARN") && strangers.iter().any(|text| line.contains(text)));
         assert_eq!(warned, None);
     }
+}
+
+/// Catches a disk that is lost when the two others have other ids than its list says, and who hears of that only: it waits
+/// for ever, and what is said of it points at a healthy node.
+#[tokio::test]
+async fn a_disk_that_is_lost_after_the_others_were_recovered_is_refused() {
+    let mut cluster = Cluster::start("last", 3, &[]).await;
+    for node in 0..2 {
+        serves(&cluster, 2).await;
+        cluster.kill9(node);
+        recovered(&mut cluster, node, 4 + node as u64, &["--force"]).await;
+    }
+    serves(&cluster, 2).await;
+    cluster.kill9(2);
+    fs::remove_dir_all(cluster.data_dir(2)).expect("removed");
+    cluster.boot(2);
+    cluster.give_up(2);
+    assert_eq!(cluster.ended(2).await.code(), Some(1));
+    cluster.logged(2, &["refuses this node for its disk", "another disk", "quorate recover"]).await;
+    recovered(&mut cluster, 2, 6, &[]).await;
+    serves(&cluster, 2).await;
 }
 
 /// Catches two damaged logs of three nodes, with which nobody can be elected, that are said to heal by themselves; advice

@@ -88,6 +88,7 @@ async fn whoever_holds_a_majority_set_goes_on_and_the_lead_does_not_wander() {
         assert!(took < 4 * TIMEOUT, "{name}: the first call took {took:?}");
         let changes = async || cluster.metric(node(asked), "quorate_detector_leader_changes_total").await;
         let before = changes().await;
+        assert!(before >= 1.0, "the metric counts the first leader");
         let (begun, mut is_cut) = (Instant::now(), true);
         while begun.elapsed() < LASTS {
             if flaps {

@@ -85,7 +85,12 @@ async fn fetch(backup: &Backup, part: &mut Part) -> Result<(), Failure> {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     let why = client::innermost(&error);
-                    failed = Some(anyhow!("{url}: the connection broke ({why}); take the backup again").into());
+                    let broke = anyhow!("{url}: the connection broke ({why}); take the backup again");
+                    // Another node may have applied less: whose state it is to be is for the operator to say.
+                    if backup.local {
+                        return Err(broke.into());
+                    }
+                    failed = Some(broke.into());
                 }
             },
             Ok(response) => {

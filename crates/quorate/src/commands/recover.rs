@@ -36,8 +36,9 @@ fn replace(mut config: Config, recover: &Recover) -> Result<(), Failure> {
     let is_alone = config.cluster.start.nodes().keys().all(|node| *node == me);
     if !goes_on && is_alone && config.cluster.join.is_empty() {
         return Err(Failure::Usage(format!(
-            "node.data_dir = {dir:?}: this cluster has no other node to learn from; make it anew from a backup \
-             (`quorate restore`)"
+            "node.data_dir = {dir:?}: this configuration names no other node to learn from. If the cluster has \
+             grown, set `cluster.join` to some of its other members, empty the directory, and start this node; if not, \
+             make the cluster anew from a backup (`quorate restore`)"
         )));
     }
     let doing = || format!("data directory {}", dir.display());

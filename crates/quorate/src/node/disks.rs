@@ -20,6 +20,8 @@ use transport::handshake::Refusal;
 /// See the module. Shared by the connections and the roles of one node.
 pub(super) struct Disks {
     log: Arc<RocksLog>,
+    /// This node was told its id.
+    told: bool,
     known: Mutex<Known>,
     /// Held while a disk is judged and noted: several connections of one node come at once.
     judging: Mutex<()>,
@@ -38,8 +40,8 @@ struct Known {
 }
 
 impl Disks {
-    pub(super) fn new(log: Arc<RocksLog>, silence: Option<Silence>) -> Self {
-        Self { log, known: Mutex::new(Known { silence, ..Known::default() }), judging: Mutex::new(()) }
+    pub(super) fn new(log: Arc<RocksLog>, silence: Option<Silence>, told: bool) -> Self {
+        Self { log, told, known: Mutex::new(Known { silence, ..Known::default() }), judging: Mutex::new(()) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -100,6 +102,7 @@ impl Disks {
             // Votes up to that ballot may have been lost and excused.
             voted: (position.promise > mark.votes_lost).then_some(position.voted.0),
             recovering: mark.standing == Standing::Replaced,
+            told: self.told,
         }
     }
 
@@ -183,7 +186,7 @@ mod tests {
 
     fn disk(starts: u64, run: u64, round: u64, voted: Option<u64>) -> Disk {
         let id = Bytes::from_static(&[7; 16]);
-        Disk { id, starts, run, promise_round: round, promise_node: 1, voted, recovering: false }
+        Disk { id, starts, run, promise_round: round, promise_node: 1, voted, ..Disk::default() }
     }
 
     fn noted(starts: u64, run: u64, round: u64) -> Noted {

@@ -212,7 +212,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
     let options = options(&config, &listeners, &watched)?;
-    let node = Node::start(Arc::clone(&config), stores, failed, options.tracer.clone())?;
+    let node = Node::start(Arc::clone(&config), stores, came, failed, options.tracer.clone())?;
     let transport = node.connect(listeners.peer, listeners.certificates.peer().cloned())?;
     let members = Members::new(&node, came);
     transport.admit_with(members.admits());
@@ -339,6 +339,7 @@ impl Node {
     fn start(
         config: Arc<Config>,
         stores: Stores,
+        came: Came,
         failed: mpsc::UnboundedSender<String>,
         tracer: Option<Arc<Tracer>>,
     ) -> anyhow::Result<Self> {
@@ -358,7 +359,7 @@ impl Node {
         let core = cores::acceptor(&config, &membership, outside::chance());
         let acceptor = acceptor::core::Acceptor::new(core, image, applied);
         let silence = acceptor.silence();
-        let disks = Arc::new(Disks::new(Arc::clone(&stores.log), silence));
+        let disks = Arc::new(Disks::new(Arc::clone(&stores.log), silence, came != Came::Listed));
         let (known, shared) = (Arc::clone(&membership), Arc::clone(&disks));
         let router = Arc::new(Router::new(config.cluster.me, Arc::clone(&status), shared, known));
         let ports = Ports {

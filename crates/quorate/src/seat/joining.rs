@@ -76,11 +76,12 @@ struct Asking {
 impl Asking {
     /// A new question.
     fn of(config: &Config) -> Self {
-        let (me, start) = (config.cluster.me, &config.cluster.start);
-        let listed = start.node(me).map(|member| member.address.clone());
-        let others = start.nodes().iter().filter(|(id, _)| **id != me);
+        // By name: one that was recovered has another id than its list gives it.
+        let (me, start) = (&config.node.name, &config.cluster.start);
+        let listed = start.named(me).and_then(|id| start.node(id)).map(|member| member.address.clone());
+        let others = start.nodes().values().filter(|member| member.name != *me);
         let members = match &config.cluster.join[..] {
-            [] => others.map(|(_, member)| member.address.clone()).collect(),
+            [] => others.map(|member| member.address.clone()).collect(),
             named => named.to_vec(),
         };
         let address = listed.unwrap_or_else(|| config.listen.advertise_peer.clone());

@@ -192,17 +192,23 @@ pub(crate) fn known(config: &mut Config) -> anyhow::Result<Option<Came>> {
     Ok(Some(seat.came))
 }
 
-/// Where both copies of the file are gone, the databases of a node that was recovered say who it is by now. Its
-/// configuration has the members of the beginning, as the cluster's id shows, and its state those since.
+/// Where both copies of the file are gone, the databases say who it is by now: a node that was recovered, which has another
+/// id than its list gives it, and one that began alone, whose cluster's id was drawn. Its configuration has the members of
+/// the beginning, and its state those since; one that began alone does not start where its state is not whole.
 fn owned(config: &mut Config) -> anyhow::Result<Option<Came>> {
     let Some(owner) = storage::rocksdb::owner(&config.node.data_dir)? else { return Ok(None) };
-    let was = storage::Identity { node: owner.node, ..config.identity() };
-    if owner != was || owner.node == config.cluster.me {
+    let (configured, cluster) = (config.identity(), &mut config.cluster);
+    let began_alone = cluster.start.nodes().len() <= 1 && cluster.join.is_empty();
+    let came = if owner == (storage::Identity { node: owner.node, ..configured.clone() }) && owner != configured {
+        Came::Joined
+    } else if began_alone && owner == (storage::Identity { cluster: owner.cluster, ..configured }) {
+        Came::Founded
+    } else {
         return Ok(None);
-    }
+    };
     tracing::warn!(node = %owner.node, "no copy of {} is there; the databases say which node this is", copies::FILE);
-    config.cluster.me = owner.node;
-    Ok(Some(Came::Joined))
+    (cluster.id, cluster.me) = (owner.cluster, owner.node);
+    Ok(Some(came))
 }
 
 /// Writes the seat of the first node of a new cluster of one.
@@ -353,6 +359,25 @@ mod tests {
         assert_eq!((config.identity(), config.cluster.start.nodes().len()), (recovered, 3));
         for others in ["cluster.members=b=h:2,c=h:3", "cluster.name=other", "cluster.join=h:1"] {
             assert_eq!(known(&mut load(others)).expect("readable"), None, "{others}");
+        }
+    }
+
+    /// Catches a node that began alone, has lost both copies, and takes its data for that of another cluster; and one that
+    /// takes those of another node for its own.
+    #[test]
+    fn the_databases_of_a_node_that_began_alone_say_which_cluster_it_is() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let data = dir.path().join("data");
+        let load = |sets: &[&str]| {
+            let sets = sets.iter().map(ToString::to_string).chain([format!("node.data_dir={}", data.display())]);
+            Config::load(&Sources { sets: sets.collect(), ..Sources::default() }).expect("a good configuration").0
+        };
+        let mut config = load(&[]);
+        let founded = storage::Identity { cluster: ClusterId([9; 16]), ..config.identity() };
+        drop(storage::rocksdb::open(&data, &founded, &storage::rocksdb::Options::default()).expect("made"));
+        assert_eq!((known(&mut config).expect("readable"), config.identity()), (Some(Came::Founded), founded));
+        for others in ["node.name=other", "cluster.name=other", "cluster.join=h:1", "cluster.members=a=h:1,b=h:2"] {
+            assert_eq!(known(&mut load(&[others])).expect("readable"), None, "{others}");
         }
     }
 

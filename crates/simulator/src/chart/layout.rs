@@ -481,6 +481,7 @@ impl Layout<'_> {
             | Fault::Return(node)
             | Fault::Leave(node)
             | Fault::GivenUp(node)
+            | Fault::DownInTransfer(node)
             | Fault::DownInChange(node) => self.mark(now, *node, Sign::Fault, &text, fact),
             // Not kept.
             Fault::Message { .. } | Fault::PartitionInChange => {}

@@ -102,11 +102,15 @@ impl World {
         if node.roles.take().is_none() {
             return;
         }
+        let is_in_transfer = node.state.staged().is_some();
         node.powered = matches!(why, Stop::Killed | Stop::Disk | Stop::Refused);
         node.lost |= why == Stop::DiskLost;
         node.gone |= why == Stop::Refused;
         (node.cut, node.log_fault, node.state_fault) = (None, None, None);
         let held = node.held.take().unwrap_or_default();
+        if is_in_transfer {
+            self.tell(&Fact::Fault(Fault::DownInTransfer(id)));
+        }
         self.tell(&Fact::Stopped { node: id, why });
         self.leave_on_disk(id, why);
         if why == Stop::DiskLost {

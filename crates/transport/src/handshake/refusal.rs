@@ -78,7 +78,8 @@ pub enum Refusal {
     /// Not a member, as far as this node knows. (The id of the cluster shows that the lists of members are the same.)
     #[error(
         "node {0} ({1:?}) is not a member of this cluster as this node knows it: one of the two was away while the members \
-         changed. If that goes on, run `quorate recover --force` on that one, and it joins anew"
+         changed, and learns of it from the others (`quorate status` shows how far it is). Only if it is node {0} that was removed \
+         meanwhile: `quorate recover --force` there, while a majority set of the others is up, and it joins anew"
     )]
     UnknownNode(NodeId, String),
     /// It was a member, and is none any more: that is for good, since ids are never given out twice.
@@ -132,8 +133,8 @@ pub enum Refusal {
     },
     /// It wanted this node under the id that it had before.
     #[error(
-        "the peer expects node {expects} here, which was removed: this is node {me} ({name:?}) now. If it does not hear of \
-         that, run `quorate recover --force` there, and it joins anew"
+        "the peer expects node {expects} here, which was removed: this is node {me} ({name:?}) now. It hears of that from \
+         the others when it has learnt from them (`quorate status` shows how far it is); wait for it"
     )]
     NotAnyMore {
         /// Whom the dialer wanted.

@@ -51,6 +51,8 @@ fn each_mistake_has_its_own_refusal() {
         (Hello { node: 4, disk: Some(with_promise(1)), ..hello() }, "removed"),
         (Hello { node: 4, disk: Some(with_promise(0)), ..hello() }, "lost_disk"),
         (Hello { node: 4, expects: 4, disk: Some(with_promise(0)), ..hello() }, "lost_disk"),
+        // One that only learns has never promised anything, and comes back by itself.
+        (Hello { node: 4, disk: Some(Disk { told: true, ..with_promise(0) }), ..hello() }, "removed"),
         (Hello { node: 4, cluster: Bytes::from_static(&[8; 16]), ..hello() }, "other_cluster"),
         (Hello { node_name: "c".into(), ..hello() }, "other_name"),
         (Hello { expects: 3, ..hello() }, "wrong_node"),
@@ -180,6 +182,7 @@ async fn handshake_frames_never_change() {
         promise_node: 2,
         voted: Some(0),
         recovering: true,
+        told: false,
     };
     let with_disk = Hello { disk: Some(disk), ..hello() };
     let for_its_disk = Refusal::OtherDisk(NodeId(2)).answer();
@@ -190,7 +193,12 @@ async fn handshake_frames_never_change() {
     let removed = Refusal::Removed { node: NodeId(2), name: "b".into(), is_expected: true }.answer();
     assert!(removed.removed && !removed.disk_refused && !refused.removed && !already.removed);
     let removed = Answer { verdict: refused.verdict.clone(), ..removed };
-    let mut frames = [const { Vec::new() }; 8];
+    let versions = Versions { oldest: 1, newest: 2 };
+    let told = Hello { disk: with_disk.disk.clone().map(|disk| Disk { told: true, ..disk }), ..with_disk.clone() };
+    let told = Hello { version: versions.newest, oldest: versions.said_oldest(), ..told };
+    let of_two = Identity { versions, ..identity() }.welcome(true);
+    let passes = Answer { passes: true, ..refused.clone() };
+    let mut frames = [const { Vec::new() }; 11];
     write(&mut frames[0], &first).await.expect("memory");
     write(&mut frames[1], &identity().welcome(false)).await.expect("memory");
     write(&mut frames[2], &refused).await.expect("memory");
@@ -199,18 +207,25 @@ async fn handshake_frames_never_change() {
     write(&mut frames[5], &identity().welcome(true)).await.expect("memory");
     write(&mut frames[6], &for_its_disk).await.expect("memory");
     write(&mut frames[7], &removed).await.expect("memory");
+    write(&mut frames[8], &told).await.expect("memory");
+    write(&mut frames[9], &of_two).await.expect("memory");
+    write(&mut frames[10], &passes).await.expect("memory");
     assert_eq!(read::<Hello, _>(&mut &frames[0][..]).await.expect("a hello"), first);
     assert_eq!(read::<Hello, _>(&mut &frames[3][..]).await.expect("a hello"), hello());
     assert_eq!(read::<Hello, _>(&mut &frames[4][..]).await.expect("a hello"), with_disk);
     assert_eq!(read::<Answer, _>(&mut &frames[2][..]).await.expect("an answer"), refused, "it does not say it");
     assert_eq!(read::<Answer, _>(&mut &frames[6][..]).await.expect("an answer"), for_its_disk);
     assert_eq!(read::<Answer, _>(&mut &frames[7][..]).await.expect("an answer"), removed);
+    assert_eq!(read::<Hello, _>(&mut &frames[8][..]).await.expect("a hello"), told);
+    assert_eq!(read::<Answer, _>(&mut &frames[9][..]).await.expect("an answer"), of_two);
+    assert_eq!(read::<Answer, _>(&mut &frames[10][..]).await.expect("an answer"), passes);
     assert_eq!(frames.map(|frame| hex(&frame)), RECORDED);
 }
 
 /// `Hello` without settings, `Welcome`, `Refused`, `Hello`, `Hello` with a disk, `Welcome` that noted it, `Refused` for it,
-/// `Refused` since the node was removed.
-const RECORDED: [&str; 8] = [
+/// `Refused` since the node was removed; `Hello` of two versions by a node that was told its id, `Welcome` of two versions,
+/// `Refused` for what passes.
+const RECORDED: [&str; 11] = [
     "00000031c5c0d95e0a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f280232016238014002",
     "0000000960b781240a07080110011a0161",
     "000000041a9993bc12026e6f",
@@ -219,4 +234,7 @@ const RECORDED: [&str; 8] = [
     "0000000bcbea52f30a09080110011a01612001",
     "000000064830998c12026e6f1801",
     "0000000637bb7a8e12026e6f3801",
+    "0000006377ce3b370a0c71756f726174652d7065657210021a1007070707070707070707070707070707220464656d6f2802320162380140024a066c65616465725080085a230a100909090909090909090909090909090910031884868808200728023000380140016801",
+    "0000000d1b03613c0a0b080210011a016120012801",
+    "0000000615f66db112026e6f4001",
 ];

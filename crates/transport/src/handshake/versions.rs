@@ -2,11 +2,11 @@
 //!
 //! A *version* is that of what follows the handshake: frames and messages. It is raised when a node of the version before
 //! could not understand, or would misunderstand, what this one sends; a field that may be missing raises nothing (module
-//! `wire`). Each side says the newest and the oldest version that it speaks, and both speak the highest that they have in
+//! `wire`). Each side says the newest and the oldest version that it speaks, and they take each other where they have one in
 //! common. A node that names no oldest one speaks a single version.
 //!
-//! Whoever raises [`Versions::newest`] leaves `oldest` where it is for a release, and gives each direction of a connection
-//! the version in common. ADR 0036.
+//! Whoever raises [`Versions::newest`] leaves `oldest` where it is for a release, and lets each direction of a connection
+//! go by the highest version in common; with one version there is nothing to go by. ADR 0036.
 
 use std::fmt;
 
