@@ -17,7 +17,7 @@ use crate::audit;
 use crate::core::access::Access;
 use crate::core::{Answer, Unavailable};
 use crate::fingerprint;
-use crate::gate::denied;
+use crate::gate::check_call;
 use crate::names;
 use crate::problem::Problem;
 use crate::request::{Wishes, path_segment};
@@ -66,10 +66,7 @@ pub(crate) fn new_call(
     arguments: Bytes,
     wishes: &Wishes,
 ) -> Result<Call, Problem> {
-    access.check_call(&function).map_err(|why| {
-        audit::denied(access, &function);
-        denied(why)
-    })?;
+    check_call(api, access, &function, &arguments)?;
     let fingerprint = match wishes.key {
         Some(_) => fingerprint::of(&function, &arguments).map_err(|error| invalid_json(&error))?,
         None => fingerprint::of_bytes(&function, &arguments),
