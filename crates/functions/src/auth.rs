@@ -50,6 +50,9 @@ struct Create {
     /// Change the membership, make and revoke tokens, take backups.
     #[serde(default)]
     operate: bool,
+    /// Read and call with keys only that begin so; empty: with all. Not with `operate`, which reaches all.
+    #[serde(default)]
+    keys: Vec<String>,
     /// After so many seconds it counts no more; without it, it does not expire.
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "u64")]
@@ -92,9 +95,16 @@ fn create(context: &mut ExecutionContext<'_>, arguments: Create) -> Result<Creat
     if arguments.expires_in.is_some_and(|seconds| !(1..=SECONDS_MAX).contains(&seconds)) {
         return Err(wrong("expires_in: must be 1 second to ten years"));
     }
-    let rights = Rights { read: arguments.read, call: arguments.call, operate: arguments.operate };
-    if rights == Rights::default() {
+    if arguments.keys.len() > PATTERNS_MAX || !arguments.keys.iter().all(|start| token::is_beginning(start)) {
+        return Err(wrong("keys: must be at most 64 beginnings of keys, of 1 to 128 bytes each"));
+    }
+    let Create { read, call, operate, keys, .. } = arguments;
+    let rights = Rights { read, call, operate, keys };
+    if !rights.read && rights.call.is_empty() && !rights.operate {
         return Err(wrong("a token without rights is of no use; give read, call or operate"));
+    }
+    if rights.operate && rights.is_confined() {
+        return Err(wrong("keys: operate reaches all keys, by backups and tokens; give keys with read or call only"));
     }
     let others = all(context)?;
     if others.len() >= TOKENS_MAX {
@@ -127,8 +137,9 @@ fn revoke(context: &mut ExecutionContext<'_>, arguments: Revoke) -> Result<Revok
 /// All tokens.
 fn all(context: &mut ExecutionContext<'_>) -> Result<Vec<(Key, Token)>, Failure> {
     let found = context.scan(PREFIX, None, TOKENS_MAX)?;
+    // One of a later version, which is no reason for the leader to stop.
     let read = |(key, entry): (Key, protocol::Entry)| {
-        let token = Token::read(&entry).map_err(|StateError(why)| Failure::State(StateError(why)))?;
+        let token = Token::read(&entry).map_err(|StateError(why)| refusal("unreadable_token", why))?;
         Ok((key, token))
     };
     found.into_iter().map(read).collect()

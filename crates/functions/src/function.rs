@@ -1,6 +1,6 @@
 //! The trait that every function implements.
 
-use protocol::StateError;
+use protocol::{Key, StateError};
 use serde_json::Value;
 
 use crate::context::ExecutionContext;
@@ -81,6 +81,16 @@ pub trait Function: Send + Sync {
     /// [`Failure::InvalidArguments`].
     fn check_text(&self, _arguments: &str) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// The keys that such a call may read or write, and no others, as far as the arguments say: what a caller who is
+    /// confined to some keys is measured by (ADR 0038). `None`: they do not say, and such a caller needs a token that names
+    /// the function in full.
+    ///
+    /// # Errors
+    /// [`Failure::InvalidArguments`].
+    fn keys(&self, _arguments: &str) -> Result<Option<Vec<Key>>, Failure> {
+        Ok(None)
     }
 
     /// Runs the function.

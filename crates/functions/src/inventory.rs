@@ -32,17 +32,22 @@ const NAME_BYTES_MAX: usize = 256;
 #[must_use]
 pub fn functions() -> Vec<Arc<dyn Function>> {
     vec![
-        Arc::new(TypedFunction::new("inventory.inbound", "Adds an amount of an item to a warehouse.", inbound)),
-        Arc::new(TypedFunction::new(
-            "inventory.outbound",
-            "Withdraws an amount of an item from a warehouse.",
-            outbound,
-        )),
-        Arc::new(TypedFunction::new(
-            "inventory.transfer",
-            "Moves an amount of an item from one warehouse to another.",
-            transfer,
-        )),
+        Arc::new(
+            TypedFunction::new("inventory.inbound", "Adds an amount of an item to a warehouse.", inbound)
+                .of_keys(Change::keys),
+        ),
+        Arc::new(
+            TypedFunction::new("inventory.outbound", "Withdraws an amount of an item from a warehouse.", outbound)
+                .of_keys(Change::keys),
+        ),
+        Arc::new(
+            TypedFunction::new(
+                "inventory.transfer",
+                "Moves an amount of an item from one warehouse to another.",
+                transfer,
+            )
+            .of_keys(Transfer::keys),
+        ),
     ]
 }
 
@@ -70,6 +75,18 @@ struct Transfer {
     /// What.
     #[serde(default = "goods")]
     item: Name,
+}
+
+impl Change {
+    fn keys(&self) -> Result<Vec<Key>, Failure> {
+        Ok(vec![stock_key(&self.item, &self.warehouse)?])
+    }
+}
+
+impl Transfer {
+    fn keys(&self) -> Result<Vec<Key>, Failure> {
+        Ok(vec![stock_key(&self.item, &self.from)?, stock_key(&self.item, &self.to)?])
+    }
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -26,14 +26,26 @@ use crate::typed::{TypedFunction, present, without_null_defaults};
 #[must_use]
 pub fn functions() -> Vec<Arc<dyn Function>> {
     vec![
-        Arc::new(TypedFunction::new("kv.put", "Sets the value of a key.", put)),
-        Arc::new(TypedFunction::new("kv.delete", "Deletes a key.", delete)),
-        Arc::new(TypedFunction::new(
-            "kv.compare_and_set",
-            "Sets the value of a key if its version is the expected one.",
-            compare_and_set,
-        )),
-        Arc::new(TypedFunction::new("kv.increment", "Adds to the integer that a key holds.", increment)),
+        Arc::new(
+            TypedFunction::new("kv.put", "Sets the value of a key.", put)
+                .of_keys(|arguments| Ok(vec![arguments.key.0.clone()])),
+        ),
+        Arc::new(
+            TypedFunction::new("kv.delete", "Deletes a key.", delete)
+                .of_keys(|arguments| Ok(vec![arguments.key.0.clone()])),
+        ),
+        Arc::new(
+            TypedFunction::new(
+                "kv.compare_and_set",
+                "Sets the value of a key if its version is the expected one.",
+                compare_and_set,
+            )
+            .of_keys(|arguments| Ok(vec![arguments.key.0.clone()])),
+        ),
+        Arc::new(
+            TypedFunction::new("kv.increment", "Adds to the integer that a key holds.", increment)
+                .of_keys(|arguments| Ok(vec![arguments.key.0.clone()])),
+        ),
     ]
 }
 

@@ -26,5 +26,5 @@ pub use context::{
 };
 pub use function::{Failure, Function, Placement, Refusal};
 pub use registry::{DuplicateName, Registry};
-pub use run::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, Execution, RESULT_BYTES_MAX, check, run};
+pub use run::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, Execution, RESULT_BYTES_MAX, check, keys, run};
 pub use typed::TypedFunction;

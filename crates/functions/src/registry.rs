@@ -65,11 +65,13 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use protocol::token::is_for_operators;
+    use protocol::{Effect, Key};
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::function::Placement;
-    use crate::testing::Closure;
+    use crate::function::{Failure, Placement};
+    use crate::testing::{Closure, MapState};
 
     /// Catches a second function that silently replaces the first, and clones that do not share.
     #[test]
@@ -105,6 +107,49 @@ mod tests {
         assert!(registry.get("test").is_some() && before.get("test").is_none());
         let put = |registry: &Registry| Arc::clone(registry.get("kv.put").expect("a built-in"));
         assert!(Arc::ptr_eq(&put(&registry), &put(&before)), "a clone shares its functions");
+    }
+
+    /// ADR 0038: catches a function that reads or writes a key which its arguments are not said to name, so that a caller
+    /// reaches what he is not to; a new one that does not say; and arguments that are read in two ways.
+    #[test]
+    fn functions_touch_the_keys_that_they_say() {
+        let mut state = MapState::new(&[("inventory/goods/A", "5"), ("inventory/screws/A", "5"), ("k", "1")]);
+        let calls: &[(&str, &str, &[&str])] = &[
+            ("inventory.inbound", r#"{"warehouse": "A", "amount": 1}"#, &["inventory/goods/A"]),
+            ("inventory.inbound", r#"{"warehouse": "B", "amount": 0}"#, &["inventory/goods/B"]),
+            ("inventory.outbound", r#"{"warehouse": "A", "amount": 9, "item": "screws"}"#, &["inventory/screws/A"]),
+            (
+                "inventory.transfer",
+                r#"{"from": "A", "to": "B", "amount": 1, "item": "screws"}"#,
+                &["inventory/screws/A", "inventory/screws/B"],
+            ),
+            ("kv.compare_and_set", r#"{"key": "k", "expected": 3, "value": 1}"#, &["k"]),
+            ("kv.delete", r#"{"\u006bey": "\u006b", "if_match": []}"#, &["k"]),
+            ("kv.increment", r#"{"key": "n/1"}"#, &["n/1"]),
+            ("kv.put", r#"{"key": "a//b", "value": {"key": "k"}, "if_none_match": []}"#, &["a//b"]),
+        ];
+        let registry = Registry::with_builtins();
+        for function in registry.iter().filter(|function| !is_for_operators(function.name())) {
+            let name = function.name();
+            assert!(calls.iter().any(|(called, ..)| *called == name), "{name} is new: say here which keys it touches");
+            for wrong in ["{}", "[]", "", r#"{"key": "k", "key": "l", "value": 1}"#, r#"{"key": ""}"#] {
+                let failure = crate::keys(function.as_ref(), &wrong.into());
+                assert!(matches!(failure, Err(Failure::InvalidArguments(_))), "{name} {wrong}: {failure:?}");
+            }
+        }
+        for (name, arguments, expected) in calls {
+            let said = crate::keys(registry.get(name).expect("a built-in").as_ref(), &(*arguments).into());
+            let said = said.expect("good arguments").unwrap_or_else(|| panic!("{name} does not say"));
+            assert_eq!(said.iter().map(Key::as_str).collect::<Vec<_>>(), *expected, "{name} {arguments}");
+            let execution = state.execute(name, arguments);
+            assert!(execution.reads.scans.is_empty(), "{name} reads more than single keys");
+            let written = execution.effects.iter().map(|(Effect::Put { key, .. } | Effect::Delete { key })| key);
+            let touched: Vec<_> = execution.reads.keys.keys().chain(written).collect();
+            assert!(touched.iter().all(|key| said.contains(key)), "{name} {arguments}: {touched:?}");
+            state.apply(&execution.effects);
+        }
+        let silent = Closure::inline(|_, _| Ok(Value::Null));
+        assert_eq!(crate::keys(&silent, &"{}".into()), Ok(None), "nothing is said unless it is");
     }
 
     /// Catches schemas that say something else than what the functions take: `GET /v1/functions`

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use protocol::{Effect, NodeId, Verdict};
+use protocol::{Effect, Key, NodeId, Verdict};
 use serde_json::Value;
 
 use crate::context::{ExecutionContext, ReadSet};
@@ -78,6 +78,14 @@ pub fn run(function: &dyn Function, mut context: ExecutionContext<'_>, arguments
 /// What [`run`] would say to them: [`Failure::InvalidArguments`] or [`Failure::TooLarge`].
 pub fn check(function: &dyn Function, arguments: &Bytes) -> Result<(), Failure> {
     function.check_text(check_arguments(arguments)?)
+}
+
+/// The keys that a call of a function with these arguments may read or write ([`Function::keys`]).
+///
+/// # Errors
+/// What [`check`] would say to them.
+pub fn keys(function: &dyn Function, arguments: &Bytes) -> Result<Option<Vec<Key>>, Failure> {
+    function.keys(check_arguments(arguments)?)
 }
 
 /// The arguments as text: UTF-8, not too long, not too deep.

@@ -5,6 +5,7 @@
 //! field that wants the text of a number as it was written
 //! ([`RawValue`](serde_json::value::RawValue)) gets it.
 
+use protocol::Key;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -18,7 +19,11 @@ pub struct TypedFunction<A, R> {
     name: &'static str,
     description: &'static str,
     body: fn(&mut ExecutionContext<'_>, A) -> Result<R, Failure>,
+    keys: Option<KeysOf<A>>,
 }
+
+/// Which keys arguments name.
+type KeysOf<A> = fn(&A) -> Result<Vec<Key>, Failure>;
 
 impl<A, R> TypedFunction<A, R> {
     /// The function `name`, described in one sentence, that runs `body` in line.
@@ -27,7 +32,13 @@ impl<A, R> TypedFunction<A, R> {
         description: &'static str,
         body: fn(&mut ExecutionContext<'_>, A) -> Result<R, Failure>,
     ) -> Self {
-        Self { name, description, body }
+        Self { name, description, body, keys: None }
+    }
+
+    /// The same function, of which the arguments say all keys that it may read or write ([`Function::keys`]).
+    #[must_use]
+    pub fn of_keys(self, keys: KeysOf<A>) -> Self {
+        Self { keys: Some(keys), ..self }
     }
 }
 
@@ -54,6 +65,10 @@ where
 
     fn check_text(&self, arguments: &str) -> Result<(), Failure> {
         parse::<A>(arguments).map(drop)
+    }
+
+    fn keys(&self, arguments: &str) -> Result<Option<Vec<Key>>, Failure> {
+        self.keys.map(|keys| keys(&parse(arguments)?)).transpose()
     }
 
     fn execute(&self, context: &mut ExecutionContext<'_>, arguments: Value) -> Result<Value, Failure> {

@@ -7,7 +7,7 @@ use actix::Addr;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::LocalBoxStream;
-use protocol::{Command, CommandNumber, NodeId, Outcome, StateError, StateView, Timestamp};
+use protocol::{Command, CommandNumber, Key, NodeId, Outcome, StateError, StateView, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -82,6 +82,12 @@ pub trait Backend: Send + Sync + 'static {
     /// node can tell without executing it: the function is unknown, or does not take such
     /// arguments. For a caller who is not there any more when the leader says it.
     fn misfit(&self, function: &str, arguments: &Bytes) -> Option<Outcome>;
+
+    /// The keys that such a call may read or write; `None`: its arguments do not say.
+    ///
+    /// # Errors
+    /// As [`Backend::misfit`].
+    fn keys(&self, function: &str, arguments: &Bytes) -> Result<Option<Vec<Key>>, Outcome>;
 
     /// Who takes part, and how they are.
     fn cluster(&self) -> ClusterView;

@@ -18,7 +18,7 @@ use crate::audit;
 use crate::core::access::Access;
 use crate::core::{Answer, Unavailable};
 use crate::fingerprint;
-use crate::gate::{access_of, denied};
+use crate::gate::{access_of, check_call};
 use crate::names;
 use crate::problem::Problem;
 use crate::request::{Wishes, path_segment};
@@ -67,11 +67,14 @@ pub(crate) struct Asked {
 }
 
 /// A call for the leader, if whoever asks may make it. The arguments are JSON text that was checked.
-pub(crate) fn new_call(access: &Access, function: String, arguments: Bytes, asked: &Asked) -> Result<Call, Problem> {
-    access.check_call(&function).map_err(|why| {
-        audit::denied(access, &function);
-        denied(why)
-    })?;
+pub(crate) fn new_call(
+    api: &Api,
+    access: &Access,
+    function: String,
+    arguments: Bytes,
+    asked: &Asked,
+) -> Result<Call, Problem> {
+    check_call(api, access, &function, &arguments)?;
     let request = asked.request.clone();
     let fingerprint = match request {
         RequestId::Caller(_) => fingerprint::of(&function, &arguments).map_err(|error| invalid_json(&error))?,
@@ -159,7 +162,7 @@ async fn execute(
     asked: Asked,
 ) -> Result<Done, Problem> {
     let instance = instance(&asked.request);
-    let call = new_call(access, function, arguments, &asked)?;
+    let call = new_call(api, access, function, arguments, &asked)?;
     outcome(submit(api, call, asked)?.await, instance)
 }
 
@@ -174,7 +177,7 @@ async fn accept(
     given: Option<String>,
 ) -> Result<Reply, Problem> {
     let key = asked.request.to_string();
-    let call = new_call(access, function, arguments, &asked)?;
+    let call = new_call(api, access, function, arguments, &asked)?;
     // Nobody would be there to hear it from the leader, and it is not stored.
     if let Some(misfit) = api.backend.misfit(&call.function, &call.arguments) {
         executed(misfit, true, false).map_err(|problem| turned_away(problem, given))?;

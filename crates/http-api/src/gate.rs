@@ -7,9 +7,11 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpRequest, ResponseError as _, web};
+use bytes::Bytes;
 
 use crate::api::Api;
 use crate::audit;
+use crate::call;
 use crate::core::access::{Access, Denied, Need};
 use crate::problem::Problem;
 use crate::request::may_have_run_before;
@@ -57,11 +59,45 @@ fn enter(api: &Api, need: Need, request: &HttpRequest) -> Result<Access, Problem
         let may_have_run = why == Denied::NotCurrent && may_have_run_before(request);
         if may_have_run { denied(why).unknown() } else { denied(why) }
     })?;
-    access.check(need).map_err(|why| {
-        audit::denied(&access, &format!("{need:?}"));
-        denied(why)
-    })?;
+    access.check(need).map_err(|why| forbidden(&access, why, &format!("{need:?}")))?;
     Ok(access)
+}
+
+/// Whether who asks may make this call: the function, and with a token that is confined to some keys, those that the
+/// arguments name. What a function does not take is refused as the leader would.
+pub(crate) fn check_call(api: &Api, access: &Access, function: &str, arguments: &Bytes) -> Result<(), Problem> {
+    access.check_call(function).map_err(|why| forbidden(access, why, function))?;
+    if access.keys().is_empty() {
+        return Ok(());
+    }
+    let checked = match api.backend.keys(function, arguments) {
+        Ok(keys) => access.check_touch(function, keys.as_deref()),
+        Err(misfit) => match call::executed(misfit, true, false) {
+            Err(problem) => return Err(problem),
+            Ok(_) => Err(Denied::Confined),
+        },
+    };
+    checked.map_err(|why| forbidden(access, why, function))
+}
+
+/// Whether who asks may see the key of that text, and all that begin with it.
+pub(crate) fn check_keys(access: &Access, start: &str) -> Result<(), Problem> {
+    access.check_keys(start).map_err(|why| forbidden(access, why, &format!("keys {start}")))
+}
+
+/// What somebody is told whose token is good, and does not allow what he wants.
+fn forbidden(access: &Access, why: Denied, what: &str) -> Problem {
+    audit::denied(access, what);
+    let problem = denied(why);
+    if why != Denied::Confined {
+        return problem;
+    }
+    let keys: Vec<_> = access.keys().iter().map(|start| format!("{start:?}")).collect();
+    problem.with_detail(format!(
+        "this token is for keys that begin with {}, and for nothing that shows or changes others; the prefix of a list \
+         must begin so, too",
+        keys.join(" or ")
+    ))
 }
 
 /// Who asks, as the gate of the route has found out; without one, nobody.
@@ -86,7 +122,7 @@ pub(crate) fn denied(why: Denied) -> Problem {
             let detail = "this token has expired; ask an operator for another one";
             (StatusCode::UNAUTHORIZED, detail, Some("Bearer realm=\"quorate\", error=\"invalid_token\""))
         }
-        Denied::Forbidden => {
+        Denied::Forbidden | Denied::Confined => {
             let detail = "this token does not allow that; GET /openapi.json says what each route needs";
             (StatusCode::FORBIDDEN, detail, None)
         }

@@ -91,6 +91,11 @@ impl Problem {
         Self { status, ..self }
     }
 
+    /// The same in other words.
+    pub(crate) fn with_detail(self, detail: String) -> Self {
+        Self { detail, ..self }
+    }
+
     /// 400.
     pub(crate) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)

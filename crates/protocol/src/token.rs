@@ -1,4 +1,4 @@
-//! Tokens: who may do what over REST (ADR 0029).
+//! Tokens: who may do what over REST (ADR 0029), and with which keys (ADR 0038).
 //!
 //! A token is an entry of the replicated state under a reserved key, as the membership is, so that all nodes know the same
 //! ones. The entry does not hold the secret that its owner presents, only its hash; and what a node shows of it over REST
@@ -14,9 +14,9 @@ use crate::time::Timestamp;
 pub const PREFIX: &str = "quorate/token/";
 /// The most tokens: each is looked at when one is made.
 pub const TOKENS_MAX: usize = 1_000;
-/// The most patterns of one token.
+/// The most patterns of one token, and the most beginnings of keys.
 pub const PATTERNS_MAX: usize = 64;
-/// The longest pattern in bytes.
+/// The longest of either, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 128;
 /// How long an id is: 8 random bytes in hexadecimal digits.
 pub const ID_LENGTH: usize = 16;
@@ -36,13 +36,39 @@ pub struct Rights {
     pub call: Vec<String>,
     /// Change the membership, make and revoke tokens, take backups.
     pub operate: bool,
+    /// Read and call with keys only that begin so; empty: with all. Not stored when empty, so that builds from before
+    /// read the tokens that are not confined.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
 }
 
 impl Rights {
     /// All of them.
     #[must_use]
     pub fn all() -> Self {
-        Self { read: true, call: vec!["*".to_owned()], operate: true }
+        Self { read: true, call: vec!["*".to_owned()], operate: true, keys: Vec::new() }
+    }
+
+    /// Whether there are keys that it does not reach.
+    #[must_use]
+    pub fn is_confined(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Whether it reaches the key of that text, and all keys that begin with it.
+    #[must_use]
+    pub fn reaches(&self, start: &str) -> bool {
+        !self.is_confined() || self.keys.iter().any(|allowed| start.starts_with(allowed.as_str()))
+    }
+
+    /// Whether a function that may be called may be called with these keys. `None`: its arguments do not say which it
+    /// touches; then it must have been granted by its full name, by somebody who knows what it does.
+    #[must_use]
+    pub fn may_touch(&self, function: &str, keys: Option<&[Key]>) -> bool {
+        match keys {
+            Some(keys) => keys.iter().all(|key| self.reaches(key.as_str())),
+            None => !self.is_confined() || self.call.iter().any(|name| name == function),
+        }
     }
 
     /// Whether a function may be called.
@@ -69,6 +95,12 @@ pub fn is_for_operators(function: &str) -> bool {
 pub fn is_pattern(text: &str) -> bool {
     let start = text.strip_suffix('*').unwrap_or(text);
     (1..=PATTERN_BYTES_MAX).contains(&text.len()) && start.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*')
+}
+
+/// Whether a text can be what keys begin with.
+#[must_use]
+pub fn is_beginning(text: &str) -> bool {
+    (1..=PATTERN_BYTES_MAX).contains(&text.len())
 }
 
 /// Whether a text is an id: hexadecimal digits.
@@ -202,7 +234,7 @@ mod tests {
         Token {
             name: "ci".into(),
             hash: [0xab; 32],
-            rights: Rights { read: true, call: vec!["inventory.*".into(), "kv.put".into()], operate: false },
+            rights: Rights { read: true, call: vec!["inventory.*".into(), "kv.put".into()], ..Rights::default() },
             created: Timestamp(1_000),
             expires: Some(Timestamp(5_000)),
         }
@@ -222,6 +254,62 @@ mod tests {
             assert!(Token::read(&entry(text.replacen(from, to, 1).into())).is_err(), "{to}");
         }
         assert!(!token().has_expired(Timestamp(4_999)) && token().has_expired(Timestamp(5_000)));
+    }
+
+    /// Catches a token from before keys that cannot be read any more, one that is not confined and that a build from
+    /// before would refuse, and one that is confined and comes back without that.
+    #[test]
+    fn only_what_is_confined_says_keys() {
+        let before = "{\"format\":1,\"name\":\"ci\",\"hash\":\"HASH\",\"rights\":{\"read\":true,\"call\":\
+                      [\"inventory.*\",\"kv.put\"],\"operate\":false},\"created\":1000,\"expires\":5000}";
+        let before = before.replace("HASH", &"ab".repeat(32));
+        assert_eq!(token().to_value(), before.as_bytes());
+        assert_eq!(Token::read(&entry(before.into())), Ok(token()));
+        let mut confined = token();
+        confined.rights.keys = vec!["a/".into(), "\u{1f511}\n".into()];
+        assert_eq!(Token::read(&entry(confined.to_value())), Ok(confined));
+    }
+
+    /// The whole table of keys and prefixes. Catches a key, or a list of keys, that a token reaches beyond what it says; the
+    /// beginning of an allowed beginning, which goes with keys that are not; and a function that reaches what it likes.
+    #[test]
+    fn rights_reach_the_keys_that_they_say() {
+        let rights = |call: &[&str], keys: &[&str]| Rights {
+            read: true,
+            call: call.iter().map(ToString::to_string).collect(),
+            operate: false,
+            keys: keys.iter().map(ToString::to_string).collect(),
+        };
+        let confined = rights(&["kv.*", "x.y"], &["inventory/goods/", "k"]);
+        for (start, within) in [
+            ("inventory/goods/", true),
+            ("inventory/goods/A", true),
+            ("inventory/goods//", true),
+            ("k", true),
+            ("key", true),
+            ("", false),
+            ("i", false),
+            ("inventory/goods", false),
+            ("inventory/good\u{301}s/", false),
+            ("inventory/goodsx", false),
+            ("inventory/screws/A", false),
+            ("Inventory/goods/A", false),
+            ("/inventory/goods/A", false),
+            ("quorate/token/", false),
+            ("\u{10ffff}", false),
+        ] {
+            assert_eq!(confined.reaches(start), within, "{start}");
+            assert!(rights(&[], &[]).reaches(start) && Rights::all().reaches(start), "{start}");
+        }
+        let keys = |texts: &[&str]| texts.iter().map(|text| Key::new(*text).expect("a key")).collect::<Vec<_>>();
+        for (texts, within) in [(&["k"][..], true), (&["k", "inventory/goods/A"], true), (&["k", "l"], false)] {
+            assert_eq!(confined.may_touch("kv.put", Some(&keys(texts))), within, "{texts:?}");
+        }
+        assert!(confined.may_touch("x.y", None) && !confined.may_touch("kv.put", None), "named in full or not");
+        assert!(!rights(&["*"], &["k"]).may_touch("*", Some(&keys(&["l"]))));
+        assert!(rights(&["*"], &[]).may_touch("kv.put", None) && rights(&[], &[]).may_touch("x", Some(&keys(&["l"]))));
+        assert!(is_beginning("k") && is_beginning(&"k".repeat(PATTERN_BYTES_MAX)));
+        assert!(!is_beginning("") && !is_beginning(&"k".repeat(PATTERN_BYTES_MAX + 1)));
     }
 
     /// Catches a hash that is shown, and other values that are not shown as they are.

@@ -1,4 +1,4 @@
-//! Callers with tokens (RELIABILITY 6, rows 5, 7 and 8; ADR 0029). Every route with every kind of token is tested where the
+//! Callers with tokens (RELIABILITY 6, rows 5 to 8; ADR 0029, 0038). Every route with every kind of token is tested where the
 //! routes are (`crates/http-api/src/routes/tests/access.rs`).
 
 use std::fs;
@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use quorate_tests::cluster::{Cluster, Link, Reply, Taps, eventually, quorate, send};
-use serde_json::json;
+use quorate_tests::cluster::{Cluster, Gateway, Link, Reply, Taps, eventually, quorate, send};
+use reqwest::Method;
+use serde_json::{Value, json};
 
 const ROOT: &str = "canary-root-5f1d0c7b9e2a4d6c8b0f";
 
@@ -183,4 +184,135 @@ async fn a_node_that_is_cut_off_soon_takes_no_tokens() {
         (as_caller(&cluster, 2, local, &token).await.status == 401).then_some(())
     })
     .await;
+}
+
+/// RELIABILITY 6, row 6, over the nodes as they are: a token made by the command line for some keys, at the leader, at a
+/// follower, and through a gateway without data; the same after all nodes were killed. Catches a door through which it sees or
+/// changes keys of others, functions whose keys the node does not find in their arguments, and keys that are forgotten.
+#[tokio::test]
+async fn a_token_is_confined_to_its_keys_at_every_door() {
+    let (mut cluster, directory) = guarded("confined");
+    cluster.boot_all();
+    cluster.wait_begun().await;
+    let url = cluster.url(0, "");
+    let root_file = format!("@{}", directory.path().join("root-token").display());
+    let as_root = |words: &[&str]| run(quorate().args(words).args(["--url", &url]).env("QUORATE_TOKEN", &root_file));
+    let with_operate = as_root(&["token", "create", "ops", "--operate", "--keys", "a/"]);
+    assert_eq!(with_operate.status.code(), Some(2), "{}", text(&with_operate));
+    let words = ["token", "create", "goods", "--read", "--call", "*", "--keys", "inventory/goods/", "--keys", "a/"];
+    let made = as_root(&words);
+    assert!(made.status.success(), "{}", text(&made));
+    let token = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+    let listed = text(&as_root(&["token", "list"]));
+    assert!(listed.contains(r#"goods  read, call *, keys "inventory/goods/", keys "a/"; "#), "{listed}");
+    for (function, arguments) in [
+        ("inventory.inbound", r#"{"warehouse": "A", "amount": 5, "item": "screws"}"#),
+        ("kv.put", r#"{"key": "b", "value": 1}"#),
+        ("kv.put", r#"{"key": "a0", "value": 1}"#),
+    ] {
+        let called = as_root(&["call", function, arguments]);
+        assert!(called.status.success(), "{}", text(&called));
+    }
+
+    let secret = format!("gateway.token_file={}", directory.path().join("root-token").display());
+    let gateway = Gateway::boot(&cluster, &[0, 1, 2], &[secret]);
+    gateway.ready().await;
+    let view = as_caller(&cluster, 0, "/v1/cluster", ROOT).await.json();
+    let leader = view["leader"]["id"].as_u64().and_then(|id| usize::try_from(id).ok()).expect("a leader") - 1;
+    let doors = [cluster.url(leader, ""), cluster.url((leader + 1) % 3, ""), gateway.url("")];
+    for (number, door) in doors.iter().enumerate() {
+        let door = Door { cluster: &cluster, url: door, token: &token };
+        eventually("the token is known", async || {
+            (door.ask(Method::GET, "/v1/cluster", None).await.status == 200).then_some(())
+        })
+        .await;
+        door.is_open_to_its_keys(number).await;
+        door.is_closed_to_others().await;
+    }
+    for node in 0..3 {
+        cluster.kill9(node);
+    }
+    cluster.boot_all();
+    cluster.wait_begun().await;
+    let door = Door { cluster: &cluster, url: &doors[1], token: &token };
+    assert_eq!(
+        door.ask(Method::GET, "/v1/state?prefix=a/", None).await.json()["entries"].as_array().map(Vec::len),
+        Some(3)
+    );
+    door.is_closed_to_others().await;
+    cluster.logged(leader, &["audit", "who=\"goods\"", "what=\"kv.put\"", "denied"]).await;
+}
+
+/// A node or a gateway, and a token for keys that begin with `inventory/goods/` or `a/`.
+struct Door<'a> {
+    cluster: &'a Cluster,
+    url: &'a str,
+    token: &'a str,
+}
+
+impl Door<'_> {
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
+        let asked = self.cluster.client().request(method, format!("{}{path}", self.url)).bearer_auth(self.token);
+        send(body.iter().fold(asked, |asked, body| asked.json(body))).await.expect("a living door answers")
+    }
+
+    async fn is_open_to_its_keys(&self, number: usize) {
+        let key = format!("/v1/state/a/{number}");
+        for (method, path, body) in [
+            (Method::PUT, key.as_str(), Some(json!(7))),
+            (Method::GET, key.as_str(), None),
+            (Method::GET, "/v1/state?prefix=inventory/goods/A", None),
+            (Method::POST, "/v1/functions/kv.increment", Some(json!({"key": "a/n"}))),
+            (Method::DELETE, "/v1/state/a/n", None),
+            (Method::POST, "/v1/functions/inventory.inbound", Some(json!({"warehouse": "A", "amount": 5}))),
+            (Method::GET, "/v1/digest", None),
+        ] {
+            let reply = self.ask(method.clone(), path, body).await;
+            assert_eq!(reply.status, 200, "{method} {path} at {}: {}", self.url, reply.text());
+        }
+        let listed = self.ask(Method::GET, "/v1/state?prefix=a/&after=A&limit=1000", None).await.json();
+        let keys: Vec<_> =
+            listed["entries"].as_array().expect("entries").iter().map(|entry| entry["key"].clone()).collect();
+        assert_eq!(keys, (0..=number).map(|number| json!(format!("a/{number}"))).collect::<Vec<_>>(), "{listed}");
+    }
+
+    async fn is_closed_to_others(&self) {
+        let screws = json!({"warehouse": "A", "amount": 1, "item": "screws"});
+        let move_out = json!({"from": "A", "to": "goods/A", "amount": 1});
+        for (method, path, body) in [
+            (Method::GET, "/v1/state/b", None),
+            (Method::GET, "/v1/state/not-there", None),
+            (Method::GET, "/v1/state/a", None),
+            (Method::GET, "/v1/state/inventory%2Fscrews%2FA?consistency=local", None),
+            (Method::GET, "/v1/state", None),
+            (Method::GET, "/v1/state?prefix=a", None),
+            (Method::GET, "/v1/state?prefix=inventory/&after=inventory/goods/", None),
+            (Method::GET, "/v1/state?after=a/", None),
+            (Method::PUT, "/v1/state/b", Some(json!(1))),
+            (Method::DELETE, "/v1/state/a0", None),
+            (Method::POST, "/v1/functions/kv.put", Some(json!({"key": "b", "value": 2}))),
+            (Method::POST, "/v1/functions/kv.increment", Some(json!({"key": "b", "by": 0}))),
+            (Method::POST, "/v1/functions/kv.compare_and_set", Some(json!({"key": "b", "expected": 0, "value": 1}))),
+            (Method::POST, "/v1/functions/inventory.outbound", Some(screws)),
+            (Method::POST, "/v1/functions/cluster.remove", Some(json!({"node": "b", "dry_run": true}))),
+            (Method::GET, "/v1/commands", None),
+            (Method::GET, "/v1/backup", None),
+            (Method::GET, "/v1/tokens", None),
+        ] {
+            self.ask(method, path, body).await.assert_problem(403, "forbidden");
+        }
+        let path = "/v1/functions/inventory.transfer";
+        self.ask(Method::POST, path, Some(move_out)).await.assert_problem(400, "invalid_arguments");
+        self.ask(Method::POST, "/v1/functions/kv.nothing", Some(json!({})))
+            .await
+            .assert_problem(404, "unknown_function");
+        let batch = json!([
+            {"function": "kv.put", "arguments": {"key": "a/0", "value": 7}},
+            {"function": "kv.put", "arguments": {"key": "b", "value": 2}},
+        ]);
+        let outcomes = self.ask(Method::POST, "/v1/calls", Some(batch)).await.json();
+        assert_eq!((&outcomes[0]["status"], &outcomes[1]["code"]), (&json!(200), &json!("forbidden")), "{outcomes}");
+        let mine = self.cluster.client().get(format!("{}/v1/state/b", self.url)).bearer_auth(ROOT);
+        assert_eq!(send(mine).await.expect("a living door answers").text(), "1", "nothing of others has changed");
+    }
 }

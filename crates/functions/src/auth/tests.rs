@@ -29,13 +29,31 @@ fn a_token_comes_and_goes() {
         let token = Token::read(entry).expect("a token");
         assert_eq!((token.name.as_str(), token.hash, token.created), ("ci", [0xab; 32], Timestamp(1)));
         assert_eq!(token.expires, Some(Timestamp(60_001)));
-        assert_eq!(token.rights, Rights { read: true, call: vec!["kv.*".into()], operate: false });
+        assert_eq!(token.rights, Rights { read: true, call: vec!["kv.*".into()], ..Rights::default() });
         let text = state.call("auth.token_revoke", &json!({"token": revoked}).to_string()).expect("it is there");
         assert_eq!(text, format!("{{\"id\":\"{ID}\",\"name\":\"ci\"}}"));
         assert_eq!(state.entries.len(), 0);
         state.assert_refuses("auth.token_revoke", &json!({"token": revoked}).to_string(), "unknown_token", false);
     }
     assert_eq!(state.applied, CommandNumber(4));
+}
+
+/// Catches a leader that stops for a token of a later version, and a token that is made although another one may have its name.
+#[test]
+fn a_token_of_a_later_version_stops_nobody() {
+    let mut state = MapState::default();
+    state.apply(&[crate::testing::put("quorate/token/0000000000000001", r#"{"format":2}"#)]);
+    state.assert_refuses("auth.token_create", &arguments(ID, "ci").to_string(), "unreadable_token", false);
+    state.assert_refuses("auth.token_revoke", r#"{"token": "ci"}"#, "unreadable_token", false);
+}
+
+/// Catches keys to which a token was to be confined, and is not.
+#[test]
+fn a_token_is_confined_as_it_was_asked_for() {
+    let mut state = MapState::default();
+    state.call("auth.token_create", &with(&json!({"keys": ["a/", "b"]}))).expect("nothing is in the way");
+    let token = Token::read(&state.entries[&key("quorate/token/00ff00ff00ff00ff")]).expect("a token");
+    assert_eq!(token.rights.keys, ["a/", "b"]);
 }
 
 /// Catches an id or a name that two tokens share, a token without end of the list, and the keys of tokens in reach of other
@@ -81,6 +99,12 @@ fn what_is_wrong_is_said() {
         (json!({"expires_in": 0}), "expires_in: must be"),
         (json!({"expires_in": u64::MAX}), "expires_in: must be"),
         (json!({"read": false, "call": []}), "without rights"),
+        (json!({"read": false, "call": [], "keys": ["a/"]}), "without rights"),
+        (json!({"keys": [""]}), "keys: must be"),
+        (json!({"keys": ["a".repeat(129)]}), "keys: must be"),
+        (json!({"keys": vec!["a"; 65]}), "keys: must be"),
+        (json!({"keys": ["a/"], "operate": true}), "keys: operate reaches all"),
+        (json!({"keys": "a/"}), "keys"),
         (json!({"secret": "s"}), "secret"),
     ] {
         state.assert_invalid("auth.token_create", &with(&changes), says);

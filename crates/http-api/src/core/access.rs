@@ -4,7 +4,7 @@
 //! Nothing is allowed that is not said: a route that does not say what it needs, needs an operator.
 
 use protocol::token::{is_for_operators, is_id};
-use protocol::{Rights, Timestamp, Token};
+use protocol::{Key, Rights, Timestamp, Token};
 
 /// What the text of a token begins with: for people and scanners who find one where it should not be.
 const PREFIX: &str = "quorate_";
@@ -16,8 +16,10 @@ pub enum Need {
     Nothing,
     /// A token. What it may do is looked at where a function is called.
     Token,
-    /// To read.
+    /// To read. Which keys is looked at where they are named.
     Read,
+    /// To read all keys: it shows what became of any of them.
+    ReadAll,
     /// To read, what says nothing of the state: how the cluster is, which must be seen when it is not well.
     Look,
     /// To read, or to call any function: it is about a call.
@@ -37,6 +39,8 @@ pub enum Denied {
     Expired,
     /// It does not allow that.
     Forbidden,
+    /// It does not allow that with these keys.
+    Confined,
     /// This node may not have heard that it was revoked.
     NotCurrent,
 }
@@ -49,7 +53,7 @@ impl Denied {
             Self::NoToken => "no_token",
             Self::Unknown => "invalid_token",
             Self::Expired => "expired_token",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::Confined => "forbidden",
             Self::NotCurrent => "not_current",
         }
     }
@@ -142,15 +146,41 @@ impl Access {
     /// # Errors
     /// [`Denied`] when not.
     pub fn check(&self, need: Need) -> Result<(), Denied> {
-        let Rights { read, call, operate } = &self.rights;
+        let Rights { read, call, operate, keys: _ } = &self.rights;
         let allowed = match need {
             Need::Nothing => true,
             Need::Token => *self != Self::nothing(),
-            Need::Read | Need::Look => *read,
+            Need::Read | Need::ReadAll | Need::Look => *read,
             Need::Outcome => *read || *operate || !call.is_empty(),
             Need::Operate => *operate,
         };
-        if allowed { Ok(()) } else { Err(Denied::Forbidden) }
+        match allowed {
+            true if need == Need::ReadAll => self.check_keys(""),
+            true => Ok(()),
+            false => Err(Denied::Forbidden),
+        }
+    }
+
+    /// What the keys begin with that he reaches; nothing: he reaches all.
+    #[must_use]
+    pub fn keys(&self) -> &[String] {
+        &self.rights.keys
+    }
+
+    /// Whether he reaches the key of that text, and all that begin with it. Where he may not, it is not looked for.
+    ///
+    /// # Errors
+    /// [`Denied`] when not.
+    pub fn check_keys(&self, start: &str) -> Result<(), Denied> {
+        if self.rights.reaches(start) { Ok(()) } else { Err(Denied::Confined) }
+    }
+
+    /// Whether he may call a function, which he may, with these keys; `None`: its arguments do not say which.
+    ///
+    /// # Errors
+    /// [`Denied`] when not.
+    pub fn check_touch(&self, function: &str, keys: Option<&[Key]>) -> Result<(), Denied> {
+        if self.rights.may_touch(function, keys) { Ok(()) } else { Err(Denied::Confined) }
     }
 
     /// Whether he may call a function.
@@ -178,7 +208,7 @@ mod tests {
         Token {
             name: "ci".into(),
             hash: *blake3::hash(text.as_bytes()).as_bytes(),
-            rights: Rights { read: true, call: vec!["kv.*".into()], operate: false },
+            rights: Rights { read: true, call: vec!["kv.*".into()], ..Rights::default() },
             created: Timestamp(0),
             expires: Some(Timestamp(10)),
         }
@@ -224,19 +254,42 @@ mod tests {
     fn rights_open_what_they_say() {
         let rights = |read, call: &[&str], operate| Access {
             name: None,
-            rights: Rights { read, call: call.iter().map(ToString::to_string).collect(), operate },
+            rights: Rights { read, call: call.iter().map(ToString::to_string).collect(), operate, keys: vec![] },
         };
-        let needs = [Need::Nothing, Need::Token, Need::Read, Need::Look, Need::Outcome, Need::Operate];
+        let confined = |access: Access| {
+            let rights = Rights { keys: vec!["a/".into()], ..access.rights };
+            Access { rights, ..access }
+        };
+        let needs = [Need::Nothing, Need::Token, Need::Read, Need::ReadAll, Need::Look, Need::Outcome, Need::Operate];
         for (access, opens) in [
-            (Access::nothing(), [true, false, false, false, false, false]),
-            (rights(true, &[], false), [true, true, true, true, true, false]),
-            (rights(false, &["kv.*"], false), [true, true, false, false, true, false]),
-            (rights(false, &[], true), [true, true, false, false, true, true]),
-            (Access::everything(), [true; 6]),
-            (Access::root(), [true; 6]),
+            (Access::nothing(), [true, false, false, false, false, false, false]),
+            (rights(true, &[], false), [true, true, true, true, true, true, false]),
+            (confined(rights(true, &[], false)), [true, true, true, false, true, true, false]),
+            (rights(false, &["kv.*"], false), [true, true, false, false, false, true, false]),
+            (confined(rights(false, &["kv.*"], false)), [true, true, false, false, false, true, false]),
+            (rights(false, &[], true), [true, true, false, false, false, true, true]),
+            (Access::everything(), [true; 7]),
+            (Access::root(), [true; 7]),
         ] {
             assert_eq!(needs.map(|need| access.check(need).is_ok()), opens, "{access:?}");
         }
+        let access = confined(rights(true, &["kv.*", "x"], false));
+        assert_eq!(access.check(Need::ReadAll), Err(Denied::Confined));
+        assert_eq!(confined(rights(false, &["kv.*"], false)).check(Need::ReadAll), Err(Denied::Forbidden));
+        for (start, reached) in
+            [("a/", Ok(())), ("a/b", Ok(())), ("a", Err(Denied::Confined)), ("", Err(Denied::Confined))]
+        {
+            assert_eq!(access.check_keys(start), reached, "{start}");
+            assert_eq!(Access::root().check_keys(start), Ok(()), "{start}");
+        }
+        let key = |text: &str| Key::new(text).expect("a key");
+        assert_eq!(access.check_touch("kv.put", Some(&[key("a/b")])), Ok(()));
+        assert_eq!(access.check_touch("kv.put", Some(&[key("a/b"), key("b")])), Err(Denied::Confined));
+        assert_eq!(
+            (access.check_touch("kv.put", None), access.check_touch("x", None)),
+            (Err(Denied::Confined), Ok(()))
+        );
+        assert_eq!(Access::everything().check_touch("kv.put", None), Ok(()));
         assert_eq!(rights(true, &["kv.*"], false).check_call("kv.put"), Ok(()));
         assert_eq!(rights(true, &["*"], false).check_call("cluster.join"), Err(Denied::Forbidden));
     }

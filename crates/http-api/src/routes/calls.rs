@@ -245,7 +245,7 @@ fn start(
     let told = audit::call(access, &call.function, &arguments, || api.traces.of(&request));
     let asked = Asked { request, caller, wait };
     let begin = || {
-        let call = call::new_call(access, call.function, arguments, &asked)?;
+        let call = call::new_call(api, access, call.function, arguments, &asked)?;
         let instance = call::instance(&call.request);
         Ok((call::submit(api, call, asked)?, instance))
     };

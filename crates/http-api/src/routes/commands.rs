@@ -71,6 +71,7 @@ pub(crate) enum EffectView {
         super::openapi::ReadParameters),
     responses(
         (status = 200, description = "A page", body = CommandPage),
+        (status = 403, description = "The caller's token is not for all keys", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 406, description = "Following the commands as an event stream is not available in this version", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 410, description = "The first of them is no longer kept", body = ProblemDocument, content_type = "application/problem+json"),
     ))]

@@ -80,7 +80,7 @@ pub(crate) fn app(
                 .route(web::put().to(state::put))
                 .route(web::delete().to(state::delete)),
         )
-        .service(resource("/v1/commands", all(Need::Read)).route(get().to(commands::list)))
+        .service(resource("/v1/commands", all(Need::ReadAll)).route(get().to(commands::list)))
         .service(resource("/v1/cluster", all(Need::Look)).route(get().to(cluster::view)))
         .service(resource("/v1/cluster/acceptors", all(Need::Operate)).route(web::post().to(acceptors::set)))
         .service(resource("/v1/cluster/acceptors/{id}", all(Need::Operate)).route(web::delete().to(acceptors::remove)))

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::calls::{Accepted, Executed};
 use crate::api::Api;
 use crate::call::{self, Reply};
+use crate::gate::{access_of, check_keys};
 use crate::json;
 use crate::problem::{Problem, ProblemDocument};
 use crate::read;
@@ -63,6 +64,7 @@ fn etag(version: CommandNumber) -> HeaderValue {
         (status = 200, description = "The value: `application/json` when it is JSON text, else `application/octet-stream`; its version is the `ETag`",
             content((serde_json::Value = "application/json"), (Vec<u8> = "application/octet-stream"))),
         (status = 304, description = "The caller has it"),
+        (status = 403, description = "The caller's token is not for this key, whether it exists or not", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 404, description = "No such key", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 503, description = "No leader, or no majority", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
@@ -70,6 +72,7 @@ pub(crate) async fn get(request: HttpRequest, api: web::Data<Api>) -> Result<Htt
     let query = Query::of(&request, &read::PARAMETERS)?;
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let key = key(&request)?;
+    check_keys(&access_of(&request), key.as_str())?;
     let tags = Tags::of(&request, &header::IF_NONE_MATCH)?;
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let snapshot = api.backend.snapshot()?;
@@ -94,13 +97,17 @@ pub(crate) async fn get(request: HttpRequest, api: web::Data<Api>) -> Result<Htt
         ("after" = Option<String>, Query, description = "Only keys greater than this one"),
         ("limit" = Option<u64>, Query, description = "The most entries, 1 to 1000; 100 if absent"),
         super::openapi::ReadParameters),
-    responses((status = 200, description = "A page, all of one command number", body = StatePage)))]
+    responses(
+        (status = 200, description = "A page, all of one command number", body = StatePage),
+        (status = 403, description = "The caller's token is for keys of certain beginnings, and `prefix` does not begin with one", body = ProblemDocument, content_type = "application/problem+json"),
+    ))]
 pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let [consistency, min_command, at] = read::PARAMETERS;
     let query = Query::of(&request, &["prefix", "after", "limit", consistency, min_command, at])?;
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let limit = query.limit(LIMIT, LIMIT_MAX)?;
     let (prefix, after) = (query.text("prefix").unwrap_or_default().to_owned(), query.text("after").map(str::to_owned));
+    check_keys(&access_of(&request), &prefix)?;
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let backend = api.backend.clone();
     let scan = web::block(move || -> Result<(CommandNumber, StatePage), StateError> {

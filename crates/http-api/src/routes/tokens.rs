@@ -24,7 +24,7 @@ const ID_BYTES: usize = 8;
 
 /// A token that is asked for.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, expecting = "an object with name and what the token allows: read, call, operate")]
+#[serde(deny_unknown_fields, expecting = "an object with name and what the token allows: read, call, operate, keys")]
 pub(crate) struct NewToken {
     /// What people call it.
     #[schema(example = "ci")]
@@ -39,6 +39,10 @@ pub(crate) struct NewToken {
     /// Change the membership, make and revoke tokens, take backups.
     #[serde(default)]
     operate: bool,
+    /// Read and call with keys only that begin so; empty: with all. Not with `operate`, which reaches all.
+    #[serde(default)]
+    #[schema(example = json!(["inventory/goods/"]))]
+    keys: Vec<String>,
     /// How long it counts, such as `90d`; without it, it does not expire.
     #[schema(example = "90d")]
     expires_in: Option<String>,
@@ -71,6 +75,8 @@ pub(crate) struct TokenView {
     call: Vec<String>,
     /// Whether he operates the cluster.
     operate: bool,
+    /// What the keys begin with that he reaches; empty: all.
+    keys: Vec<String>,
     /// When it was made: RFC 3339, UTC.
     created: String,
     /// From when on it counts no more.
@@ -117,11 +123,14 @@ pub(crate) async fn create(
     let chance = api.backend.chance();
     let id = token::hexadecimal(&chance[..ID_BYTES]);
     let text = access::text_of(&id, &URL_SAFE_NO_PAD.encode(&chance[ID_BYTES..]));
-    let Rights { read, call, operate } = Rights { read: new.read, call: new.call, operate: new.operate };
     let mut arguments = json!({
-        "id": id, "name": new.name, "hash": blake3::hash(text.as_bytes()).to_hex().as_str(), "read": read, "call": call,
-        "operate": operate,
+        "id": id, "name": new.name, "hash": blake3::hash(text.as_bytes()).to_hex().as_str(), "read": new.read,
+        "call": new.call, "operate": new.operate,
     });
+    // A leader of a build from before makes tokens that are not confined.
+    if !new.keys.is_empty() {
+        arguments["keys"] = json!(new.keys);
+    }
     if let Some(life) = life {
         arguments["expires_in"] = Value::from(life);
     }
@@ -158,9 +167,9 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
 }
 
 fn view(id: &str, token: Token) -> TokenView {
-    let Rights { read, call, operate } = token.rights;
+    let Rights { read, call, operate, keys } = token.rights;
     let (created, expires) = (rfc3339(token.created), token.expires.map(rfc3339));
-    TokenView { id: id.to_owned(), name: token.name, read, call, operate, created, expires }
+    TokenView { id: id.to_owned(), name: token.name, read, call, operate, keys, created, expires }
 }
 
 /// Takes a token out of use.

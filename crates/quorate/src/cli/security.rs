@@ -47,7 +47,7 @@ pub(crate) enum Token {
 /// `quorate token create`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Nothing is allowed that is not said. The functions cluster.* and auth.* are for --operate, whatever --call says.\n\nExamples:\n  quorate token create shop --read --call 'inventory.*' --expires 90d\n  quorate token create prometheus --read\n  quorate token create ops --read --call '*' --operate --token @root-token"
+    after_help = "Nothing is allowed that is not said. The functions cluster.* and auth.* are for --operate, whatever --call says.\n\nExamples:\n  quorate token create shop --read --call 'inventory.*' --expires 90d\n  quorate token create prometheus --read\n  quorate token create goods --read --call 'inventory.*' --keys inventory/goods/\n  quorate token create ops --read --call '*' --operate --token @root-token"
 )]
 pub(crate) struct CreateToken {
     /// What people call it
@@ -61,6 +61,9 @@ pub(crate) struct CreateToken {
     /// Change the membership, make and revoke tokens, take backups
     #[arg(long)]
     pub(crate) operate: bool,
+    /// Read and call with keys only that begin so; may be given several times; without it, with all. Not with --operate
+    #[arg(long, value_name = "BEGINNING", conflicts_with = "operate")]
+    pub(crate) keys: Vec<String>,
     /// How long it counts, such as 90d; without it, it does not expire
     #[arg(long, value_name = "DURATION")]
     pub(crate) expires: Option<String>,

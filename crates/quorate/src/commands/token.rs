@@ -20,8 +20,11 @@ pub(crate) fn run(token: &Token) -> Result<(), Failure> {
 }
 
 fn made(create: &CreateToken) -> Result<(), Failure> {
-    let CreateToken { name, read, call, operate, expires, connection } = create;
+    let CreateToken { name, read, call, operate, keys, expires, connection } = create;
     let mut body = json!({"name": name, "read": read, "call": call, "operate": operate});
+    if !keys.is_empty() {
+        body["keys"] = json!(keys);
+    }
     if let Some(expires) = expires {
         body["expires_in"] = json!(expires);
     }
@@ -53,8 +56,10 @@ fn line(token: &Value) -> String {
             allows.push(right.to_owned());
         }
     }
-    let calls = token["call"].as_array().map(Vec::as_slice).unwrap_or_default();
-    allows.extend(calls.iter().filter_map(Value::as_str).map(|pattern| format!("call {pattern}")));
+    let list = |field: &str| token[field].as_array().map(Vec::as_slice).unwrap_or_default();
+    allows.extend(list("call").iter().filter_map(Value::as_str).map(|pattern| format!("call {pattern}")));
+    // Quoted: keys may hold any character.
+    allows.extend(list("keys").iter().map(|start| format!("keys {start}")));
     let until = token["expires"].as_str().map_or_else(|| "does not expire".to_owned(), |at| format!("until {at}"));
     format!("{}  {}  {}; {until}\n", text("id"), text("name"), allows.join(", "))
 }
@@ -82,5 +87,7 @@ mod tests {
         let token =
             json!({"id": "00ff", "name": "ci", "read": true, "operate": false, "call": ["kv.*"], "expires": null});
         assert_eq!(line(&token), "00ff  ci  read, call kv.*; does not expire\n");
+        let confined = json!({"id": "00ff", "name": "ci", "read": true, "keys": ["a/", "\u{1b}[2J"], "expires": null});
+        assert_eq!(line(&confined), "00ff  ci  read, keys \"a/\", keys \"\\u001b[2J\"; does not expire\n");
     }
 }

@@ -14,7 +14,9 @@ use http_api::backend::{
     LeaderView, Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use learner::{DigestRefusal, NoDigest, Queries};
-use protocol::{Command, CommandNumber, Membership, NodeId, Outcome, Space, StateError, StateView, Tick, Timestamp};
+use protocol::{
+    Command, CommandNumber, Key, Membership, NodeId, Outcome, Space, StateError, StateView, Tick, Timestamp,
+};
 use storage::StorageError;
 use tokio::sync::{Semaphore, watch};
 
@@ -241,6 +243,16 @@ fn issued_by(peer: &failure_detector::core::PeerView) -> u64 {
     peer.last.as_ref().map_or(0, |last| last.issued.0)
 }
 
+/// What the leader would say to arguments that a function does not take.
+fn misfit(failure: Failure) -> Option<Outcome> {
+    match failure {
+        Failure::InvalidArguments(message) => Some(Outcome::InvalidArguments { message }),
+        Failure::TooLarge(message) => Some(Outcome::TooLarge { message }),
+        // About an execution, of which there was none.
+        Failure::Refused(_) | Failure::State(_) | Failure::Panicked(_) => None,
+    }
+}
+
 fn state_error(error: StorageError) -> StateError {
     StateError(error.to_string())
 }
@@ -338,12 +350,13 @@ impl Backend for NodeBackend {
 
     fn misfit(&self, function: &str, arguments: &Bytes) -> Option<Outcome> {
         let Some(function) = self.functions.get(function) else { return Some(Outcome::UnknownFunction) };
-        match functions::check(function.as_ref(), arguments).err()? {
-            Failure::InvalidArguments(message) => Some(Outcome::InvalidArguments { message }),
-            Failure::TooLarge(message) => Some(Outcome::TooLarge { message }),
-            // About an execution, of which there was none.
-            Failure::Refused(_) | Failure::State(_) | Failure::Panicked(_) => None,
-        }
+        misfit(functions::check(function.as_ref(), arguments).err()?)
+    }
+
+    fn keys(&self, function: &str, arguments: &Bytes) -> Result<Option<Vec<Key>>, Outcome> {
+        let function = self.functions.get(function).ok_or(Outcome::UnknownFunction)?;
+        let unknown = || Outcome::Failed { message: "which keys its arguments name is not known".to_owned() };
+        functions::keys(function.as_ref(), arguments).map_err(|failure| misfit(failure).unwrap_or_else(unknown))
     }
 
     fn cluster(&self) -> ClusterView {

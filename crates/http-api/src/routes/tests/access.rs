@@ -11,7 +11,7 @@ const ROOT: &str = "a root token of thirty two letters";
 const NOW: u64 = 1_000_000;
 
 /// A token of the state with these rights, and what its owner presents.
-fn issue(world: &World, number: u64, rights: Rights, expires: Option<u64>) -> String {
+pub(super) fn issue(world: &World, number: u64, rights: Rights, expires: Option<u64>) -> String {
     let id = format!("{number:016x}");
     let text = crate::core::access::text_of(&id, &format!("s3cret{number}"));
     let token = Token {
@@ -25,11 +25,15 @@ fn issue(world: &World, number: u64, rights: Rights, expires: Option<u64>) -> St
     text
 }
 
-fn rights(read: bool, call: &[&str], operate: bool) -> Rights {
-    Rights { read, call: call.iter().map(ToString::to_string).collect(), operate }
+pub(super) fn rights(read: bool, call: &[&str], operate: bool) -> Rights {
+    Rights { read, call: call.iter().map(ToString::to_string).collect(), operate, keys: Vec::new() }
 }
 
-fn world() -> World {
+pub(super) fn confined(keys: &[&str], rights: Rights) -> Rights {
+    Rights { keys: keys.iter().map(ToString::to_string).collect(), ..rights }
+}
+
+pub(super) fn world() -> World {
     let world = World::with_root(ROOT, |call: &Call| {
         let result = if call.function == "auth.token_create" { "{\"id\":\"\",\"expires\":null}" } else { "{}" };
         Some(Outcome::Issued { command: CommandNumber(42), result: result.into() })
@@ -40,17 +44,17 @@ fn world() -> World {
 
 /// Who may ask an operation of the description: nobody needs a token, or who has these rights. A new operation must be
 /// entered here.
-fn opens(operation: &str) -> Option<[bool; 3]> {
-    // read, call kv.* and inventory.*, operate
-    let [read, call, operate] = [[true, false, false], [false, true, false], [false, false, true]];
+fn opens(operation: &str) -> Option<[bool; 4]> {
+    // read, call kv.* and inventory.*, operate, the first two with keys that begin with k
+    let [read, call, operate] = [[true, false, false, true], [false, true, false, true], [false, false, true, false]];
     Some(match operation {
         "livez" | "readyz" | "healthz" | "openapi" | "docs" => return None,
-        "list_functions" => [true, true, true],
+        "list_functions" => [true; 4],
         "execute_function" | "put_value" | "delete_value" => call,
         // Each call of it stands alone, and is looked at below.
-        "execute_calls" => [true, true, true],
-        "get_call" => [true, true, true],
-        "get_value" | "list_state" | "list_commands" | "get_cluster" | "get_digest" | "metrics" | "home" => read,
+        "execute_calls" | "get_call" => [true; 4],
+        "get_value" | "get_cluster" | "get_digest" | "metrics" | "home" => read,
+        "list_state" | "list_commands" => [true, false, false, false],
         "set_acceptor" | "remove_acceptor" | "hand_over" | "get_backup" | "create_token" | "list_tokens"
         | "revoke_token" => operate,
         other => panic!("{other} is new: say here who may ask it"),
@@ -78,7 +82,12 @@ fn request(method: &str, path: &str) -> TestRequest {
 async fn every_route_asks_for_its_token() {
     let world = world();
     let description = world.get("/openapi.json").await.json();
-    let tokens = [rights(true, &[], false), rights(false, &["kv.*", "inventory.*"], false), rights(false, &[], true)];
+    let tokens = [
+        rights(true, &[], false),
+        rights(false, &["kv.*", "inventory.*"], false),
+        rights(false, &[], true),
+        confined(&["k"], rights(true, &["kv.*", "inventory.inbound"], false)),
+    ];
     let tokens: Vec<String> =
         tokens.into_iter().zip(1..).map(|(rights, number)| issue(&world, number, rights, Some(NOW + 1))).collect();
     let expired = issue(&world, 7, Rights::all(), Some(NOW));

@@ -5,6 +5,7 @@ mod calls;
 mod cluster;
 mod gateway;
 mod hostile;
+mod keys;
 mod reads;
 mod surface;
 mod traces;

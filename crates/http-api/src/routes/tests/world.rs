@@ -410,6 +410,18 @@ impl Backend for FakeBackend {
         }
     }
 
+    fn keys(&self, function: &str, arguments: &Bytes) -> Result<Option<Vec<Key>>, Outcome> {
+        if let Some(misfit) = self.misfit(function, arguments) {
+            return Err(misfit);
+        }
+        if function == "inventory.inbound" {
+            return Ok(None);
+        }
+        let arguments: Value = serde_json::from_slice(arguments).expect("it was checked");
+        let key = arguments["key"].as_str().and_then(|key| Key::new(key).ok());
+        key.map(|key| Some(vec![key])).ok_or(Outcome::InvalidArguments { message: "missing field `key`".into() })
+    }
+
     fn cluster(&self) -> ClusterView {
         let addresses = Addresses { peer: "127.0.0.1:7081".into(), http: "127.0.0.1:8081".into() };
         let node = NodeView {
