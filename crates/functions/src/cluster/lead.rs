@@ -180,6 +180,9 @@ mod tests {
             let Err(Failure::Refused(refusal)) = &execution.result else { panic!("{execution:?} instead of {code}") };
             assert_eq!((refusal.code, refusal.may_pass, execution.successor), (code, may_pass, None), "{refusal:?}");
         }
+        let newest = all_well().values().map(|heard| heard.applied.0).max().expect("three nodes");
+        let near = with(|two| two.applied = CommandNumber(newest - BEHIND_MAX));
+        assert_eq!(execute(&near, &genesis, r#"{"node": 2}"#).successor, Some(NodeId(2)), "just near enough");
         let execution = execute(&all_well(), &genesis, r#"{"node": "x"}"#);
         assert!(matches!(&execution.result, Err(Failure::Refused(refusal)) if refusal.code == "unknown_node"));
     }
