@@ -32,9 +32,10 @@ mod names;
 mod observe;
 mod problem;
 mod read;
+mod reply;
 mod request;
 mod routes;
-mod unread;
+mod timed;
 
 pub use actor::GatewayActor;
 pub use auth::Auth;

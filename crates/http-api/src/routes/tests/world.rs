@@ -143,6 +143,13 @@ impl World {
         change(&mut self.backend.node.lock().expect("no test panics with it"));
     }
 
+    /// As many pages as may be are being made until this is dropped.
+    pub(super) fn makes_pages(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let pages = Arc::clone(&self.api.pages);
+        let all = u32::try_from(pages.available_permits()).expect("a few");
+        pages.try_acquire_many_owned(all).expect("nobody else makes one")
+    }
+
     pub(super) fn calls(&self) -> Vec<Call> {
         self.backend.node.lock().expect("no test panics with it").calls.clone()
     }
