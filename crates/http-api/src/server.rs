@@ -100,7 +100,7 @@ where
     let stop = server.graceful_shutdown_signal();
     let server = match options.tls.clone() {
         None => server.listen("http", listener, move || {
-            fn_service(|stream: TcpStream| ready(Ok(connection(stream, |stream| stream)))).and_then(http(app(), &stop))
+            fn_service(|stream: TcpStream| ready(Ok(connection(stream, |stream| stream)))).and_then(http(app(), stop.clone()))
         })?,
         Some(tls) => server.listen("https", listener, move || {
             let mut acceptor = Acceptor::new(tls.clone());
@@ -108,7 +108,7 @@ where
             acceptor
                 .map_err(TlsError::into_service_error)
                 .map(|stream: TlsStream<TcpStream>| connection(stream, |stream| stream.get_ref().0))
-                .and_then(http(app(), &stop).map_err(TlsError::Service))
+                .and_then(http(app(), stop.clone()).map_err(TlsError::Service))
         })?,
     };
     Ok(server.run())
@@ -125,7 +125,7 @@ fn connection<T>(stream: T, tcp: impl Fn(&T) -> &TcpStream) -> (Timed<T>, Option
 /// HTTP on these connections, as the library's own server would serve it on those of the kernel.
 fn http<T, S, B>(
     app: App<S>,
-    stop: &GracefulShutdownSignal,
+    stop: GracefulShutdownSignal,
 ) -> impl ServiceFactory<(Timed<T>, Option<SocketAddr>), Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -133,7 +133,6 @@ where
         + 'static,
     B: MessageBody + 'static,
 {
-    let stop = stop.clone();
     HttpServiceBuilder::default()
         .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
         .client_request_timeout(HEAD_WAIT)

@@ -14,7 +14,7 @@ const BURSTS: u64 = 20;
 /// Between two bursts: far less than so many calls take.
 const PAUSE: Duration = Duration::from_millis(10);
 /// So that nobody is taken for dead whose process had to wait for a busy machine.
-const PATIENT: [&str; 2] = ["detector.timeout_min=5s", "detector.timeout_max=20s"];
+const PATIENT: [&str; 2] = ["detector.timeout_min=1s", "detector.timeout_max=10s"];
 
 /// RELIABILITY 5, row 12. Catches, at a gateway and at a leader without room: a call that waits where it should be refused,
 /// is lost, or executed although it was refused; a refusal that does not say when to come back, or what became of the call;

@@ -160,9 +160,10 @@ impl Bad {
     /// Clients on connections that do nothing, or little, for as long as they are let; spread over the nodes.
     fn slow(kind: &'static Kind, addresses: &[String]) -> anyhow::Result<Self> {
         let (stop, cut) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let begin = |number: usize| begin(&addresses[number % addresses.len()], kind.opening);
-        let mut open = (0..kind.clients).map(begin).collect::<std::io::Result<Vec<_>>>()?;
-        let (stopped, again, addresses) = (Arc::clone(&stop), Arc::clone(&cut), addresses.to_vec());
+        let addresses = addresses.to_vec();
+        let begun = move |number: usize| begin(&addresses[number % addresses.len()], kind.opening);
+        let mut open = (0..kind.clients).map(&begun).collect::<std::io::Result<Vec<_>>>()?;
+        let (stopped, again) = (Arc::clone(&stop), Arc::clone(&cut));
         let work = move || {
             while !stopped.load(Ordering::Relaxed) {
                 pause(TURN);
@@ -171,7 +172,7 @@ impl Bad {
                         continue;
                     }
                     again.fetch_add(1, Ordering::Relaxed);
-                    if let Ok(new) = begin(&addresses[number % addresses.len()], kind.opening) {
+                    if let Ok(new) = begun(number) {
                         *stream = new;
                     }
                 }
