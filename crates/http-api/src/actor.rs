@@ -8,6 +8,7 @@
 //! more than executing a short function.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -17,6 +18,7 @@ use protocol::{Call, CommandNumber, Message as PeerMessage, NodeId, Now, Request
 use tokio::sync::oneshot;
 
 use crate::core::{Answer, Effect, Gateway, IgnoreReason, Input};
+use crate::door::Door;
 use crate::meters::{self, Calls, Waiting};
 
 /// How often deadlines and repetitions are looked at while something is in flight: well below
@@ -93,6 +95,7 @@ pub struct GatewayActor {
     in_flight: Gauge,
     sent: Counter,
     counted: Calls,
+    door: Arc<Door>,
 }
 
 impl GatewayActor {
@@ -116,14 +119,23 @@ impl GatewayActor {
             in_flight: metrics::gauge!("quorate_gateway_calls_in_flight"),
             sent: metrics::counter!("quorate_gateway_sent_total"),
             counted: Calls::new([]),
+            door: Arc::new(Door::new([])),
         }
     }
 
     /// Counts the calls of these functions by their names; without, all are counted together.
     #[must_use]
     pub fn counting(mut self, functions: impl IntoIterator<Item = String>) -> Self {
+        let functions: Vec<String> = functions.into_iter().collect();
+        self.door = Arc::new(Door::new(functions.iter().cloned()));
         self.counted = Calls::new(functions);
         self
+    }
+
+    /// What shows other threads whether there is room.
+    #[must_use]
+    pub fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.door)
     }
 
     fn now(&self) -> Tick {
@@ -159,6 +171,7 @@ impl GatewayActor {
             }
         }
         self.effects = effects;
+        self.door.shut(self.core.is_full());
         #[expect(clippy::cast_precision_loss, reason = "at most some thousands")]
         self.in_flight.set(self.core.calls_in_flight() as f64);
         if self.core.is_idle() {

@@ -183,6 +183,9 @@ pub(crate) fn submit(api: &Api, call: Call, wait: Option<Duration>) -> Result<on
     if api.backend.stopping() {
         return Err(turned_away(Problem::stopping(), instance));
     }
+    if api.backend.door().turns_away(&call) {
+        return Err(turned_away(Problem::overloaded(), instance));
+    }
     let (reply, answer) = oneshot::channel();
     let (wait, applied) = (wait.unwrap_or(api.limits.wait).max(WAY_BACK), api.backend.applied());
     let sent = api.backend.gateway().try_send(Submit { call, wait, applied, reply });

@@ -149,6 +149,13 @@ impl Gateway {
         self.flights.len()
     }
 
+    /// Whether a call without patience would be refused now, unless it repeats one that is under way.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let most = self.settings.in_flight;
+        self.share.is_full() || self.flights.len() >= most || self.waiting() >= most
+    }
+
     /// Whether this call has no outcome yet.
     #[must_use]
     pub fn is_in_flight(&self, request: &RequestId) -> bool {
@@ -279,7 +286,7 @@ impl Gateway {
                 if outcome == Outcome::Overloaded {
                     self.share.refused(&flight.call, flight.since, now);
                 } else if outcome != Outcome::DiskFull {
-                    self.share.taken(&flight.call);
+                    self.share.decided(&flight.call, flight.since, now);
                 }
                 if stored == Stored::No && !settled {
                     // Of several copies another one may have run, or be waiting: asking on tells.
@@ -317,6 +324,7 @@ impl Gateway {
             return;
         }
         self.leader = leader;
+        self.share.led(now);
         for flight in self.flights.values_mut() {
             flight.pause = self.settings.resend;
             flight.refusals = 0;

@@ -587,13 +587,16 @@ fn reads_end_at_their_deadlines() {
 /// each; one that never sends more again; and a repetition that is refused although its call is under way.
 #[test]
 fn what_a_leader_without_room_would_refuse_is_refused_here() {
-    let mut world = World::led_by(A);
+    let mut world = World::with(Settings { in_flight: 80, ..Settings::default() });
+    world.handle(Input::LeaderIs(Some(A)));
     for ticket in 0..40 {
         assert_eq!(world.submit(ticket, call(&format!("k{ticket}"))).len(), 1);
     }
+    assert!(!world.core.is_full());
     assert_eq!(world.executed(A, "k39", Outcome::Overloaded), [told(39, Outcome::Overloaded, false)]);
     let here = |ticket| [told(ticket, Outcome::Overloaded, false)];
     assert_eq!(world.submit(40, call("k40")), here(40), "39 are under way, and 35 may be");
+    assert!(world.core.is_full());
     assert_eq!(world.submit(41, call("k0")), [], "it waits with the first");
     assert_eq!(world.submit(42, Call { patience: Duration::from_secs(1), ..call("k42") }).len(), 1);
     for number in 1..6 {

@@ -29,6 +29,7 @@ use crate::backend::{
     LeaderView, Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use crate::core::{Gateway, Settings};
+use crate::door::Door;
 use crate::routes;
 
 /// What the leader says to a call; nothing when it stays silent.
@@ -65,6 +66,7 @@ pub(super) struct Node {
 
 pub(super) struct FakeBackend {
     gateway: Addr<GatewayActor>,
+    pub(super) door: Arc<Door>,
     pub(super) node: Mutex<Node>,
     /// Whether it has not applied what was newest some seconds ago.
     pub(super) behind: AtomicBool,
@@ -111,7 +113,8 @@ impl World {
         let send = Box::new(move |to, message| send.send((to, message)).expect("the script listens"));
         let started = tokio::time::Instant::now();
         let clock = Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp(0) });
-        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 1), send, clock).start();
+        let gateway = GatewayActor::new(Gateway::new(Settings::default(), 1), send, clock);
+        let (door, gateway) = (gateway.door(), gateway.start());
         let limits = Limits {
             body_bytes: 64 << 10,
             body_wait: Duration::from_millis(50),
@@ -121,7 +124,7 @@ impl World {
         let node = Mutex::new(Node { applied: 41, time: 1_000, barrier: Some(41), ..Node::default() });
         let [behind, draining, stopping, busy] = [false; 4].map(AtomicBool::new);
         let backend =
-            Arc::new(FakeBackend { gateway, node, behind, draining, stopping, busy, cluster: OnceLock::new(), limits });
+            Arc::new(FakeBackend { gateway, door, node, behind, draining, stopping, busy, cluster: OnceLock::new(), limits });
         let leader = backend.clone();
         actix::spawn(async move {
             while let Some((from, message)) = sent.recv().await {
@@ -302,6 +305,10 @@ impl Backend for FakeBackend {
 
     fn cluster_name(&self) -> &'static str {
         self.cluster.get().copied().unwrap_or("<demo>")
+    }
+
+    fn door(&self) -> &Door {
+        &self.door
     }
 
     fn gateway(&self) -> &Addr<GatewayActor> {
