@@ -15,7 +15,7 @@ use crate::actor::Submit;
 use crate::api::Api;
 use crate::audit;
 use crate::core::access::Access;
-use crate::core::{Answer, Unavailable};
+use crate::core::{Answer, Share, Unavailable};
 use crate::fingerprint;
 use crate::gate::denied;
 use crate::names;
@@ -75,8 +75,7 @@ pub(crate) fn new_call(
         None => fingerprint::of_bytes(&function, &arguments),
     };
     let request = wishes.key.clone().unwrap_or_else(|| api.request_id());
-    let patience = wishes.wait.map(patience).unwrap_or_default();
-    Ok(Call { request, fingerprint, function, arguments, patience, copy: 0 })
+    Ok(Call { request, fingerprint, function, arguments, patience: patience_of(wishes), copy: 0 })
 }
 
 /// A call that a node makes by itself, under a key of its own. `None`: the key is none.
@@ -85,6 +84,10 @@ pub fn call_of_node(function: &str, arguments: &serde_json::Value, key: String, 
     let (request, arguments) = (RequestId::caller(key).ok()?, Bytes::from(arguments.to_string()));
     let fingerprint = fingerprint::of(function, &arguments).ok()?;
     Some(Call { request, fingerprint, function: function.to_owned(), arguments, patience: patience(wait), copy: 0 })
+}
+
+fn patience_of(wishes: &Wishes) -> Duration {
+    wishes.wait.map(patience).unwrap_or_default()
 }
 
 /// How long the leader may wait for a refusal to pass, of all that the caller waits.
@@ -170,6 +173,14 @@ fn location(key: &str) -> String {
     format!("/v1/calls/{}", path_segment(key))
 }
 
+/// Turns a call away at the door, before any more is done for it.
+pub(crate) fn come_in(api: &Api, function: &str, wishes: &Wishes) -> Result<(), Problem> {
+    if Share::counts(function, patience_of(wishes)) && !api.backend.door().lets_in(function) {
+        return Err(turned_away(Problem::overloaded(), wishes.key.as_ref().and_then(instance)));
+    }
+    Ok(())
+}
+
 /// Sends a call and waits for its outcome.
 async fn execute(api: &Api, call: Call, wait: Option<Duration>) -> Result<Done, Problem> {
     let instance = instance(&call.request);
@@ -182,9 +193,6 @@ pub(crate) fn submit(api: &Api, call: Call, wait: Option<Duration>) -> Result<on
     let instance = instance(&call.request);
     if api.backend.stopping() {
         return Err(turned_away(Problem::stopping(), instance));
-    }
-    if api.backend.door().turns_away(&call) {
-        return Err(turned_away(Problem::overloaded(), instance));
     }
     let (reply, answer) = oneshot::channel();
     let (wait, applied) = (wait.unwrap_or(api.limits.wait).max(WAY_BACK), api.backend.applied());

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics::Counter;
-use protocol::Call;
 
 use crate::meters;
 
@@ -29,12 +28,12 @@ impl Door {
         self.is_shut.store(is_shut, Ordering::Relaxed);
     }
 
-    /// Whether a call is turned away. One with patience may wait for other things than room.
-    pub(crate) fn turns_away(&self, call: &Call) -> bool {
-        let away = call.patience.is_zero() && self.is_shut.load(Ordering::Relaxed);
-        if away {
-            self.refused.get(&call.function).unwrap_or(&self.unknown).increment(1);
+    /// Whether a call of this function may go on to the gateway.
+    pub(crate) fn lets_in(&self, function: &str) -> bool {
+        let is_shut = self.is_shut.load(Ordering::Relaxed);
+        if is_shut {
+            self.refused.get(function).unwrap_or(&self.unknown).increment(1);
         }
-        away
+        !is_shut
     }
 }

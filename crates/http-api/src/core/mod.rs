@@ -39,8 +39,9 @@ use protocol::{Call, CommandNumber, Fingerprint, Message, NodeId, Outcome, Reque
 
 pub use interface::{Answer, Effect, IgnoreReason, Input, Settings, Unavailable};
 
+pub(crate) use share::Share;
+
 use reads::Round;
-use share::Share;
 
 /// A call that has no outcome yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -149,7 +150,7 @@ impl Gateway {
         self.flights.len()
     }
 
-    /// Whether a call without patience would be refused now, unless it repeats one that is under way.
+    /// Whether a call that counts ([`Share`]) would be refused now, unless it repeats one that is under way.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let most = self.settings.in_flight;

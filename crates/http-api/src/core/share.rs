@@ -8,11 +8,14 @@
 //! - The share binds only where much is under way: an eighth of the limit is left in any case, and a few slow calls of a few
 //!   callers refuse nobody.
 //! - Calls that came before the leader was known, or before the last lesson, teach nothing: they have waited together.
-//! - Only calls without patience count. Others may wait at the leader for reasons of their own.
+//! - Only calls without patience count: others may wait at the leader for reasons of their own. Nor do those of operators,
+//!   who may be there to end the overload.
 
 use std::time::Duration;
 
 use protocol::{Call, Tick};
+
+use super::access::is_audited;
 
 /// Far longer than a call takes that need not queue; shorter than the pause before it is sent again.
 const SLOW: Duration = Duration::from_millis(250);
@@ -21,7 +24,7 @@ const GROWTH: usize = 16;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Share {
+pub(crate) struct Share {
     most: usize,
     calls: usize,
     under_way: usize,
@@ -37,7 +40,12 @@ impl Share {
         Self { most, calls: most, under_way: 0, quick: 0, learnt: Tick::default() }
     }
 
-    /// Whether no call without patience may be added.
+    /// Whether calls of this kind are bounded by it.
+    pub(crate) fn counts(function: &str, patience: Duration) -> bool {
+        patience.is_zero() && !is_audited(function)
+    }
+
+    /// Whether no call that counts may be added.
     pub(super) fn is_full(&self) -> bool {
         self.under_way >= self.calls
     }
@@ -85,7 +93,7 @@ impl Share {
 }
 
 fn counts(call: &Call) -> bool {
-    call.patience.is_zero()
+    Share::counts(&call.function, call.patience)
 }
 
 #[cfg(test)]
@@ -146,7 +154,8 @@ mod tests {
         assert!(!Share::new(1).is_full());
     }
 
-    /// Catches calls that waited for a leader, or wait at it by their caller's wish, and cost the others their room.
+    /// Catches calls that waited for a leader, or wait at it by their caller's wish, and cost the others their room; and an
+    /// operator who cannot act because there is too much to do.
     #[test]
     fn some_teach_nothing() {
         let (mut share, plain) = with(800);
@@ -157,7 +166,9 @@ mod tests {
         share.led(ms(3_000));
         share.decided(&plain, ms(2_900), ms(3_500));
         assert_eq!(share.calls, 4_000);
+        let operator = Call { function: "cluster.remove".into(), ..plain.clone() };
         share.decided(&plain, ms(3_100), ms(3_500));
-        assert_eq!((share.calls, share.has_room(&plain), share.has_room(&patient)), (700, false, true));
+        assert_eq!((share.calls, share.has_room(&plain)), (700, false));
+        assert!(share.has_room(&patient) && share.has_room(&operator));
     }
 }

@@ -150,7 +150,7 @@ async fn a_node_with_too_much_to_do_says_so() {
 }
 
 /// Catches a node without room that asks its gateway about each call, while that has too much to do already; one that says of
-/// a call with a key that it never was executed; and one that turns away what may wait.
+/// a call with a key that it never was executed; and one that turns away what may wait, or an operator.
 #[actix_web::test]
 async fn a_shut_door_turns_calls_away() {
     let world = World::new(|_| Some(issued(17)));
@@ -162,6 +162,8 @@ async fn a_shut_door_turns_calls_away() {
     assert!(world.calls().is_empty(), "the gateway was not asked");
     let patient = world.with_header(Method::POST, "/v1/functions/f", ("Prefer", "wait=5")).await;
     assert_eq!(patient.status, 200);
+    world.backend.door.shut(true);
+    assert_eq!(world.post("/v1/functions/cluster.remove", "{}").await.status, 200);
 }
 
 /// Catches a stopping node that still takes calls.
