@@ -165,7 +165,7 @@ impl Client for EtcdClient {
         let (from, to) = dice.pair(self.accounts);
         let mut retries = 0;
         let error = self.transfer(from, to, &mut retries).await.err();
-        Done { error, retries }
+        Done { error, retries, ..Done::default() }
     }
 }
 

@@ -95,7 +95,7 @@ impl Client for PostgreSqlClient {
                 Some(error.code().map_or("connection_lost".to_owned(), |code| format!("sql_{}", code.code())))
             }
         };
-        Done { error, retries: 0 }
+        Done { error, ..Done::default() }
     }
 }
 

@@ -59,9 +59,9 @@ impl Client for ZooKeeperClient {
         let mut retries = 0;
         loop {
             match transfer(&self.session, &paths).await {
-                Ok(()) => return Done { error: None, retries },
+                Ok(()) => return Done { retries, ..Done::default() },
                 Err(code) if code == CONFLICT && retries < CONFLICTS_MAX => retries += 1,
-                Err(error) => return Done { error: Some(error), retries },
+                Err(error) => return Done { error: Some(error), retries, ..Done::default() },
             }
         }
     }

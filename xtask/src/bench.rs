@@ -3,7 +3,7 @@
 //!
 //! Part `calls`: `inventory.transfer` with more and more clients. `kills`: under 64 clients that retry, the
 //! leader is killed again and again and the longest time without a success is noted. The others, which take minutes:
-//! module [`durability`].
+//! modules [`changes`], [`clients`], [`durability`], [`overload`].
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 mod changes;
+mod clients;
 mod durability;
+mod overload;
 
 use crate::cluster::{Cluster, finished};
 
@@ -44,7 +46,7 @@ pub(crate) struct Arguments {
     /// MiB of state that a node receives which was away for longer than commands are kept (part `state`)
     #[arg(long, default_value_t = 1_024)]
     state: u64,
-    /// How often that state is sent (part `state`)
+    /// How often that state is sent, and good clients are watched beside bad ones (parts `state`, `clients`)
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// Commands that are issued before all nodes are killed and start again (part `restart`)
@@ -82,6 +84,10 @@ enum Part {
     Leads,
     /// What calls notice of an acceptor that joins and is removed
     Members,
+    /// What is acknowledged and refused when more calls come than can be executed
+    Overload,
+    /// What good clients notice of bad ones
+    Clients,
 }
 
 impl Arguments {
@@ -132,6 +138,8 @@ pub(crate) fn run(arguments: &Arguments, binary: &Path) -> anyhow::Result<()> {
             Part::Memory => durability::memory(arguments, binary),
             Part::Leads => changes::leads(arguments, binary),
             Part::Members => changes::members(arguments, binary),
+            Part::Overload => overload::overload(arguments, binary),
+            Part::Clients => clients::clients(arguments, binary),
         }?;
         _ = writeln!(text, "\n{name}:\n{measured:#}");
         results.insert(name, measured);

@@ -19,6 +19,7 @@ use protocol::{Call, CommandNumber, Message as PeerMessage, NodeId, Now, Request
 use tokio::sync::oneshot;
 
 use crate::core::{Answer, Effect, Gateway, IgnoreReason, Input};
+use crate::door::Door;
 use crate::meters::{self, Calls, Waiting};
 use crate::traces::{Ended, Followers};
 
@@ -99,6 +100,7 @@ pub struct GatewayActor {
     sent: Counter,
     counted: Calls,
     followers: Option<Followers>,
+    door: Arc<Door>,
 }
 
 impl GatewayActor {
@@ -123,12 +125,15 @@ impl GatewayActor {
             sent: metrics::counter!("quorate_gateway_sent_total"),
             counted: Calls::new([]),
             followers: None,
+            door: Arc::new(Door::new([])),
         }
     }
 
     /// Counts the calls of these functions by their names; without, all are counted together.
     #[must_use]
     pub fn counting(mut self, functions: impl IntoIterator<Item = String>) -> Self {
+        let functions: Vec<String> = functions.into_iter().collect();
+        self.door = Arc::new(Door::new(functions.iter().cloned()));
         self.counted = Calls::new(functions);
         self
     }
@@ -138,6 +143,12 @@ impl GatewayActor {
     pub fn following(mut self, tracer: Option<Arc<Tracer>>, me: NodeId) -> Self {
         self.followers = tracer.map(|tracer| Followers::new(tracer, me));
         self
+    }
+
+    /// What shows other threads whether there is room.
+    #[must_use]
+    pub fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.door)
     }
 
     fn now(&self) -> Tick {
@@ -173,6 +184,7 @@ impl GatewayActor {
             }
         }
         self.effects = effects;
+        self.door.shut(self.core.is_full());
         #[expect(clippy::cast_precision_loss, reason = "at most some thousands")]
         self.in_flight.set(self.core.calls_in_flight() as f64);
         if self.core.is_idle() {

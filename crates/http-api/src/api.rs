@@ -6,10 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use actix_web::http::header::HeaderValue;
 use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::{RequestId, Tracer};
+use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
 use crate::backend::{Backend, Limits};
+use crate::reply::Room;
 use crate::traces::Traces;
+
+/// Pages that are made at a time: each keeps a processor busy, and some MiB; more would only take them from calls.
+const PAGES_MAX: usize = 2;
 
 /// Shared by all threads of the server.
 pub(crate) struct Api {
@@ -18,6 +23,10 @@ pub(crate) struct Api {
     pub(crate) prometheus: PrometheusHandle,
     /// Whether callers present tokens. Nothing: everybody may do everything.
     pub(crate) auth: Option<Auth>,
+    /// For pages that are made.
+    pub(crate) pages: Arc<Semaphore>,
+    /// For replies that are not taken yet.
+    pub(crate) room: Room,
     /// The value of `Quorate-Node`.
     pub(crate) node_header: HeaderValue,
     pub(crate) traces: Traces,
@@ -38,7 +47,8 @@ impl Api {
         let node_header = HeaderValue::from_str(name).unwrap_or_else(|_| HeaderValue::from(id.0));
         let calls = AtomicU64::new(0);
         let traces = Traces::new(backend.cluster_name(), tracer, id);
-        Self { limits: backend.limits(), backend, prometheus, auth, node_header, traces, entropy, calls }
+        let (limits, pages, room) = (backend.limits(), Arc::new(Semaphore::new(PAGES_MAX)), Room::new());
+        Self { backend, limits, prometheus, auth, pages, room, node_header, traces, entropy, calls }
     }
 
     /// A number that no other call of this gateway, its other lives or other gateways has.

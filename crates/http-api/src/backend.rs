@@ -13,6 +13,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::actor::GatewayActor;
+use crate::door::Door;
 
 /// One node, as its REST gateway sees it. Called from the HTTP server's threads.
 pub trait Backend: Send + Sync + 'static {
@@ -25,6 +26,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The actor that calls and linearizable reads go through. The same address for all, since a
     /// clone of one has room for a message of its own in a full mailbox.
     fn gateway(&self) -> &Addr<GatewayActor>;
+
+    /// What the gateway shows of its room.
+    fn door(&self) -> &Door;
 
     /// This node's state as of one command number. Taking it and reading one key of it are
     /// microseconds and done in line; scans are done on a thread for blocking work.

@@ -16,7 +16,7 @@ use crate::actor::Submit;
 use crate::api::Api;
 use crate::audit;
 use crate::core::access::Access;
-use crate::core::{Answer, Unavailable};
+use crate::core::{Answer, Share, Unavailable};
 use crate::fingerprint;
 use crate::gate::{access_of, check_call};
 use crate::names;
@@ -80,7 +80,7 @@ pub(crate) fn new_call(
         RequestId::Caller(_) => fingerprint::of(&function, &arguments).map_err(|error| invalid_json(&error))?,
         RequestId::Gateway(_) => fingerprint::of_bytes(&function, &arguments),
     };
-    let patience = asked.wait.map(patience).unwrap_or_default();
+    let patience = patience_of(asked.wait);
     Ok(Call { request, fingerprint, function, arguments, patience, copy: 0 })
 }
 
@@ -90,6 +90,10 @@ pub fn call_of_node(function: &str, arguments: &serde_json::Value, key: String, 
     let (request, arguments) = (RequestId::caller(key).ok()?, Bytes::from(arguments.to_string()));
     let fingerprint = fingerprint::of(function, &arguments).ok()?;
     Some(Call { request, fingerprint, function: function.to_owned(), arguments, patience: patience(wait), copy: 0 })
+}
+
+fn patience_of(wait: Option<Duration>) -> Duration {
+    wait.map(patience).unwrap_or_default()
 }
 
 /// How long the leader may wait for a refusal to pass, of all that the caller waits.
@@ -194,6 +198,14 @@ async fn accept(
 /// Where to ask for the outcome of a call.
 fn location(key: &str) -> String {
     format!("/v1/calls/{}", path_segment(key))
+}
+
+/// Turns a call away at the door, before any more is done for it.
+pub(crate) fn come_in(api: &Api, function: &str, wishes: &Wishes) -> Result<(), Problem> {
+    if Share::counts(function, patience_of(wishes.wait)) && !api.backend.door().lets_in(function) {
+        return Err(turned_away(Problem::overloaded(), wishes.key.as_ref().and_then(instance)));
+    }
+    Ok(())
 }
 
 /// Sends a call; the answer comes later.

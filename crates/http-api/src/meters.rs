@@ -10,10 +10,18 @@ use crate::core::{Answer, Unavailable};
 use crate::traces::Followed;
 
 /// The label of functions that are not registered; their names would be labels without bound.
-const UNKNOWN_FUNCTION: &str = "unknown";
+pub(crate) const UNKNOWN_FUNCTION: &str = "unknown";
 
 /// Nobody waits any more for what becomes of the call.
 pub(crate) const ABANDONED: &str = "abandoned";
+
+/// There was no room for the call.
+pub(crate) const OVERLOADED: &str = "overloaded";
+
+/// Counts calls of one function that came to one outcome.
+pub(crate) fn calls(function: String, outcome: &'static str) -> Counter {
+    metrics::counter!("quorate_gateway_calls_total", "function" => function, "outcome" => outcome)
+}
 
 /// The calls of one gateway.
 pub(crate) struct Calls {
@@ -58,9 +66,7 @@ impl Calls {
         let took = now.since(call.since);
         function.took.record(took);
         let name = &function.name;
-        let counter = function.outcomes.entry(outcome).or_insert_with(
-            || metrics::counter!("quorate_gateway_calls_total", "function" => name.clone(), "outcome" => outcome),
-        );
+        let counter = function.outcomes.entry(outcome).or_insert_with(|| calls(name.clone(), outcome));
         counter.increment(1);
         (name.as_str(), took)
     }
@@ -84,14 +90,14 @@ pub(crate) fn outcome(answer: &Answer) -> &'static str {
             Outcome::UnknownFunction => "unknown_function",
             Outcome::RequestReused => "key_reused",
             Outcome::Failed { .. } => "failed",
-            Outcome::Overloaded => "overloaded",
+            Outcome::Overloaded => OVERLOADED,
             Outcome::DiskFull => "disk_full",
             Outcome::NotLeader | Outcome::LeadershipLost => "unknown",
         },
         Answer::NotExecuted(why) | Answer::NotHere(why) => match why {
             Unavailable::NoLeader => "no_leader",
             Unavailable::NoAnswer => "no_majority",
-            Unavailable::TooMany => "overloaded",
+            Unavailable::TooMany => OVERLOADED,
             Unavailable::Stopping => "stopping",
         },
         Answer::BarrierPassed(_) | Answer::Unknown => "unknown",

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use actix_web::body::{EitherBody, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
@@ -16,8 +16,8 @@ use metrics::{Counter, Histogram};
 use crate::api::Api;
 use crate::names;
 use crate::problem::Problem;
+use crate::reply::{Body, Held};
 use crate::routes::ROUTES;
-use crate::unread::Unread;
 
 /// The longest path and query: two keys of 1 KiB, every byte percent-encoded, have 6 KiB.
 const URI_BYTES_MAX: usize = 8 << 10;
@@ -58,20 +58,18 @@ const UNKNOWN_ROUTE: &str = "unknown";
 pub(crate) async fn observe<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+) -> Result<ServiceResponse<Body>, Error> {
     let started = clock();
     let api = request.app_data::<web::Data<Api>>().expect("the application has it").clone();
     let requests = request.app_data::<web::Data<Requests>>().expect("the application has it").clone();
-    let unread = Unread::of(&mut request);
+    let held = Held::of(&mut request);
     let checked = check_head(&request).and_then(|()| check_cluster(request.headers(), api.backend.cluster_name()));
-    let mut response = match checked {
+    let response = match checked {
         // The handlers turn their own errors into responses, and there are no other services.
         Ok(()) => next.call(request).await?.map_into_left_body(),
         Err(problem) => request.into_response(problem.error_response()).map_into_right_body(),
     };
-    if let Some(unread) = unread {
-        response = response.map_body(|_, body| EitherBody::right(unread.held_by(body)));
-    }
+    let mut response = held.until_written(response, &api.room);
     let headers = response.headers_mut();
     headers.insert(names::NODE, api.node_header.clone());
     guard_headers(headers);

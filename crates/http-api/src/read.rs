@@ -8,12 +8,13 @@
 //! The caller's wait is for all of this together: what the leader's answer took is not there to
 //! wait for this node's own state.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpResponseBuilder;
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderValue;
-use protocol::{CommandNumber, Timestamp};
+use actix_web::{HttpResponseBuilder, web};
+use protocol::{CommandNumber, StateError, Timestamp};
 use std::time::UNIX_EPOCH;
 use tokio::sync::oneshot;
 
@@ -38,12 +39,30 @@ const TIME_MAX: u64 = 253_402_300_799_999;
 pub(crate) struct Ready {
     consistency: Consistency,
     time: Timestamp,
+    /// What is left of the wait.
+    left: Duration,
 }
 
 impl Ready {
     /// What was waited for.
     pub(crate) fn consistency(&self) -> Consistency {
         self.consistency
+    }
+
+    /// Makes a page, on a thread for blocking work. Few are made at a time, and who has waited long enough is turned away.
+    pub(crate) async fn page<T: Send + 'static>(
+        &self,
+        api: &Api,
+        make: impl FnOnce() -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = tokio::time::timeout(self.left, Arc::clone(&api.pages).acquire_owned()).await;
+        let turn = turn.map_err(|_| Problem::overloaded())?;
+        let made = web::block(move || {
+            // Until it is made, even if its caller has gone meanwhile.
+            let _turn = turn;
+            make()
+        });
+        Ok(made.await.map_err(|_| Problem::stopping())??)
     }
 
     /// The headers of a reply that shows the state at `at`.
@@ -103,7 +122,8 @@ pub(crate) async fn ready(api: &Api, query: &Query, wait: Option<Duration>) -> R
         return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "not_applied_yet", detail).retry_later());
     }
     // Read before the snapshot is taken, so that it is never later than what is shown.
-    Ok(Ready { consistency, time: api.backend.time_at() })
+    let left = wait.saturating_sub(clock().duration_since(begun));
+    Ok(Ready { consistency, time: api.backend.time_at(), left })
 }
 
 /// The number that a read that arrived now must reach.

@@ -1,5 +1,8 @@
 //! Reading requests strictly: what is not understood is refused with a sentence, never guessed.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap, HeaderName};
@@ -13,6 +16,9 @@ use crate::api::Api;
 use crate::backend::Limits;
 use crate::names;
 use crate::problem::Problem;
+
+/// The most that is set aside for a body that has only begun to come.
+const AT_ONCE: usize = 64 << 10;
 
 /// Whether another node or gateway may have executed what this request asks for: it has a key, or, as a batch, may have some.
 /// Who does not execute it speaks for itself only.
@@ -275,7 +281,8 @@ pub(crate) async fn body_within(
     let max = limits.body_bytes;
     let too_large = || Problem::too_large("body_too_large", format!("the body has more than {max} bytes"));
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > max as u64) {
+    let announced = announced.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    if announced > max as u64 {
         return Err(too_large());
     }
     if request.headers().contains_key(header::CONTENT_ENCODING) {
@@ -284,23 +291,30 @@ pub(crate) async fn body_within(
     }
     let read = async {
         let mut payload = payload;
-        let mut pieces: Vec<Bytes> = Vec::new();
-        let mut length = 0_usize;
+        let mut body = Vec::new();
         while let Some(piece) = payload.next().await {
             // The server says the same of a body cut short and of chunks that it cannot read.
             let piece = piece.map_err(|_| {
                 let detail = "the body ended before all of it had arrived, or is not chunked as its head says";
                 Problem::bad_request("incomplete_body", detail)
             })?;
-            length += piece.len();
-            if length > max {
+            if piece.len() > max - body.len() {
                 return Err(too_large());
             }
-            pieces.push(piece);
+            if body.capacity() == 0 {
+                body.reserve_exact(usize::try_from(announced).unwrap_or(0).min(AT_ONCE).max(piece.len()));
+            }
+            // A piece keeps the whole buffer of its connection, however small it is.
+            body.extend_from_slice(&piece);
         }
-        // Most bodies come in one piece, which is not copied.
-        Ok(if pieces.len() > 1 { pieces.concat().into() } else { pieces.pop().unwrap_or_default() })
+        Ok(Bytes::from(body))
     };
+    let mut read = pin!(read);
+    // Most bodies are there when this is polled again: the server has read them with their heads. No timer for those.
+    if let Poll::Ready(body) = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+        return body;
+    }
+    tokio::task::yield_now().await;
     tokio::time::timeout(limits.body_wait, read).await.map_err(|_| {
         let seconds = limits.body_wait.as_secs();
         Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", format!("the body did not arrive within {seconds} s"))

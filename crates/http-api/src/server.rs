@@ -1,25 +1,32 @@
 //! Builds the HTTP server around a node.
 
+use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_http::error::DispatchError;
+use actix_http::{HttpServiceBuilder, KeepAlive};
+use actix_server::GracefulShutdownSignal;
+use actix_service::{ServiceFactoryExt as _, fn_service, map_config};
+use actix_tls::accept::TlsError;
+use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
-use actix_web::http::KeepAlive;
-use actix_web::{App, Error, HttpServer, web};
+use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::{App, Error, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::Tracer;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 use crate::api::Api;
 use crate::auth::Auth;
 use crate::backend::{Backend, Limits};
 use crate::routes;
+use crate::timed::{HEAD_WAIT, Timed};
 
-/// How long a client may take for the head of a request.
-const HEAD_WAIT: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept: above the minute at which common proxies drop theirs,
 /// so that it is never the server that closes one just as a request arrives.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -88,20 +95,56 @@ where
         + 'static,
     B: MessageBody + 'static,
 {
-    let server = HttpServer::new(app)
+    let server = Server::build()
         .workers(options.workers)
         // The limit is for all threads; the server has one for each.
-        .max_connections(limits.connections.div_ceil(options.workers.max(1)))
-        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
-        .client_request_timeout(HEAD_WAIT)
-        .tls_handshake_timeout(HEAD_WAIT)
-        .client_disconnect_timeout(DISCONNECT_WAIT)
-        .tcp_nodelay(true)
+        .max_concurrent_connections(limits.connections.div_ceil(options.workers.max(1)))
         .shutdown_timeout(options.grace.as_secs().max(1))
         .disable_signals();
+    let stop = server.graceful_shutdown_signal();
     let server = match options.tls.clone() {
-        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
-        None => server.listen(listener)?,
+        None => server.listen("http", listener, move || {
+            fn_service(|stream: TcpStream| ready(Ok(connection(stream, |stream| stream)))).and_then(http(app(), stop.clone()))
+        })?,
+        Some(tls) => server.listen("https", listener, move || {
+            let mut acceptor = Acceptor::new(tls.clone());
+            acceptor.set_handshake_timeout(HEAD_WAIT);
+            acceptor
+                .map_err(TlsError::into_service_error)
+                .map(|stream: TlsStream<TcpStream>| connection(stream, |stream| stream.get_ref().0))
+                .and_then(http(app(), stop.clone()).map_err(TlsError::Service))
+        })?,
     };
     Ok(server.run())
+}
+
+/// A connection that was accepted, and who is at its other end.
+fn connection<T>(stream: T, tcp: impl Fn(&T) -> &TcpStream) -> (Timed<T>, Option<SocketAddr>) {
+    let peer = tcp(&stream).peer_addr().ok();
+    // Without it replies come a little later.
+    _ = tcp(&stream).set_nodelay(true);
+    (Timed::new(stream), peer)
+}
+
+/// HTTP on these connections, as the library's own server would serve it on those of the kernel.
+fn http<T, S, B>(
+    app: App<S>,
+    stop: GracefulShutdownSignal,
+) -> impl ServiceFactory<(Timed<T>, Option<SocketAddr>), Config = (), Response = (), Error = DispatchError, InitError = ()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<B>, Error = Error, InitError = ()>
+        + 'static,
+    B: MessageBody + 'static,
+{
+    HttpServiceBuilder::default()
+        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+        .client_request_timeout(HEAD_WAIT)
+        .client_disconnect_timeout(DISCONNECT_WAIT)
+        .graceful_shutdown_signal(move || {
+            let stop = stop.clone();
+            async move { stop.notified().await }
+        })
+        .on_connect_ext(|connection: &Timed<T>, data| drop(data.insert(connection.turns())))
+        .h1(map_config(app, |()| AppConfig::default()))
 }

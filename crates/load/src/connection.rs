@@ -102,6 +102,8 @@ pub struct Connection {
 pub struct Answer {
     /// Such as 200.
     pub status: u16,
+    /// Whether it says when to come back.
+    pub has_retry_after: bool,
     /// All of it.
     pub body: Vec<u8>,
 }
@@ -109,6 +111,7 @@ pub struct Answer {
 /// What the head of an answer says.
 struct Head {
     status: u16,
+    has_retry_after: bool,
     head_bytes: usize,
     body_bytes: usize,
     closes: bool,
@@ -174,7 +177,8 @@ impl Connection {
             let total = head.head_bytes + head.body_bytes;
             if self.incoming.len() >= total {
                 let body = self.incoming[head.head_bytes..total].to_vec();
-                return Ok((Answer { status: head.status, body }, !head.closes));
+                let answer = Answer { status: head.status, has_retry_after: head.has_retry_after, body };
+                return Ok((answer, !head.closes));
             }
         }
     }
@@ -199,7 +203,8 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<Head>> {
         None if status == 204 => 0,
         Some(_) | None => return Err(invalid("no usable Content-Length")),
     };
-    Ok(Some(Head { status, head_bytes, body_bytes, closes }))
+    let has_retry_after = header("retry-after").is_some();
+    Ok(Some(Head { status, has_retry_after, head_bytes, body_bytes, closes }))
 }
 
 #[cfg(test)]
@@ -220,7 +225,9 @@ mod tests {
             while !asked.ends_with(b"{}") {
                 stream.read_buf(&mut asked).await.expect("the request");
             }
-            for piece in ["HTTP/1.1 409 Con", "flict\r\nContent-Length: 4\r\nConnection: close\r\n\r", "\n{\"", "a}"] {
+            for piece in
+                ["HTTP/1.1 429 Too", " Many\r\nRetry-After: 1\r\nContent-Length: 4\r\nConnection: close\r\n\r", "\n{\"", "a}"]
+            {
                 stream.write_all(piece.as_bytes()).await.expect("sent");
                 stream.flush().await.expect("sent");
                 tokio::task::yield_now().await;
@@ -229,7 +236,7 @@ mod tests {
         });
         let mut connection = Connection::open(&Target::plain(host), Duration::from_secs(5)).await.expect("connected");
         let (answer, usable) = connection.post("/v1/functions/f", Some("k-1"), "{}").await.expect("an answer");
-        assert_eq!(answer, Answer { status: 409, body: b"{\"a}".to_vec() });
+        assert_eq!(answer, Answer { status: 429, has_retry_after: true, body: b"{\"a}".to_vec() });
         assert!(!usable);
         let asked = server.await.expect("the server ran");
         assert!(asked.starts_with("POST /v1/functions/f HTTP/1.1\r\nHost: 127.0.0.1:"), "{asked}");

@@ -12,6 +12,10 @@
 //!   (*coordinated omission*). Calls that are due at the end and have no outcome count with the age
 //!   that they have then, and are told apart as `unanswered`.
 //!
+//! A call that the system *refuses*, because it has too much to do or cannot work now, is no failure of the system: it
+//! says so in time, or it does not. So refusals have a latency of their own, and it counts from when the call was *sent*,
+//! in an open loop too: how long the generator had no client for it is no matter of the refusal.
+//!
 //! All clients run on one thread: they wait nearly all the time, and a second busy thread would take a
 //! core from the servers on the same machine. Two stretches: warm-up (not counted), measurement. In a
 //! closed loop calls that are under way at the end are not counted.
@@ -99,9 +103,23 @@ pub trait Client: 'static {
 pub struct Done {
     /// Why it did not succeed, as a short code; none when it did.
     pub error: Option<String>,
+    /// It did not because the system refused it.
+    pub refusal: Option<Refusal>,
     /// How often it was sent again.
     pub retries: u64,
 }
+
+/// A system has said that it does not take a call now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// How long after the call was sent, the last time.
+    pub after: Duration,
+    /// It said when to come back.
+    pub says_when: bool,
+}
+
+/// Before a client that was refused makes its next call in a closed loop; in an open one the pace says when.
+const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 
 /// What all clients share.
 struct Run {
@@ -173,7 +191,7 @@ async fn drive(run: Rc<Run>) {
     if let Some(pace) = &run.pace
         && let Err(error) = pace.drive().await
     {
-        run.error(&format!("no_timer: {error}"));
+        run.error(&format!("no_timer: {error}"), None);
     }
 }
 
@@ -186,12 +204,16 @@ async fn client_loop<C: Client>(run: Rc<Run>, number: usize, mut client: C, mut 
             None => now(),
         };
         run.under_way.borrow_mut()[number] = Some(due);
+        run.record.borrow_mut().sent += 1;
         let done = client.call(sequence, &mut dice).await;
         run.under_way.borrow_mut()[number] = None;
         run.record.borrow_mut().retries += done.retries;
         match done.error {
             None => run.success(due),
-            Some(code) => run.error(&code),
+            Some(code) => run.error(&code, done.refusal),
+        }
+        if done.refusal.is_some() && run.pace.is_none() {
+            tokio::time::sleep(REFUSED_PAUSE).await;
         }
         sequence += 1;
     }
@@ -204,8 +226,8 @@ impl Run {
         self.count();
     }
 
-    fn error(&self, code: &str) {
-        self.record.borrow_mut().error(code);
+    fn error(&self, code: &str, refusal: Option<Refusal>) {
+        self.record.borrow_mut().error(code, refusal);
         self.completed.borrow_mut().1 += 1;
         self.count();
     }
@@ -252,21 +274,22 @@ fn now() -> Instant {
 mod tests {
     use super::*;
 
-    /// A system whose calls take as long as it is told, and which stalls once.
+    /// A system whose calls take as long as it is told, which stalls once, and which takes so many calls at a time.
     struct Slow {
         takes: Duration,
         /// From when, and how long, after its start.
         stall: (Duration, Duration),
         start: tokio::time::Instant,
+        room: tokio::sync::Semaphore,
     }
 
-    struct SlowClient(Duration, tokio::time::Instant, Duration);
+    struct SlowClient(Rc<Slow>);
 
     impl System for Rc<Slow> {
         type Client = SlowClient;
 
         async fn client(&self, _: u32) -> anyhow::Result<SlowClient> {
-            Ok(SlowClient(self.takes, self.start + self.stall.0, self.stall.1))
+            Ok(SlowClient(Self::clone(self)))
         }
 
         async fn syncs(&self) -> BTreeMap<String, u64> {
@@ -275,10 +298,14 @@ mod tests {
     }
 
     impl Client for SlowClient {
-        async fn call(&mut self, _: u64, _: &mut Dice) -> Done {
+        async fn call(&mut self, sequence: u64, _: &mut Dice) -> Done {
+            let Ok(_room) = self.0.room.try_acquire() else {
+                let refusal = Refusal { after: Duration::from_millis(2), says_when: sequence.is_multiple_of(2) };
+                return Done { error: Some("overloaded".to_owned()), refusal: Some(refusal), retries: 0 };
+            };
             let at = tokio::time::Instant::now();
-            let stalls = at >= self.1 && at < self.1 + self.2;
-            tokio::time::sleep_until(if stalls { self.1 + self.2 } else { at + self.0 }).await;
+            let (from, until) = (self.0.start + self.0.stall.0, self.0.start + self.0.stall.0 + self.0.stall.1);
+            tokio::time::sleep_until(if at >= from && at < until { until } else { at + self.0.takes }).await;
             Done::default()
         }
     }
@@ -299,10 +326,14 @@ mod tests {
     }
 
     fn measured(plan: &Plan, takes: u64, stall: (u64, u64)) -> serde_json::Value {
+        measured_with(plan, takes, stall, tokio::sync::Semaphore::MAX_PERMITS)
+    }
+
+    fn measured_with(plan: &Plan, takes: u64, stall: (u64, u64), room: usize) -> serde_json::Value {
         block_on(async {
-            let (from, long) = (Duration::from_millis(stall.0), Duration::from_millis(stall.1));
-            let takes = Duration::from_millis(takes);
-            let slow = Rc::new(Slow { takes, stall: (from, long), start: tokio::time::Instant::now() });
+            let stall = (Duration::from_millis(stall.0), Duration::from_millis(stall.1));
+            let (takes, room) = (Duration::from_millis(takes), tokio::sync::Semaphore::new(room));
+            let slow = Rc::new(Slow { takes, stall, start: tokio::time::Instant::now(), room });
             Ok(measure(plan, &slow).await?.to_json())
         })
         .expect("measured")
@@ -337,5 +368,49 @@ mod tests {
         let number = |name: &str| report[name].as_f64().expect("a number");
         let due = number("seconds") * 1_000.0;
         assert!((number("calls") + number("unanswered") - due).abs() < 10.0, "{report}");
+    }
+
+    /// Catches refusals that count as failures, or as successes; whose time has the wait for a client in it, although
+    /// there was none to send the call; and of which nobody knows whether they say when to come back.
+    #[test]
+    fn refusals_are_told_apart_with_a_time_of_their_own() {
+        let report = measured_with(&plan(8, Some(1_000.0)), 10, (0, 0), 2);
+        let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+        let refused = &report["refused"];
+        assert_eq!(refused["count"], report["errors"]["overloaded"], "{report}");
+        assert!(number(&refused["count"]) > number(&report["calls"]) && number(&report["calls"]) > 10.0, "{report}");
+        assert_eq!(report["failed"], 0, "{report}");
+        assert_eq!((number(&refused["latency_ms"]["p50"]), number(&refused["latency_ms"]["max"])), (2.0, 2.0));
+        let share = number(&refused["retry_after_share"]);
+        assert!((0.3..0.7).contains(&share), "{report}");
+        let none = measured(&plan(2, None), 1, (0, 0));
+        assert_eq!((&none["refused"]["count"], &none["refused"]["retry_after_share"]), (&0.into(), &serde_json::Value::Null));
+    }
+
+    /// Catches an open loop that gives each call to the client that was free longest: all of thousands of connections
+    /// would be in use however few calls are under way.
+    #[test]
+    fn no_more_clients_are_at_work_than_calls_are_under_way() {
+        let used = block_on(async {
+            let pace = Rc::new(Pace::new(now(), 500.0));
+            let used = Rc::new(RefCell::new(vec![0; 50]));
+            let clients = (0..50).map(|number| {
+                let (pace, used) = (Rc::clone(&pace), Rc::clone(&used));
+                tokio::task::spawn_local(async move {
+                    loop {
+                        pace.next().await;
+                        used.borrow_mut()[number] += 1;
+                    }
+                })
+            });
+            let clients: Vec<_> = clients.collect();
+            let driven = tokio::time::timeout(Duration::from_millis(400), pace.drive()).await;
+            assert!(driven.is_err(), "it drives on");
+            clients.iter().for_each(JoinHandle::abort);
+            Ok(used.take())
+        })
+        .expect("it ran");
+        let busy = used.iter().filter(|calls| **calls > 0).count();
+        assert!(used.iter().sum::<u32>() > 50 && busy < 25, "{used:?}");
     }
 }

@@ -1,6 +1,9 @@
-//! When the calls of an open loop are due.
+//! When the calls of an open loop are due, and who makes them.
+//!
+//! Of the clients that are free the one that was busy last goes first, so that no more connections are used than calls
+//! are under way: a system with room to spare is not made to keep thousands of them open.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -9,7 +12,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use crate::now;
 
@@ -17,28 +20,37 @@ use crate::now;
 pub(crate) struct Pace {
     start: Instant,
     rate: f64,
-    /// Calls that a client has taken.
+    /// Calls that are due.
+    due: Cell<u64>,
+    /// Those of them that have a client.
+    given: Cell<u64>,
+    /// Those of them that their client has taken up.
     taken: Cell<u64>,
-    /// One permit for each call that is due and not taken.
-    due: Semaphore,
+    /// Clients that wait for a call; none while a call waits for a client.
+    free: RefCell<Vec<oneshot::Sender<()>>>,
 }
 
 impl Pace {
     pub(crate) fn new(start: Instant, rate: f64) -> Self {
-        Self { start, rate, taken: Cell::new(0), due: Semaphore::new(0) }
+        Self { start, rate, due: Cell::new(0), given: Cell::new(0), taken: Cell::new(0), free: RefCell::default() }
     }
 
     /// Waits until a call is due that no other client has taken, and says since when it is.
     pub(crate) async fn next(&self) -> Instant {
-        if let Ok(permit) = self.due.acquire().await {
-            permit.forget();
+        if self.given.get() < self.due.get() {
+            self.given.update(|given| given + 1);
+        } else {
+            let (call, called) = oneshot::channel();
+            self.free.borrow_mut().push(call);
+            // Whoever calls does not go away before the clients do.
+            _ = called.await;
         }
         let number = self.taken.get();
         self.taken.set(number + 1);
         self.at(number)
     }
 
-    /// Calls that are due and that nobody has taken.
+    /// Calls that are due and that no client has taken up.
     pub(crate) fn waiting(&self, now: Instant) -> impl Iterator<Item = Instant> {
         (self.taken.get()..self.count(now)).map(|number| self.at(number))
     }
@@ -50,13 +62,16 @@ impl Pace {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
         // It is read as a pipe is: eight bytes, once it has rung.
         let mut rings = pipe::Receiver::from_owned_fd_unchecked(timer.as_fd().try_clone_to_owned()?)?;
-        let mut told = 0;
         loop {
-            let due = self.count(now());
-            self.due.add_permits(usize::try_from(due - told).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS));
-            told = due;
+            self.due.set(self.count(now()));
+            while self.given.get() < self.due.get()
+                && let Some(call) = self.free.borrow_mut().pop()
+            {
+                self.given.update(|given| given + 1);
+                _ = call.send(());
+            }
             // A timer that is set to nothing never rings.
-            let left = self.at(told).saturating_duration_since(now()).max(Duration::from_nanos(1));
+            let left = self.at(self.due.get()).saturating_duration_since(now()).max(Duration::from_nanos(1));
             timer.set(Expiration::OneShot(TimeSpec::from(left)), TimerSetTimeFlags::empty())?;
             rings.read_u64().await?;
         }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use crate::Refusal;
+
 /// Latencies above a minute count as a minute.
 const LATENCY_MAX: Duration = Duration::from_secs(60);
 
@@ -16,11 +18,17 @@ pub(crate) struct Record {
     pub(crate) end: Instant,
     /// Latencies of calls that succeeded, and ages of those that were due and unanswered at the end, in microseconds.
     pub(crate) latencies: Histogram<u64>,
+    /// Times of refusals since their calls were sent, in microseconds.
+    pub(crate) refusals: Histogram<u64>,
+    /// Refusals that say when to come back.
+    pub(crate) say_when: u64,
+    /// Calls that were sent.
+    pub(crate) sent: u64,
     /// Calls that succeeded.
     pub(crate) successes: u64,
     /// Calls that were due and unanswered at the end of an open loop.
     pub(crate) unanswered: u64,
-    /// Other outcomes by code.
+    /// Other outcomes by code, refusals among them.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Calls sent again.
     pub(crate) retries: u64,
@@ -31,12 +39,13 @@ pub(crate) struct Record {
 impl Record {
     /// Begins to record.
     pub(crate) fn new(start: Instant) -> Self {
-        let top = u64::try_from(LATENCY_MAX.as_micros()).unwrap_or(u64::MAX);
-        let latencies = Histogram::new_with_bounds(1, top, 3).expect("bounds as the histogram wants them");
         Self {
             start,
             end: start,
-            latencies,
+            latencies: histogram(),
+            refusals: histogram(),
+            say_when: 0,
+            sent: 0,
             successes: 0,
             unanswered: 0,
             errors: BTreeMap::new(),
@@ -61,12 +70,15 @@ impl Record {
     }
 
     fn age(&mut self, due: Instant, now: Instant) {
-        let age = now.saturating_duration_since(due).as_micros();
-        self.latencies.saturating_record(u64::try_from(age).unwrap_or(u64::MAX));
+        self.latencies.saturating_record(micros(now.saturating_duration_since(due)));
     }
 
     /// A call ended in another way.
-    pub(crate) fn error(&mut self, code: &str) {
+    pub(crate) fn error(&mut self, code: &str, refusal: Option<Refusal>) {
+        if let Some(Refusal { after, says_when }) = refusal {
+            self.refusals.saturating_record(micros(after));
+            self.say_when += u64::from(says_when);
+        }
         match self.errors.get_mut(code) {
             Some(count) => *count += 1,
             None => drop(self.errors.insert(code.to_owned(), 1)),
@@ -95,6 +107,14 @@ impl Record {
     pub(crate) fn elapsed(&self) -> Duration {
         self.end.saturating_duration_since(self.start)
     }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, micros(LATENCY_MAX), 3).expect("bounds as the histogram wants them")
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

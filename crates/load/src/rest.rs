@@ -9,13 +9,16 @@ use serde_json::Value;
 
 use crate::connection::{Answer, Connection, Target};
 use crate::template::{Template, Turn};
-use crate::{Client, Dice, Done, System, costs, now};
+use crate::{Client, Dice, Done, Refusal, System, costs, now};
 
 /// How long opening a connection may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 
 /// How long one attempt may take when others may follow: a gateway answers within 10 s.
 const ATTEMPT_WAIT: Duration = Duration::from_secs(12);
+
+/// With these a node says that it does not take the call now.
+const REFUSALS: [u16; 2] = [429, 503];
 
 /// The pause after a failure, doubled up to the second one: a dead node must not be asked in a
 /// tight loop, and a new leader is not to be met by all clients at one instant.
@@ -75,26 +78,32 @@ impl Client for Caller {
         let key = rest.retry.then(|| format!("{}-{}-{sequence}", rest.run_key, self.number));
         let deadline = now() + rest.timeout;
         let (mut pause, mut retries) = (PAUSES.0, 0);
-        let error = loop {
-            let (code, may_pass) = match self.attempt(&rest, key.as_deref(), &body, deadline).await {
-                Ok(answer) if (200..300).contains(&answer.status) => break None,
-                Ok(answer) => (code_of(&answer), answer.status == 429 || answer.status >= 500),
-                Err(error) => (code_of_error(&error).to_owned(), true),
+        let (error, refusal) = loop {
+            let sent = now();
+            let (code, refusal, may_pass) = match self.attempt(&rest, key.as_deref(), &body, deadline).await {
+                Ok(answer) if (200..300).contains(&answer.status) => break (None, None),
+                Ok(answer) => {
+                    let refusal = Refusal { after: now() - sent, says_when: answer.has_retry_after };
+                    let refusal = REFUSALS.contains(&answer.status).then_some(refusal);
+                    (code_of(&answer), refusal, answer.status == 429 || answer.status >= 500)
+                }
+                Err(error) => (code_of_error(&error).to_owned(), None, true),
             };
             let again = rest.retry && may_pass && now() + pause < deadline;
-            if may_pass {
+            // A node that refuses is there: the next call can go to it as well as to another, by the same connection.
+            if may_pass && (again || refusal.is_none()) {
                 self.host = self.host.wrapping_add(1);
                 self.connection = None;
                 tokio::time::sleep(pause).await;
                 pause = PAUSES.1.min(pause * 2);
             }
             if !again {
-                break Some(code);
+                break (Some(code), refusal);
             }
             retries += 1;
         };
         self.body = body;
-        Done { error, retries }
+        Done { error, refusal, retries }
     }
 }
 

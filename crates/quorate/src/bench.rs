@@ -14,6 +14,9 @@ use crate::client::{authorities, base_url, bearer, percent_encode, say, show};
 use crate::clock::since_1970;
 use crate::failure::Failure;
 
+/// Files that are open beside the connections of clients.
+const OTHER_FILES: u64 = 64;
+
 /// Runs the measurement and shows the result.
 ///
 /// # Errors
@@ -22,6 +25,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
     let setup = bench.setup.as_deref().map(load::warehouses).transpose().map_err(|why| usage("--setup", &why))?;
     let template = template(bench)?;
     let plan = plan(bench, &template)?;
+    allow(bench.clients)?;
     let rest = Rc::new(Rest {
         path: format!("/v1/functions/{}", percent_encode(&bench.function)),
         template,
@@ -39,6 +43,20 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
         load::measure(&plan, &rest).await
     })?;
     show_report(bench, &report)
+}
+
+/// Each client has a connection.
+fn allow(clients: u32) -> Result<(), Failure> {
+    let needed = OTHER_FILES + u64::from(clients);
+    match crate::files::raise(needed) {
+        // What cannot be seen is tried.
+        Err(_) => Ok(()),
+        Ok(limit) if limit >= needed => Ok(()),
+        Ok(limit) => {
+            let most = limit.saturating_sub(OTHER_FILES);
+            Err(usage("--clients", &format!("{clients}: this process may have {most} at most; raise `ulimit -n`, {limit} now")))
+        }
+    }
 }
 
 fn show_report(bench: &Bench, report: &Report) -> Result<(), Failure> {

@@ -392,7 +392,7 @@ pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) trust: Trust,
     /// Clients at once; each has one call under way at a time
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub(crate) clients: u32,
     /// Calls a second that are due, whatever became of those before (open loop); latency counts from then
     #[arg(long, value_name = "CALLS")]
@@ -439,8 +439,9 @@ Every client waits for its answer before the next call (closed loop). With --rat
 and any free client makes the next one (open loop): latency then counts from when a call was due, so that a stall
 is charged for all calls that it held up, and calls without an answer at the end count with their age; give more
 clients than are under way at a time. Latencies are of calls with a 2xx answer, retries included; other answers are
-counted by their code. The longest gap is the longest time in which no call succeeded. Syncs come from the nodes'
-/metrics; CPU is that of --pids and the processes below them.
+counted by their code. Refusals (429, 503) have latencies of their own, since their call was sent. The longest gap is
+the longest time in which no call succeeded. Syncs come from the nodes' /metrics; CPU is that of --pids and the
+processes below them.
 
 Examples:
   quorate bench --setup inventory:1000 --clients 64

@@ -12,11 +12,7 @@ const OTHERS: u64 = 1024;
 /// Raises the limit as far as this process may, and says when so many connections of callers may be too many for it.
 pub(crate) fn allow(connections: usize) {
     let needed = OTHERS.saturating_add(u64::try_from(connections).unwrap_or(u64::MAX));
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        let wanted = hard.min(needed.max(soft));
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map(|()| wanted)
-    });
-    match raised {
+    match raise(needed) {
         Ok(limit) if limit >= needed => {}
         Ok(limit) => warn!(
             limit,
@@ -26,4 +22,12 @@ pub(crate) fn allow(connections: usize) {
         ),
         Err(error) => warn!("the limit of open files cannot be seen or raised: {error}"),
     }
+}
+
+/// Raises the limit to what is needed, or as far as this process may, and says how far that is.
+pub(crate) fn raise(needed: u64) -> nix::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = hard.min(needed.max(soft));
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    Ok(wanted)
 }

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 mod backups;
+mod bad_clients;
 mod behind;
 mod connections;
 mod copies;
@@ -21,6 +22,7 @@ mod links;
 mod lost;
 mod membership;
 mod modes;
+mod overload;
 mod partial;
 mod peers;
 mod power;

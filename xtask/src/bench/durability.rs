@@ -288,7 +288,7 @@ fn io(pid: u64, name: &str) -> anyhow::Result<f64> {
 }
 
 /// Memory that a process holds, in MB.
-fn resident(pid: u64) -> anyhow::Result<f64> {
+pub(super) fn resident(pid: u64) -> anyhow::Result<f64> {
     Ok(field(&format!("/proc/{pid}/status"), "VmRSS")? * 1024.0 / 1e6)
 }
 
@@ -315,7 +315,7 @@ fn megabytes_a_second(bytes: f64, took: Duration) -> f64 {
 }
 
 /// To two digits after the point.
-fn round(value: f64) -> f64 {
+pub(super) fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 

@@ -26,6 +26,7 @@
 pub mod access;
 mod interface;
 mod reads;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,8 @@ use protocol::{Call, CommandNumber, Fingerprint, Message, NodeId, Outcome, Reque
 
 pub use interface::{Answer, Effect, IgnoreReason, Input, Settings, Unavailable};
 
+pub(crate) use share::Share;
+
 use reads::Round;
 
 /// A call that has no outcome yet.
@@ -46,6 +49,8 @@ struct Flight {
     call: Call,
     /// The caller for whom it was taken in: to all others its outcome is a replay.
     first: u64,
+    /// When that was.
+    since: Tick,
     /// What this node had applied by then.
     applied: CommandNumber,
     /// Who waits for it, and until when. May be empty: a call goes on without its callers.
@@ -97,6 +102,7 @@ pub struct Gateway {
     callers: BTreeMap<u64, RequestId>,
     /// Bytes of arguments in flight.
     bytes: usize,
+    share: Share,
     round: Option<Round>,
     /// Readers that came after the question was asked, or while no leader is known.
     readers: BTreeMap<u64, Tick>,
@@ -115,13 +121,14 @@ impl Gateway {
     /// an earlier life of this node is no answer.
     #[must_use]
     pub fn new(settings: Settings, first_barrier: u64) -> Self {
-        let barrier_pause = settings.resend;
+        let (barrier_pause, share) = (settings.resend, Share::new(settings.in_flight));
         Self {
             settings,
             leader: None,
             flights: BTreeMap::new(),
             callers: BTreeMap::new(),
             bytes: 0,
+            share,
             round: None,
             readers: BTreeMap::new(),
             next_barrier: first_barrier,
@@ -141,6 +148,13 @@ impl Gateway {
     #[must_use]
     pub fn calls_in_flight(&self) -> usize {
         self.flights.len()
+    }
+
+    /// Whether a call that counts ([`Share`]) would be refused now, unless it repeats one that is under way.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let most = self.settings.in_flight;
+        self.share.is_full() || self.flights.len() >= most || self.waiting() >= most
     }
 
     /// Whether this call has no outcome yet.
@@ -209,7 +223,8 @@ impl Gateway {
             return;
         }
         let bytes = self.bytes.saturating_add(call.arguments.len());
-        if self.flights.len() >= self.settings.in_flight || bytes > self.settings.bytes {
+        let is_full = self.flights.len() >= self.settings.in_flight || !self.share.has_room(&call);
+        if is_full || bytes > self.settings.bytes {
             effects.push(turn_away(Outcome::Overloaded, settled));
             return;
         }
@@ -218,6 +233,7 @@ impl Gateway {
             patient_until: now + call.patience,
             call: Call { copy: u32::from(is_keyed(&call)), ..call },
             first: ticket,
+            since: now,
             applied,
             callers: BTreeMap::from([(ticket, deadline)]),
             expires: deadline,
@@ -227,6 +243,7 @@ impl Gateway {
             refusals: 0,
         };
         self.bytes = bytes;
+        self.share.begin(&flight.call);
         self.callers.insert(ticket, request.clone());
         let flight = self.flights.entry(request).or_insert(flight);
         send(&self.settings, self.leader, flight, now, effects);
@@ -267,6 +284,11 @@ impl Gateway {
             | Outcome::Refused { .. }
             | Outcome::Overloaded
             | Outcome::DiskFull => {
+                if outcome == Outcome::Overloaded {
+                    self.share.refused(&flight.call, flight.since, now);
+                } else if outcome != Outcome::DiskFull {
+                    self.share.decided(&flight.call, flight.since, now);
+                }
                 if stored == Stored::No && !settled {
                     // Of several copies another one may have run, or be waiting: asking on tells.
                     return put_off(&self.settings, self.leader, flight, from, now);
@@ -288,6 +310,7 @@ impl Gateway {
     ) {
         let flight = self.flights.remove(request).expect("the call is in flight");
         self.bytes -= flight.call.arguments.len();
+        self.share.end(&flight.call);
         for &ticket in flight.callers.keys() {
             self.callers.remove(&ticket);
             let replayed = stored == Stored::Before || stored == Stored::Now && ticket != flight.first;
@@ -302,6 +325,7 @@ impl Gateway {
             return;
         }
         self.leader = leader;
+        self.share.led(now);
         for flight in self.flights.values_mut() {
             flight.pause = self.settings.resend;
             flight.refusals = 0;
@@ -325,7 +349,7 @@ impl Gateway {
     }
 
     fn expire_calls(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        let (callers, bytes) = (&mut self.callers, &mut self.bytes);
+        let (callers, bytes, share) = (&mut self.callers, &mut self.bytes, &mut self.share);
         self.flights.retain(|_, flight| {
             let given_up = flight.expires <= now;
             // A call that goes on for somebody else may still be executed.
@@ -341,6 +365,7 @@ impl Gateway {
             });
             if given_up {
                 *bytes -= flight.call.arguments.len();
+                share.end(&flight.call);
             }
             !given_up
         });
@@ -364,6 +389,7 @@ impl Gateway {
         let stopping = || Answer::NotExecuted(Unavailable::Stopping);
         for flight in mem::take(&mut self.flights).into_values() {
             let may_run = !flight.copies.is_empty();
+            self.share.end(&flight.call);
             effects.extend(flight.callers.into_keys().map(|ticket| {
                 let answer = if may_run { Answer::Unknown } else { not_sent(&flight.call, Unavailable::Stopping) };
                 Effect::Answer { ticket, answer }

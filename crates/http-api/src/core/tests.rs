@@ -583,6 +583,29 @@ fn reads_end_at_their_deadlines() {
     assert_eq!(world.passed(A, 102, Some(9)), [passed]);
 }
 
+/// Catches a gateway that sends the leader all that comes after it was told that there is no room, at the cost of a call
+/// each; one that never sends more again; and a repetition that is refused although its call is under way.
+#[test]
+fn what_a_leader_without_room_would_refuse_is_refused_here() {
+    let mut world = World::with(Settings { in_flight: 80, ..Settings::default() });
+    world.handle(Input::LeaderIs(Some(A)));
+    for ticket in 0..40 {
+        assert_eq!(world.submit(ticket, call(&format!("k{ticket}"))).len(), 1);
+    }
+    assert!(!world.core.is_full());
+    assert_eq!(world.executed(A, "k39", Outcome::Overloaded), [told(39, Outcome::Overloaded, false)]);
+    let here = |ticket| [told(ticket, Outcome::Overloaded, false)];
+    assert_eq!(world.submit(40, call("k40")), here(40), "39 are under way, and 35 may be");
+    assert!(world.core.is_full());
+    assert_eq!(world.submit(41, call("k0")), [], "it waits with the first");
+    assert_eq!(world.submit(42, Call { patience: Duration::from_secs(1), ..call("k42") }).len(), 1);
+    for number in 1..6 {
+        world.executed(A, &format!("k{number}"), issued(number));
+    }
+    assert_eq!(world.submit(43, call("k43")).len(), 1, "34 were under way");
+    assert_eq!(world.submit(44, call("k44")), here(44));
+}
+
 /// Catches memory without a bound: calls, callers, readers, bytes.
 #[test]
 fn what_waits_is_bounded() {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use actix_web::body::{EitherBody, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
@@ -36,6 +36,7 @@ use crate::gate::denied;
 use crate::names;
 use crate::observe::{self, Requests};
 use crate::problem::Problem;
+use crate::reply::{Body, Held, Room};
 use crate::request::Query;
 use crate::routes::{ROUTES, probes};
 use crate::traces::Forwards;
@@ -89,6 +90,8 @@ pub struct Proxy {
     token: RwLock<Option<Token>>,
     requests: Semaphore,
     room: Semaphore,
+    /// For replies that are not taken yet.
+    replies: Room,
     members: watch::Sender<Members>,
     client: reqwest::Client,
     prometheus: PrometheusHandle,
@@ -132,6 +135,7 @@ impl Proxy {
             token: RwLock::new(None),
             requests: Semaphore::new(options.requests),
             room: Semaphore::new(ROOM_KIB as usize),
+            replies: Room::new(),
             members: watch::Sender::new(Members::new(&options.members)),
             client,
             prometheus: options.server.prometheus.clone(),
@@ -264,17 +268,19 @@ async fn no_method() -> Result<HttpResponse, Problem> {
 
 /// As around the routes of a node; but the reply of a member is left as it is.
 async fn observed<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+) -> Result<ServiceResponse<Body>, Error> {
     let started = observe::clock();
     let proxy = request.app_data::<web::Data<Proxy>>().expect("the application has it").clone();
     let requests = request.app_data::<web::Data<Requests>>().expect("the application has it").clone();
+    let held = Held::of(&mut request);
     let checked = observe::check_head(&request);
-    let mut response = match checked.and_then(|()| observe::check_cluster(request.headers(), &proxy.cluster)) {
+    let response = match checked.and_then(|()| observe::check_cluster(request.headers(), &proxy.cluster)) {
         Ok(()) => next.call(request).await?.map_into_left_body(),
         Err(problem) => request.into_response(problem.error_response()).map_into_right_body(),
     };
+    let mut response = held.until_written(response, &proxy.replies);
     if !response.headers().contains_key(names::NODE) {
         response.headers_mut().insert(names::NODE, proxy.name.clone());
         observe::guard_headers(response.headers_mut());

@@ -151,6 +151,7 @@ pub(crate) async fn execute(
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     request::require_json(&request)?;
     let arguments = request::body(&request, payload, &api, api.limits.body_bytes).await?;
+    call::come_in(&api, &function, &wishes)?;
     json::check(&arguments).map_err(|error| call::invalid_json(&error))?;
     Ok(call::run(&api, &request, function, arguments, wishes).await?.respond())
 }

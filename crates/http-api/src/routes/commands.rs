@@ -88,12 +88,12 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let applied = api.backend.applied();
     let backend = api.backend.clone();
-    let fetch = web::block(move || -> Result<(Option<CommandNumber>, Vec<CommandView>), StateError> {
+    let made = ready.page(&api, move || -> Result<(Option<CommandNumber>, Vec<CommandView>), StateError> {
         let commands = backend.commands(from, limit, PAGE_BYTES)?;
         let first = commands.first().map(Command::number);
         Ok((first, commands.iter().map(view).collect::<Result<_, _>>()?))
     });
-    let (first, commands) = fetch.await.map_err(|_| Problem::stopping())??;
+    let (first, commands) = made.await?;
     let last = commands.last().map(|command| CommandNumber(command.number));
     let shown = last.unwrap_or_default().max(applied);
     if first != Some(from) && from <= applied {

@@ -110,12 +110,12 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     check_keys(&access_of(&request), &prefix)?;
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let backend = api.backend.clone();
-    let scan = web::block(move || -> Result<(CommandNumber, StatePage), StateError> {
+    let made = ready.page(&api, move || -> Result<(CommandNumber, StatePage), StateError> {
         let snapshot = backend.snapshot()?;
         let page = page(&*snapshot.view, &prefix, after, limit)?;
         Ok((snapshot.at, page))
     });
-    let (at, page) = scan.await.map_err(|_| Problem::stopping())??;
+    let (at, page) = made.await?;
     let mut response = HttpResponse::Ok();
     ready.label(at, &mut response);
     Ok(response.json(page))

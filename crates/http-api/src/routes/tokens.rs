@@ -153,14 +153,14 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let backend = api.backend.clone();
-    let scan = web::block(move || -> Result<_, StateError> {
+    let made = ready.page(&api, move || {
         let snapshot = backend.snapshot()?;
         let found = snapshot.view.scan(PREFIX, None, TOKENS_MAX)?;
         let views =
             found.iter().map(|(key, entry)| Ok(view(token::id_of(key).unwrap_or_default(), Token::read(entry)?)));
         Ok((snapshot.at, views.collect::<Result<Vec<_>, StateError>>()?))
     });
-    let (at, tokens) = scan.await.map_err(|_| Problem::stopping())??;
+    let (at, tokens) = made.await?;
     let mut response = HttpResponse::Ok();
     ready.label(at, &mut response);
     Ok(response.json(Tokens { tokens }))

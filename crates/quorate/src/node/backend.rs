@@ -8,7 +8,7 @@ use bytes::Bytes;
 use failure_detector::core::View;
 use functions::{Failure, Registry};
 use futures_util::future::LocalBoxFuture;
-use http_api::GatewayActor;
+use http_api::{Door, GatewayActor};
 use http_api::backend::{
     AcceptorView, Addresses, Backend, Backup, Check, ClusterView, Consistency, DigestError, FunctionInfo, Health,
     LeaderView, Limits, MembershipView, NoBackup, NodeView, Snapshot,
@@ -33,6 +33,7 @@ use crate::config::{Config, NodeRole};
 pub(super) struct NodeBackend {
     config: Arc<Config>,
     gateway: Addr<GatewayActor>,
+    door: Arc<Door>,
     queries: Queries,
     functions: Registry,
     status: Arc<Status>,
@@ -63,6 +64,7 @@ impl NodeBackend {
         Self {
             config: Arc::clone(&node.config),
             gateway: node.gateway.clone(),
+            door: Arc::clone(&node.door),
             queries: node.queries.clone(),
             functions: node.functions.clone(),
             status: Arc::clone(&node.status),
@@ -268,6 +270,10 @@ impl Backend for NodeBackend {
 
     fn gateway(&self) -> &Addr<GatewayActor> {
         &self.gateway
+    }
+
+    fn door(&self) -> &Door {
+        &self.door
     }
 
     fn snapshot(&self) -> Result<Snapshot<'_>, StateError> {

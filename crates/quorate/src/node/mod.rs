@@ -41,7 +41,7 @@ use anyhow::Context as _;
 use failure_detector::actor::FailureDetectorActor;
 use functions::Registry;
 use http_api::actor::EndCalls;
-use http_api::{Auth, Gateway, GatewayActor};
+use http_api::{Auth, Door, Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -328,6 +328,7 @@ struct Node {
     disks: Arc<Disks>,
     failed: mpsc::UnboundedSender<String>,
     gateway: Addr<GatewayActor>,
+    door: Arc<Door>,
     queries: Queries,
     view: watch::Receiver<failure_detector::core::View>,
     core_thread: Arbiter,
@@ -392,6 +393,7 @@ impl Node {
         let actor = GatewayActor::new(core, ports.send("gateway"), Box::new(outside::now));
         let actor = actor.counting(functions.iter().map(|function| function.name().to_owned()));
         let actor = actor.following(tracer, config.cluster.me);
+        let door = actor.door();
         let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| actor);
         router.gateway.set(gateway.clone()).ok();
         let core = failure_detector::core::FailureDetector::new(cores::detector(&config, membership));
@@ -409,6 +411,7 @@ impl Node {
             disks,
             failed,
             gateway,
+            door,
             queries,
             view,
             core_thread,

@@ -149,6 +149,23 @@ async fn a_node_with_too_much_to_do_says_so() {
     assert!(world.calls().is_empty());
 }
 
+/// Catches a node without room that asks its gateway about each call, while that has too much to do already; one that says of
+/// a call with a key that it never was executed; and one that turns away what may wait, or an operator.
+#[actix_web::test]
+async fn a_shut_door_turns_calls_away() {
+    let world = World::new(|_| Some(issued(17)));
+    world.backend.door.shut(true);
+    let away = world.post("/v1/functions/f", "{}").await;
+    assert_eq!((away.problem(), away.header("retry-after")), (not_executed(429, "overloaded"), Some("1")));
+    let keyed = world.with_header(Method::POST, "/v1/functions/f", ("Idempotency-Key", "k")).await;
+    assert_eq!(keyed.problem(), (429, "overloaded".to_owned(), "unknown".to_owned()));
+    assert!(world.calls().is_empty(), "the gateway was not asked");
+    let patient = world.with_header(Method::POST, "/v1/functions/f", ("Prefer", "wait=5")).await;
+    assert_eq!(patient.status, 200);
+    world.backend.door.shut(true);
+    assert_eq!(world.post("/v1/functions/cluster.remove", "{}").await.status, 200);
+}
+
 /// Catches a stopping node that still takes calls.
 #[actix_web::test]
 async fn a_stopping_node_takes_no_calls() {

@@ -189,6 +189,26 @@ async fn a_page_of_large_values_ends_early() {
     assert_eq!(page["next"], "3");
 }
 
+/// Catches pages that are made all at once, however many are asked for, and take every processor from the calls; and who
+/// waits for one for ever.
+#[actix_web::test]
+async fn few_pages_are_made_at_a_time() {
+    let world = world();
+    let others = world.makes_pages();
+    for path in ["/v1/state?consistency=local", "/v1/commands?consistency=local"] {
+        let reply = world.with_header(Method::GET, path, ("Prefer", "wait=0")).await;
+        assert_eq!(reply.problem(), not_executed(429, "overloaded"));
+    }
+    assert_eq!(world.get("/v1/state/k?consistency=local").await.problem().0, 404, "one key is no page");
+    let release = async {
+        actix::clock::sleep(Duration::from_millis(20)).await;
+        drop(others);
+    };
+    let patient = world.with_header(Method::GET, "/v1/state?consistency=local", ("Prefer", "wait=30"));
+    let (page, ()) = futures_util::future::join(patient, release).await;
+    assert_eq!(page.status, 200, "it has waited for its turn");
+}
+
 fn command(number: u64, request: RequestId) -> Command {
     let body = CommandBody {
         time: Timestamp(1_000 * number),

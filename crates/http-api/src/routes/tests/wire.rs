@@ -98,6 +98,58 @@ async fn hostile_connections_are_ended() {
     served.handle.stop(false).await;
 }
 
+/// RELIABILITY 6, row 10. Catches a head that never ends and holds its connection: of the first request, which the library
+/// times, and of a later one, which it does not; and a connection that is ended although its requests come whole.
+#[actix_web::test]
+async fn heads_that_never_end_are_given_up() {
+    let served = Served::start();
+    let get = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+    let dripped = |before: &'static str| {
+        let address = served.address;
+        async move {
+            let mut stream = TcpStream::connect(address).await.expect("it listens");
+            stream.write_all(before.as_bytes()).await.expect("it reads");
+            let (mut read, mut write) = stream.into_split();
+            let drip = async {
+                while write.write_all(b"x").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                std::future::pending().await
+            };
+            let mut reply = Vec::new();
+            let ended = async { read.read_to_end(&mut reply).await };
+            tokio::select! {
+                // A reset is an end too.
+                _ = tokio::time::timeout(LONG, ended) => {}
+                () = drip => {}
+            }
+            String::from_utf8(reply).expect("text")
+        }
+    };
+    let idle = async {
+        let mut stream = TcpStream::connect(served.address).await.expect("it listens");
+        for _ in 0..2 {
+            stream.write_all(get.as_bytes()).await.expect("it is open");
+            let mut reply = [0; 12];
+            stream.read_exact(&mut reply).await.expect("a reply");
+            assert_eq!(&reply, b"HTTP/1.1 200");
+            // Longer than a head may take; what is left of the reply waits to be read.
+            tokio::time::sleep(crate::timed::HEAD_WAIT + Duration::from_secs(1)).await;
+            while stream.try_read(&mut [0; 1024]).is_ok() {}
+        }
+    };
+    let ended = async {
+        let begun = crate::observe::clock();
+        let replies = tokio::join!(dripped("GET /livez"), dripped(get));
+        (replies, begun.elapsed())
+    };
+    let (((first, later), took), ()) = tokio::join!(ended, idle);
+    assert!(took < LONG, "a connection was open after {took:?}");
+    assert!(first.starts_with("HTTP/1.1 408 "), "{first}");
+    assert!(later.starts_with("HTTP/1.1 200 ") && later.matches("HTTP/1.1").count() == 1, "{later}");
+    served.handle.stop(false).await;
+}
+
 /// Catches a request that can be routed and is refused without a problem document, and one with
 /// a broken body that reaches the leader.
 #[actix_web::test]

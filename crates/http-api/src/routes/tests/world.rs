@@ -29,6 +29,7 @@ use crate::backend::{
     LeaderView, Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
 use crate::core::{Gateway, Settings};
+use crate::door::Door;
 use crate::routes;
 
 /// What the leader says to a call; nothing when it stays silent.
@@ -65,6 +66,7 @@ pub(super) struct Node {
 
 pub(super) struct FakeBackend {
     gateway: Addr<GatewayActor>,
+    pub(super) door: Arc<Door>,
     pub(super) node: Mutex<Node>,
     /// Whether it has not applied what was newest some seconds ago.
     pub(super) behind: AtomicBool,
@@ -121,7 +123,8 @@ impl World {
         let started = tokio::time::Instant::now();
         let clock = Box::new(move || Now { tick: Tick(0) + started.elapsed(), wall: Timestamp(0) });
         let gateway = GatewayActor::new(Gateway::new(Settings::default(), 1), send, clock);
-        let gateway = gateway.following(tracer.clone(), NodeId(2)).start();
+        let gateway = gateway.following(tracer.clone(), NodeId(2));
+        let (door, gateway) = (gateway.door(), gateway.start());
         let limits = Limits {
             body_bytes: 64 << 10,
             body_wait: Duration::from_millis(50),
@@ -131,7 +134,7 @@ impl World {
         let node = Mutex::new(Node { applied: 41, time: 1_000, barrier: Some(41), ..Node::default() });
         let [behind, draining, stopping, busy] = [false; 4].map(AtomicBool::new);
         let backend =
-            Arc::new(FakeBackend { gateway, node, behind, draining, stopping, busy, cluster: OnceLock::new(), limits });
+            Arc::new(FakeBackend { gateway, door, node, behind, draining, stopping, busy, cluster: OnceLock::new(), limits });
         let leader = backend.clone();
         actix::spawn(async move {
             while let Some((from, message)) = sent.recv().await {
@@ -151,6 +154,13 @@ impl World {
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Node)) {
         change(&mut self.backend.node.lock().expect("no test panics with it"));
+    }
+
+    /// As many pages as may be are being made until this is dropped.
+    pub(super) fn makes_pages(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let pages = Arc::clone(&self.api.pages);
+        let all = u32::try_from(pages.available_permits()).expect("a few");
+        pages.try_acquire_many_owned(all).expect("nobody else makes one")
     }
 
     pub(super) fn calls(&self) -> Vec<Call> {
@@ -305,6 +315,10 @@ impl Backend for FakeBackend {
 
     fn cluster_name(&self) -> &'static str {
         self.cluster.get().copied().unwrap_or("<demo>")
+    }
+
+    fn door(&self) -> &Door {
+        &self.door
     }
 
     fn gateway(&self) -> &Addr<GatewayActor> {
