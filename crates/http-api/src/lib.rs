@@ -24,6 +24,7 @@ mod api;
 mod audit;
 mod auth;
 mod call;
+mod connection;
 mod door;
 mod fingerprint;
 mod gate;
@@ -36,7 +37,7 @@ mod read;
 mod reply;
 mod request;
 mod routes;
-mod timed;
+
 
 pub use actor::GatewayActor;
 pub use auth::Auth;

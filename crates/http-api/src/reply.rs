@@ -26,7 +26,7 @@ use futures_util::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
-use crate::timed::Turn;
+use crate::connection::Turn;
 
 /// A reply of more bytes needs room; all others together, one for each connection, are bounded by their number.
 const PIECE: usize = 64 << 10;
