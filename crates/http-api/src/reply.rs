@@ -25,8 +25,8 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::connection::Turn;
 use crate::problem::Problem;
-use crate::timed::Turn;
 
 /// A reply of more bytes needs room; all others together, one for each connection, are bounded by their number.
 const PIECE: usize = 64 << 10;
@@ -140,8 +140,8 @@ impl Stream for Unread {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::test::TestRequest;
     use actix_web::HttpResponse;
+    use actix_web::test::TestRequest;
 
     use super::*;
 

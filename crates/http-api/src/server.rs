@@ -24,8 +24,8 @@ use tokio::net::TcpStream;
 use crate::api::Api;
 use crate::auth::Auth;
 use crate::backend::{Backend, Limits};
+use crate::connection::{Bounded, HEAD_WAIT};
 use crate::routes;
-use crate::timed::{HEAD_WAIT, Timed};
 
 /// How long an idle connection is kept: above the minute at which common proxies drop theirs,
 /// so that it is never the server that closes one just as a request arrives.
@@ -104,7 +104,8 @@ where
     let stop = server.graceful_shutdown_signal();
     let server = match options.tls.clone() {
         None => server.listen("http", listener, move || {
-            fn_service(|stream: TcpStream| ready(Ok(connection(stream, |stream| stream)))).and_then(http(app(), stop.clone()))
+            fn_service(|stream: TcpStream| ready(Ok(connection(stream, |stream| stream))))
+                .and_then(http(app(), stop.clone()))
         })?,
         Some(tls) => server.listen("https", listener, move || {
             let mut acceptor = Acceptor::new(tls.clone());
@@ -119,18 +120,18 @@ where
 }
 
 /// A connection that was accepted, and who is at its other end.
-fn connection<T>(stream: T, tcp: impl Fn(&T) -> &TcpStream) -> (Timed<T>, Option<SocketAddr>) {
+fn connection<T>(stream: T, tcp: impl Fn(&T) -> &TcpStream) -> (Bounded<T>, Option<SocketAddr>) {
     let peer = tcp(&stream).peer_addr().ok();
     // Without it replies come a little later.
     _ = tcp(&stream).set_nodelay(true);
-    (Timed::new(stream), peer)
+    (Bounded::new(stream), peer)
 }
 
 /// HTTP on these connections, as the library's own server would serve it on those of the kernel.
 fn http<T, S, B>(
     app: App<S>,
     stop: GracefulShutdownSignal,
-) -> impl ServiceFactory<(Timed<T>, Option<SocketAddr>), Config = (), Response = (), Error = DispatchError, InitError = ()>
+) -> impl ServiceFactory<(Bounded<T>, Option<SocketAddr>), Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
     S: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<B>, Error = Error, InitError = ()>
@@ -145,6 +146,6 @@ where
             let stop = stop.clone();
             async move { stop.notified().await }
         })
-        .on_connect_ext(|connection: &Timed<T>, data| drop(data.insert(connection.turns())))
+        .on_connect_ext(|connection: &Bounded<T>, data| drop(data.insert(connection.turns())))
         .h1(map_config(app, |()| AppConfig::default()))
 }

@@ -225,9 +225,12 @@ mod tests {
             while !asked.ends_with(b"{}") {
                 stream.read_buf(&mut asked).await.expect("the request");
             }
-            for piece in
-                ["HTTP/1.1 429 Too", " Many\r\nRetry-After: 1\r\nContent-Length: 4\r\nConnection: close\r\n\r", "\n{\"", "a}"]
-            {
+            for piece in [
+                "HTTP/1.1 429 Too",
+                " Many\r\nRetry-After: 1\r\nContent-Length: 4\r\nConnection: close\r\n\r",
+                "\n{\"",
+                "a}",
+            ] {
                 stream.write_all(piece.as_bytes()).await.expect("sent");
                 stream.flush().await.expect("sent");
                 tokio::task::yield_now().await;

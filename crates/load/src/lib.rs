@@ -384,7 +384,10 @@ mod tests {
         let share = number(&refused["retry_after_share"]);
         assert!((0.3..0.7).contains(&share), "{report}");
         let none = measured(&plan(2, None), 1, (0, 0));
-        assert_eq!((&none["refused"]["count"], &none["refused"]["retry_after_share"]), (&0.into(), &serde_json::Value::Null));
+        assert_eq!(
+            (&none["refused"]["count"], &none["refused"]["retry_after_share"]),
+            (&0.into(), &serde_json::Value::Null)
+        );
     }
 
     /// Catches an open loop that gives each call to the client that was free longest: all of thousands of connections

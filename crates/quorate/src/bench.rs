@@ -54,7 +54,10 @@ fn allow(clients: u32) -> Result<(), Failure> {
         Ok(limit) if limit >= needed => Ok(()),
         Ok(limit) => {
             let most = limit.saturating_sub(OTHER_FILES);
-            Err(usage("--clients", &format!("{clients}: this process may have {most} at most; raise `ulimit -n`, {limit} now")))
+            Err(usage(
+                "--clients",
+                &format!("{clients}: this process may have {most} at most; raise `ulimit -n`, {limit} now"),
+            ))
         }
     }
 }

@@ -26,7 +26,8 @@ async fn what_is_too_much_is_refused_and_nothing_else_happens() {
     for limits in [&at_gateways[..], &at_the_leader] {
         let cluster = Cluster::start("overload", 3, &[limits, &PATIENT].concat()).await;
         let changes = leader_changes(&cluster).await;
-        let urls: Vec<String> = (0..cluster.size()).map(|node| cluster.url(node, "/v1/functions/kv.increment")).collect();
+        let urls: Vec<String> =
+            (0..cluster.size()).map(|node| cluster.url(node, "/v1/functions/kv.increment")).collect();
         let told = told(cluster.client(), &urls).await;
         assert_eq!(leader_changes(&cluster).await, changes, "{limits:?}: the lead changed");
         assert_each_once_or_never(&cluster, &told).await;
@@ -41,7 +42,9 @@ async fn what_is_too_much_is_refused_and_nothing_else_happens() {
 /// The same at a node that is only a gateway: it has a limit of its own, and passes on what members refuse.
 #[tokio::test]
 async fn a_gateway_without_data_refuses_what_is_too_much() {
-    for (own, members) in [("limits.calls_in_flight=4", &[][..]), ("limits.calls_in_flight=1000", &["limits.calls_in_flight=4"])] {
+    for (own, members) in
+        [("limits.calls_in_flight=4", &[][..]), ("limits.calls_in_flight=1000", &["limits.calls_in_flight=4"])]
+    {
         let cluster = Cluster::start("overload", 3, &[members, &PATIENT].concat()).await;
         let gateway = Gateway::boot(&cluster, &[0, 1, 2], &[own.to_owned()]);
         gateway.ready().await;

@@ -74,8 +74,10 @@ const LARGE: [&str; 9] = [
 const SETUP: [&str; 6] = ["--setup", "inventory:1000", "--seconds", "3", "--clients", "64"];
 /// How long they are at it before anything is measured.
 const STEADY: Duration = Duration::from_secs(2);
-/// Between two looks of a slow client at all its connections, and before a sender that was cut off begins again.
+/// Between two bytes of a slow client, and before a sender that was cut off begins again.
 const TURN: Duration = Duration::from_secs(1);
+/// The parts of that in which all of them take their turns.
+const STEPS: u32 = 100;
 /// Files that are open beside connections.
 const OTHER_FILES: u64 = 128;
 
@@ -164,16 +166,22 @@ impl Bad {
         let begun = move |number: usize| begin(&addresses[number % addresses.len()], kind.opening);
         let mut open = (0..kind.clients).map(&begun).collect::<std::io::Result<Vec<_>>>()?;
         let (stopped, again) = (Arc::clone(&stop), Arc::clone(&cut));
+        // One after the other, evenly: a burst of all of them would be another matter.
+        let pause_between = TURN / STEPS;
         let work = move || {
-            while !stopped.load(Ordering::Relaxed) {
-                pause(TURN);
-                for (number, stream) in open.iter_mut().enumerate() {
-                    if goes_on(kind, stream) {
+            let some = open.len().div_ceil(STEPS as usize);
+            for first in (0..open.len()).step_by(some).cycle() {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                pause(pause_between);
+                for number in first..open.len().min(first + some) {
+                    if goes_on(kind, &mut open[number]) {
                         continue;
                     }
                     again.fetch_add(1, Ordering::Relaxed);
                     if let Ok(new) = begun(number) {
-                        *stream = new;
+                        open[number] = new;
                     }
                 }
             }

@@ -18,9 +18,9 @@ use crate::cluster::{Cluster, finished, pause};
 
 /// Calls that are due, by what the cluster can execute.
 const FACTORS: [f64; 3] = [1.0, 2.0, 5.0];
-/// Far more than the three nodes have under way of calls that take long (an eighth of 10,000 each), so that some are always
-/// free; and no more, since each one that waits for an answer makes the generator slower, and refusals look late by that.
-const CLIENTS: &str = "6000";
+/// More than the three nodes have under way of calls that take long (an eighth of 10,000 each), so that some are always
+/// free; and not many more: where processors are short these call again as soon as they are refused, and wait for each other.
+const CLIENTS: &str = "4500";
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_millis(250);
 /// As seen by each node.

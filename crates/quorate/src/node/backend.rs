@@ -8,11 +8,11 @@ use bytes::Bytes;
 use failure_detector::core::View;
 use functions::{Failure, Registry};
 use futures_util::future::LocalBoxFuture;
-use http_api::{Door, GatewayActor};
 use http_api::backend::{
     AcceptorView, Addresses, Backend, Backup, Check, ClusterView, Consistency, DigestError, FunctionInfo, Health,
     LeaderView, Limits, MembershipView, NoBackup, NodeView, Snapshot,
 };
+use http_api::{Door, GatewayActor};
 use learner::{DigestRefusal, NoDigest, Queries};
 use protocol::{
     Command, CommandNumber, Key, Membership, NodeId, Outcome, Space, StateError, StateView, Tick, Timestamp,

@@ -134,7 +134,7 @@ async fn heads_that_never_end_are_given_up() {
             stream.read_exact(&mut reply).await.expect("a reply");
             assert_eq!(&reply, b"HTTP/1.1 200");
             // Longer than a head may take; what is left of the reply waits to be read.
-            tokio::time::sleep(crate::timed::HEAD_WAIT + Duration::from_secs(1)).await;
+            tokio::time::sleep(crate::connection::HEAD_WAIT + Duration::from_secs(1)).await;
             while stream.try_read(&mut [0; 1024]).is_ok() {}
         }
     };

@@ -133,8 +133,17 @@ impl World {
         };
         let node = Mutex::new(Node { applied: 41, time: 1_000, barrier: Some(41), ..Node::default() });
         let [behind, draining, stopping, busy] = [false; 4].map(AtomicBool::new);
-        let backend =
-            Arc::new(FakeBackend { gateway, door, node, behind, draining, stopping, busy, cluster: OnceLock::new(), limits });
+        let backend = Arc::new(FakeBackend {
+            gateway,
+            door,
+            node,
+            behind,
+            draining,
+            stopping,
+            busy,
+            cluster: OnceLock::new(),
+            limits,
+        });
         let leader = backend.clone();
         actix::spawn(async move {
             while let Some((from, message)) = sent.recv().await {

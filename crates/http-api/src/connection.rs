@@ -1,0 +1,144 @@
+//! A connection of a caller, with bounds that the HTTP library does not keep.
+//!
+//! - The head of a request comes within [`HEAD_WAIT`] of its first byte. The library sees to that for the first request of a
+//!   connection only: who has had one reply could hold it for ever with half a line.
+//! - Between two requests no more than [`UNASKED_MAX`] comes. Who sends a body that is not wanted is told so, and the library
+//!   reads on for a moment, lest the reply be lost; from one who sends as fast as he can it would read nothing else.
+//!
+//! What comes while no request is under way is a head, or not wanted. So a connection counts its requests: one begins when
+//! its head is there, and is over when its reply is written ([`Turn`]). Of a head that comes with the end of the request
+//! before it nothing is seen here; then no byte more may come, and the library ends what has been idle for too long.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_web::dev::ServiceRequest;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// How long a client may take for the head of a request.
+pub(crate) const HEAD_WAIT: Duration = Duration::from_secs(5);
+
+/// More than any head, and more than a body that is just too long: its sender must hear of it.
+const UNASKED_MAX: usize = 8 << 20;
+
+/// The requests of a connection so far.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    begun: Cell<u64>,
+    over: Cell<u64>,
+}
+
+/// A request that is under way.
+pub(crate) struct Turn(Rc<Turns>);
+
+impl Turn {
+    /// A request begins. `None` for one that came by no connection, as in a test.
+    pub(crate) fn begin(request: &ServiceRequest) -> Option<Self> {
+        let turns = Rc::clone(request.conn_data::<Rc<Turns>>()?);
+        turns.begun.update(|begun| begun + 1);
+        Some(Self(turns))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.over.update(|over| over + 1);
+    }
+}
+
+/// What has come since the last request was over.
+struct Unasked {
+    /// How many requests had begun by then.
+    begun: u64,
+    since: Instant,
+    bytes: usize,
+}
+
+/// See the module.
+pub(crate) struct Bounded<S> {
+    stream: S,
+    turns: Rc<Turns>,
+    unasked: Option<Unasked>,
+    /// When it is looked whether a head takes too long: not for each, which most would come before.
+    look: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Bounded<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, turns: Rc::default(), unasked: None, look: None }
+    }
+
+    pub(crate) fn turns(&self) -> Rc<Turns> {
+        Rc::clone(&self.turns)
+    }
+
+    /// Bytes have come. False when there are too many of them.
+    fn takes(&mut self, bytes: usize) -> bool {
+        let (begun, over) = (self.turns.begun.get(), self.turns.over.get());
+        if begun > over {
+            self.unasked = None;
+            return true;
+        }
+        // The library times the first head itself, and says so to the client.
+        if self.look.is_none() && begun > 0 {
+            self.look = Some(Box::pin(tokio::time::sleep(HEAD_WAIT)));
+        }
+        let before = self.unasked.take().filter(|unasked| unasked.begun == begun);
+        let unasked = before.unwrap_or_else(|| Unasked { begun, since: Instant::now(), bytes: 0 });
+        let unasked = self.unasked.insert(Unasked { bytes: unasked.bytes.saturating_add(bytes), ..unasked });
+        unasked.bytes <= UNASKED_MAX
+    }
+
+    /// Whether a head takes too long.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        while let Some(look) = &mut self.look
+            && look.as_mut().poll(cx).is_ready()
+        {
+            match &self.unasked {
+                Some(head) if head.begun == self.turns.begun.get() => {
+                    if head.since.elapsed() >= HEAD_WAIT {
+                        return true;
+                    }
+                    look.as_mut().reset(head.since + HEAD_WAIT);
+                }
+                Some(_) | None => self.look = None,
+            }
+        }
+        false
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let ends = |kind, why: &str| Poll::Ready(Err(io::Error::new(kind, why)));
+        if self.is_late(cx) {
+            return ends(io::ErrorKind::TimedOut, "the head of a request did not come in time");
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let came = buffer.filled().len() - before;
+        if came > 0 && !self.takes(came) {
+            return ends(io::ErrorKind::InvalidData, "more came than anybody asked for");
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
