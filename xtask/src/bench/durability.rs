@@ -134,11 +134,15 @@ pub(super) fn state(arguments: &Arguments, binary: &Path) -> anyhow::Result<Valu
 /// One transfer to `away`, which is not running, with calls to the nodes that are here before, within and after it.
 fn sent(cluster: &mut Cluster<'_>, here: &[usize], away: usize) -> anyhow::Result<Value> {
     finished(cluster.bench(here, &["--clients", "64", "--calls", "50000", "--warmup", "0"])?)?;
-    let p99 = |result: &Value| result["latency_ms"]["p99"].as_f64().context("the result of the run names no p99");
+    let seen = |result: &Value| -> anyhow::Result<[f64; 2]> {
+        let p99 = result["latency_ms"]["p99"].as_f64().context("the result of the run names no p99")?;
+        let rate = result["calls_per_second"].as_f64().context("the result of the run names no rate")?;
+        Ok([p99, rate].map(round))
+    };
     let calls = [&["--clients", "16", "--warmup", "0"][..], &WATCHED].concat();
     crate::step("calls to warm up, and without a transfer");
     finished(cluster.bench(here, &calls)?)?;
-    let without = p99(&finished(cluster.bench(here, &calls)?)?)?;
+    let before = seen(&finished(cluster.bench(here, &calls)?)?)?;
     crate::step("calls while checkpoints are made");
     let mut load = cluster.bench(here, &calls)?;
     let mut checkpoints = 0;
@@ -146,7 +150,7 @@ fn sent(cluster: &mut Cluster<'_>, here: &[usize], away: usize) -> anyhow::Resul
         checkpoints += u64::from(makes_a_checkpoint(cluster, here[0])?);
         pause(CHECKPOINT);
     }
-    let beside_checkpoints = p99(&finished(load)?)?;
+    let beside_checkpoints = seen(&finished(load)?)?;
     crate::step("calls while a state is sent");
     let load = cluster.bench(here, &calls)?;
     cluster.boot(away)?;
@@ -156,7 +160,7 @@ fn sent(cluster: &mut Cluster<'_>, here: &[usize], away: usize) -> anyhow::Resul
     let first = begun.elapsed();
     let installed = |cluster: &Cluster<'_>| cluster.metric(away, "quorate_snapshot_installed_total");
     let all = |cluster: &Cluster<'_>| installed(cluster).filter(|times| *times > 0.5).and_then(|_| received(cluster));
-    let with = p99(&finished(load)?)?;
+    let meanwhile = seen(&finished(load)?)?;
     anyhow::ensure!(
         all(cluster).is_none(),
         "the state was there before the calls were over: measure with more --state"
@@ -165,7 +169,7 @@ fn sent(cluster: &mut Cluster<'_>, here: &[usize], away: usize) -> anyhow::Resul
     let (bytes, took) = cluster.until("an installed state", LONG, all)?;
     let took = took + (watched - first);
     let installed = installed(cluster);
-    let after = p99(&finished(cluster.bench(here, &calls)?)?)?;
+    let after = seen(&finished(cluster.bench(here, &calls)?)?)?;
     Ok(json!({
         "mb": round(bytes / 1e6),
         "seconds_until_first_piece": round(first.as_secs_f64()),
@@ -173,11 +177,11 @@ fn sent(cluster: &mut Cluster<'_>, here: &[usize], away: usize) -> anyhow::Resul
         "installed": installed,
         "mb_s": round(megabytes_a_second(bytes, took)),
         "checkpoints": checkpoints,
-        "p99_ms": {
-            "before": round(without),
-            "beside_checkpoints": round(beside_checkpoints),
-            "meanwhile": round(with),
-            "after": round(after),
+        "p99_ms_and_calls_s": {
+            "before": before,
+            "beside_checkpoints": beside_checkpoints,
+            "meanwhile": meanwhile,
+            "after": after,
         },
     }))
 }
