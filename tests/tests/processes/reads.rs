@@ -75,9 +75,14 @@ async fn a_caller_who_waits_gets_what_comes_later() {
         let url = cluster.url(early, "/v1/functions/inventory.outbound");
         let request = cluster.client().post(url).header("Prefer", "wait=40").json(&arguments);
         let waiting = tokio::spawn(send(request));
-        let leader = cluster.leader().await;
+        // Whoever leads: on a busy machine that may change meanwhile.
         quorate_tests::cluster::eventually("a call that waits at the leader", async || {
-            (cluster.metric(leader, "quorate_leader_kept_calls").await > 0.5).then_some(())
+            for node in 0..3 {
+                if cluster.metric(node, "quorate_leader_kept_calls").await > 0.5 {
+                    return Some(());
+                }
+            }
+            None
         })
         .await;
         assert_eq!(cluster.call(late, "inventory.inbound", &arguments).await.status, 200);
