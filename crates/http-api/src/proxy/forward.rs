@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::{Instant, timeout_at};
 
+use super::members::Members;
 use super::{HEAD_KIB, Proxy};
 use crate::names;
 use crate::problem::Problem;
@@ -198,19 +199,24 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
 }
 
 impl Proxy {
-    /// One member, once. A member that is found to be gone meanwhile is not waited for.
+    /// One member, once. A member that is found to be gone meanwhile is not waited for, nor one that cannot serve any more
+    /// while another one can, where that one may be asked as well.
     async fn ask(&self, address: &str, passed: &Passed) -> Result<HttpResponse, Broken> {
         let mut members = self.members.subscribe();
-        let was_gone = members.borrow_and_update().is_gone(address);
+        let is_lost = |members: &Members| members.is_gone(address) || passed.is_safe && members.is_worse_off(address);
+        let was_lost = is_lost(&members.borrow_and_update());
         let until = Instant::now() + passed.wait + MARGIN;
-        let gone = async {
-            if was_gone || members.wait_for(|members| members.is_gone(address)).await.is_err() {
+        let lost = async {
+            if was_lost || members.wait_for(is_lost).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
         let answered = tokio::select! {
             answered = timeout_at(until, self.exchange(address, passed)) => answered.unwrap_or(Err(Broken::Sent)),
-            () = gone => Err(Broken::Sent),
+            () = lost => {
+                self.count(None);
+                return Err(Broken::Sent);
+            }
         };
         self.count(answered.as_ref().map(HttpResponse::status).ok());
         if answered.is_err() {

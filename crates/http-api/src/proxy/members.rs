@@ -154,6 +154,12 @@ impl Members {
         self.all.iter().any(|member| member.address == address && member.state == State::Gone)
     }
 
+    /// Whether it answers and cannot serve, as one that is cut off from the others, while another one can.
+    pub(crate) fn is_worse_off(&self, address: &str) -> bool {
+        let answers = |member: &Member| member.address == address && member.state == State::Answers;
+        self.ready() > 0 && self.all.iter().any(answers)
+    }
+
     /// Whether it is known to want another token.
     pub(crate) fn is_denied(&self, address: &str) -> bool {
         self.all.iter().any(|member| member.address == address && member.state == State::Denied)
@@ -239,8 +245,11 @@ mod tests {
         );
         assert_eq!(members.order(true, 1), ["10.0.0.3:8080", "a:1", "b:1"]);
         assert!(members.is_gone("b:1") && !members.is_gone("a:1"));
+        let worse_off = ["a:1", "b:1", "10.0.0.3:8080"].map(|address| members.is_worse_off(address));
+        assert_eq!(worse_off, [true, false, false]);
         members.failed("10.0.0.3:8080");
         assert_eq!(members.order(true, 1)[0], "a:1");
+        assert!(!members.is_worse_off("a:1"), "nobody is better off");
     }
 
     /// Catches a call that is executed by another cluster, because nobody else answers.
