@@ -287,7 +287,7 @@ impl Gateway {
                 if outcome == Outcome::Overloaded {
                     self.share.refused(&flight.call, flight.since, now);
                 } else if outcome != Outcome::DiskFull {
-                    self.share.decided(&flight.call, flight.since, now);
+                    self.share.decided(&flight.call);
                 }
                 if stored == Stored::No && !settled {
                     // Of several copies another one may have run, or be waiting: asking on tells.
@@ -325,7 +325,6 @@ impl Gateway {
             return;
         }
         self.leader = leader;
-        self.share.led(now);
         for flight in self.flights.values_mut() {
             flight.pause = self.settings.resend;
             flight.refusals = 0;

@@ -1,13 +1,10 @@
-//! How many calls a gateway has under way at most: its share of what the leader executes in time.
+//! How many calls a gateway has under way at most: its share of what the leader takes.
 //!
 //! A leader without room refuses a call that has travelled to it and back, which costs the cluster a good part of what it
-//! costs to execute one; and calls that wait in long queues, here or there, are sent again meanwhile. So a gateway learns
-//! from how its calls fare, as TCP does from losses. One that was refused or took longer than [`SLOW`] takes an eighth of
-//! what is under way; quick ones give it back, one by one. What is beyond is refused here, at hardly any cost.
+//! costs to execute one. So a gateway learns from refusals, as TCP does from losses: each takes an eighth of what is under
+//! way, calls that are decided give it back one by one, and what is beyond is refused here, at hardly any cost.
 //!
-//! - The share binds only where much is under way: an eighth of the limit is left in any case, and a few slow calls of a few
-//!   callers refuse nobody.
-//! - Calls that came before the leader was known, or before the last lesson, teach nothing: they have waited together.
+//! - Calls that came before the last lesson teach nothing: they were under way together.
 //! - Only calls without patience count: others may wait at the leader for reasons of their own. Nor do those of operators,
 //!   who may be there to end the overload.
 
@@ -17,10 +14,11 @@ use protocol::{Call, Tick};
 
 use super::access::is_audited;
 
-/// Far longer than a call takes that need not queue; shorter than the pause before it is sent again.
-const SLOW: Duration = Duration::from_millis(250);
-/// So many quick calls make room for one more: from one lesson to the next takes long beside a call.
-const GROWTH: usize = 16;
+/// So many decided calls make room for one more. Slowly: until the next refusal is heard, all that is sent beyond what the
+/// leader takes is refused by it.
+const GROWTH: usize = 128;
+/// What is left in any case, as a part of the most: enough to find out that there is room again.
+const LEAST: usize = 8;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,8 +26,8 @@ pub(crate) struct Share {
     most: usize,
     calls: usize,
     under_way: usize,
-    /// Quick calls since it has grown.
-    quick: usize,
+    /// Calls decided since it has grown.
+    decided: usize,
     /// What came before teaches nothing.
     learnt: Tick,
 }
@@ -37,7 +35,7 @@ pub(crate) struct Share {
 impl Share {
     /// All that a gateway may have under way, until it learns otherwise.
     pub(super) fn new(most: usize) -> Self {
-        Self { most, calls: most, under_way: 0, quick: 0, learnt: Tick::default() }
+        Self { most, calls: most, under_way: 0, decided: 0, learnt: Tick::default() }
     }
 
     /// Whether calls of this kind are bounded by it.
@@ -65,29 +63,22 @@ impl Share {
         self.under_way -= usize::from(counts(call));
     }
 
-    /// A leader is known: what came before has waited for it.
-    pub(super) fn led(&mut self, now: Tick) {
-        self.learnt = now;
-    }
-
-    /// The leader has decided a call that came here at `since`.
-    pub(super) fn decided(&mut self, call: &Call, since: Tick, now: Tick) {
-        if now.since(since) > SLOW {
-            self.refused(call, since, now);
-        } else if counts(call) && self.calls < self.most {
-            self.quick += 1;
-            if self.quick >= GROWTH {
-                (self.quick, self.calls) = (0, self.calls + 1);
+    /// The leader had room for a call.
+    pub(super) fn decided(&mut self, call: &Call) {
+        if counts(call) && self.calls < self.most {
+            self.decided += 1;
+            if self.decided >= GROWTH {
+                (self.decided, self.calls) = (0, self.calls + 1);
             }
         }
     }
 
-    /// The leader had no room for it.
+    /// The leader had no room for a call that came here at `since`.
     pub(super) fn refused(&mut self, call: &Call, since: Tick, now: Tick) {
         if counts(call) && since >= self.learnt {
-            let least = (self.most / 8).max(1);
+            let least = (self.most / LEAST).max(1);
             self.calls = (self.calls.min(self.under_way) / 8 * 7).max(least);
-            (self.quick, self.learnt) = (0, now);
+            (self.decided, self.learnt) = (0, now);
         }
     }
 }
@@ -125,7 +116,7 @@ mod tests {
         Tick(millis * 1_000)
     }
 
-    /// Catches a share that one burst of refusals, or of slow calls, takes to nothing, and one that never grows again.
+    /// Catches a share that one burst of refusals takes to nothing, and one that never grows again.
     #[test]
     fn it_shrinks_once_for_what_was_under_way_together_and_grows_again() {
         let (mut share, plain) = with(800);
@@ -133,42 +124,36 @@ mod tests {
             share.refused(&plain, since, ms(8));
         }
         assert_eq!((share.calls, share.is_full()), (700, true));
-        share.decided(&plain, ms(7), ms(900));
-        assert_eq!(share.calls, 700, "it was under way by then");
-        share.decided(&plain, ms(8), ms(300));
-        assert_eq!(share.calls, 609, "slow, and begun afterwards");
+        share.refused(&plain, ms(8), ms(300));
+        assert_eq!(share.calls, 609, "what came afterwards is news");
         (0..191).for_each(|_| share.end(&plain));
         assert!(!share.has_room(&plain));
-        (0..GROWTH).for_each(|_| share.decided(&plain, ms(300), ms(301)));
+        (0..GROWTH).for_each(|_| share.decided(&plain));
         assert!(share.has_room(&plain));
     }
 
-    /// Catches callers of a few calls who are refused because some were slow, and a share above the limit.
+    /// Catches callers of few calls who are refused because others were, and a share above the limit.
     #[test]
     fn it_stays_within_its_bounds() {
         let (mut share, plain) = with(60);
         (1..50).for_each(|at| share.refused(&plain, ms(at), ms(at)));
         assert_eq!((share.calls, share.is_full()), (500, false));
-        (0..4_000 * GROWTH).for_each(|_| share.decided(&plain, ms(60), ms(61)));
+        (0..4_000 * GROWTH).for_each(|_| share.decided(&plain));
         assert_eq!(share.calls, 4_000);
         assert!(!Share::new(1).is_full());
     }
 
-    /// Catches calls that waited for a leader, or wait at it by their caller's wish, and cost the others their room; and an
-    /// operator who cannot act because there is too much to do.
+    /// Catches calls that wait at the leader by their caller's wish, and cost the others their room; and an operator who
+    /// cannot act because there is too much to do.
     #[test]
-    fn some_teach_nothing() {
+    fn the_patient_and_operators_do_not_count() {
         let (mut share, plain) = with(800);
         let patient = call(Duration::from_secs(1));
+        let operator = Call { function: "cluster.remove".into(), ..plain.clone() };
         share.begin(&patient);
         share.refused(&patient, ms(5), ms(9));
-        share.decided(&patient, ms(5), ms(2_000));
-        share.led(ms(3_000));
-        share.decided(&plain, ms(2_900), ms(3_500));
-        assert_eq!(share.calls, 4_000);
-        let operator = Call { function: "cluster.remove".into(), ..plain.clone() };
-        share.decided(&plain, ms(3_100), ms(3_500));
-        assert_eq!((share.calls, share.has_room(&plain)), (700, false));
-        assert!(share.has_room(&patient) && share.has_room(&operator));
+        assert!(share.has_room(&plain));
+        share.refused(&plain, ms(5), ms(9));
+        assert!(!share.has_room(&plain) && share.has_room(&patient) && share.has_room(&operator));
     }
 }
