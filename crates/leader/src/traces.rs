@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use protocol::message::{Executed, Stored, ToLeader};
 use protocol::trace::{Span, SpanId, Stage};
-use protocol::{CommandNumber, NodeId, Outcome, RequestId, Tick, TraceId, Tracer};
+use protocol::{CommandNumber, NodeId, RequestId, Tick, TraceId, Tracer};
 
 use crate::core::Input;
 
@@ -67,20 +67,8 @@ impl Traces {
     /// An answer leaves. `sent` says when a command was sent to be voted for, as long as its run is under way.
     pub(crate) fn answered(&mut self, answer: &Executed, sent: impl Fn(CommandNumber) -> Option<Tick>, now: Tick) {
         let Some(Call { trace, parent, since }) = self.calls.remove(&answer.request) else { return };
-        let (at, becomes_command) = match &answer.outcome {
-            Outcome::Issued { command: at, .. } | Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. } => {
-                (*at, answer.stored == Stored::Now)
-            }
-            Outcome::InvalidArguments { .. }
-            | Outcome::TooLarge { .. }
-            | Outcome::UnknownFunction
-            | Outcome::RequestReused
-            | Outcome::Failed { .. }
-            | Outcome::Overloaded
-            | Outcome::DiskFull
-            | Outcome::NotLeader
-            | Outcome::LeadershipLost => return,
-        };
+        let Some(at) = answer.outcome.at() else { return };
+        let becomes_command = answer.stored == Stored::Now;
         if !becomes_command && answer.stored == Stored::No {
             self.record(Span::new(trace, Stage::Gate, now.since(since)).below(parent).with("quorate.command", at));
         }
@@ -108,7 +96,7 @@ mod tests {
     use std::sync::Mutex;
 
     use protocol::trace::{Sampling, TraceIds};
-    use protocol::{Call as Asked, Fingerprint};
+    use protocol::{Call as Asked, Fingerprint, Outcome};
 
     use super::*;
 

@@ -193,6 +193,25 @@ pub enum Outcome {
     LeadershipLost,
 }
 
+impl Outcome {
+    /// The number of the state that it shows or that it made, if the function came to a decision.
+    #[must_use]
+    pub fn at(&self) -> Option<CommandNumber> {
+        match self {
+            Self::Issued { command: at, .. } | Self::Unchanged { at, .. } | Self::Refused { at, .. } => Some(*at),
+            Self::InvalidArguments { .. }
+            | Self::TooLarge { .. }
+            | Self::UnknownFunction
+            | Self::RequestReused
+            | Self::Failed { .. }
+            | Self::Overloaded
+            | Self::DiskFull
+            | Self::NotLeader
+            | Self::LeadershipLost => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -103,6 +103,12 @@ async fn a_damaged_log_heals_by_itself() {
     heals("damaged-log", "log", |dir| flip(&file(&dir.join("log"), ".log"), |length| length / 2)).await;
 }
 
+/// The same for the state, which the node learns again.
+#[tokio::test]
+async fn a_damaged_state_heals_by_itself() {
+    heals("damaged-state", "state", |dir| flip(&file(&dir.join("state"), "MANIFEST"), |_| 9)).await;
+}
+
 /// Catches a node that began alone, so that nobody ever noted that it votes: in a cluster that has grown, with a damaged log,
 /// it would be taken for a new one, and vote against what it has voted for.
 #[tokio::test]
@@ -152,12 +158,6 @@ async fn a_node_that_began_alone_starts_without_its_membership() {
     }
     voters(&cluster, &[1, 2, 3]).await;
     cluster.assert_agreement().await;
-}
-
-/// The same for the state, which the node learns again.
-#[tokio::test]
-async fn a_damaged_state_heals_by_itself() {
-    heals("damaged-state", "state", |dir| flip(&file(&dir.join("state"), "MANIFEST"), |_| 9)).await;
 }
 
 /// RELIABILITY 3.12, 6 row 3: catches a node that lost its disk and votes, that is refused without saying what to do,

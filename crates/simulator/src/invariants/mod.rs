@@ -63,7 +63,7 @@ mod votes_kept;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{CommandNumber, Membership, NodeId, Now, Outcome};
+use protocol::{CommandNumber, Membership, NodeId, Now};
 
 pub use chain::{Chain, Issued, StateAt};
 pub use disks::{Decided, Disks};
@@ -202,26 +202,10 @@ fn ensure(so: bool, says: impl FnOnce() -> Violation) -> Result<(), Violation> {
     if so { Ok(()) } else { Err(says()) }
 }
 
-/// The number of the state that an outcome shows, or that it made.
-fn shown_by(outcome: &Outcome) -> Option<CommandNumber> {
-    match outcome {
-        Outcome::Issued { command: at, .. } | Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. } => Some(*at),
-        Outcome::InvalidArguments { .. }
-        | Outcome::TooLarge { .. }
-        | Outcome::UnknownFunction
-        | Outcome::RequestReused
-        | Outcome::Failed { .. }
-        | Outcome::Overloaded
-        | Outcome::DiskFull
-        | Outcome::NotLeader
-        | Outcome::LeadershipLost => None,
-    }
-}
-
 /// The number of the state that an answer shows, or that it made.
 fn shown_to_client(answer: &Told) -> Option<CommandNumber> {
     match answer {
-        Told::Outcome { outcome, .. } => shown_by(outcome),
+        Told::Outcome { outcome, .. } => outcome.at(),
         Told::Value { at, .. } => Some(*at),
         Told::NotExecuted | Told::Unknown | Told::Left { .. } => None,
     }

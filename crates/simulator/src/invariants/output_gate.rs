@@ -4,7 +4,7 @@
 use protocol::message::{BarrierPassed, Executed, ToGateway};
 use protocol::{CommandNumber, Message, Now};
 
-use super::{History, Invariant, Violation, ensure, shown_by, shown_to_client};
+use super::{History, Invariant, Violation, ensure, shown_to_client};
 use crate::fact::Fact;
 
 /// See the module.
@@ -25,9 +25,7 @@ impl Invariant for OutputGate {
 /// The number that an answer shows.
 fn shown(fact: &Fact) -> Option<CommandNumber> {
     match fact {
-        Fact::Sent { message: Message::Gateway(ToGateway::Executed(Executed { outcome, .. })), .. } => {
-            shown_by(outcome)
-        }
+        Fact::Sent { message: Message::Gateway(ToGateway::Executed(Executed { outcome, .. })), .. } => outcome.at(),
         Fact::Sent { message: Message::Gateway(ToGateway::BarrierPassed(BarrierPassed { at, .. })), .. } => *at,
         Fact::Told { answer, .. } => shown_to_client(answer),
         Fact::Sent { .. }

@@ -12,7 +12,7 @@ use functions::{ExecutionContext, Failure, Registry};
 use protocol::{Call, CommandNumber, Membership, Now, Outcome, RequestId, Timestamp, Verdict};
 
 use super::about_cluster::{AboutCluster, is_about_cluster};
-use super::{Chain, History, Invariant, Violation, ensure, shown_by};
+use super::{Chain, History, Invariant, Violation, ensure};
 use crate::fact::{Fact, Question, Told};
 use crate::functions::all;
 
@@ -80,7 +80,7 @@ impl Invariant for Replays {
         if let Fact::Told { ticket, answer: Told::Outcome { outcome, .. }, .. } = fact
             && let Some(Question::Call(call)) = history.open(*ticket).map(|open| &open.question)
             && matches!(outcome, Outcome::Unchanged { .. } | Outcome::Refused { .. })
-            && let Some(at) = shown_by(outcome)
+            && let Some(at) = outcome.at()
         {
             self.waiting.entry(at).or_default().push((call.request.clone(), outcome.clone()));
         }
