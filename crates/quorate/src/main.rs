@@ -35,6 +35,9 @@ mod traces;
 
 use cli::{Certificates, Cli, Command, Output};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     transport::tls::install();
     let command = Cli::parse().command;
