@@ -20,7 +20,7 @@ use crate::cluster::{Cluster, finished, pause};
 const FACTORS: [f64; 3] = [1.0, 2.0, 5.0];
 /// More than the three nodes have under way of calls that take long (an eighth of 10,000 each), so that some are always
 /// free; and not many more: where processors are short these call again as soon as they are refused, and wait for each other.
-const CLIENTS: &str = "4500";
+const CLIENTS: &str = "17000";
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_millis(250);
 /// As seen by each node.

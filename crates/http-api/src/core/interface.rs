@@ -13,8 +13,8 @@ pub struct Settings {
     pub in_flight: usize,
     /// The most bytes of arguments in flight: they are kept for sending again.
     pub bytes: usize,
-    /// How long a sent call waits for its answer before it is sent again; doubles up to
-    /// [`Settings::resend_max`]. Above the usual time of a call. The call's patience, for which the
+    /// How long a sent call waits at least for its answer before it is sent again; or twice what calls took lately, if that is
+    /// more. Doubles up to [`Settings::resend_max`]. Above the usual time of a call. The call's patience, for which the
     /// leader may keep it, comes on top of it, up to the same bound.
     pub resend: Duration,
     /// The longest such wait, whatever the patience: a kept call that is sent again attaches to itself, and an

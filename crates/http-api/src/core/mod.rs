@@ -82,7 +82,7 @@ impl Flight {
     /// Whether an outcome that the leader had stored already is that of an earlier call, and not of
     /// an earlier copy of this one. When only one copy can have run, there is no earlier one.
     fn is_repetition(&self, outcome: &Outcome, only_copy: bool) -> bool {
-        is_keyed(&self.call) && (only_copy || number(outcome).is_some_and(|number| number <= self.applied))
+        is_keyed(&self.call) && (only_copy || outcome.at().is_some_and(|number| number <= self.applied))
     }
 
     /// No copy of this gateway's but the one that `node` has answered can still run.
@@ -103,6 +103,8 @@ pub struct Gateway {
     /// Bytes of arguments in flight.
     bytes: usize,
     share: Share,
+    /// What a call took lately, as a moving mean.
+    usual: Duration,
     round: Option<Round>,
     /// Readers that came after the question was asked, or while no leader is known.
     readers: BTreeMap<u64, Tick>,
@@ -129,6 +131,7 @@ impl Gateway {
             callers: BTreeMap::new(),
             bytes: 0,
             share,
+            usual: Duration::ZERO,
             round: None,
             readers: BTreeMap::new(),
             next_barrier: first_barrier,
@@ -239,7 +242,7 @@ impl Gateway {
             expires: deadline,
             copies: BTreeMap::new(),
             again: None,
-            pause: self.settings.resend,
+            pause: self.first_pause(),
             refusals: 0,
         };
         self.bytes = bytes;
@@ -288,6 +291,9 @@ impl Gateway {
                     self.share.refused(&flight.call, flight.since, now);
                 } else if outcome != Outcome::DiskFull {
                     self.share.decided(&flight.call);
+                    if flight.call.patience.is_zero() {
+                        self.usual = (self.usual * 7 + now.since(flight.since)) / 8;
+                    }
                 }
                 if stored == Stored::No && !settled {
                     // Of several copies another one may have run, or be waiting: asking on tells.
@@ -325,8 +331,9 @@ impl Gateway {
             return;
         }
         self.leader = leader;
+        let pause = self.first_pause();
         for flight in self.flights.values_mut() {
-            flight.pause = self.settings.resend;
+            flight.pause = pause;
             flight.refusals = 0;
             send(&self.settings, leader, flight, now, effects);
         }
@@ -401,6 +408,12 @@ impl Gateway {
         effects.extend(readers.into_keys().map(|ticket| Effect::Answer { ticket, answer: stopping() }));
     }
 
+    /// How long a call that was just sent waits for its answer. Where calls take long there is much to do: a second copy of
+    /// one that is only late adds to it, and is recorded besides.
+    fn first_pause(&self) -> Duration {
+        (self.usual * 2).clamp(self.settings.resend, self.settings.resend_max)
+    }
+
     /// How many callers and readers wait.
     fn waiting(&self) -> usize {
         let asked = self.round.as_ref().map_or(0, |round| round.readers.len());
@@ -411,23 +424,6 @@ impl Gateway {
 /// What is true of a call of which this gateway has no copy that may run.
 fn not_sent(call: &Call, why: Unavailable) -> Answer {
     if is_keyed(call) { Answer::NotHere(why) } else { Answer::NotExecuted(why) }
-}
-
-/// The command that a stored outcome is of.
-fn number(outcome: &Outcome) -> Option<CommandNumber> {
-    match outcome {
-        Outcome::Issued { command, .. } => Some(*command),
-        Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. } => Some(*at),
-        Outcome::InvalidArguments { .. }
-        | Outcome::TooLarge { .. }
-        | Outcome::UnknownFunction
-        | Outcome::RequestReused
-        | Outcome::Failed { .. }
-        | Outcome::Overloaded
-        | Outcome::DiskFull
-        | Outcome::NotLeader
-        | Outcome::LeadershipLost => None,
-    }
 }
 
 /// Any gateway may be given the same key, and may have been before.

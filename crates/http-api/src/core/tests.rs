@@ -185,6 +185,38 @@ fn a_node_that_does_not_lead_is_asked_again_after_growing_pauses() {
     assert_eq!(world.tick_at(ms(990)), []);
 }
 
+/// Catches an overload that feeds itself: where every call takes longer than `resend`, each would be sent twice.
+#[test]
+fn where_calls_take_long_they_are_sent_again_later() {
+    let mut world = World::led_by(A);
+    let takes = |world: &mut World, time: Duration| {
+        for _ in 0..40 {
+            let begun = world.now;
+            world.handle(Input::Submit { ticket: 1, call: call("k"), deadline: begun + time * 2, applied: APPLIED });
+            world.now = begun + time;
+            assert_eq!(world.executed(A, "k", issued(8)).len(), 1);
+        }
+    };
+    let sent_again_after = |world: &mut World, time: Duration| {
+        let begun = world.now;
+        world.handle(Input::Submit {
+            ticket: 1,
+            call: call("k"),
+            deadline: begun + Duration::from_secs(9),
+            applied: APPLIED,
+        });
+        assert_eq!(world.tick_at(begun + time - Duration::from_millis(9)), []);
+        assert_eq!(world.tick_at(begun + time), [sent(A, call("k"))]);
+        world.executed(A, "k", issued(8));
+    };
+    takes(&mut world, Duration::from_millis(800));
+    sent_again_after(&mut world, Duration::from_millis(1_600));
+    takes(&mut world, Duration::from_secs(5));
+    sent_again_after(&mut world, Duration::from_secs(2));
+    takes(&mut world, Duration::from_millis(5));
+    sent_again_after(&mut world, Duration::from_millis(300));
+}
+
 /// A11, S-21: catches a lost leadership that ends a call: only the next leader knows.
 #[test]
 fn a_call_whose_leader_lost_the_lead_is_sent_again() {
