@@ -44,15 +44,19 @@ impl Leading {
             return;
         }
         let pending = Pending {
-            until: turn.world.now.tick + call.patience,
+            since: turn.world.now.tick,
             waiters: vec![Waiter { gateway: from, copy: call.copy, repeated: false }],
             call,
             entropy,
         };
         // While there is room nobody queues: whatever makes room takes up those who do.
         if !self.has_room(turn) {
+            if self.calls.is_backlogged(&pending.call, pending.since) {
+                return self.answer(&pending, &Outcome::Overloaded, Stored::No, turn);
+            }
             return self.keep(pending, Kept::Queued, turn);
         }
+        self.calls.none_queues(pending.since);
         self.execute(pending, 0, turn);
         self.retry_touched(turn);
     }
@@ -61,7 +65,7 @@ impl Leading {
     /// the meantime: then it is repeated.
     pub(super) fn take_again(&mut self, mut earlier: Calls, turn: &mut Turn<'_>) {
         self.calls = Calls::after(earlier.last_id());
-        while let Some(pending) = earlier.take_queued() {
+        while let Some(pending) = earlier.take_queued(turn.world.now.tick) {
             let mut repeated = false;
             for waiter in &pending.waiters {
                 repeated = self.is_repeated(waiter.gateway, &pending.call, turn);
@@ -201,7 +205,7 @@ impl Leading {
     /// Turns an execution into a command or an answer.
     fn conclude(&mut self, pending: Pending, execution: Execution, now: Timestamp, turn: &mut Turn<'_>) {
         let verdict = match (execution.verdict(), &execution.result) {
-            (Ok(_), Err(Failure::Refused(refusal))) if refusal.may_pass && turn.world.now.tick < pending.until => {
+            (Ok(_), Err(Failure::Refused(refusal))) if refusal.may_pass && turn.world.now.tick < pending.until() => {
                 return self.keep(pending, Kept::Waiting(execution.reads), turn);
             }
             (Ok(verdict), _) => verdict,
@@ -309,7 +313,7 @@ impl Leading {
     pub(super) fn take_queued(&mut self, turn: &mut Turn<'_>) {
         self.retry_touched(turn);
         while self.has_room(turn)
-            && let Some(pending) = self.calls.take_queued()
+            && let Some(pending) = self.calls.take_queued(turn.world.now.tick)
         {
             self.execute(pending, 0, turn);
             self.retry_touched(turn);

@@ -10,6 +10,7 @@ use functions::ReadSet;
 use protocol::{Call, Effect as StateEffect, Key, Outcome, RequestId, Tick, membership};
 
 use super::Turn;
+use super::backlog::Backlog;
 use super::pipeline::Waiter;
 
 /// How often changes of the membership are tried again: well below the time in which nodes come and go.
@@ -20,9 +21,16 @@ const MEMBERS_TRIED: Duration = Duration::from_millis(200);
 pub(super) struct Pending {
     pub(super) call: Call,
     pub(super) entropy: u64,
-    /// Until when a refusal that may pass is waited for.
-    pub(super) until: Tick,
+    /// When it came.
+    pub(super) since: Tick,
     pub(super) waiters: Vec<Waiter>,
+}
+
+impl Pending {
+    /// Until when a refusal that may pass is waited for.
+    pub(super) fn until(&self) -> Tick {
+        self.since + self.call.patience
+    }
 }
 
 /// What a kept call waits for.
@@ -43,6 +51,7 @@ pub(crate) struct Calls {
     kept: BTreeMap<u64, (Pending, Kept)>,
     by_request: BTreeMap<RequestId, u64>,
     queue: VecDeque<u64>,
+    backlog: Backlog,
     /// Waiting calls by the end of their patience.
     by_end: BTreeSet<(Tick, u64)>,
     /// Waiting calls by the keys that they read.
@@ -79,7 +88,7 @@ impl Calls {
         match &kept {
             Kept::Queued => self.queue.push_back(id),
             Kept::Waiting(reads) => {
-                self.by_end.insert((pending.until, id));
+                self.by_end.insert((pending.until(), id));
                 for key in reads.keys.keys() {
                     self.by_key.entry(key.clone()).or_default().insert(id);
                 }
@@ -101,9 +110,22 @@ impl Calls {
     }
 
     /// Takes out the call that waits longest for room.
-    pub(super) fn take_queued(&mut self) -> Option<Pending> {
+    pub(super) fn take_queued(&mut self, now: Tick) -> Option<Pending> {
         let id = self.queue.pop_front()?;
-        self.take(id)
+        let pending = self.take(id)?;
+        self.backlog.taken_up(now.since(pending.since), now);
+        Some(pending)
+    }
+
+    /// A call need not queue.
+    pub(super) fn none_queues(&mut self, now: Tick) {
+        self.backlog.taken_up(Duration::ZERO, now);
+    }
+
+    /// Whether the queue stands, so that this call is not to join it.
+    pub(super) fn is_backlogged(&self, call: &Call, now: Tick) -> bool {
+        let first = self.queue.front().and_then(|id| self.kept.get(id));
+        first.is_some_and(|(first, _)| self.backlog.refuses(call, now.since(first.since)))
     }
 
     /// Takes out a waiting call of whose reads something was written.
@@ -122,7 +144,7 @@ impl Calls {
         let (pending, kept) = self.kept.remove(&id)?;
         self.by_request.remove(&pending.call.request);
         if let Kept::Waiting(reads) = kept {
-            self.by_end.remove(&(pending.until, id));
+            self.by_end.remove(&(pending.until(), id));
             self.scanning.remove(&id);
             self.touched.remove(&id);
             for key in reads.keys.into_keys() {

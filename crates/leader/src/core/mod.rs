@@ -23,6 +23,7 @@
 //! Caveats. Safety depends neither on clocks nor on there being one leader: any number of nodes
 //! may lead at a time, each in its own ballot. Time only repeats what may have been lost.
 
+mod backlog;
 mod calls;
 mod handing_over;
 mod history;

@@ -1,5 +1,7 @@
 //! Calls: executed once, answered at issue, found again when repeated, bounded.
 
+use std::ops::Range;
+
 use super::*;
 
 fn put(key: &str, value: u64) -> Call {
@@ -153,6 +155,58 @@ fn calls_wait_for_room_in_order_and_within_a_bound() {
     let last = bench.say(3, execute(&put("k3", 3)));
     assert_eq!(last, [issued(3, "k3", 3, "{}", true)]);
     assert_eq!(bench.leader.load().kept_calls, 0);
+}
+
+/// Executes the call that waits longest, 50 ms later.
+fn issue_one(bench: &mut Bench) {
+    bench.wait(Duration::from_millis(50));
+    let run = proposed(&bench.end_turn());
+    assert_eq!(run.len(), 1);
+    bench.ack_all();
+    bench.learn(&run);
+}
+
+fn say_all(bench: &mut Bench, numbers: Range<u64>) {
+    for number in numbers {
+        assert_eq!(bench.say(2, execute(&put(&format!("k{number}"), number))), []);
+    }
+}
+
+/// Section 13: catches a queue that stands and makes every call late, for as long as calls come faster than they are
+/// executed; and one that never takes calls again.
+#[test]
+fn calls_are_refused_where_the_queue_stands() {
+    let mut bench = Bench::with(|config| config.window = 1);
+    bench.lead();
+    say_all(&mut bench, 0..20);
+    for number in 20..45 {
+        issue_one(&mut bench);
+        say_all(&mut bench, number..number + 1);
+    }
+    let late = |bench: &mut Bench| bench.say(2, execute(&put("late", 1)));
+    assert_eq!(late(&mut bench), [executed(2, "late", Outcome::Overloaded)]);
+    assert_eq!(bench.say(2, execute(&patient(1, put("patient", 1)))), []);
+    assert_eq!(bench.say(2, execute(&call("operator", "cluster.none", json!({})))), []);
+    (0..15).for_each(|_| issue_one(&mut bench));
+    assert_eq!(late(&mut bench), [executed(2, "late", Outcome::Overloaded)]);
+    (0..6).for_each(|_| issue_one(&mut bench));
+    assert_eq!(bench.leader.load().kept_calls, 0);
+    say_all(&mut bench, 98..100);
+    issue_one(&mut bench);
+    say_all(&mut bench, 100..101);
+}
+
+/// Catches calls that are refused for a burst, or because nothing was voted for for a while: they are to wait.
+#[test]
+fn a_queue_that_comes_and_goes_is_no_overload() {
+    let mut bench = Bench::with(|config| config.window = 1);
+    bench.lead();
+    for round in 0..4 {
+        say_all(&mut bench, round * 100..round * 100 + 9);
+        bench.wait(Duration::from_secs(5));
+        say_all(&mut bench, round * 100 + 9..round * 100 + 19);
+        (0..19).for_each(|_| issue_one(&mut bench));
+    }
 }
 
 /// Section 13: catches a leader whose memory grows with what slow acceptors have not answered.
