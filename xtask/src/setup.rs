@@ -1,7 +1,7 @@
 //! What the machine needs beyond Rust.
 //!
 //! RocksDB is compiled from source by a C++ compiler, and its Rust bindings are made by bindgen,
-//! which loads libclang. Everything else is Rust.
+//! which loads libclang. jemalloc is built by `make`. Everything else is Rust.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,10 @@ struct Need {
     is_there: fn() -> bool,
 }
 
-const NEEDS: [Need; 2] = [
+const NEEDS: [Need; 3] = [
     Need { what: "a C++ compiler", package: "g++", is_there: has_cxx },
     Need { what: "libclang", package: "libclang-dev", is_there: has_libclang },
+    Need { what: "make", package: "make", is_there: || succeeds("make", &["--version"]) },
 ];
 
 /// What some tests need, which are skipped without: the program by which it is known, and the Debian package.
@@ -67,7 +68,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     let things: Vec<&str> = missing.iter().map(|need| need.what).collect();
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-    crate::step(&format!("RocksDB's build needs {}, not found here", things.join(" and ")));
+    crate::step(&format!("the build needs {}, not found here", things.join(" and ")));
     let (apt, root) = (succeeds("apt-get", &["--version"]), is_root());
     if !(apt && root) {
         let (sudo, packages) = (if root { "" } else { "sudo " }, packages.join(" "));

@@ -2,8 +2,8 @@
 //! others, and whether it keeps its leader and its memory.
 //!
 //! Capacity is that of a closed loop right before and after, since the machine may be shared. The load of an open loop is
-//! made on the same processors: at five times the capacity it takes a good part of them, and what is said of the nodes is
-//! said of the nodes beside it.
+//! made on the same processors, which then are what bounds the cluster: five times what it can execute cannot be sent there.
+//! So it is measured once more with a narrow window of commands, where syncs bound it and processors are left.
 
 use std::path::Path;
 use std::process::Child;
@@ -18,9 +18,10 @@ use crate::cluster::{Cluster, finished, pause};
 
 /// Calls that are due, by what the cluster can execute.
 const FACTORS: [f64; 3] = [1.0, 2.0, 5.0];
-/// More than the three nodes have under way of calls that take long (an eighth of 10,000 each), so that some are always
-/// free; and not many more: where processors are short these call again as soon as they are refused, and wait for each other.
-const CLIENTS: &str = "17000";
+/// More than can be under way, so that some are free when a call is due; no more than files may be open.
+const CLIENTS: &str = "12000";
+/// What bounds a cluster: nothing is changed, or commands under way.
+const BOUNDS: [(&str, &[&str]); 2] = [("processors", &[]), ("a window of 8 commands", &["protocol.window=8"])];
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_millis(250);
 /// As seen by each node.
@@ -29,21 +30,29 @@ const SETUP: [&str; 6] = ["--setup", "inventory:1000", "--seconds", "3", "--clie
 
 /// More and more calls in an open loop.
 pub(super) fn overload(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
-    let cluster = arguments.cluster(binary)?;
+    let mut measured = serde_json::Map::new();
+    for (name, sets) in BOUNDS {
+        crate::step(&format!("bounded by {name}"));
+        measured.insert(name.to_owned(), bounded(arguments, &arguments.cluster_with(binary, sets)?)?);
+    }
+    Ok(measured.into())
+}
+
+fn bounded(arguments: &Arguments, cluster: &Cluster<'_>) -> anyhow::Result<Value> {
     finished(cluster.bench(&cluster.all(), &SETUP)?)?;
     let mut runs = Vec::new();
-    let mut before = capacity(&cluster, arguments)?;
+    let mut before = capacity(cluster, arguments)?;
     for factor in FACTORS {
         let rate = calls_a_second(&before)? * factor;
         crate::step(&format!("open loop, {factor} times the capacity: {rate:.0} calls/s"));
         let (rate, seconds) = (format!("{rate:.0}"), arguments.seconds.to_string());
-        let (changes, resting) = (leader_changes(&cluster), residents(&cluster)?);
+        let (changes, resting) = (leader_changes(cluster), residents(cluster)?);
         let flags = ["--rate", &rate, "--clients", CLIENTS, "--seconds", &seconds];
         let mut load = cluster.bench(&cluster.all(), &flags)?;
-        let peak = peak(&cluster, &mut load)?;
+        let peak = peak(cluster, &mut load)?;
         let run = finished(load)?;
-        let changed = leader_changes(&cluster) - changes;
-        let after = capacity(&cluster, arguments)?;
+        let changed = leader_changes(cluster) - changes;
+        let after = capacity(cluster, arguments)?;
         let could = f64::midpoint(calls_a_second(&before)?, calls_a_second(&after)?);
         runs.push(json!({
             "times_capacity": factor,
@@ -59,7 +68,7 @@ pub(super) fn overload(arguments: &Arguments, binary: &Path) -> anyhow::Result<V
             "unanswered": run["unanswered"],
             "cpu_us_a_call": {"nodes": run["server_cpu_us_per_call"], "generator": run["client_cpu_us_per_call"]},
             "leader_changes": changed,
-            "memory_mb": {"before": resting, "peak": peak, "after": residents(&cluster)?},
+            "memory_mb": {"before": resting, "peak": peak, "after": residents(cluster)?},
             "capacity": [&before, &after],
         }));
         before = after;
