@@ -13,7 +13,7 @@ use super::database::Database;
 use super::log::RocksLog;
 use super::mark::{self, Found, Mark, sync_directory, write_whole};
 use super::mend::{Part, step};
-use super::open::{LOCK, LOG, make_and_lock, open_log_read_only, open_state_read_only};
+use super::open::{LOCK, LOG, Options, check_log_of_mark, make_and_lock, open_log_read_only, open_state_read_only};
 use super::opening::{another, check_owners};
 use super::state::RocksState;
 use super::versioned::{with_format, without_format};
@@ -74,7 +74,8 @@ pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageEr
         Found::Unreadable(_) => (None, "not readable"),
     };
     let is_ours = on_file.is_some();
-    let in_log = log.as_ref().map_err(Clone::clone).and_then(mark_in);
+    let in_log = check_log_of_mark(dir, &Options::default());
+    let in_log = in_log.and_then(|()| log.as_ref().map_err(Clone::clone).and_then(mark_in));
     let of_two = matches!((&on_file, &in_log), (Some(on_file), Ok(in_log)) if on_file.disk != in_log.disk);
     let mark = match on_file.map_or(in_log, Ok) {
         Ok(mark) => mark,
@@ -290,7 +291,7 @@ mod tests {
 
     use super::*;
     use crate::rocksdb::mend::cut;
-    use crate::rocksdb::{Options, open};
+    use crate::rocksdb::open;
     use crate::{LogImage, LogRecord, LogStore as _};
 
     fn identity() -> Identity {
