@@ -117,18 +117,18 @@ fn mark_in(log: &Database) -> Result<Mark, StorageError> {
     }
 }
 
-/// Whose directory it is, as far as it can be read.
+/// The mark that says whose directory it is, as far as it can be read.
 ///
 /// # Errors
 /// [`StorageError`] when a newer version has written it.
-pub fn owner(dir: &Path) -> Result<Option<Identity>, StorageError> {
+pub fn mark_of(dir: &Path) -> Result<Option<Mark>, StorageError> {
     if let Found::Whole(mark) = mark::read(dir)? {
-        return Ok(Some(mark.identity));
+        return Ok(Some(mark));
     }
     if !dir.join(LOG).exists() {
         return Ok(None);
     }
-    Ok(open_log_read_only(dir).and_then(|log| mark_in(&log)).ok().map(|mark| mark.identity))
+    Ok(open_log_read_only(dir).and_then(|log| mark_in(&log)).ok())
 }
 
 /// Who this node was when a recovery began that was cut short: what else says so may have been moved by then.
@@ -413,13 +413,14 @@ mod tests {
         exchange("log");
         assert_eq!(condition(&own, &identity()), Ok(Condition::Usable));
 
+        let owner = |dir: &Path| mark_of(dir).expect("readable").map(|mark| mark.identity);
         exchange("state");
         fs::remove_dir_all(own.join("state")).expect("removed");
         drop(open(&own, &identity(), &Options::default()).expect("it heals"));
         assert_eq!(condition(&own, &identity()), Ok(Condition::Usable));
-        assert_eq!(owner(&own), Ok(Some(identity())));
+        assert_eq!(owner(&own), Some(identity()));
         fs::remove_file(own.join("MARK")).expect("removed");
-        assert_eq!(owner(&own), Ok(Some(identity())), "the log says it");
-        assert_eq!(owner(place.path()), Ok(None));
+        assert_eq!(owner(&own), Some(identity()), "the log says it");
+        assert_eq!(owner(place.path()), None);
     }
 }
