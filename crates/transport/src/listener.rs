@@ -17,7 +17,7 @@ use crate::join::{ADMISSION_BYTES_MAX, ADMISSION_DEADLINE, Again, Join, NotAdmit
 use crate::processes::Connection;
 use crate::stream::Stream;
 use crate::tls::Failed;
-use crate::transport::Shared;
+use crate::transport::{PeerEvent, Shared};
 use crate::{opening, reader, socket};
 
 /// The wait after a failed accept, which is nearly always a lack of file descriptors.
@@ -137,6 +137,9 @@ async fn shake(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
         Ok(judged) => judged,
         Err(refusal) => {
             refused(shared, &peer, &refusal);
+            if let Refusal::OtherCluster { claims: true, .. } = refusal {
+                (shared.on_event)(PeerEvent::Claimed { by: peer });
+            }
             // Whether the other side reads its answer is its own affair.
             let _ = timeout(HANDSHAKE_DEADLINE, answer(&mut stream, &refusal)).await;
             return;

@@ -13,6 +13,7 @@ mod copies;
 mod crashes;
 mod damaged;
 mod disks;
+mod founders;
 mod frozen;
 mod gateway;
 mod hostile;

@@ -20,6 +20,7 @@ mod backend;
 mod cores;
 mod current;
 mod disks;
+mod ending;
 mod mailbox;
 mod members;
 mod meters;
@@ -45,14 +46,14 @@ use http_api::{Auth, Door, Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::PrometheusHandle;
-use protocol::{Membership, NodeId, Tracer};
+use protocol::{Membership, Tracer};
 use storage::rocksdb::Stores;
 use storage::{LogStore as _, Standing, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 use transport::handshake::Versions;
 use transport::tls::Tls;
-use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
+use transport::{Runtimes, Transport, TransportConfig};
 
 use crate::certificates::Certificates;
 use crate::config::{Config, Limits, NodeRole};
@@ -62,6 +63,7 @@ use crate::stop::Requests;
 use crate::traces::Traces;
 use backend::NodeBackend;
 use disks::Disks;
+use ending::Ending;
 use members::Members;
 use ports::Ports;
 use router::Router;
@@ -95,7 +97,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let seated = be_seated(&mut config, certificates.peer(), stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };
         certificates.check_name(&config.cluster.name, &config.node.name)?;
-        let stores = open(&config)?;
+        let stores = open(&config, came)?;
         let prometheus = install_metrics()?;
         meters::show(&config);
         let (cluster, name) = (&config.cluster.name, &config.node.name);
@@ -166,7 +168,13 @@ async fn be_seated(
     storage::rocksdb::check_recovered(&config.node.data_dir).context("data directory")?;
     config.cluster.id = crate::backup::cluster_of(config)?;
     match crate::seat::take(config)? {
-        Some(came @ (Came::Founded | Came::Joined | Came::JoinedForAVote)) => return Ok(Some(came)),
+        // Nothing was ever served from there.
+        Some(Came::Founding) if !config.cluster.join.is_empty() => crate::seat::give_up(&config.node.data_dir)?,
+        Some(came @ (Came::Founding | Came::Founded)) => {
+            crate::seat::check_unclaimed(&config.node.data_dir)?;
+            return Ok(Some(came));
+        }
+        Some(came @ (Came::Joined | Came::JoinedForAVote)) => return Ok(Some(came)),
         Some(Came::Left) => crate::seat::give_up(&config.node.data_dir)?,
         Some(Came::Listed) | None => {}
     }
@@ -179,9 +187,12 @@ async fn be_seated(
     Ok(crate::seat::take(config)?)
 }
 
-fn open(config: &Config) -> Result<Stores, Failure> {
+fn open(config: &Config, came: Came) -> Result<Stores, Failure> {
     let directory = &config.node.data_dir;
     let alone = config.cluster.start.nodes().len() <= 1;
+    if alone && came != Came::Founding {
+        crate::seat::check_not_lost(directory)?;
+    }
     // The disk of the first node of a cluster needs nobody's note; it votes on, however many come later.
     let standing_of_new = if alone { Standing::Sound } else { Standing::Fresh };
     let options = storage::rocksdb::Options { alone, standing_of_new, ..Default::default() };
@@ -213,7 +224,8 @@ async fn serve(
     let (failed, mut failure) = mpsc::unbounded_channel();
     let options = options(&config, &listeners, &watched)?;
     let node = Node::start(Arc::clone(&config), stores, came, failed, options.tracer.clone())?;
-    let transport = node.connect(listeners.peer, listeners.certificates.peer().cloned())?;
+    let transport = node.connect(came, listeners.peer, listeners.certificates.peer().cloned())?;
+    let Some(came) = ending::begin_to_serve(&config, came, &mut failure, &mut stop).await? else { return Ok(()) };
     let members = Members::new(&node, came);
     transport.admit_with(members.admits());
     actix::spawn(Arc::clone(&members).keep_seat());
@@ -244,7 +256,7 @@ async fn serve(
     tokio::select! {
         () = stop.drained(config.shutdown_drain, || backend.drain()) => {}
         why = shut(&node.stores) => anyhow::bail!(why),
-        why = failure.recv() => anyhow::bail!(why.unwrap_or_else(|| "an actor of this node has died".to_owned())),
+        why = failure.recv() => anyhow::bail!(ending::reason(why)),
         ended = server => anyhow::bail!("the HTTP server ended by itself: {ended:?}"),
     }
     backend.stop();
@@ -420,7 +432,7 @@ impl Node {
     }
 
     /// Lets peers in and dials them.
-    fn connect(&self, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<transport::Handle> {
+    fn connect(&self, came: Came, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<transport::Handle> {
         let (cluster, membership) = (&self.config.cluster, self.router.membership());
         let config = TransportConfig {
             me: cluster.me,
@@ -436,32 +448,16 @@ impl Node {
             tls,
         };
         let runtimes = Runtimes { heartbeat: self.detector_thread.handle(), data: self.core_thread.handle() };
-        let (messages, events) = (Arc::clone(&self.router), Arc::clone(&self.router));
+        let messages = Arc::clone(&self.router);
         let on_message = Arc::new(move |from, message| messages.deliver(from, message));
-        let (failed, refused) = (self.failed.clone(), Arc::clone(&self.disks));
-        let named = Arc::clone(&self.router);
-        let on_event = Arc::new(move |event| {
-            let name =
-                |peer: &NodeId| named.membership().node(*peer).map(|member| member.name.clone()).unwrap_or_default();
-            let ends = match &event {
-                PeerEvent::DiskRefused { peer, why } => {
-                    refused.refused(why);
-                    let name = name(peer);
-                    format!("node `{name}` refuses this node for its disk, and this node stops for good: {why}")
-                }
-                // The other process goes on; nothing is wrong with this disk by that.
-                PeerEvent::ConnectedAlready { peer, why } => {
-                    format!("node `{}` refuses this node, and this node stops: {why}", name(peer))
-                }
-                PeerEvent::Connected { .. }
-                | PeerEvent::Closed { .. }
-                | PeerEvent::Unreachable { .. }
-                | PeerEvent::Noted { .. }
-                | PeerEvent::Removed { .. } => return events.on_event(event),
-            };
-            // Nobody listens only when the node is ending already.
-            _ = failed.send(ends);
-        });
+        let ending = Ending {
+            config: Arc::clone(&self.config),
+            router: Arc::clone(&self.router),
+            disks: Arc::clone(&self.disks),
+            came,
+            failed: self.failed.clone(),
+        };
+        let on_event = Arc::new(move |event| ending.heed(event));
         let (own, theirs) = (Arc::clone(&self.disks), Arc::clone(&self.disks));
         let disks = transport::Disks {
             say: Arc::new(move || Some(own.say())),
