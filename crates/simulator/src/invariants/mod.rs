@@ -25,6 +25,7 @@
 //! | `applied_prefix` | 7 | 5 | `leaders_execute` | | 10 |
 //! | `equal_states` | 7 | 6, 13 | `real_time`, `reads`, `replays` | | 7, 8 |
 //! | `serial_executions` | 8 | 7, 10 | `exactly_once`, `stock` | 9 | 7, 9 |
+//! | | | | `times` (DESIGN 12) | | 10 |
 //!
 //! Quorums of an old and a new membership need not overlap (ADR 0025). What is decided is counted under the membership in
 //! force at each number, so that a node that was removed decides nothing (R 11): `agreement` and `output_gate` find it.
@@ -58,6 +59,7 @@ mod serial_executions;
 mod stock;
 #[cfg(test)]
 mod testing;
+mod times;
 mod votes_kept;
 
 use std::sync::Arc;
@@ -132,6 +134,7 @@ impl Invariants {
             Box::new(replays::Replays::new()),
             Box::new(exactly_once::ExactlyOnce::default()),
             Box::new(stock::Stock::default()),
+            Box::new(times::Times::default()),
             Box::new(liveness::Liveness::new(bound)),
         ];
         Self { history: History::new(genesis), all, broken: None }
