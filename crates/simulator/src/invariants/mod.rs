@@ -65,6 +65,7 @@ mod votes_kept;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::functions::Registry;
 use protocol::{CommandNumber, Membership, NodeId, Now};
 
 pub use chain::{Chain, Issued, StateAt};
@@ -72,6 +73,7 @@ pub use disks::{Decided, Disks};
 pub use history::{History, Open};
 
 use crate::fact::{Fact, Observer, Told};
+use crate::functions;
 
 /// A broken invariant, in words: what, and where.
 pub type Violation = String;
@@ -113,6 +115,12 @@ impl Invariants {
     /// answered within `bound` once the faults are over, beyond the patience that the call itself has.
     #[must_use]
     pub fn new(genesis: &Arc<Membership>, bound: Duration) -> Self {
+        Self::of_functions(genesis, bound, &functions::all())
+    }
+
+    /// The same, where nodes have other functions.
+    #[must_use]
+    pub fn of_functions(genesis: &Arc<Membership>, bound: Duration, functions: &Registry) -> Self {
         let all: Vec<Box<dyn Invariant>> = vec![
             Box::new(agreement::Agreement),
             Box::new(dependent_sequence::DependentSequence),
@@ -122,7 +130,7 @@ impl Invariants {
             Box::new(anchored::Anchored::default()),
             Box::new(applied_prefix::AppliedPrefix::default()),
             Box::new(equal_states::EqualStates::default()),
-            Box::new(serial_executions::SerialExecutions::new()),
+            Box::new(serial_executions::SerialExecutions::new(functions.clone())),
             Box::new(one_effect::OneEffect),
             Box::new(acknowledged::Acknowledged),
             Box::new(votes_kept::VotesKept),
@@ -131,7 +139,7 @@ impl Invariants {
             Box::new(leaders_execute::LeadersExecute::default()),
             Box::new(real_time::RealTime::default()),
             Box::new(reads::Reads),
-            Box::new(replays::Replays::new()),
+            Box::new(replays::Replays::new(functions.clone())),
             Box::new(exactly_once::ExactlyOnce::default()),
             Box::new(stock::Stock::default()),
             Box::new(times::Times::default()),
