@@ -16,7 +16,7 @@
 //! - Left out: what a node sends to itself, as in the patent, writes, and heartbeats unless asked for.
 //! - Bounded: it keeps the last facts only, and the picture says so when there were more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 
 use protocol::{Ballot, NodeId, Now, Tick};
@@ -87,7 +87,7 @@ enum Item {
 }
 
 impl Chart {
-    /// A chart of these nodes, all up.
+    /// A chart of these nodes, all up, and of those that join later.
     #[must_use]
     pub fn new(nodes: impl IntoIterator<Item = NodeId>, settings: Settings) -> Self {
         let before = nodes.into_iter().map(|node| (node, Lane { up: true, leads: None })).collect();
@@ -107,6 +107,19 @@ impl Chart {
         draw::svg(&layout::layout(self))
     }
 
+    /// The nodes that were there before the first row, and those that join in what is kept.
+    fn lanes(&self) -> BTreeSet<NodeId> {
+        let joins = |item: &Item| {
+            let Item::Fact(fact) = item else { return None };
+            if let Fact::Started { node, .. } | Fact::Fault(Fault::Join(node) | Fault::Return(node)) = fact.as_ref() {
+                Some(*node)
+            } else {
+                None
+            }
+        };
+        self.before.keys().copied().chain(self.kept.iter().filter_map(|(_, item)| joins(item))).collect()
+    }
+
     fn keep(&mut self, now: Now, item: Item) {
         self.kept.push_back((now, item));
         if self.kept.len() > self.settings.facts {
@@ -119,9 +132,8 @@ impl Chart {
 
     /// A fact that is not drawn still says how the lanes look afterwards.
     fn pass(&mut self, fact: &Fact) {
-        if let Some((node, change)) = change(fact)
-            && let Some(lane) = self.before.get_mut(&node)
-        {
+        if let Some((node, change)) = change(fact) {
+            let lane = self.before.entry(node).or_insert(Lane { up: false, leads: None });
             *lane = change.of(*lane);
         }
     }

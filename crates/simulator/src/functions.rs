@@ -80,7 +80,7 @@ pub fn registry_keeping_all(executions: &Executions) -> Registry {
     noted(&all_keeping(usize::MAX), executions)
 }
 
-fn noted(functions: &Registry, executions: &Executions) -> Registry {
+pub(crate) fn noted(functions: &Registry, executions: &Executions) -> Registry {
     let mut registry = Registry::new();
     for inner in functions.iter().cloned() {
         let noted = Noted { inner, executions: executions.clone() };

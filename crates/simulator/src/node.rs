@@ -23,6 +23,7 @@ use storage::{Checkpoint, LogRecord, LogStore as _, Standing, StateStore as _, S
 
 use crate::clocks::Clocks;
 use crate::functions::{Executions, registry};
+use crate::planted;
 use crate::schedule::Event;
 use crate::swarm::Swarm;
 
@@ -312,8 +313,8 @@ impl Node {
             self.state = MemoryState::new();
         }
         let applied = self.state.applied();
-        let image = self.log.load(applied.number)?;
-        let (last_tried, highest) = (image.last_tried, image.last_tried.max(image.next_ballot));
+        let image = planted::remembered(swarm.planted, self.log.load(applied.number)?);
+        let (last_tried, highest) = planted::tried(swarm.planted, &image);
         self.clocks.restart(world);
         self.life += 1;
         self.powered = true;

@@ -14,8 +14,9 @@ use clap::ValueEnum as _;
 use crate::chance::Chance;
 use crate::chart::{Chart, Settings};
 use crate::fault::{Fault, Shape};
+use crate::functions;
 use crate::invariants::Invariants;
-use crate::planted::Planted;
+use crate::planted::{Planted, less_comes_in};
 use crate::swarm::Swarm;
 use crate::tally::{GOALS_FAULTS, Tally};
 use crate::trace::Log;
@@ -88,7 +89,9 @@ fn world(seed: u64, kind: Kind, lines: usize) -> World {
     let faults = faults(&mut chance, kind.longest);
     let swarm = Swarm { planted: kind.planted, ..Swarm::draw(&mut chance, faults, kind.changes) };
     let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
-    let watchers = Watchers::new(Invariants::new(&swarm.genesis(), bound), lines);
+    // A function that is wrong wherever it runs.
+    let functions = if kind.planted == Some(Planted::LetsLessComeIn) { less_comes_in() } else { functions::all() };
+    let watchers = Watchers::new(Invariants::of_functions(&swarm.genesis(), bound, &functions), lines);
     let mut world = World::new(swarm, chance.any(), watchers);
     world.trouble();
     world

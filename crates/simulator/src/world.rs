@@ -22,6 +22,7 @@ mod healing;
 mod joining;
 mod learning;
 mod life;
+mod mistakes;
 mod trouble;
 mod turns;
 
@@ -38,7 +39,6 @@ use crate::fact::{Fact, Question};
 use crate::fault::Shape;
 use crate::network::{Link, Network};
 use crate::node::{Came, Node};
-use crate::planted::{Planted, no_barrier};
 use crate::schedule::{Event, Schedule};
 use crate::swarm::Swarm;
 use crate::watchers::Watchers;
@@ -129,11 +129,7 @@ impl World {
             plans: BTreeMap::new(),
             swarm,
         };
-        if world.swarm.planted == Some(Planted::NoBarrier) {
-            for node in world.nodes.values_mut() {
-                node.functions = no_barrier::registry(&node.functions, &genesis);
-            }
-        }
+        world.plant_functions();
         if let Some(follower) = world.swarm.follower {
             world.watchers.never_leads(follower.node);
         }

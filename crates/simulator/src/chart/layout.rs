@@ -184,7 +184,7 @@ pub(super) fn layout(chart: &Chart) -> Drawing {
     let drawing = Drawing {
         title: chart.settings.title.clone(),
         dropped: chart.dropped,
-        lanes: chart.before.keys().copied().collect(),
+        lanes: chart.lanes().into_iter().collect(),
         ..Drawing::default()
     };
     let mut layout = Layout {
@@ -293,8 +293,9 @@ impl Layout<'_> {
             }
             Fact::Leads { node, ballot } => self.leads(now, *node, *ballot, fact),
             Fact::Started { node, life, .. } => {
-                let was_up = self.looks.get(node).is_none_or(|(_, lane)| lane.up);
-                if *life > 1 || !was_up {
+                let known = self.looks.get(node);
+                let was_up = known.is_none_or(|(_, lane)| lane.up);
+                if known.is_some() && (*life > 1 || !was_up) {
                     self.mark(now, *node, Sign::Up, "is up again", fact);
                 }
                 self.change(fact);
@@ -434,7 +435,11 @@ impl Layout<'_> {
     /// The lane of a node looks otherwise from the present row on.
     fn change(&mut self, fact: &Fact) {
         let Some((node, change)) = change(fact) else { return };
-        let Some((from, before)) = self.looks.get(&node).copied() else { return };
+        let Some((from, before)) = self.looks.get(&node).copied() else {
+            // It has joined: its lane begins here.
+            self.looks.insert(node, (self.y, change.of(Lane { up: false, leads: None })));
+            return;
+        };
         let after = change.of(before);
         if after != before {
             self.segment(node, from, self.y, before);

@@ -182,6 +182,41 @@ fn lanes_show_crashes_leads_and_commands() {
     }
 }
 
+/// Catches a node that joins or comes back and has no lane, one whose lane begins before it does, and its messages left
+/// out; also when its beginning came before the first row.
+#[test]
+fn a_node_that_joins_has_a_lane() {
+    let (joined, returned) = (NodeId(4), NodeId(5));
+    let up = |node| Fact::Started {
+        node,
+        life: 1,
+        log: storage::LogImage::default(),
+        applied: CommandId::NULL,
+        digest: [0; 32],
+    };
+    let facts = || {
+        let beginning = [sent(P, Q, voted(1)), delivered(P, Q, voted(1))];
+        let joins = [Fact::Fault(Fault::Join(joined)), up(joined), Fact::Fault(Fault::Return(returned)), up(returned)];
+        let talk = [sent(joined, P, voted(2)), delivered(joined, P, voted(2)), applied(returned, 1)];
+        beginning.into_iter().chain(joins).chain(talk)
+    };
+    let svg = plain(facts());
+    for name in ["s", "t"] {
+        assert_eq!(count(&svg, &format!(">{name}</text>")), 2, "{name} stands above and below");
+    }
+    assert!(svg.contains("s -&gt; p Voted(17.1, round 1, 2 to 2@17.1)</title>"), "{svg}");
+    let begin = |svg: &str| -> Vec<u32> {
+        let lanes = svg.split("<line class=\"lane\"").skip(1);
+        lanes.filter_map(|lane| lane.split("y1=\"").nth(1)?.split('"').next()?.parse().ok()).collect()
+    };
+    let from = begin(&svg);
+    assert_eq!(from.len(), 5);
+    assert!(from.iter().filter(|y| *y > from.iter().min().unwrap_or(y)).count() == 2, "two begin later: {from:?}");
+    assert_eq!(count(&svg, ">is up again<"), 0);
+    let cut = chart(Settings { facts: 3, ..Settings::default() }, facts());
+    assert_eq!((count(&cut, "<line class=\"lane\""), arrows(&cut)), (5, 1));
+}
+
 /// Catches commands that are applied at once filling a page, and those of two nodes taken
 /// together.
 #[test]

@@ -70,6 +70,16 @@ mod tests {
         assert_fails(with(&[votes(1, 1, &all), votes(2, 1, &all), other]), "is told b\"7\"");
         let stray = told_issued(1, &calls[1], 2, "{}");
         assert_fails(with(&[votes(1, 1, &all), votes(2, 1, &all), stray]), "for which it did not ask");
+        let reader = [asked_read(2, "a", crate::fact::Consistency::Local), told_issued(2, &calls[0], 1, "{}")];
+        assert_fails(run(Acknowledged, &reader), "for which it did not ask");
+        let mut unreadable = commands[0].clone();
+        unreadable.body = bytes::Bytes::from_static(b"x");
+        let cast = [votes(1, 1, &[&unreadable]), votes(2, 1, &[&unreadable]), told(1)];
+        assert_fails(with(&cast), "command 1@1.1: ");
+        let mut reused = body_of(&calls[0], vec![put("a", "1")], &json!({}));
+        reused.fingerprint = protocol::Fingerprint([9; 16]);
+        let other_body = &chain_of(&[reused])[0];
+        assert_fails(with(&[votes(1, 1, &[other_body]), votes(2, 1, &[other_body]), told(1)]), "which is of r1");
     }
 
     fn key_of(call: &protocol::Call) -> String {

@@ -65,8 +65,8 @@ fn is_decided(node: NodeId, id: CommandId, history: &History) -> Result<(), Viol
 
 #[cfg(test)]
 mod tests {
-    use protocol::message::{BallotInfo, Commands, Success};
-    use protocol::{Ballot, CommandNumber};
+    use protocol::message::{BallotInfo, Commands, Snapshot, Success};
+    use protocol::{Ballot, CommandNumber, SnapshotId};
 
     use super::super::testing::*;
     use super::*;
@@ -83,10 +83,12 @@ mod tests {
             let (first, kept_from) = (issued.number.next(), CommandNumber(1));
             let info = BallotInfo { ballot: ballot(2), first, issued, votes: Vec::new(), part: 0, parts: 1 };
             let commands = Commands { commands: Vec::new(), issued, kept_from };
+            let snapshot = Snapshot { id: SnapshotId { at: issued, digest: [0; 32] }, records: 1, piece: None };
             [
                 Message::Learner(ToLearner::Success(success)),
                 Message::Leader(ToLeader::BallotInfo(info)),
                 Message::Learner(ToLearner::Commands(commands)),
+                Message::Learner(ToLearner::Snapshot(snapshot)),
             ]
         };
         for message in says(decided.id) {

@@ -115,7 +115,12 @@ mod tests {
         let twice = [&good[..], &[again.clone(), begins(1, 1, 1)]].concat();
         assert_fails(run(Ballots::default(), &twice), "earlier life");
         assert_fails(run(Ballots::default(), &[&good[..], &[started(1, 2, &[])]].concat()), "after its start only");
-        assert_fails(run(Ballots::default(), &[up, tried(1, 1), tried(1, 1)]), "after 1.1");
+        assert_fails(run(Ballots::default(), &[up.clone(), tried(1, 1), tried(1, 1)]), "after 1.1");
+        assert_fails(
+            run(Ballots::default(), &[up, written(1, LogRecord::LastTried(Ballot::new(2, NodeId(2))))]),
+            "tries",
+        );
+        assert_eq!(run(Ballots::default(), &[&good[..2], &[disk_lost(1), started(1, 2, &[])]].concat()), Ok(()));
     }
 
     /// A1b: catches proposals by another node than the owner of the ballot, and by an owner that has forgotten

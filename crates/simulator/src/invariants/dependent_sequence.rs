@@ -34,7 +34,8 @@ mod tests {
     use super::super::testing::*;
     use super::*;
 
-    /// A1a, A1n, S-03: catches a gap, and a command whose precedent is another one at the number before.
+    /// A1a, A1n, S-03: catches a gap, a command whose precedent is another one at the number before, and one of a lower
+    /// ballot than its precedent.
     #[test]
     fn each_command_follows_the_one_before() {
         let commands = chain_of(&[1, 2, 3].map(|n| body(&format!("r{n}"), vec![put("a", "1")])));
@@ -45,5 +46,8 @@ mod tests {
         astray.id = CommandId::new(Ballot::new(2, NodeId(2)), CommandNumber(2));
         astray.precedent = CommandId::new(Ballot::new(2, NodeId(2)), CommandNumber(1));
         assert_fails(run(DependentSequence, &[all[0].clone(), applied(1, &astray)]), "is issued before it");
+        let mut lower = commands[1].clone();
+        lower.id.ballot = Ballot::new(1, NodeId(0));
+        assert_fails(run(DependentSequence, &[all[0].clone(), applied(1, &lower)]), "not well formed");
     }
 }

@@ -1,6 +1,6 @@
-//! Replicas at one number have equal states, and a state from a disk, or from another node, is that of a full replay
-//! (DESIGN 14.7, RELIABILITY 3.6 and 3.13). A node tells the digest that it keeps with every command; the model's is
-//! computed from all of its state.
+//! Replicas at one number have equal states, and a state from a disk, for another node, or from one, is that of a full
+//! replay (DESIGN 14.7, RELIABILITY 3.6 and 3.13). A node tells the digest that it keeps with every command; the model's
+//! is computed from all of its state.
 //!
 //! The reference is a model to which the issued commands are applied one by one. Wherever a node tells a digest,
 //! it is compared with the model's at the same number. The model moves forward; for a number that it has
@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{CommandNumber, NodeId, Now};
+use protocol::message::{Snapshot, ToLearner};
+use protocol::{CommandNumber, Message, NodeId, Now};
 use storage::memory::{MemoryState, StateDisk};
 use storage::{StateSnapshot as _, StateStore, StorageError};
 
@@ -39,6 +40,12 @@ impl Invariant for EqualStates {
             }
             Fact::Installed { node, id } => self.compare(*node, id.at.number, id.digest, &history.chain),
             Fact::Started { node, applied, digest, .. } => self.compare(*node, applied.number, *digest, &history.chain),
+            // Where there is no piece, the sender has no such state.
+            Fact::Sent {
+                from,
+                message: Message::Learner(ToLearner::Snapshot(Snapshot { id, piece: Some(_), .. })),
+                ..
+            } => self.compare(*from, id.at.number, id.digest, &history.chain),
             Fact::Sent { .. }
             | Fact::Delivered { .. }
             | Fact::Lost { .. }
@@ -97,6 +104,8 @@ impl EqualStates {
 
 #[cfg(test)]
 mod tests {
+    use protocol::{SnapshotId, SnapshotPiece};
+
     use super::super::testing::*;
     use super::*;
 
@@ -121,7 +130,8 @@ mod tests {
         assert_fails(run(&[up]), "node 3 at 2 has another state");
     }
 
-    /// A14: catches a whole state from another node that is not the one at its number.
+    /// A14: catches a whole state from another node that is not the one at its number, when it is sent and when it is in
+    /// place.
     #[test]
     fn a_state_from_another_node_is_that_of_a_replay() {
         let commands = chain_of(&[1, 2].map(|n| body(&format!("r{n}"), vec![put("a", &n.to_string())])));
@@ -133,6 +143,14 @@ mod tests {
             id.digest = digest_after(&commands[..1]);
         }
         assert_fails(run(other), "node 2 at 2 has another state");
+        let sends = |number: usize, digest: usize, piece| {
+            let id = SnapshotId { at: commands[number - 1].id, digest: digest_after(&commands[..digest]) };
+            run(sent(2, 3, Message::Learner(ToLearner::Snapshot(Snapshot { id, records: 1, piece }))))
+        };
+        assert_eq!(sends(2, 2, Some(SnapshotPiece::default())), Ok(()));
+        assert_eq!(sends(1, 1, Some(SnapshotPiece::default())), Ok(()));
+        assert_fails(sends(2, 1, Some(SnapshotPiece::default())), "node 2 at 2 has another state");
+        assert_eq!(sends(2, 1, None), Ok(()), "it has none");
     }
 
     /// Catches a model that cannot go back behind a point that it keeps, or starts again at a later one.

@@ -127,6 +127,28 @@ mod tests {
         assert_fails(twice(1, "7"), "and is told");
     }
 
+    /// ADR 0017: catches a recorded refusal, or that nothing changed, which is told otherwise the next time. What is not
+    /// settled may be told otherwise, and so may what a call without a key is told, of which nothing is recorded.
+    #[test]
+    fn what_changes_nothing_is_always_told_the_same_too() {
+        let refused =
+            |at, code: &str| Outcome::Refused { at: CommandNumber(at), code: code.into(), message: "m".into() };
+        let unchanged = |at| Outcome::Unchanged { at: CommandNumber(at), result: "{}".into() };
+        let twice_of = |call: &Call, first: Outcome, settled, then: Outcome| {
+            let told = [told_outcome(1, call, first, settled), asked(2, call), told_outcome(2, call, then, true)];
+            run(ExactlyOnce::default(), &[&[asked(1, call)], &told[..]].concat())
+        };
+        let twice = |first, then| twice_of(&put_call(1), first, true, then);
+        assert_eq!(twice(refused(1, "c"), refused(1, "c")), Ok(()));
+        assert_fails(twice(refused(1, "c"), refused(2, "c")), "and is told");
+        assert_fails(twice(refused(1, "c"), unchanged(1)), "and is told");
+        assert_fails(twice(unchanged(1), unchanged(2)), "and is told");
+        assert_eq!(twice_of(&put_call(1), refused(1, "c"), false, unchanged(1)), Ok(()));
+        let mut alone = put_call(1);
+        alone.request = RequestId::Gateway(1);
+        assert_eq!(twice_of(&alone, refused(1, "c"), true, unchanged(2)), Ok(()));
+    }
+
     /// S-22: catches a call that is executed although its client was told that it was not and never would be,
     /// before or after it is told so; unsettled answers promise nothing, and asking again is asking.
     #[test]

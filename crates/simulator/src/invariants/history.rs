@@ -109,3 +109,40 @@ impl History {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+
+    use super::super::testing::*;
+    use super::*;
+    use crate::fact::Told;
+
+    fn learns(facts: &[Fact]) -> Result<(), Violation> {
+        let mut history = History::new(&three());
+        facts.iter().try_for_each(|fact| {
+            history.learn(Now::default(), fact)?;
+            history.shown(fact);
+            Ok(())
+        })
+    }
+
+    /// Catches a world that uses a ticket twice, or answers what nobody waits for any more, never asked, or somebody else
+    /// did; and an issued command that nobody can read.
+    #[test]
+    fn what_cannot_be_is_found() {
+        let call = call("r1", "kv.put", &json!({"key": "a", "value": 1}));
+        let (asks, unknown) = (asked(1, &call), told(1, Told::Unknown));
+        assert_eq!(learns(&[asks.clone(), unknown.clone(), asked(2, &call)]), Ok(()));
+        assert_fails(learns(&[asks.clone(), asks.clone()]), "ticket 1 is used twice");
+        assert_fails(learns(std::slice::from_ref(&unknown)), "which it does not wait for");
+        assert_fails(learns(&[asks.clone(), unknown.clone(), unknown]), "which it does not wait for");
+        let other = Fact::Told { client: 2, ticket: 1, answer: Told::Unknown };
+        assert_fails(learns(&[asks, other]), "client 2 is told the answer to 1");
+        let mut command = chain_of(&[body("r1", vec![put("a", "1")])]).remove(0);
+        assert_eq!(learns(&[applied(1, &command)]), Ok(()));
+        command.body = Bytes::from_static(b"x");
+        assert_fails(learns(&[applied(1, &command)]), "command 1@1.1: ");
+    }
+}

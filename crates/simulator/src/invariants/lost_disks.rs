@@ -81,8 +81,52 @@ fn binds(record: &LogRecord) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use protocol::message::{BallotInfo, CatchUp, Commands, Heartbeat, MyNextBal, ReadBarrier, Rejoin, Success, Voted};
+    use protocol::{Ballot, CommandId, CommandNumber};
+
     use super::super::testing::*;
     use super::*;
+
+    /// S-16: catches each way in which a node with a new disk may speak as an acceptor or a leader, and one that is not
+    /// let learn, ask or be heard.
+    #[test]
+    fn all_that_an_acceptor_or_a_leader_says_is_speaking() {
+        let (ballot, issued, first) = (ballot(1), CommandId::NULL, CommandNumber(1));
+        let run = |again: Fact| run(LostDisks::default(), &[disk_lost(1), again]);
+        let said = |message: Message| run(sent(1, 2, message));
+        let voted = Voted { ballot, run: None, round: 1, membership: CommandNumber::NULL };
+        let success = Success { ballot, issued, commands: Vec::new() };
+        let info = BallotInfo { ballot, first, issued, votes: Vec::new(), part: 0, parts: 1 };
+        for message in [
+            Message::Leader(ToLeader::BallotInfo(info)),
+            Message::Leader(ToLeader::MyNextBal(MyNextBal { ballot, refused: Ballot::NONE })),
+            Message::Leader(ToLeader::Voted(voted.clone())),
+            Message::Leader(ToLeader::Rejoin(Rejoin { ballot, nonce: 1 })),
+            Message::Learner(ToLearner::Voted(voted)),
+            Message::Learner(ToLearner::Success(success)),
+        ] {
+            assert_fails(said(message), "speaks again");
+        }
+        for message in [
+            Message::Leader(ToLeader::ReadBarrier(ReadBarrier { id: 1 })),
+            Message::Learner(ToLearner::CatchUp(CatchUp { first })),
+            Message::Learner(ToLearner::Commands(Commands { commands: Vec::new(), issued, kept_from: first })),
+            Message::FailureDetector(Heartbeat::default()),
+        ] {
+            assert_eq!(said(message), Ok(()));
+        }
+        let leads = |ballot| Fact::Leads { node: NodeId(1), ballot };
+        assert_fails(run(leads(Some(ballot))), "speaks again");
+        assert_eq!(run(leads(None)), Ok(()));
+        let command = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
+        for again in [LogRecord::LastTried(ballot), LogRecord::NextBallot(ballot), LogRecord::Vote(vote(1, command))] {
+            assert_fails(run(written(1, again)), "speaks again");
+        }
+        for silent in [LogRecord::Standing(Standing::Replaced), LogRecord::Forget(first), LogRecord::VotedUnder(first)]
+        {
+            assert_eq!(run(written(1, silent)), Ok(()));
+        }
+    }
 
     /// S-16: catches a node that comes back with an empty disk and votes, promises, or begins a ballot as if it
     /// had never done so, or is about to; it may come back and learn.

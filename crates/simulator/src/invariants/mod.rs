@@ -25,6 +25,7 @@
 //! | `applied_prefix` | 7 | 5 | `leaders_execute` | | 10 |
 //! | `equal_states` | 7 | 6, 13 | `real_time`, `reads`, `replays` | | 7, 8 |
 //! | `serial_executions` | 8 | 7, 10 | `exactly_once`, `stock` | 9 | 7, 9 |
+//! | | | | `times` (DESIGN 12) | | 10 |
 //!
 //! Quorums of an old and a new membership need not overlap (ADR 0025). What is decided is counted under the membership in
 //! force at each number, so that a node that was removed decides nothing (R 11): `agreement` and `output_gate` find it.
@@ -58,11 +59,13 @@ mod serial_executions;
 mod stock;
 #[cfg(test)]
 mod testing;
+mod times;
 mod votes_kept;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::functions::Registry;
 use protocol::{CommandNumber, Membership, NodeId, Now};
 
 pub use chain::{Chain, Issued, StateAt};
@@ -70,6 +73,7 @@ pub use disks::{Decided, Disks};
 pub use history::{History, Open};
 
 use crate::fact::{Fact, Observer, Told};
+use crate::functions;
 
 /// A broken invariant, in words: what, and where.
 pub type Violation = String;
@@ -111,6 +115,12 @@ impl Invariants {
     /// answered within `bound` once the faults are over, beyond the patience that the call itself has.
     #[must_use]
     pub fn new(genesis: &Arc<Membership>, bound: Duration) -> Self {
+        Self::of_functions(genesis, bound, &functions::all())
+    }
+
+    /// The same, where nodes have other functions.
+    #[must_use]
+    pub fn of_functions(genesis: &Arc<Membership>, bound: Duration, functions: &Registry) -> Self {
         let all: Vec<Box<dyn Invariant>> = vec![
             Box::new(agreement::Agreement),
             Box::new(dependent_sequence::DependentSequence),
@@ -120,7 +130,7 @@ impl Invariants {
             Box::new(anchored::Anchored::default()),
             Box::new(applied_prefix::AppliedPrefix::default()),
             Box::new(equal_states::EqualStates::default()),
-            Box::new(serial_executions::SerialExecutions::new()),
+            Box::new(serial_executions::SerialExecutions::new(functions.clone())),
             Box::new(one_effect::OneEffect),
             Box::new(acknowledged::Acknowledged),
             Box::new(votes_kept::VotesKept),
@@ -129,9 +139,10 @@ impl Invariants {
             Box::new(leaders_execute::LeadersExecute::default()),
             Box::new(real_time::RealTime::default()),
             Box::new(reads::Reads),
-            Box::new(replays::Replays::new()),
+            Box::new(replays::Replays::new(functions.clone())),
             Box::new(exactly_once::ExactlyOnce::default()),
             Box::new(stock::Stock::default()),
+            Box::new(times::Times::default()),
             Box::new(liveness::Liveness::new(bound)),
         ];
         Self { history: History::new(genesis), all, broken: None }

@@ -311,6 +311,13 @@ mod tests {
         assert_fails(run(&[promised(1), voted(1, &[one])]), "tells its vote at 1");
         let half = [promised(1), written_votes(2, 1, &[one]), voted(1, &[one, two])];
         assert_fails(run(&half), "tells its vote at 2");
+        let mut to_learner = voted(1, &[one]);
+        if let Fact::Sent { message, .. } = &mut to_learner
+            && let Message::Leader(ToLeader::Voted(voted)) = message
+        {
+            *message = Message::Learner(ToLearner::Voted(voted.clone()));
+        }
+        assert_fails(run(&[promised(1), to_learner]), "tells its vote at 1");
     }
 
     /// Catches votes at forgotten numbers that were never cast, not in that ballot, not for that command, or are told
@@ -356,6 +363,67 @@ mod tests {
         assert_fails(with(&[up(1, &[(1, one)])]), "at 2 in 1.1, and has lost it");
         assert_fails(with(&[up(1, &[(1, two)])]), "at 1 in 1.1, and has lost it");
         assert_fails(with(&[up(1, &[(1, one), (2, two)])]), "above 1.1");
+    }
+
+    /// S-14: catches a node that says that its votes are damaged, and so may lose some, without any fault of the world, or
+    /// once more after it has spoken again; a new disk begins anew.
+    #[test]
+    fn only_what_was_damaged_may_be_lost() {
+        let all = commands();
+        let before = [promised(1), written_votes(2, 1, &[&all[0]]), voted(1, &[&all[0]])];
+        let with = |facts: &[Fact]| run(Promises::default(), &[&before, facts].concat());
+        let mut damaged = up(1, &[]);
+        if let Fact::Started { log, .. } = &mut damaged {
+            log.standing = Standing::Damaged;
+        }
+        for fault in [Fault::BitRot(NodeId(2)), Fault::Misdirected(NodeId(2))] {
+            let rots = Fact::Fault(fault);
+            assert_eq!(with(&[rots.clone(), damaged.clone(), damaged.clone()]), Ok(()));
+            assert_fails(with(&[rots.clone(), up(1, &[])]), "at 1 in 1.1, and has lost it");
+            let sound = written(2, LogRecord::Standing(Standing::Sound));
+            assert_fails(with(&[rots, damaged.clone(), sound, damaged.clone()]), "are damaged, and they are not");
+        }
+        assert_fails(with(&[Fact::Fault(Fault::BitRot(NodeId(1))), damaged.clone()]), "are damaged, and they are not");
+        assert_fails(with(&[damaged]), "are damaged, and they are not");
+        assert_eq!(with(&[disk_lost(2), up(0, &[])]), Ok(()));
+    }
+
+    /// ADR 0026: catches a vote that is told under a membership that is not durable, to the leader or to a learner, and
+    /// memberships that go down, on the disk or in a restart.
+    #[test]
+    fn the_membership_voted_under_is_durable_and_never_less() {
+        let all = commands();
+        let under = |number| written(2, LogRecord::VotedUnder(CommandNumber(number)));
+        let cast = [promised(1), written_votes(2, 1, &[&all[0]])];
+        let run = |facts: &[Fact]| run(Promises::default(), &[&cast, facts].concat());
+        let tells = |number| {
+            let mut fact = voted(1, &[&all[0]]);
+            if let Fact::Sent { message: Message::Leader(ToLeader::Voted(voted)), .. } = &mut fact {
+                voted.membership = CommandNumber(number);
+            }
+            fact
+        };
+        let to_learner = |number| {
+            let Fact::Sent { message: Message::Leader(ToLeader::Voted(voted)), .. } = tells(number) else {
+                return tells(0);
+            };
+            sent(2, 3, Message::Learner(ToLearner::Voted(voted)))
+        };
+        assert_eq!(run(&[under(4), tells(4), to_learner(4), tells(0)]), Ok(()));
+        for told in [tells(4), to_learner(4)] {
+            assert_fails(run(&[under(3), told]), "tells a vote under membership 4, and durable is 3");
+        }
+        assert_fails(run(&[under(4), under(4)]), "votes under membership 4 after 4");
+        let starts = |number| {
+            let mut fact = up(1, &[(1, &all[0])]);
+            if let Fact::Started { log, .. } = &mut fact {
+                log.voted_under = CommandNumber(number);
+            }
+            fact
+        };
+        assert_eq!(run(&[under(4), starts(4), tells(4)]), Ok(()));
+        assert_fails(run(&[under(4), starts(3)]), "had voted under membership 4, and after its start 3");
+        assert_fails(run(&[starts(2), under(2)]), "votes under membership 2 after 2");
     }
 
     /// A1d: catches a promise that leaves out a durable vote; those at issued numbers it need not tell.

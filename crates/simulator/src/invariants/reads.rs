@@ -58,4 +58,13 @@ mod tests {
         assert_fails(shows(Consistency::Local, 3, "2", 2), "which no node has applied");
         assert_fails(shows(at_least(2), 1, "1", 1), "wanted 2 at least");
     }
+
+    /// Catches a value that is told to a caller, who did not ask for any.
+    #[test]
+    fn only_readers_are_told_values() {
+        let call = call("r1", "kv.put", &serde_json::json!({"key": "a", "value": 1}));
+        let value = told(1, Told::Value { at: CommandNumber::NULL, entry: None });
+        assert_eq!(run(Reads, &[asked_read(1, "a", Consistency::Local), value.clone()]), Ok(()));
+        assert_fails(run(Reads, &[asked(1, &call), value]), "did not ask for one");
+    }
 }

@@ -14,7 +14,6 @@ use protocol::{Call, CommandNumber, Membership, Now, Outcome, RequestId, Timesta
 use super::about_cluster::{AboutCluster, is_about_cluster};
 use super::{Chain, History, Invariant, Violation, ensure};
 use crate::fact::{Fact, Question, Told};
-use crate::functions::all;
 
 /// See the module.
 pub(super) struct Replays {
@@ -23,8 +22,8 @@ pub(super) struct Replays {
 }
 
 impl Replays {
-    pub(super) fn new() -> Self {
-        Self { functions: all(), waiting: BTreeMap::new() }
+    pub(super) fn new(functions: Registry) -> Self {
+        Self { functions, waiting: BTreeMap::new() }
     }
 
     /// Whether this is what a call is told after a command, when it changes nothing.
@@ -109,6 +108,7 @@ mod tests {
 
     use super::super::testing::*;
     use super::*;
+    use crate::functions::all;
 
     /// S-08: catches a refusal or a result that is not that of the state at its number, one made up altogether,
     /// and a change that the caller is told did not happen. An answer may come before its command is applied.
@@ -126,8 +126,8 @@ mod tests {
             told_outcome(1, &delete, Outcome::Unchanged { at: CommandNumber(at), result }, true)
         };
         let run = |call: &Call, told: Fact| {
-            let late = run(Replays::new(), &[asked(1, call), told.clone(), applied(1, command)]);
-            assert_eq!(run(Replays::new(), &[applied(1, command), asked(1, call), told]), late);
+            let late = run(Replays::new(all()), &[asked(1, call), told.clone(), applied(1, command)]);
+            assert_eq!(run(Replays::new(all()), &[applied(1, command), asked(1, call), told]), late);
             late
         };
         assert_eq!(run(&out, refused(1, "A has 5, and 7 are wanted")), Ok(()));
@@ -144,7 +144,7 @@ mod tests {
         let same = call("r1", "cluster.set_acceptor", &json!({"node": 1, "weight": 1}));
         let over = call("r2", "cluster.hand_over", &json!({"node": 2}));
         let said = |call: &Call, outcome: Outcome| {
-            run(Replays::new(), &[asked(1, call), told_outcome(1, call, outcome, true)])
+            run(Replays::new(all()), &[asked(1, call), told_outcome(1, call, outcome, true)])
         };
         let unchanged =
             |result: &serde_json::Value| Outcome::Unchanged { at: CommandNumber(0), result: result.to_string().into() };
@@ -179,7 +179,7 @@ mod tests {
             told_outcome(1, &delete, Outcome::Unchanged { at: CommandNumber(at), result }, true)
         };
         let decided = [votes(1, 1, &[command]), votes(2, 1, &[command]), asked(1, &delete)];
-        let run = |told: Fact| run(Replays::new(), &[&decided[..], &[told]].concat());
+        let run = |told: Fact| run(Replays::new(all()), &[&decided[..], &[told]].concat());
         assert_eq!(run(told(1, false)), Ok(()));
         assert_fails(run(told(1, true)), "not so at 1");
         assert_fails(run(told(2, false)), "2 is not decided");
@@ -192,7 +192,7 @@ mod tests {
         let put = call("r1", "kv.put", &json!({"key": "a", "value": 1}));
         let told = |result: &str| {
             let outcome = Outcome::Unchanged { at: CommandNumber(0), result: result.to_owned().into() };
-            run(Replays::new(), &[asked(1, &delete), asked(2, &put), told_outcome(2, &put, outcome, true)])
+            run(Replays::new(all()), &[asked(1, &delete), asked(2, &put), told_outcome(2, &put, outcome, true)])
         };
         assert_eq!(told("{\"deleted\":false}"), Ok(()));
         assert_fails(told("{}"), "not so at 0");

@@ -10,7 +10,7 @@ use protocol::{CommandNumber, Now};
 use super::about_cluster::{AboutCluster, is_about_cluster};
 use super::{History, Invariant, Issued, Violation, ensure};
 use crate::fact::Fact;
-use crate::functions::{DICE, all};
+use crate::functions::DICE;
 
 /// See the module.
 pub(super) struct SerialExecutions {
@@ -18,8 +18,8 @@ pub(super) struct SerialExecutions {
 }
 
 impl SerialExecutions {
-    pub(super) fn new() -> Self {
-        Self { functions: all() }
+    pub(super) fn new(functions: Registry) -> Self {
+        Self { functions }
     }
 }
 
@@ -81,6 +81,7 @@ mod tests {
 
     use super::super::testing::*;
     use super::*;
+    use crate::functions::all;
 
     fn increment(request: &str, value: u64) -> (protocol::Call, CommandBody) {
         let call = call(request, "kv.increment", &json!({"key": "a"}));
@@ -89,14 +90,14 @@ mod tests {
     }
 
     /// A1p, S-10: catches an update that is lost, a result that is not the function's, and a command of a call
-    /// that nobody made.
+    /// that nobody made, that was of another function, or of none.
     #[test]
     fn a_function_decides_the_same_after_its_precedent() {
         let run = |of: &[(protocol::Call, CommandBody)]| {
             let commands = chain_of(&of.iter().map(|(_, body)| body.clone()).collect::<Vec<_>>());
             let asked = of.iter().zip(1..).map(|((call, _), ticket)| asked(ticket, call));
             let facts: Vec<Fact> = asked.chain(commands.iter().map(|command| applied(1, command))).collect();
-            run(SerialExecutions::new(), &facts)
+            run(SerialExecutions::new(all()), &facts)
         };
         assert_eq!(run(&[increment("r1", 1), increment("r2", 2)]), Ok(()));
         assert_fails(run(&[increment("r1", 1), increment("r2", 1)]), "after its precedent it is");
@@ -104,7 +105,13 @@ mod tests {
         other.verdict = Verdict::Changed("{\"value\":7}".into());
         assert_fails(run(&[(call.clone(), other)]), "after its precedent it is");
         let (_, stray) = increment("r2", 1);
-        assert_fails(run(&[(call, stray)]), "which nobody made");
+        assert_fails(run(&[(call.clone(), stray)]), "which nobody made");
+        let (_, mut other) = increment("r1", 1);
+        other.function = "kv.put".to_owned();
+        assert_fails(run(&[(call, other)]), "is of kv.put, asked for kv.increment");
+        let mut nothing = increment("r1", 1);
+        (nothing.0.function, nothing.1.function) = ("no.such".to_owned(), "no.such".to_owned());
+        assert_fails(run(&[nothing]), "is no function");
     }
 
     /// DESIGN 10: catches a change that was made of another membership than the one before it (of two changes at a time one is
@@ -125,7 +132,7 @@ mod tests {
             let commands = chain_of(&of.iter().map(|(_, body)| body.clone()).collect::<Vec<_>>());
             let asked = of.iter().zip(1..).map(|((call, _), ticket)| asked(ticket, call));
             let facts: Vec<Fact> = asked.chain(commands.iter().map(|command| applied(1, command))).collect();
-            run(SerialExecutions::new(), &facts)
+            run(SerialExecutions::new(all()), &facts)
         };
         let (one, two) = (weigh("r1", 1, 2), weigh("r2", 2, 2));
         let first = three().weighing(NodeId(1), 2).expect("a member");
@@ -162,7 +169,7 @@ mod tests {
         let call = call("r1", DICE, &json!({}));
         let run = |effects| {
             let command = &chain_of(&[body_of(&call, effects, &json!(5))])[0];
-            run(SerialExecutions::new(), &[asked(1, &call), applied(1, command)])
+            run(SerialExecutions::new(all()), &[asked(1, &call), applied(1, command)])
         };
         assert_eq!(run(vec![put("dice", "5")]), Ok(()));
         assert_fails(run(vec![put("a", "5")]), "other keys");

@@ -88,4 +88,24 @@ mod tests {
         assert_fails(run("3"), "the stocks are 6, and came in 5");
         assert_fails(run("x"), "puts a stock that is none");
     }
+
+    /// A9: catches goods that vanish with their key, and a call that was refused and counts all the same.
+    #[test]
+    fn goods_do_not_vanish() {
+        let comes = call("r1", "inventory.inbound", &json!({"warehouse": "A", "amount": 5}));
+        let refused = call("r2", "inventory.outbound", &json!({"warehouse": "A", "amount": 9}));
+        let other = call("r3", "kv.delete", &json!({}));
+        let name = format!("{PREFIX}goods/A");
+        let run = |effect: Effect| {
+            let mut nothing = body_of(&refused, vec![], &json!({}));
+            nothing.verdict = Verdict::Refused { code: "c".into(), message: "m".into() };
+            let last = body_of(&other, vec![effect], &json!({}));
+            let commands = chain_of(&[body_of(&comes, vec![put(&name, "5")], &json!({})), nothing, last]);
+            let asked = [&comes, &refused, &other].into_iter().zip(1..).map(|(call, ticket)| asked(ticket, call));
+            let facts: Vec<Fact> = asked.chain(commands.iter().map(|command| applied(1, command))).collect();
+            run(Stock::default(), &facts)
+        };
+        assert_eq!(run(delete("a")), Ok(()), "no stock");
+        assert_fails(run(delete(&name)), "after 3@1.1 the stocks are 0, and came in 5");
+    }
 }

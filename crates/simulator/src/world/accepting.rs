@@ -8,7 +8,7 @@ use storage::LogRecord;
 
 use super::World;
 use crate::node::{Mail, acceptor_config};
-use crate::planted::{Planted, rebuild, votes_with_gaps};
+use crate::planted::{Planted, rebuild, said, votes_with_gaps};
 
 impl World {
     pub(super) fn acceptor_turn(&mut self, id: NodeId, inputs: Vec<acceptor::core::Input>) {
@@ -49,7 +49,7 @@ impl World {
         let mute = self.swarm.planted == Some(Planted::NeverRejoins);
         for (to, message) in sends {
             if !(mute && matches!(message, Message::Leader(ToLeader::Rejoin(_)))) {
-                self.send(id, to, message);
+                self.send(id, to, said(self.swarm.planted, message));
             }
         }
         self.persist(id, records);

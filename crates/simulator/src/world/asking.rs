@@ -10,6 +10,7 @@ use super::{Asked, World};
 use crate::client::Act;
 use crate::fact::{Consistency, Fact, Question, Stop, Told};
 use crate::node::Read;
+use crate::planted::Planted;
 use crate::schedule::Event;
 
 /// Between a client and a gateway, one way, at most.
@@ -82,7 +83,9 @@ impl World {
             }
             Question::Read { key, consistency } => {
                 let number = match consistency {
-                    Consistency::Linearizable => None,
+                    Consistency::Linearizable => {
+                        self.plants(Planted::ReadsWithoutBarrier).then_some(CommandNumber::NULL)
+                    }
                     Consistency::Local => Some(CommandNumber::NULL),
                     Consistency::AtLeast(number) => Some(number),
                 };
@@ -114,6 +117,7 @@ impl World {
                 Told::Outcome { request: call.request.clone(), outcome, settled }
             }
             Answer::NotExecuted(_) => Told::NotExecuted,
+            Answer::NotHere(_) | Answer::Unknown if self.plants(Planted::DeniesWhatIsUnknown) => Told::NotExecuted,
             Answer::NotHere(_) | Answer::Unknown => Told::Unknown,
         };
         if let Some(roles) = &mut self.node_mut(via).roles {
@@ -124,6 +128,7 @@ impl World {
 
     /// Answers the reads for which the state is recent enough.
     pub(super) fn serve_reads(&mut self, via: NodeId) {
+        let mislabels = self.plants(Planted::MislabelsReads);
         let node = self.node_mut(via);
         let Some(roles) = &mut node.roles else { return };
         if roles.reads.is_empty() {
@@ -135,7 +140,9 @@ impl World {
         let mut answers = Vec::new();
         for ticket in tickets {
             let read = roles.reads.remove(&ticket).expect("it was there");
-            let value = node.state.snapshot().ok().and_then(|view| Some((view.at(), view.get(&read.key).ok()?)));
+            let number = read.number.filter(|_| mislabels);
+            let shown = node.state.snapshot().ok();
+            let value = shown.and_then(|view| Some((number.unwrap_or(view.at()), view.get(&read.key).ok()?)));
             answers.push((ticket, value));
         }
         for (ticket, value) in answers {

@@ -211,7 +211,7 @@ fn must_speak(
 
 #[cfg(test)]
 mod tests {
-    use protocol::MajoritySets;
+    use protocol::{CommandNumber, MajoritySets, Tick};
 
     use super::*;
     use crate::invariants::Invariants;
@@ -261,5 +261,42 @@ mod tests {
         assert!(can(&world));
         world.stop(NodeId(5), Stop::Killed);
         assert!(!can(&world), "it is down");
+    }
+
+    /// A13: catches runs that end well although clients have no good answers, or although a node of the core has not applied
+    /// what was decided when all was answered; and one that is held against a node which still has time, is no member, or
+    /// whose cluster cannot decide anything any more.
+    #[test]
+    fn a_run_does_not_end_well_before_all_is_well() {
+        let after = |seconds: u64| {
+            let swarm = Swarm::calm(3);
+            let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+            let mut world = World::new(swarm, 1, watchers);
+            world.core = (1..=3).map(NodeId).collect();
+            world.plan(Duration::from_secs(seconds), Box::new(World::finish));
+            world.run().expect("nothing is broken");
+            world.ended = false;
+            world
+        };
+        let told = |world: &mut World| world.end().expect_err("it is not well");
+        let mut world = after(4);
+        assert_eq!(told(&mut world), "liveness: long after the faults clients have no good answers yet");
+        let decided = world.watchers.last_decided();
+        world.ending = Some((Tick(0), decided.next()));
+        assert_eq!(world.end(), Ok(()), "there is time");
+        assert!(!world.ended);
+        let mut late = after(CAUGHT_UP.as_secs() + 1);
+        let decided = late.watchers.last_decided();
+        late.ending = Some((Tick(0), CommandNumber(decided.0 + 1)));
+        assert_eq!(told(&mut late), "liveness: node 1 of the core has not caught up long after all was answered");
+        late.core = vec![NodeId(4)];
+        assert_eq!(late.still_behind(), [], "no member");
+        late.core = (1..=3).map(NodeId).collect();
+        late.ending = None;
+        for node in [1, 2] {
+            late.tell(&Fact::Fault(crate::fault::Fault::DiskLost(NodeId(node))));
+        }
+        assert_eq!(late.end(), Ok(()), "nobody can decide");
+        assert!(late.ended);
     }
 }

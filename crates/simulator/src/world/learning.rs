@@ -11,13 +11,13 @@ use learner::{Effect, Input, Progress};
 use protocol::message::{CatchUp, Commands, Snapshot, ToLearner};
 use protocol::{Command, CommandNumber, Message, NodeId, Position, SnapshotId, Space, Timestamp};
 use storage::memory::Fault as DiskFault;
-use storage::{Installation, Retention, StateStore as _};
+use storage::{Checkpoint, Installation, Retention, StateStore as _};
 
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::network::some_of;
 use crate::node::{Mail, StagingJob};
-use crate::planted::Planted;
+use crate::planted::{Lacking, Planted};
 use crate::schedule::{Beside, Event};
 
 /// A piece of an answer to `CatchUp`, in bytes.
@@ -105,6 +105,7 @@ impl World {
         if commands.is_empty() {
             return true;
         }
+        self.run_at_learner(id, &commands);
         if !self.write_state(id, |state| state.apply(&commands).is_ok()) {
             return false;
         }
@@ -280,8 +281,11 @@ impl World {
         match work {
             Beside::Forget { durable, in_touch } => self.forget_commands(id, durable, in_touch),
             Beside::Checkpoint => {
+                let lacks = self.plants(Planted::SnapshotsLackARecord);
                 let node = self.node_mut(id);
                 let Ok(checkpoint) = node.state.checkpoint() else { return self.stop(id, Stop::Disk) };
+                let checkpoint: Box<dyn Checkpoint> =
+                    if lacks { Box::new(Lacking::new(checkpoint).expect("memory does not fail")) } else { checkpoint };
                 let made = checkpoint.id();
                 let Some(roles) = &mut node.roles else { return };
                 roles.checkpoints.insert(made, checkpoint);

@@ -141,6 +141,7 @@ impl World {
             return self.expect_return(id);
         }
         let standing = if self.chance.coin() { Standing::Replaced } else { Standing::Fresh };
+        let standing = if self.plants(Planted::TrustsANewDisk) { Standing::Sound } else { standing };
         self.node_mut(id).replace_disk(standing);
     }
 
@@ -149,7 +150,7 @@ impl World {
         // A process that dies leaves all that it wrote. Of what was not synced, a power cut leaves
         // what the disk had written by itself; so does a failing disk.
         let all = match why {
-            Stop::Killed | Stop::Refused => true,
+            Stop::Killed | Stop::Refused => !self.plants(Planted::KillsLoseWrites),
             Stop::Disk => self.chance.coin(),
             Stop::PowerCut | Stop::DiskLost => false,
         };

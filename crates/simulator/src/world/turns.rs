@@ -1,10 +1,11 @@
 //! What the roles of a node do: messages in, turns, effects out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use functions::Heard;
+use functions::{Heard, ReadSet};
 use leader::core::PoolJob;
-use leader::machine::{StoredMachine, run_on_snapshot};
+use leader::machine::run_on_snapshot;
 use protocol::message::{ToAcceptor, ToLeader};
 use protocol::{Message, NodeId, Role};
 use storage::{LogRecord, StateStore as _};
@@ -14,7 +15,7 @@ use crate::fact::{Fact, Stop};
 use crate::fault::{Fault, Mishap};
 use crate::network::some_of;
 use crate::node::{Cut, Mail, Node, Roles, heard_by};
-use crate::planted::{Planted, no_barrier};
+use crate::planted::{self, Planted, no_barrier};
 use crate::schedule::{Event, Timer};
 
 /// Inputs that a mailbox holds: as the smallest of the actors'.
@@ -156,25 +157,22 @@ impl World {
         let now = self.clock(id);
         let node = self.nodes.get_mut(&id).expect("a node of this world");
         let Some(roles) = &mut node.roles else { return };
-        let stored = StoredMachine(&node.state);
-        let has_barrier = self.swarm.planted != Some(Planted::NoBarrier);
-        let veiled = no_barrier::Veiled(StoredMachine(&node.state));
-        let machine: &dyn leader::core::Machine = if has_barrier { &stored } else { &veiled };
+        let planted = self.swarm.planted;
+        let seen = planted::Seen::new(planted, &node.state);
+        let acceptors = Arc::clone(&roles.membership);
         let (view, applied) = (roles.detector.view(), roles.progress.applied);
         let (silent, barred) = (roles.acceptor.silence().is_some(), roles.acceptor.is_barred());
         let own = Heard { speaks: !silent, can_lead: !barred, ..Heard::well(applied, []) };
         let replaced = &roles.replaced;
         let heard = || heard_by(id, &own, &view, replaced);
         let mut effects = Vec::new();
-        for mut input in inputs.into_iter().chain([Input::EndOfTurn]) {
-            if !has_barrier {
-                no_barrier::veil(&mut input);
-            }
+        let inputs = planted::heard(planted, inputs, acceptors.majority().nodes());
+        for input in inputs.into_iter().chain([Input::EndOfTurn]) {
             let entropy = self.chance.any();
             let world = leader::core::World {
                 now,
                 entropy,
-                machine,
+                machine: seen.machine(),
                 functions: &node.functions,
                 room: roles.takes_calls,
                 heard: &heard,
@@ -191,9 +189,10 @@ impl World {
             match effect {
                 Effect::Persist(_) => {}
                 Effect::Send { to, mut message } => {
-                    if !has_barrier {
+                    if self.plants(Planted::NoBarrier) {
                         no_barrier::unveil(&mut message);
                     }
+                    self.acknowledge_early(id, &message);
                     self.send(id, to, message);
                 }
                 Effect::RunOnPool(job) => self.run_on_pool(id, job),
@@ -233,7 +232,12 @@ impl World {
     }
 
     /// It comes back even through a full mailbox.
-    pub(super) fn pool_ends(&mut self, id: NodeId, done: leader::core::Input) {
+    pub(super) fn pool_ends(&mut self, id: NodeId, mut done: leader::core::Input) {
+        if let leader::core::Input::PoolDone { execution, .. } = &mut done
+            && self.plants(Planted::CertifiesNothing)
+        {
+            execution.reads = ReadSet::default();
+        }
         self.put_surely(id, Mail::Leader(done));
     }
 
