@@ -96,7 +96,7 @@ impl Trouble {
     }
 
     /// All of them, with how often each comes where it is on, beside the others.
-    const ALL: [(Self, u64); 28] = [
+    const ALL: [(Self, u64); 29] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
@@ -104,7 +104,8 @@ impl Trouble {
         (Self::Partition(Shape::Chain), 4),
         (Self::Partition(Shape::Star), 4),
         (Self::Partition(Shape::Ring), 4),
-        (Self::Partition(Shape::Flapping), 8),
+        (Self::Partition(Shape::Flapping), 6),
+        (Self::Partition(Shape::FlappingEdges), 6),
         (Self::Heal, 40),
         (Self::Crash, 12),
         (Self::CrashAtWrite, 12),
@@ -204,9 +205,9 @@ pub struct Swarm {
     pub trouble_pause: Duration,
     /// How long a node is down or stands still, at most.
     pub down: Duration,
-    /// Between changes of flapping links.
+    /// Between changes of a flapping link, at most.
     pub flap: Duration,
-    /// Every other time each of them changes by chance, instead of all together.
+    /// Each of them has its own pace, which may be irregular, instead of all changing together.
     pub flaps_apart: bool,
     /// How many clients there are.
     pub clients: u64,

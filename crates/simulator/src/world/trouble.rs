@@ -7,7 +7,7 @@ use storage::memory::{Fault as DiskFault, MemoryLog, MemoryState};
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::fault::{Fault, Shape};
-use crate::network::{cut, some_of};
+use crate::network::{Link, cut, some_of};
 use crate::node::{Cut, Mail};
 use crate::schedule::Event;
 use crate::swarm::Trouble;
@@ -127,20 +127,45 @@ impl World {
         if self.network.is_broken() && !self.chance.happens(2_500) {
             self.network.heal();
         }
-        self.network.cut(shape, &links);
         if self.watchers.is_in_change() {
             self.tell(&Fact::Fault(Fault::PartitionInChange));
         }
-        self.tell(&Fact::Fault(Fault::Partition { shape, cut: links.clone() }));
-        self.break_connections(&links);
+        self.cut(shape, &links);
+    }
+
+    /// These links go up and down from now on.
+    pub(super) fn begin_to_flap(&mut self, links: &[Link]) {
+        let (now, longest) = (self.schedule.now(), self.swarm.flap);
+        for link in links {
+            let (period, regular) = if self.swarm.flaps_apart {
+                (longest / 4 + some_of(longest * 3 / 4, &mut self.chance), self.chance.coin())
+            } else {
+                (longest, true)
+            };
+            self.network.begin_to_flap(*link, now, period, regular);
+        }
+        self.await_flaps();
+    }
+
+    fn await_flaps(&mut self) {
+        let Some(due) = self.network.next_flap() else { return };
+        if self.flap_due.is_none_or(|scheduled| due < scheduled) {
+            self.flap_due = Some(due);
+            self.schedule.at(due, Event::Flap);
+        }
     }
 
     /// Flapping links go up and down.
     pub(super) fn flap(&mut self) {
-        self.schedule.after(self.swarm.flap, Event::Flap);
-        let each = self.swarm.flaps_apart && self.chance.coin();
-        let stopped = self.network.flap(each, &mut self.chance);
+        let now = self.schedule.now();
+        if self.flap_due != Some(now) {
+            // Another link came in between, and has scheduled what follows.
+            return;
+        }
+        self.flap_due = None;
+        let stopped = self.network.flap(now, &mut self.chance);
         self.break_connections(&stopped);
+        self.await_flaps();
     }
 
     fn jump(&mut self, id: NodeId) {
