@@ -111,6 +111,8 @@ pub enum Shape {
     FlappingEdges,
     /// What stays cut off after the faults: counted as no partition.
     Rest,
+    /// What goes up and down between those that are needed and a fringe, after the faults: likewise.
+    Fringe,
 }
 
 impl Fault {
@@ -201,18 +203,18 @@ impl Shape {
     /// Which of [`Shape::NAMES`] it is, if any.
     #[must_use]
     pub fn kind(self) -> Option<usize> {
-        (self != Self::Rest).then_some(self as usize)
+        Some(self as usize).filter(|kind| *kind < Self::NAMES.len())
     }
 
     /// Whether its links go up and down.
     #[must_use]
     pub fn flaps(self) -> bool {
-        matches!(self, Self::Flapping | Self::FlappingEdges)
+        matches!(self, Self::Flapping | Self::FlappingEdges | Self::Fringe)
     }
 
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.kind().map_or("rest", |kind| Self::NAMES[kind])
+        self.kind().map_or(if self == Self::Fringe { "fringe" } else { "rest" }, |kind| Self::NAMES[kind])
     }
 }

@@ -107,6 +107,12 @@ impl Network {
         self.works(one, other) && self.works(other, one)
     }
 
+    /// Whether a link goes up and down.
+    #[cfg(test)]
+    pub(crate) fn flaps(&self, from: NodeId, to: NodeId) -> bool {
+        self.flapping.contains_key(&(from, to))
+    }
+
     /// What becomes of a message that is sent now.
     pub fn send(&mut self, from: NodeId, to: NodeId, now: Tick, chance: &mut Chance) -> Fate {
         let mut fate = Fate::default();

@@ -156,6 +156,18 @@ pub struct Follower {
     pub by_membership: bool,
 }
 
+/// What becomes, after the faults, of those that are not needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nobody of the core hears them, or is heard by them.
+    CutOff,
+    /// No node of the core reaches one of them and is reached by it.
+    OneWay,
+    /// Each has links in both directions with some of the core, and not with all of it; there suspicions, flapping links and
+    /// restarts go on.
+    Fringe,
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swarm {
@@ -217,6 +229,8 @@ pub struct Swarm {
     pub think: Duration,
     /// How long the faults last.
     pub faults: Duration,
+    /// What becomes of the rest then.
+    pub rest: Rest,
     /// Of a thousand calls, how many are about the membership.
     pub changes: u32,
     /// Of a thousand calls, how many ask that the lead be handed over.
@@ -271,6 +285,7 @@ impl Swarm {
             clients: 4,
             think: millis(50),
             faults: Duration::ZERO,
+            rest: Rest::CutOff,
             changes: 0,
             hand_overs: 0,
             planted: None,
@@ -316,6 +331,7 @@ impl Swarm {
             clients: chance.between(2, 10),
             think: millis(chance.pick(&[2, 20, 100])),
             faults,
+            rest: chance.pick(&[Rest::CutOff, Rest::OneWay, Rest::Fringe, Rest::Fringe]),
             changes,
             hand_overs: sometimes(chance, &[10, 30, 70]),
             ..calm
@@ -449,6 +465,11 @@ mod tests {
         }
         assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
         assert!(swarms.iter().any(|swarm| swarm.hand_overs == 70));
+        let rest = |rest| swarms.iter().filter(|swarm| swarm.rest == rest).count();
+        assert!(
+            rest(Rest::CutOff) > 30 && rest(Rest::OneWay) > 30 && rest(Rest::Fringe) > 70,
+            "what becomes of the rest"
+        );
         let followers: Vec<Follower> = swarms.iter().filter_map(|swarm| swarm.follower).collect();
         assert!((20..60).contains(&followers.len()), "{} of 200 have a node that never leads", followers.len());
         for by_membership in [false, true] {

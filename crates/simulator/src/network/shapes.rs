@@ -41,7 +41,7 @@ pub fn cut(shape: Shape, nodes: &[NodeId], chance: &mut Chance) -> Vec<Link> {
             let (one, other) = (nodes[0], nodes[1]);
             if chance.coin() { vec![(one, other), (other, one)] } else { links(left, right) }
         }
-        Shape::Rest => Vec::new(),
+        Shape::Rest | Shape::Fringe => Vec::new(),
     }
 }
 
