@@ -1,8 +1,9 @@
 //! The end of the faults, and of the run.
 //!
 //! Not all is mended: a random *core*, which holds a majority set of nodes that can take part, is
-//! up, connected, and stays so; all else is cut off, in both directions or in one, and stays down
-//! where it is down.
+//! up, connected, and stays so. What becomes of all others, the seed says ([`Rest`]): they are cut off
+//! from the core, in both directions or in one, and stay down where they are down; or they are a
+//! *fringe*, which has links with some of the core and campaigns, flaps and starts again for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::fact::{Fact, Stop};
 use crate::fault::Shape;
 use crate::network::Link;
 use crate::schedule::Event;
-use crate::swarm::Swarm;
+use crate::swarm::{Rest, Swarm};
 
 /// After all is answered, so that those who are behind catch up.
 const AFTERWARDS: Duration = Duration::from_secs(3);
@@ -86,31 +87,54 @@ impl World {
         if members.is_empty() { core.to_vec() } else { members }
     }
 
-    /// Links within the core work. No other node reaches a node of the core *and* is reached by it:
-    /// it might lead some of them, and callers of the others would ask it in vain. Links between
-    /// those others stay as they are.
+    /// Links within the core work; those to all others are as the seed says ([`Rest`]). Links between those others stay as
+    /// they are, or work.
     fn break_the_rest(&mut self, core: &[NodeId]) {
-        let cut_off = self.chance.coin();
-        let mut cut: Vec<Link> = Vec::new();
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for one in core.iter().copied() {
-            for other in nodes.iter().copied().filter(|other| *other != one) {
+            for other in core.iter().copied().filter(|other| *other != one) {
                 self.network.mend(one, other);
-                self.network.mend(other, one);
-                if core.contains(&other) {
-                    continue;
-                }
-                let ways = if cut_off { 0 } else { self.chance.below(3) };
-                if ways != 1 {
-                    cut.push((one, other));
-                }
-                if ways != 2 {
-                    cut.push((other, one));
-                }
             }
         }
-        if !cut.is_empty() {
-            self.cut(Shape::Rest, &cut);
+        let outside: Vec<NodeId> = nodes.into_iter().filter(|id| !core.contains(id)).collect();
+        for (place, one) in outside.iter().copied().enumerate() {
+            for other in outside[..place].iter().copied() {
+                if self.swarm.rest == Rest::Fringe && self.chance.coin() {
+                    self.network.mend(one, other);
+                    self.network.mend(other, one);
+                }
+            }
+            self.link_to_core(one, core);
+        }
+    }
+
+    /// Which links a node has to those of a core to which it does not belong. Where the rest is a fringe it has links in both
+    /// directions with some of them, and some of these go up and down; with the others it has one in one direction, or none.
+    pub(super) fn link_to_core(&mut self, one: NodeId, core: &[NodeId]) {
+        let mut core = core.to_vec();
+        self.chance.shuffle(&mut core);
+        let near = match self.swarm.rest {
+            Rest::Fringe if core.len() > 1 => 1 + self.chance.index(core.len() - 1),
+            Rest::Fringe | Rest::CutOff | Rest::OneWay => 0,
+        };
+        let (mut cut, mut flaps): (Vec<Link>, Vec<Link>) = (Vec::new(), Vec::new());
+        let all_flap = self.chance.coin();
+        for (place, other) in core.into_iter().enumerate() {
+            let both = [(one, other), (other, one)];
+            for (from, to) in both {
+                self.network.mend(from, to);
+            }
+            if place < near {
+                flaps.extend(both.into_iter().filter(|_| all_flap && self.chance.coin()));
+                continue;
+            }
+            let ways = if self.swarm.rest == Rest::CutOff { 0 } else { self.chance.below(3) };
+            cut.extend(both.into_iter().zip([1, 2]).filter(|(_, way)| *way != ways).map(|(link, _)| link));
+        }
+        for (shape, links) in [(Shape::Rest, cut), (Shape::Fringe, flaps)] {
+            if !links.is_empty() {
+                self.cut(shape, &links);
+            }
         }
     }
 
@@ -121,7 +145,16 @@ impl World {
         let members = self.core.iter().filter(|id| membership.node(**id).is_some());
         let core: BTreeMap<NodeId, Option<Silence>> = members.filter_map(|id| Some((*id, state(*id)?))).collect();
         let noted = |id| self.can_be_noted(id);
-        must_speak(&core, membership.nodes().len(), |speaks| self.watchers.hold(speaks), noted)
+        let silent = must_speak(&core, membership.nodes().len(), |speaks| self.watchers.hold(speaks), noted);
+        let must = |id: &NodeId| core[id] != Some(Silence::Damaged) || !self.is_led_from_afar(*id);
+        silent.into_iter().filter(must).collect()
+    }
+
+    /// Whether who leads is outside of the core and does not reach this node, or is not reached by it. It is the leader that
+    /// tells a damaged node what to learn, and nobody passes that on.
+    fn is_led_from_afar(&self, id: NodeId) -> bool {
+        let led = self.nodes.values().filter_map(|node| node.roles.as_ref()?.leader.leads()).max();
+        led.is_some_and(|ballot| !self.core.contains(&ballot.node) && !self.network.connects(ballot.node, id))
     }
 
     /// Whether enough acceptors of the core can note the disk of a node. One with a disk in the place of a lost one does not
@@ -163,6 +196,8 @@ impl World {
     /// # Errors
     /// The clients are not content, or a node is silent or behind that had the time to learn what it lacks.
     pub(super) fn end(&mut self) -> Result<(), String> {
+        // Who must speak depends on who leads, and that may have changed.
+        self.end_when_done();
         if self.ending.is_none() && self.watchers.can_decide() {
             return Err("liveness: long after the faults clients have no good answers yet".to_owned());
         }
@@ -243,6 +278,32 @@ mod tests {
         assert_eq!(asked(&core(Silence::Fresh, 2), 6, &six, true), [NodeId(6)], "nobody need speak for that");
         assert_eq!(asked(&core(Silence::Replaced, 4), 6, &six, true), []);
     }
+
+    /// S-28: catches a fringe that has links with all of the core, or with nobody in it, none of whose links flap, or that
+    /// loses links within the core; and another rest that reaches somebody and is reached by it.
+    #[test]
+    fn the_rest_is_as_the_seed_says() {
+        let (core, [near, far]) = ([1, 2, 3].map(NodeId), [4, 5].map(NodeId));
+        for rest in [Rest::CutOff, Rest::OneWay, Rest::Fringe] {
+            let (mut kept, mut flaps, mut one_way) = (BTreeSet::new(), false, false);
+            for seed in 0..40 {
+                let swarm = Swarm { rest, flaps_apart: true, ..Swarm::calm(5) };
+                let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+                let mut world = World::new(swarm, seed, watchers);
+                world.cut(Shape::Partial, &[(core[0], core[1]), (near, far)]);
+                world.break_the_rest(&core);
+                assert!(core.iter().all(|one| core.iter().all(|other| world.network.works(*one, *other))));
+                let network = &world.network;
+                let keeps = |from: NodeId, to: NodeId| network.works(from, to) || network.flaps(from, to);
+                kept.insert(core.iter().filter(|one| keeps(**one, far) && keeps(far, **one)).count());
+                flaps |= core.iter().any(|one| network.flaps(*one, far) || network.flaps(far, *one));
+                one_way |= core.iter().any(|one| keeps(*one, far) != keeps(far, *one));
+            }
+            assert_eq!(kept, if rest == Rest::Fringe { [1, 2].into() } else { [0].into() }, "{rest:?}");
+            assert_eq!((flaps, one_way), (rest == Rest::Fringe, rest != Rest::CutOff), "{rest:?}");
+        }
+    }
+
     /// S-16: catches a new disk that stays unknown and is not asked for, and one that is asked for although too few of the
     /// core can note it: others count, that know it and have their first disks.
     #[test]
