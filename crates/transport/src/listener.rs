@@ -137,11 +137,14 @@ async fn shake(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
         Ok(judged) => judged,
         Err(refusal) => {
             refused(shared, &peer, &refusal);
-            if let Refusal::OtherCluster { claims: true, .. } = refusal {
-                (shared.on_event)(PeerEvent::Claimed { by: peer });
-            }
+            // This node may end by it: its answer is on its way by then.
+            let told = async {
+                if let Refusal::OtherCluster { claims: true, .. } = refusal {
+                    (shared.on_event)(PeerEvent::Claimed { by: peer });
+                }
+            };
             // Whether the other side reads its answer is its own affair.
-            let _ = timeout(HANDSHAKE_DEADLINE, answer(&mut stream, &refusal)).await;
+            let _ = tokio::join!(timeout(HANDSHAKE_DEADLINE, answer(&mut stream, &refusal)), told);
             return;
         }
     };
