@@ -420,6 +420,8 @@ fn a_damaged_table_is_found() {
         damaged += 1;
     }
     assert!(damaged > 0, "there is a table");
+    assert_eq!(condition(dir.path(), &identity()), Ok(Condition::Usable));
+    assert!(!dir.path().join("DAMAGED-log").exists(), "to look into it changes nothing");
     assert_damaged(&opened(dir.path()));
     let aside = fs::read_dir(dir.path()).expect("a directory").map(|entry| entry.expect("an entry").file_name());
     assert_eq!(aside.filter(|name| name.to_string_lossy().starts_with("log.damaged-")).count(), 1, "it is kept");

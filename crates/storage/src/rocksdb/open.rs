@@ -203,7 +203,7 @@ pub(crate) fn open_tables_of_log(log: &Path, options: &Options, cache: &Cache) -
     tables.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {}));
     let column = family(tables.clone(), cache, DBCompressionType::None, false, BLOCK);
     let columns = vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)];
-    Database::open_read_only(log, LOG, &tables, columns)
+    Database::open_read_only(log, "log, its tables", &tables, columns)
 }
 
 pub(crate) fn open_log(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {
