@@ -29,6 +29,10 @@ pub const TAIL: usize = 60;
 /// dozens.
 pub const SEEDS_FOR_ALL_KINDS: u64 = 200;
 
+/// Seeds of the usual length after which no kind of fault may come less than half as often as its goal says. Not the whole
+/// goal: a kind that a few seeds bring most of varies by a fifth from one thousand seeds to the next.
+pub const SEEDS_FOR_GOALS: u64 = 1_000;
+
 /// Of so many seeds in which the membership changes, one may end without a majority set that can speak: then liveness
 /// was not tried, and a fault of the product could hide there. A few are always allowed.
 const STUCK_SHARE: u64 = 30;
@@ -73,7 +77,7 @@ fn faults(chance: &mut Chance, longest: Duration) -> Duration {
 }
 
 /// What all seeds of a job have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kind {
     /// The longest time of faults in a seed.
     pub longest: Duration,
@@ -81,6 +85,13 @@ pub struct Kind {
     pub planted: Option<Planted>,
     /// Of a thousand calls, how many are about the membership; none: what each seed draws.
     pub changes: Option<u32>,
+}
+
+impl Kind {
+    /// For which there are goals: the usual one.
+    fn is_usual(&self) -> bool {
+        *self == Self { longest: Duration::from_secs(GOALS_FAULTS), planted: None, changes: None }
+    }
 }
 
 /// The world of a seed.
@@ -188,8 +199,8 @@ pub struct Job {
 /// What came of many seeds.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// The longest time of faults in a seed.
-    pub longest: Duration,
+    /// What they have in common.
+    pub kind: Kind,
     /// How many were run.
     pub seeds: u64,
     /// Their events.
@@ -216,7 +227,7 @@ pub fn all(job: &Job, failed: &(dyn Fn(&Report) + Sync)) -> Summary {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let enough = AtomicBool::new(false);
-    let summary = Mutex::new(Summary { longest: job.kind.longest, ..Summary::default() });
+    let summary = Mutex::new(Summary { kind: job.kind, ..Summary::default() });
     let work = || {
         while !enough.load(Ordering::Relaxed) && job.until.is_none_or(|until| begun.elapsed() < until) {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -257,7 +268,17 @@ impl Summary {
         all.into_iter().rev().nth(slower)
     }
 
-    /// Why the job has failed, if it has: a seed, or kinds of faults that never were though there
+    /// Whether there were seeds enough for every kind of fault, and for the time of the slowest answers.
+    fn judges_kinds(&self) -> bool {
+        self.seeds >= SEEDS_FOR_ALL_KINDS
+    }
+
+    /// Whether no kind may be rarer than its goal.
+    fn judges_goals(&self) -> bool {
+        self.kind.is_usual() && self.seeds >= SEEDS_FOR_GOALS
+    }
+
+    /// Why the job has failed, if it has: a seed, or kinds of faults that never were, or were too rare, though there
     /// were seeds enough.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
@@ -271,7 +292,7 @@ impl Summary {
         if self.stuck.len() > STUCK_FEW && self.stuck.len() as u64 * STUCK_SHARE > self.tally.changing {
             return Some(format!("too many seeds ended without a majority set that can speak: {:?}", self.stuck));
         }
-        if let Some((slowest, seed)) = self.slowest_but(100).filter(|_| self.seeds >= SEEDS_FOR_ALL_KINDS)
+        if let Some((slowest, seed)) = self.slowest_but(100).filter(|_| self.judges_kinds())
             && slowest > SLOWEST_USUAL
         {
             let (slowest, usual) = (Timeouts(slowest), Timeouts(SLOWEST_USUAL));
@@ -280,8 +301,36 @@ impl Summary {
             ));
         }
         let missing = self.tally.missing();
-        (self.seeds >= SEEDS_FOR_ALL_KINDS && !missing.is_empty())
-            .then(|| format!("never injected in {} seeds: {}", self.seeds, missing.join(", ")))
+        if self.judges_kinds() && !missing.is_empty() {
+            return Some(format!("never injected in {} seeds: {}", self.seeds, missing.join(", ")));
+        }
+        // What is below its goal even if half of the seeds had brought it.
+        let far_below = !self.tally.below_goals(self.seeds / 2).is_empty();
+        (self.judges_goals() && far_below).then(|| {
+            let below = self.tally.below_goals(self.seeds).join(", ");
+            format!("for 1,000 seeds, below half of a goal is one of: {below}")
+        })
+    }
+
+    /// The last lines: what is too rare, and what no verdict was made of.
+    fn rare(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind.longest == Duration::from_secs(GOALS_FAULTS) {
+            let below = self.tally.below_goals(self.seeds);
+            let below = if below.is_empty() { "none".to_owned() } else { below.join(", ") };
+            write!(f, "\nfor 1,000 seeds, below the goal: {below}")?;
+            if !self.judges_goals() {
+                write!(f, " (not judged: not {SEEDS_FOR_GOALS} seeds of the usual kind)")?;
+            }
+        }
+        if !self.judges_kinds() {
+            let never = self.tally.missing();
+            let never = if never.is_empty() { "none".to_owned() } else { never.join(", ") };
+            write!(
+                f,
+                "\nnever injected: {never}; not judged, nor are slow answers: fewer than {SEEDS_FOR_ALL_KINDS} seeds"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -369,12 +418,7 @@ impl fmt::Display for Summary {
         for (name, count) in Shape::NAMES.iter().zip(shapes) {
             write!(f, " {name} {count}")?;
         }
-        if self.longest == Duration::from_secs(GOALS_FAULTS) {
-            let below = self.tally.below_goals(self.seeds);
-            let below = if below.is_empty() { "none".to_owned() } else { below.join(", ") };
-            write!(f, "\nfor 1,000 seeds, below the goal: {below}")?;
-        }
-        Ok(())
+        self.rare(f)
     }
 }
 
@@ -424,5 +468,49 @@ mod tests {
         assert!(slow(601, 2).starts_with("never injected"), "1 % may");
         assert!(slow(600, 200).starts_with("never injected"));
         assert_eq!(Timeouts(1_207).to_string(), "12.07");
+    }
+
+    /// Catches a job that passes although something was never injected, or was rarer than it should be; one that fails for
+    /// want of seeds, or by the goals of another kind of job; and one that does not say what it made no verdict of.
+    #[test]
+    fn what_is_rare_is_judged_when_there_were_seeds_enough() {
+        let usual = Kind { longest: Duration::from_secs(GOALS_FAULTS), planted: None, changes: None };
+        let mut once = Tally::default();
+        (once.installed, once.rejoined, once.leader_changes, once.handed_over) = (1, 1, 1, 1);
+        (once.retries, once.changing, once.changes) = (1, 1, 1);
+        once.reads.fill(1);
+        once.faults.0.fill(1);
+        once.shapes.fill(1);
+        once.faults.0[Fault::Partition { shape: Shape::Ring, cut: Vec::new() }.kind()] = 8;
+        let of = |kind, seeds, tally: &Tally| Summary { kind, seeds, tally: tally.clone(), ..Summary::default() };
+        let complaint = |kind, seeds, tally: &Tally| of(kind, seeds, tally).complaint().unwrap_or_default();
+        assert!(complaint(usual, 200, &Tally::default()).starts_with("never injected in 200 seeds: loss, "));
+        assert_eq!(complaint(usual, 199, &Tally::default()), "");
+        let rare = "for 1,000 seeds, below half of a goal is one of: loss 1 of 100000, ";
+        assert!(complaint(usual, 1_000, &once).starts_with(rare));
+        assert_eq!(complaint(usual, 999, &once), "");
+        for other in [
+            Kind { longest: Duration::from_secs(8), ..usual },
+            Kind { changes: Some(0), ..usual },
+            Kind { planted: Some(Planted::NoBarrier), ..usual },
+        ] {
+            assert_eq!(complaint(other, 1_000, &once), "");
+        }
+        let says = |kind, seeds| {
+            let said = of(kind, seeds, &once).to_string();
+            (said.contains("never injected: none; not judged"), said.contains("(not judged: not 1000 seeds"))
+        };
+        let mut often = once.clone();
+        (often.installed, often.leader_changes, often.handed_over) = (5_000, 5_000, 5_000);
+        (often.retries, often.changes) = (5_000, 5_000);
+        often.faults.0.fill(900_000);
+        often.shapes = [300_000, 300_000, 90_000, 1, 1, 1, 1, 90_000];
+        assert_eq!(complaint(usual, 1_000, &often), "", "half of the changes of the lead, and of the retries");
+        often.leader_changes -= 1;
+        assert!(complaint(usual, 1_000, &often).ends_with(": leader_change 4999 of 10000, retry 5000 of 10000"));
+        assert_eq!(says(usual, 199), (true, true));
+        assert_eq!(says(usual, 200), (false, true));
+        assert_eq!(says(usual, 1_000), (false, false));
+        assert_eq!(says(Kind { longest: Duration::from_secs(8), ..usual }, 199), (true, false));
     }
 }

@@ -301,6 +301,22 @@ mod tests {
         assert_eq!(leads(&[&issued[..], &told].concat(), &[&b2, &c2]), Ok(()), "it may not have heard of b2 yet");
     }
 
+    /// Catches a leader that is held to less than its node has, be it applied one by one, taken as a whole or found at its
+    /// start: what votes choose above that is what it proposes.
+    #[test]
+    fn a_leader_begins_above_what_its_node_has() {
+        let issued = chain_of(&[1, 2].map(|n| body(&format!("r{n}"), vec![])));
+        let third = first_in(2, 3, issued[1].id);
+        let of_others: Vec<Fact> = issued.iter().map(|command| applied(2, command)).collect();
+        let told = [promise(2, 9, CommandId::NULL, &[(2, &third)]), promise(3, 9, CommandId::NULL, &[])];
+        let with = |has: &[Fact]| leads(&[&of_others, has, &told].concat(), &[&third]);
+        let one_by_one: Vec<Fact> = issued.iter().map(|command| applied(1, command)).collect();
+        assert_eq!(with(&one_by_one), Ok(()));
+        assert_eq!(with(&[installed_at(1, &issued)]), Ok(()));
+        assert_eq!(with(&[started_at(1, 1, &issued)]), Ok(()));
+        assert_fails(with(&[]), "no majority set choose that");
+    }
+
     /// A1r, S-01: catches a leader that proposes another command at a decided number, whether that number was
     /// known to be decided before or only after; a lower ballot may still do so, in vain.
     #[test]

@@ -174,6 +174,10 @@ mod tests {
         let becomes = applied(1, &chain_of(&[body_of(&other, vec![put("a", "2")], &json!({}))])[0]);
         let both = [asked(1, &call), asked(2, &other), becomes, reused.clone()];
         assert_eq!(run(ExactlyOnce::default(), &both), Ok(()));
-        assert_fails(run(ExactlyOnce::default(), &[asked(1, &call), reused]), "it was not");
+        assert_fails(run(ExactlyOnce::default(), &[asked(1, &call), reused.clone()]), "it was not");
+        assert_fails(run(ExactlyOnce::default(), &[asked(2, &call), asked(1, &call), reused]), "it was not");
+        let own = applied(1, &chain_of(&[body_of(&call, vec![put("a", "1")], &json!({}))])[0]);
+        let about_the_other = [asked(1, &call), asked(2, &other), refused(1, true), own];
+        assert_eq!(run(ExactlyOnce::default(), &about_the_other), Ok(()));
     }
 }

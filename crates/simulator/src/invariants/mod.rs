@@ -317,6 +317,20 @@ mod tests {
         }
     }
 
+    /// Catches a checker that nobody asks: there is one file for each name.
+    #[test]
+    fn all_are_asked() {
+        let invariants = Invariants::new(&three(), Duration::from_secs(1));
+        let names: Vec<String> = invariants.all.iter().map(|invariant| invariant.name().replace(' ', "_")).collect();
+        let others = ["mod", "about_cluster", "chain", "disks", "history", "testing"];
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/invariants");
+        for file in std::fs::read_dir(directory).expect("the sources are there") {
+            let path = file.expect("it can be read").path();
+            let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+            assert!(others.contains(&&*name) || names.contains(&name), "{name} is not asked: {names:?}");
+        }
+    }
+
     /// Catches a later violation, which follows from the first one, in the place of the first.
     #[test]
     fn the_first_violation_stays() {

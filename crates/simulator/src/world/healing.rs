@@ -330,7 +330,10 @@ mod tests {
     #[test]
     fn a_run_does_not_end_well_before_all_is_well() {
         let after = |seconds: u64| {
-            let swarm = Swarm::calm(3);
+            // Hardly anything happens, so that a minute is no long run.
+            let [heartbeat, timeout, think] = [300, 1_500, 1_000].map(Duration::from_millis);
+            let calm = Swarm::calm(3);
+            let swarm = Swarm { clients: 1, think, heartbeat, timeout_min: timeout, timeout_max: timeout, ..calm };
             let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
             let mut world = World::new(swarm, 1, watchers);
             world.core = (1..=3).map(NodeId).collect();
@@ -340,7 +343,7 @@ mod tests {
             world
         };
         let told = |world: &mut World| world.end().expect_err("it is not well");
-        let mut world = after(4);
+        let mut world = after(8);
         assert_eq!(told(&mut world), "liveness: long after the faults clients have no good answers yet");
         let decided = world.watchers.last_decided();
         world.ending = Some((Tick(0), decided.next()));
