@@ -413,7 +413,7 @@ mod tests {
         let all = |facts: &[&[Fact]]| {
             run_at(Liveness::new(BOUND), &facts.concat().into_iter().map(|fact| (Tick(1), fact)).collect::<Vec<_>>())
         };
-        assert_eq!(all(&[&[healed()], &issued, &[larger.clone()]]), Ok(()));
+        assert_eq!(all(&[&[healed()], &issued, std::slice::from_ref(&larger)]), Ok(()));
         assert_fails(all(&[&issued, &[healed(), larger]]), "nothing was issued after the faults");
     }
 
