@@ -233,6 +233,8 @@ pub struct Swarm {
     pub rest: Rest,
     /// Of a thousand calls, how many are about the membership.
     pub changes: u32,
+    /// How long they are asked for: not up to the end of the faults in some worlds, so that none is under way then.
+    pub changing: Duration,
     /// Of a thousand calls, how many ask that the lead be handed over.
     pub hand_overs: u32,
     /// A mistake that must be caught.
@@ -287,6 +289,7 @@ impl Swarm {
             faults: Duration::ZERO,
             rest: Rest::CutOff,
             changes: 0,
+            changing: Duration::MAX,
             hand_overs: 0,
             planted: None,
         }
@@ -333,6 +336,7 @@ impl Swarm {
             faults,
             rest: chance.pick(&[Rest::CutOff, Rest::OneWay, Rest::Fringe, Rest::Fringe]),
             changes,
+            changing: faults * chance.pick(&[4, 3, 2]) / 4,
             hand_overs: sometimes(chance, &[10, 30, 70]),
             ..calm
         }

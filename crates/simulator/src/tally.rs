@@ -57,6 +57,9 @@ const READS: [&str; 3] = ["read_linearizable", "read_local", "read_at_least"];
 /// What goes on after the faults outside of the core.
 const OUTSIDE: [&str; 3] = ["flapping_outside", "suspicion_outside", "restart_outside"];
 
+/// Cores of a membership that has changed.
+const CORES: [&str; 2] = ["core_after_changes", "core_widened"];
+
 /// Faults, by [`Fault::kind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(pub [u64; Fault::KINDS.len()]);
@@ -102,6 +105,9 @@ pub struct Tally {
     pub micros: u64,
     /// After the faults, outside of the core: links that began to flap, campaigns for no reason, and starts.
     pub outside: [u64; OUTSIDE.len()],
+    /// After the faults, where the membership had changed: cores that are not all that is needed, and those that a later change
+    /// made larger.
+    pub cores: [u64; CORES.len()],
     /// Those of the core, once the faults are over.
     core: Option<BTreeSet<NodeId>>,
     led: Option<Ballot>,
@@ -122,6 +128,7 @@ impl Tally {
         sum(&mut self.shapes, &other.shapes);
         sum(&mut self.reads, &other.reads);
         sum(&mut self.outside, &other.outside);
+        sum(&mut self.cores, &other.cores);
         self.facts += other.facts;
         self.issued += other.issued;
         self.changing += other.changing;
@@ -156,8 +163,12 @@ impl Tally {
             ("any_flapping", self.of("flapping") + self.of("flapping_edges")),
             ("of_other_shape", self.of("partition") - self.of("two_sided") - self.of("one_way")),
         ];
-        let outside = OUTSIDE.into_iter().zip(self.outside);
-        kinds.chain(shapes).chain(others).chain(outside).chain(READS.into_iter().zip(self.reads)).collect()
+        kinds.chain(shapes).chain(others).chain(self.after_faults()).chain(READS.into_iter().zip(self.reads)).collect()
+    }
+
+    /// What there was after the faults.
+    pub fn after_faults(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        OUTSIDE.into_iter().zip(self.outside).chain(CORES.into_iter().zip(self.cores))
     }
 
     /// The count of a kind or shape.
@@ -169,9 +180,14 @@ impl Tally {
     /// What a run must not lack, and what never was in this one.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        let of_changes =
-            |name| name == "change" || Fault::KINDS[Fault::KINDS.len() - Fault::OF_CHANGES..].contains(&name);
-        let never = self.counts().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name);
+        let of_changes = |name| {
+            name == "change"
+                || CORES.contains(&name)
+                || Fault::KINDS[Fault::KINDS.len() - Fault::OF_CHANGES..].contains(&name)
+        };
+        // Of some hundreds of worlds with changes one has that.
+        let usual = self.counts().into_iter().filter(|(name, _)| *name != CORES[1]);
+        let never = usual.filter(|(_, count)| *count == 0).map(|(name, _)| name);
         never.filter(|name| self.changing > 0 || !of_changes(name)).collect()
     }
 

@@ -108,6 +108,7 @@ impl World {
             reads: u32::try_from(chance.between(100, 500)).expect("small"),
             fresh: FRESH_CALLS,
             changes: swarm.changes,
+            changing: Tick(0) + swarm.changing,
             hand_overs: swarm.hand_overs,
         };
         let genesis = swarm.genesis();

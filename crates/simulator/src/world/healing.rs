@@ -36,12 +36,20 @@ impl World {
         // Some bytes a piece cost no more than a long time; a whole state of thousands of records needs it all.
         let calm = Swarm::calm(1);
         (self.swarm.snapshot_bytes, self.swarm.piece_commands) = (calm.snapshot_bytes, calm.piece_commands);
+        // Whatever is under way about the membership may need anybody yet.
+        let may_change = self.watchers.is_in_change() || !self.errands.is_empty() || self.clients.may_change();
         self.end_errands();
-        let core = self.choose_core();
+        let core = self.choose_core(may_change);
+        self.mend_core(core.clone(), &core);
+        self.schedule.after(self.swarm.timeout_max * TIMEOUTS_TO_ANSWER * QUESTIONS, Event::End);
+    }
+
+    /// These are the core from now on; some of them were not before.
+    fn mend_core(&mut self, core: Vec<NodeId>, new: &[NodeId]) {
         self.core.clone_from(&core);
         self.break_the_rest(&core);
         let now = self.schedule.now();
-        for id in core.iter().copied() {
+        for id in new.iter().copied() {
             let node = self.node_mut(id);
             (node.cut, node.log_fault, node.state_fault, node.space) = (None, None, None, Space::Ample);
             node.clocks.mend(now);
@@ -53,31 +61,78 @@ impl World {
             }
             self.restart(id);
         }
+        let all = self.welcome().into_iter().all(|id| core.contains(&id) || !self.watchers.is_needed(id));
+        self.watchers.tally.cores[0] += u64::from(!all && self.watchers.membership().1 > 0);
         self.tell(&Fact::Healed { core: core.clone() });
         self.clients.healed(now, &self.asked_of(&core));
         self.await_clients();
-        self.schedule.after(self.swarm.timeout_max * TIMEOUTS_TO_ANSWER * QUESTIONS, Event::End);
     }
 
-    /// A majority set of nodes that can take part, and perhaps more of them.
-    fn choose_core(&mut self) -> Vec<NodeId> {
-        let mut left: Vec<NodeId> = self.nodes.values().filter(|node| node.is_welcome()).map(|node| node.id).collect();
+    /// A call for which nobody waited any more has changed the membership: who is needed now may not be there.
+    pub(super) fn widen_core(&mut self) {
+        if !self.healed {
+            return;
+        }
+        let needed = self.welcome();
+        let new: Vec<NodeId> =
+            needed.into_iter().filter(|id| self.watchers.is_needed(*id) && !self.core.contains(id)).collect();
+        if !new.is_empty() {
+            self.watchers.tally.cores[1] += 1;
+            self.mend_core([&self.core[..], &new].concat(), &new);
+        }
+    }
+
+    fn welcome(&self) -> Vec<NodeId> {
+        self.nodes.values().filter(|node| node.is_welcome()).map(|node| node.id).collect()
+    }
+
+    /// A majority set of nodes that can take part, and perhaps more of them. Where a change of the membership may come, all
+    /// that are needed.
+    fn choose_core(&mut self, may_change: bool) -> Vec<NodeId> {
+        let mut left = self.welcome();
         self.chance.shuffle(&mut left);
         // Those that are silent do not count, and may be there.
         left.sort_by_key(|id| !self.node(*id).is_sound());
-        if self.swarm.changes > 0 {
-            // Who is needed may change yet.
-            left.retain(|id| self.watchers.is_needed(*id));
+        left.retain(|id| self.watchers.is_needed(*id));
+        if may_change {
             return left;
         }
         let mut core = BTreeSet::new();
-        for id in left {
-            let is_enough = self.swarm.majority.is_majority(&core) && core.iter().any(|id| self.can_lead(*id));
-            if !is_enough || self.chance.happens(3_000) {
+        for id in left.iter().copied() {
+            if !self.is_enough(&core) || self.chance.happens(3_000) {
                 core.insert(id);
             }
         }
-        core.into_iter().collect()
+        // What was lost, or not heard of, the others may have to make up for.
+        let suffices = self.swarm.changes == 0 || self.watchers.could_decide(&core) && self.meet_each_other(&core);
+        if suffices { core.into_iter().collect() } else { left }
+    }
+
+    /// Whether these hold a majority set, and one of them may lead. Where the membership changes they are most of the
+    /// learners, too: only then can everybody who has lost something learn it again.
+    fn is_enough(&self, core: &BTreeSet<NodeId>) -> bool {
+        let (membership, changes) = self.watchers.membership();
+        let learn = changes == 0 || core.len() > membership.nodes().len() / 2;
+        let leads = |id: &NodeId| self.can_lead(*id) && membership.may_lead(*id);
+        learn && core.iter().any(leads) && self.watchers.hold(|id| core.contains(&id))
+    }
+
+    /// Whether what these have heard of the membership joins them all: strangers do not talk to each other.
+    fn meet_each_other(&self, core: &BTreeSet<NodeId>) -> bool {
+        let membership = |id: NodeId| {
+            let node = self.node(id);
+            node.roles.as_ref().map_or(&node.seat, |roles| &roles.membership)
+        };
+        let knows = |one: NodeId, other: NodeId| membership(one).node(other).is_some();
+        let mut met: BTreeSet<NodeId> = core.first().copied().into_iter().collect();
+        let mut more: Vec<NodeId> = met.iter().copied().collect();
+        while let Some(one) = more.pop() {
+            let new = core.iter().filter(|other| !met.contains(other) && knows(one, **other) && knows(**other, one));
+            let new: Vec<NodeId> = new.copied().collect();
+            met.extend(&new);
+            more.extend(new);
+        }
+        met.len() == core.len()
     }
 
     /// Whom clients ask: those of the core that are members. Others may be there because nobody else knows of a change.

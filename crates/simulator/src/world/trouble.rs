@@ -1,6 +1,6 @@
 //! The bad things that happen now and then, as the seed has drawn their kinds and weights.
 
-use protocol::{CommandNumber, NodeId, Space};
+use protocol::{CommandNumber, NodeId, Space, Tick};
 use storage::StateStore as _;
 use storage::memory::{Fault as DiskFault, MemoryLog, MemoryState};
 
@@ -98,6 +98,7 @@ impl World {
                 let any = self.any_node();
                 self.suspect(any);
             }
+            Trouble::Join | Trouble::Leave if self.schedule.now() >= Tick(0) + self.swarm.changing => {}
             Trouble::Join => self.expect_newcomer(),
             Trouble::Leave => self.ask_to_leave(),
         }
@@ -127,7 +128,7 @@ impl World {
         if self.swarm.rest != Rest::Fringe || outside.is_empty() {
             return;
         }
-        let pause = self.swarm.timeout_max + some_of(self.swarm.timeout_max * 2, &mut self.chance);
+        let pause = self.swarm.timeout_max / 4 + some_of(self.swarm.timeout_max, &mut self.chance);
         self.schedule.after(pause, Event::Nemesis);
         let id = self.chance.pick(&outside);
         match self.chance.below(4) {
