@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+mod audit;
 mod backup;
 mod bench;
 mod certificates;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Recover(recover) => commands::recover::run(recover),
         Command::Acceptor(acceptor) => commands::acceptor::run(acceptor),
         Command::Leader(leader) => commands::leader::run(leader),
+        Command::Audit(audit) => commands::audit::run(audit),
         Command::Token(token) => commands::token::run(token),
         Command::Certificates(Certificates::Create(create)) => certificates::create::run(create),
     };

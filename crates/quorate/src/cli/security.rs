@@ -119,3 +119,24 @@ pub(crate) struct Create {
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
 }
+
+/// `quorate audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Whether the lines of the audit log in the log of a node are as they were written, and all there
+    Check(CheckAudit),
+}
+
+/// `quorate audit check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Reads the log of one node, text or JSON, its oldest lines first, without anything before the lines. Lines cut off at the\nend are not missed: compare the last number with the metric quorate_audit_lines_total, or the chain with one noted before.\n\nExamples:\n  journalctl -u quorate -o cat | quorate audit check -\n  docker logs quorate-a-1 2>&1 | quorate audit check -"
+)]
+pub(crate) struct CheckAudit {
+    /// The log, or - for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}

@@ -146,6 +146,11 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("quorate_tls_reload_failing", Gauge, "1 while changed certificates are not usable, by use"),
     ("quorate_tls_reloads_total", Counters, "Changed certificates that came into force, or were not usable, by use"),
+    (
+        "quorate_audit_lines_total",
+        Counter,
+        "Lines of the audit log that this process has written: the number of the last one",
+    ),
     ("quorate_http_requests_total", Counters, "Requests, by route and status"),
     ("quorate_http_denied_total", Counters, "Requests and calls turned away for their token, by reason"),
     ("quorate_http_request_duration_seconds", Histogram, "How long requests took, by route"),

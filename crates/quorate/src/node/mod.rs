@@ -98,6 +98,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let stores = open(&config)?;
         let prometheus = install_metrics()?;
         meters::show(&config);
+        begin_audit(&config, &stores);
         let (cluster, name) = (&config.cluster.name, &config.node.name);
         let traces = Traces::start(config.tracing.as_ref(), cluster, name, chance())?;
         let watched = Watched { prometheus, traces };
@@ -105,6 +106,13 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         serve(Arc::new(config), listeners, stores, came, watched, stop).await?;
         Ok(())
     })
+}
+
+/// The first line of the audit log: a run that is missing between two others is missed.
+fn begin_audit(config: &Config, stores: &Stores) {
+    let mark = stores.log.mark();
+    let disk = protocol::token::hexadecimal(&mark.disk.0);
+    info!(target: "audit", node = %config.cluster.me, name = config.node.name, disk, start = mark.starts, "begins");
 }
 
 /// The shortest root token: 128 bits in hexadecimal digits.
