@@ -9,6 +9,8 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use blake3::Hash;
+use protocol::NodeId;
+use protocol::token::hexadecimal;
 use serde_json::Value;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -82,6 +84,11 @@ where
         metrics::counter!("quorate_audit_lines_total").increment(1);
         writeln!(writer, "{sealed}")
     }
+}
+
+/// The first line of a run: when one is missing between two others, so are these numbers.
+pub(crate) fn begin(node: NodeId, name: &str, disk: &[u8], start: u64) {
+    tracing::info!(target: TARGET, %node, name, disk = hexadecimal(disk), start, "begins");
 }
 
 /// A line that was sealed.
@@ -230,7 +237,7 @@ mod tests {
         let lines = tracing_subscriber::fmt().with_writer(move || writer.clone());
         let say = || {
             tracing::info!("the node runs");
-            tracing::info!(target: "audit", name = "a", disk = "0a0b", start, "begins");
+            begin(NodeId(1), "a", &[10, 11], start);
             tracing::info!(target: "audit", who = "root", path = "/ number=9 chain=x", status = 200, "request");
             tracing::warn!(who = "x", "{} \"target\":\"audit\" audit: number=3", "{");
             tracing::warn!(target: "audit", who = "x\ny", what = "kv.put", "denied");

@@ -22,6 +22,7 @@ use crate::{node, secret};
 /// What it begins with: all that can be wrong with the machine is found out before it serves.
 struct Begun {
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     certificates: Certificates,
     authorities: Option<Vec<CertificateDer<'static>>>,
     token: Option<String>,
@@ -42,7 +43,8 @@ pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Fa
             certificates: Certificates::read(&config.tls)?,
             authorities: config.authorities.as_ref().map(|file| authorities("gateway.ca", file)).transpose()?,
             token: token.transpose().map_err(Failure::Usage)?,
-            listener: node::bind_http(config.http, &config.limits)?,
+            listener: node::bind_http("listen.http", config.http, &config.limits)?,
+            metrics: config.metrics.map(|at| node::bind_http("listen.metrics", at, &config.limits)).transpose()?,
             prometheus: node::install_metrics()?,
             traces: Traces::start(config.tracing.as_ref(), &config.cluster, &config.name, node::chance())?,
         };
@@ -74,6 +76,7 @@ fn options(config: &GatewayOnly, begun: &mut Begun) -> anyhow::Result<proxy::Opt
             workers: node::http_workers(),
             entropy: node::chance(),
             prometheus: begun.prometheus.clone(),
+            metrics_apart: begun.metrics.is_some(),
             auth: None,
             tls: begun.certificates.server_config()?,
             grace: config.shutdown_grace,
@@ -94,6 +97,10 @@ async fn serve(config: &GatewayOnly, mut begun: Begun, mut stop: Requests) -> an
     actix::spawn(begun.certificates.watch(config.tls.reload));
     actix::spawn(node::keep_metrics(options.server.prometheus.clone()));
     actix::spawn(Arc::clone(&proxy).watch());
+    if let Some(listener) = begun.metrics.take() {
+        let watched = proxy::watched(listener, Arc::clone(&proxy), &options);
+        actix::spawn(watched.context("the HTTP server of metrics")?);
+    }
     let server = proxy::server(begun.listener, Arc::clone(&proxy), &options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use actix_web::http::Method;
+use actix_web::test::TestRequest;
 use serde_json::Value;
 
 use super::world::{World, check, not_executed};
@@ -43,6 +44,28 @@ async fn the_table_of_routes_is_what_is_served() {
         ["/nowhere", "/v1", "/v1/functions/a/b", "/v1/functions/", "/v1/transactions", "//", "/v1/cluster/learner"]
     {
         assert_eq!(world.get(uri).await.problem(), not_executed(404, "unknown_route"), "{uri}");
+    }
+}
+
+/// RELIABILITY 6, row 16. Catches metrics that stay at the port of callers though they have a listener of their own, anything
+/// else of callers there, and metrics without a token there.
+#[actix_web::test]
+async fn metrics_are_apart_where_they_have_a_listener() {
+    let world = World::with_root("root", |_| None);
+    let statuses = async |path: &str, token: &str| {
+        let header = ("Authorization", format!("Bearer {token}"));
+        world
+            .ask_apart(|| TestRequest::get().uri(path).insert_header(header.clone()))
+            .await
+            .map(|reply| reply.status.as_u16())
+    };
+    assert_eq!(statuses("/metrics", "root").await, [404, 200]);
+    assert_eq!(statuses("/metrics", "other").await, [404, 401]);
+    for (pattern, methods) in ROUTES.iter().filter(|(pattern, _)| *pattern != "/metrics") {
+        let both = ["/livez", "/readyz", "/healthz"].contains(pattern);
+        let [callers, watchers] = statuses(&example(pattern), "root").await;
+        assert!(callers != 404 || pattern.ends_with(":.*}"), "{pattern} {methods}: {callers}");
+        assert_eq!(watchers != 404, both, "{pattern}: {watchers}");
     }
 }
 
