@@ -10,7 +10,9 @@ mod members;
 pub(crate) use members::{Acceptor, Add, Change, Leader, Remove, Replace, Transfer};
 mod security;
 
-pub(crate) use security::{Audit, Certificates, CheckAudit, Create, CreateToken, ListTokens, RevokeToken, Secret, Token, Trust};
+pub(crate) use security::{
+    Audit, Certificates, CheckAudit, Create, CreateToken, ListTokens, RevokeToken, Secret, Token, Trust, shows_token,
+};
 
 /// Quorate runs your functions once and replicates what they decided.
 #[derive(Debug, Parser)]

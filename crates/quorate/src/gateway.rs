@@ -11,6 +11,7 @@ use http_api::proxy::{self, Proxy};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustls::pki_types::CertificateDer;
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use crate::certificates::{Certificates, authorities};
 use crate::config::GatewayOnly;
@@ -25,7 +26,7 @@ struct Begun {
     metrics: Option<TcpListener>,
     certificates: Certificates,
     authorities: Option<Vec<CertificateDer<'static>>>,
-    token: Option<String>,
+    token: Option<Zeroizing<String>>,
     prometheus: PrometheusHandle,
     traces: Option<Traces>,
 }
@@ -53,7 +54,7 @@ pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Fa
     })
 }
 
-fn token_of(file: &Path) -> Result<String, String> {
+fn token_of(file: &Path) -> Result<Zeroizing<String>, String> {
     secret::read(file).map_err(|why| format!("gateway.token_file = {file:?}: {why}"))
 }
 

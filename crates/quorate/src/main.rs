@@ -12,7 +12,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 mod audit;
 mod backup;
@@ -38,7 +38,11 @@ use cli::{Certificates, Cli, Command, Output};
 
 fn main() -> ExitCode {
     transport::tls::install();
-    let command = Cli::parse().command;
+    let matches = Cli::command().get_matches();
+    if cli::shows_token(&matches) {
+        client::say("quorate: other users of this machine see arguments; give --token @FILE, or QUORATE_TOKEN");
+    }
+    let command = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
     let done = match &command {
         Command::Serve(serve) => commands::serve::run(serve),
         Command::Dev(dev) => dev::run(dev),
