@@ -297,7 +297,7 @@ mod tests {
                 }),
                 ("line 5: is number 4, and 3 to 3", &|log| drop(log.remove(4))),
                 ("line 6: has no number", &|log| log[5] = log[5].replace("number", "other")),
-                ("line 3: begins a run that does not say", &|log| log.insert(2, log[2].clone())),
+                ("line 4: begins a run that does not say", &|log| log.insert(2, log[2].clone())),
                 ("line 8: begins a run that does not say", &|log| drop(log.remove(7))),
                 ("line 8: begins start 5 of the node, after start 3", &|log| {
                     log.truncate(6);

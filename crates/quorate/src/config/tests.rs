@@ -228,6 +228,23 @@ fn every_error_line_says_what_is_wrong_and_what_would_be_right() {
     }
 }
 
+/// Catches a key of which users are not told.
+#[test]
+fn the_pages_for_users_list_every_key() {
+    let page = |file: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(file);
+        std::fs::read_to_string(path).expect("a page")
+    };
+    let (operations, api) = (page("operations.md"), page("api.md"));
+    for key in keys::KEYS {
+        let (section, name) = key.name.split_once('.').expect("keys are section.name");
+        assert!(operations.contains(&format!("`{}`", key.name)), "docs/operations.md does not list {}", key.name);
+        assert!(api.contains(&format!("[{section}]")), "docs/api.md does not have [{section}]");
+        let is_there = api.contains(&format!("{name} = ")) || api.contains(&format!("`{name}`"));
+        assert!(is_there, "docs/api.md does not have {}", key.name);
+    }
+}
+
 /// Catches TLS that is asked for and does not let the listener for nodes leave loopback, or lets both.
 #[test]
 fn tls_between_nodes_lets_their_listener_leave_loopback() {
