@@ -5,6 +5,7 @@
 //! The harness is `quorate_tests::cluster`. The binary must be built: `cargo xtask test` does it.
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
+mod audit;
 mod backups;
 mod bad_clients;
 mod behind;

@@ -55,6 +55,7 @@ use transport::handshake::Versions;
 use transport::tls::Tls;
 use transport::{Runtimes, Transport, TransportConfig};
 
+use crate::audit;
 use crate::certificates::Certificates;
 use crate::config::{Config, Limits, NodeRole};
 use crate::failure::Failure;
@@ -92,7 +93,8 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         crate::files::allow(config.limits.connections);
         let certificates = Certificates::read(&config.tls)?;
         let auth = auth(&config)?;
-        let http = bind_http(config.listen.http, &config.limits)?;
+        let http = bind_http("listen.http", config.listen.http, &config.limits)?;
+        let metrics = config.listen.metrics.map(|at| bind_http("listen.metrics", at, &config.limits)).transpose()?;
         let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
         let seated = be_seated(&mut config, certificates.peer(), stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };
@@ -100,10 +102,12 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let stores = open(&config, came)?;
         let prometheus = install_metrics()?;
         meters::show(&config);
+        let mark = stores.log.mark();
+        audit::begin(config.cluster.me, &config.node.name, &mark.disk.0, mark.starts);
         let (cluster, name) = (&config.cluster.name, &config.node.name);
         let traces = Traces::start(config.tracing.as_ref(), cluster, name, chance())?;
         let watched = Watched { prometheus, traces };
-        let listeners = Listeners { http, peer, certificates, auth };
+        let listeners = Listeners { http, metrics, peer, certificates, auth };
         serve(Arc::new(config), listeners, stores, came, watched, stop).await?;
         Ok(())
     })
@@ -132,17 +136,18 @@ struct Watched {
 
 struct Listeners {
     http: TcpListener,
+    metrics: Option<TcpListener>,
     peer: TcpListener,
     certificates: Certificates,
     auth: Option<Auth>,
 }
 
-/// Listens for callers.
+/// Listens for callers, or for those who watch.
 ///
 /// # Errors
 /// An address that cannot be used.
-pub(crate) fn bind_http(address: SocketAddr, limits: &Limits) -> Result<TcpListener, Failure> {
-    bind(address, "listen.http", |address| http_api::listen(address, limits.reader_wait))
+pub(crate) fn bind_http(key: &str, address: SocketAddr, limits: &Limits) -> Result<TcpListener, Failure> {
+    bind(address, key, |address| http_api::listen(address, limits.reader_wait))
 }
 
 fn bind(
@@ -206,6 +211,7 @@ fn options(config: &Config, listeners: &Listeners, watched: &Watched) -> anyhow:
         workers: http_workers(),
         entropy: outside::chance(),
         prometheus: watched.prometheus.clone(),
+        metrics_apart: listeners.metrics.is_some(),
         auth: listeners.auth.clone(),
         tls: listeners.certificates.server_config()?,
         grace: config.shutdown_grace,
@@ -245,6 +251,10 @@ async fn serve(
         node.stores.clone(),
     ));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
+    if let Some(listener) = listeners.metrics {
+        let watched = http_api::watched(listener, Arc::clone(&backend) as _, &options);
+        actix::spawn(watched.context("the HTTP server of metrics")?);
+    }
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);
