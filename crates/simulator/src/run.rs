@@ -510,7 +510,7 @@ mod tests {
         (often.installed, often.leader_changes, often.handed_over) = (5_000, 5_000, 5_000);
         (often.retries, often.changes) = (5_000, 5_000);
         often.faults.0.fill(900_000);
-        often.shapes = [300_000, 300_000, 90_000, 1, 1, 1, 1, 90_000];
+        often.shapes = [300_000, 300_000, 90_000, 1, 1, 1, 1, 45_000, 45_000];
         assert_eq!(complaint(usual, 1_000, &often), "", "half of the changes of the lead, and of the retries");
         often.leader_changes -= 1;
         assert!(complaint(usual, 1_000, &often).ends_with(": leader_change 4999 of 10000, retry 5000 of 10000"));
