@@ -74,6 +74,7 @@ fn planted_mistakes_are_caught() {
         (Planted::ReadsWithoutBarrier, 1, "real time: "),
         (Planted::MislabelsReads, 1, "reads: "),
         (Planted::DeniesWhatIsUnknown, 1, "exactly once: "),
+        (Planted::HidesRefusals, 1, "replays: "),
         (Planted::RepeatsRequests, 1, "one effect: "),
         (Planted::CertifiesNothing, 1, "serial executions: "),
         (Planted::LetsLessComeIn, 1, "stock: "),
