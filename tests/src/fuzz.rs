@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use functions::{Cluster, ExecutionContext, Failure, Heard, Registry};
 use protocol::{
-    Ballot, Command, CommandBody, CommandId, Fingerprint, Forget, Membership, NodeId, RequestId, Timestamp, Verdict,
+    Ballot, Command, CommandBody, CommandId, CommandNumber, Entry, Fingerprint, Forget, Membership, NodeId, RequestId,
+    Timestamp, Verdict,
 };
 use storage::StateStore as _;
 use storage::memory::MemoryState;
@@ -29,7 +30,7 @@ pub use transport::fuzz::{frames, handshake, message};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("backup_file", backup_file),
     ("command_body", command_body),
     ("configuration", configuration),
@@ -37,11 +38,15 @@ pub const TARGETS: [Target; 11] = [
     ("function_calls", function_calls),
     ("handshake", handshake),
     ("log_file", log_file),
+    ("membership", membership),
     ("message", message),
     ("rest_body", rest_body),
     ("rest_head", rest_head),
     ("stored_record", stored_record),
 ];
+
+/// Acceptors of which all halves are looked at.
+const HALVED_MAX: usize = 7;
 
 /// The directory of the fuzz crate.
 #[must_use]
@@ -57,6 +62,29 @@ pub fn directory() -> PathBuf {
 pub fn command_body(bytes: &[u8]) {
     if let Ok(body) = CommandBody::decode(&Bytes::copy_from_slice(bytes)) {
         assert_eq!(CommandBody::decode(&body.encode()), Ok(body), "a body that changes");
+    }
+}
+
+/// Bytes as a membership, as it stands in a state, a snapshot, a backup and the file `MEMBERSHIP`: refused, or read and then
+/// written as one that is read alike, of which any two majority sets intersect (B2) and all members are a majority set.
+///
+/// # Panics
+/// When that does not hold.
+pub fn membership(bytes: &[u8]) {
+    let read = |value| Membership::read(&Entry { value, version: CommandNumber(7) });
+    let Ok(membership) = read(Bytes::copy_from_slice(bytes)) else { return };
+    let again = read(membership.to_value()).expect("what was written can be read");
+    assert_eq!(again, membership, "a membership that changes");
+    let majority = membership.majority();
+    let acceptors: Vec<NodeId> = majority.nodes().iter().copied().collect();
+    assert!(majority.holds(|_| true), "all acceptors are no majority set");
+    if acceptors.len() <= HALVED_MAX {
+        for chosen in 0..1_u32 << acceptors.len() {
+            let is_in =
+                |node| acceptors.iter().position(|other| *other == node).is_some_and(|at| chosen >> at & 1 == 1);
+            let disjoint = majority.holds(is_in) && majority.holds(|node| !is_in(node));
+            assert!(!disjoint, "{chosen:b} of {acceptors:?} and the others");
+        }
     }
 }
 

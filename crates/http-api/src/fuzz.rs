@@ -12,6 +12,7 @@ use protocol::state::KEY_BYTES_MAX;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::auth;
 use crate::fingerprint;
 use crate::json;
 use crate::names;
@@ -19,6 +20,7 @@ use crate::problem::Problem;
 use crate::read;
 use crate::request::{self, Query, Tags, Wishes};
 use crate::routes::calls::calls_of;
+use crate::traces;
 
 /// The longest wait that a caller may ask for here.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -101,6 +103,13 @@ pub fn rest_head(bytes: &[u8]) {
             let again = Wishes::of(&again.to_http_request(), WAIT_MAX).expect("a key that was understood");
             assert_eq!(again.key.as_ref(), Some(key));
         }
+    }
+    if let Ok(Some(token)) = auth::bearer(request.headers()) {
+        assert!(!token.is_empty(), "a token without a text");
+    }
+    if let Some(span) = traces::caller(request.headers()) {
+        let again = TestRequest::default().insert_header((names::TRACEPARENT, traces::header_of(span)));
+        assert_eq!(traces::caller(again.to_http_request().headers()), Some(span), "a span that changes");
     }
     tags(&request, &header::IF_MATCH);
     tags(&request, &header::IF_NONE_MATCH);

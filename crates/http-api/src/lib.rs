@@ -45,4 +45,4 @@ pub use backend::Backend;
 pub use call::call_of_node;
 pub use core::Gateway;
 pub use door::Door;
-pub use server::{Options, listen, server};
+pub use server::{Options, listen, server, watched};

@@ -36,7 +36,11 @@ const DISCONNECT_WAIT: Duration = Duration::from_secs(1);
 /// drops what callers send, and they try again a second later.
 const BACKLOG: i32 = 4096;
 
+/// Those who look at metrics: a few.
+const WATCHERS_MAX: usize = 64;
+
 /// What the server needs beside its node.
+#[derive(Clone)]
 pub struct Options {
     /// Server threads; at least 1.
     pub workers: usize,
@@ -44,6 +48,8 @@ pub struct Options {
     pub entropy: u64,
     /// What `/metrics` shows. Its recorder must be installed before the server is built.
     pub prometheus: PrometheusHandle,
+    /// Metrics are at a listener of their own ([`watched`]), and not here.
+    pub metrics_apart: bool,
     /// Whether callers present tokens. Nothing: everybody may do everything.
     pub auth: Option<Auth>,
     /// What the server shows to who connects. Nothing: it speaks plain HTTP.
@@ -81,10 +87,39 @@ pub fn listen(address: SocketAddr, reader_wait: Duration) -> io::Result<TcpListe
 /// # Errors
 /// When the listener cannot be used.
 pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
-    let limits = backend.limits();
+    let (limits, api, has_metrics) = (backend.limits(), api(backend, &options), !options.metrics_apart);
+    serve(listener, move || routes::app(api.clone(), has_metrics), &limits, &options)
+}
+
+/// The server of the metrics of a node, and of its health, on a listener of their own.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn watched(listener: TcpListener, backend: Arc<dyn Backend>, options: &Options) -> io::Result<Server> {
+    let (limits, api) = (backend.limits(), api(backend, options));
+    serve_apart(listener, move || routes::watched(api.clone()), limits, options)
+}
+
+fn api(backend: Arc<dyn Backend>, options: &Options) -> web::Data<Api> {
     let (prometheus, auth, tracer) = (options.prometheus.clone(), options.auth.clone(), options.tracer.clone());
-    let api = web::Data::new(Api::new(backend, options.entropy, prometheus, auth, tracer));
-    serve(listener, move || routes::app(api.clone()), &limits, &options)
+    web::Data::new(Api::new(backend, options.entropy, prometheus, auth, tracer))
+}
+
+/// With a thread and connections of its own: callers cannot take those of who looks how the node is.
+pub(crate) fn serve_apart<F, S, B>(
+    listener: TcpListener,
+    app: F,
+    limits: Limits,
+    options: &Options,
+) -> io::Result<Server>
+where
+    F: Fn() -> App<S> + Send + Clone + 'static,
+    S: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<B>, Error = Error, InitError = ()>
+        + 'static,
+    B: MessageBody + 'static,
+{
+    let limits = Limits { connections: WATCHERS_MAX, ..limits };
+    serve(listener, app, &limits, &Options { workers: 1, ..options.clone() })
 }
 
 /// The server of an application, with the bounds that all have.

@@ -97,13 +97,13 @@ impl Forwards {
 }
 
 /// `traceparent` and `traceresponse` of W3C Trace Context, for a span that is recorded.
-fn header_of(SpanContext { trace, span }: SpanContext) -> HeaderValue {
+pub(crate) fn header_of(SpanContext { trace, span }: SpanContext) -> HeaderValue {
     HeaderValue::from_str(&format!("00-{trace}-{span}-01")).expect("digits and dashes")
 }
 
 /// The span that `traceparent` names, if whoever sends it records it. What cannot be read is as if it were not there, as
 /// W3C Trace Context has it.
-fn caller(headers: &HeaderMap) -> Option<SpanContext> {
+pub(crate) fn caller(headers: &HeaderMap) -> Option<SpanContext> {
     let mut values = headers.get_all(names::TRACEPARENT);
     let text = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
     let mut parts = text.split('-');

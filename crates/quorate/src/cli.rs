@@ -10,7 +10,9 @@ mod members;
 pub(crate) use members::{Acceptor, Add, Change, Leader, Remove, Replace, Transfer};
 mod security;
 
-pub(crate) use security::{Certificates, Create, CreateToken, ListTokens, RevokeToken, Secret, Token, Trust};
+pub(crate) use security::{
+    Audit, Certificates, CheckAudit, Create, CreateToken, ListTokens, RevokeToken, Secret, Token, Trust, shows_token,
+};
 
 /// Quorate runs your functions once and replicates what they decided.
 #[derive(Debug, Parser)]
@@ -62,6 +64,9 @@ pub(crate) enum Command {
     /// Say who may do what
     #[command(subcommand)]
     Token(Token),
+    /// Look at what operators did
+    #[command(subcommand)]
+    Audit(Audit),
     /// Make certificates for TLS
     #[command(subcommand)]
     Certificates(Certificates),
@@ -84,6 +89,7 @@ impl Command {
             Self::Recover(recover) => recover.output,
             Self::Acceptor(acceptor) => acceptor.change().connection.output,
             Self::Leader(Leader::Transfer(transfer)) => transfer.change.connection.output,
+            Self::Audit(Audit::Check(check)) => check.output,
             Self::Certificates(Certificates::Create(create)) => create.output,
             Self::Token(Token::Create(CreateToken { connection, .. }) | Token::List(ListTokens { connection })) => {
                 connection.output

@@ -199,6 +199,11 @@ pub(crate) fn base_url<'a>(url: &'a str, trust: &Trust) -> Result<&'a str, Failu
         (_, Some(host)) => (host, true),
         (None, None) => ("", false),
     };
+    if host.contains('@') {
+        // Not repeated.
+        let line = "--url (or QUORATE_URL): must have no user and no password; a node takes tokens: --token @FILE";
+        return Err(Failure::Usage(line.to_owned()));
+    }
     if host.is_empty() || host.contains('/') {
         return Err(wrong("must be http://host:port or https://host:port"));
     }

@@ -11,6 +11,7 @@ use http_api::proxy::{self, Proxy};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustls::pki_types::CertificateDer;
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use crate::certificates::{Certificates, authorities};
 use crate::config::GatewayOnly;
@@ -22,9 +23,10 @@ use crate::{node, secret};
 /// What it begins with: all that can be wrong with the machine is found out before it serves.
 struct Begun {
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     certificates: Certificates,
     authorities: Option<Vec<CertificateDer<'static>>>,
-    token: Option<String>,
+    token: Option<Zeroizing<String>>,
     prometheus: PrometheusHandle,
     traces: Option<Traces>,
 }
@@ -42,7 +44,8 @@ pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Fa
             certificates: Certificates::read(&config.tls)?,
             authorities: config.authorities.as_ref().map(|file| authorities("gateway.ca", file)).transpose()?,
             token: token.transpose().map_err(Failure::Usage)?,
-            listener: node::bind_http(config.http, &config.limits)?,
+            listener: node::bind_http("listen.http", config.http, &config.limits)?,
+            metrics: config.metrics.map(|at| node::bind_http("listen.metrics", at, &config.limits)).transpose()?,
             prometheus: node::install_metrics()?,
             traces: Traces::start(config.tracing.as_ref(), &config.cluster, &config.name, node::chance())?,
         };
@@ -51,7 +54,7 @@ pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Fa
     })
 }
 
-fn token_of(file: &Path) -> Result<String, String> {
+fn token_of(file: &Path) -> Result<Zeroizing<String>, String> {
     secret::read(file).map_err(|why| format!("gateway.token_file = {file:?}: {why}"))
 }
 
@@ -74,6 +77,7 @@ fn options(config: &GatewayOnly, begun: &mut Begun) -> anyhow::Result<proxy::Opt
             workers: node::http_workers(),
             entropy: node::chance(),
             prometheus: begun.prometheus.clone(),
+            metrics_apart: begun.metrics.is_some(),
             auth: None,
             tls: begun.certificates.server_config()?,
             grace: config.shutdown_grace,
@@ -94,6 +98,10 @@ async fn serve(config: &GatewayOnly, mut begun: Begun, mut stop: Requests) -> an
     actix::spawn(begun.certificates.watch(config.tls.reload));
     actix::spawn(node::keep_metrics(options.server.prometheus.clone()));
     actix::spawn(Arc::clone(&proxy).watch());
+    if let Some(listener) = begun.metrics.take() {
+        let watched = proxy::watched(listener, Arc::clone(&proxy), &options);
+        actix::spawn(watched.context("the HTTP server of metrics")?);
+    }
     let server = proxy::server(begun.listener, Arc::clone(&proxy), &options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);

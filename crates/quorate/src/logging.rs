@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
+use crate::audit::Sealing;
 use crate::config::{Log, LogFormat};
 
 /// Lines that wait for the reader: a second or so of a very talkative node, about 10 MB.
@@ -50,8 +51,8 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<Logging> {
     let filter = filter(&log.level)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = match log.format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).map_event_format(Sealing::new).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).map_event_format(Sealing::new).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("logging could not be started: {error}"))?;
     Ok(Logging { dropped, _writer: guard })

@@ -12,8 +12,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
+mod audit;
 mod backup;
 mod bench;
 mod certificates;
@@ -40,7 +41,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     transport::tls::install();
-    let command = Cli::parse().command;
+    let matches = Cli::command().get_matches();
+    if cli::shows_token(&matches) {
+        client::say("quorate: other users of this machine see arguments; give --token @FILE, or QUORATE_TOKEN");
+    }
+    let command = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
     let done = match &command {
         Command::Serve(serve) => commands::serve::run(serve),
         Command::Dev(dev) => dev::run(dev),
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         Command::Recover(recover) => commands::recover::run(recover),
         Command::Acceptor(acceptor) => commands::acceptor::run(acceptor),
         Command::Leader(leader) => commands::leader::run(leader),
+        Command::Audit(audit) => commands::audit::run(audit),
         Command::Token(token) => commands::token::run(token),
         Command::Certificates(Certificates::Create(create)) => certificates::create::run(create),
     };

@@ -1,4 +1,4 @@
-//! When a node is asked to stop: SIGTERM, SIGINT, or, under `dev`, the end of its parent. SIGHUP stops none.
+//! When a node is asked to stop: SIGTERM, SIGINT, or, under `dev`, the end of its parent. SIGHUP stops none, nor does SIGXFSZ.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -26,6 +26,8 @@ impl Requests {
         let interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
         // It would end the process otherwise. Nodes with certificates look at them then.
         drop(signal(SignalKind::hangup()).context("no handler for SIGHUP")?);
+        // A limit on the size of files would end it without a word. The write fails instead, and the store says so.
+        drop(signal(SignalKind::from_raw(nix::libc::SIGXFSZ)).context("no handler for SIGXFSZ")?);
         Ok(Self { terminate, interrupt, parent: with_parent.then(end_of_standard_input) })
     }
 

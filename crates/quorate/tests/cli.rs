@@ -80,6 +80,28 @@ fn wrong_configuration_is_one_line_and_exit_code_2() {
     assert_eq!(run(&["call"]).status.code(), Some(2));
     let wrong = said(&run(&["status", "--token", "s3cret and more"]));
     assert!(wrong.0 == Some(2) && !wrong.2.contains("s3cret"), "{wrong:?}");
+    let wrong = said(&run(&["status", "--url", "http://me:s3cret@h:1"]));
+    assert!(wrong.0 == Some(2) && wrong.2.contains("--token @FILE") && !wrong.2.contains("s3cret"), "{wrong:?}");
+}
+
+/// RELIABILITY 6, row 8. Catches a token that other users of the machine see, and its owner is not told; and one of a file or of
+/// the environment that he is warned of for nothing.
+#[test]
+fn a_token_among_the_arguments_is_warned_of() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "s3cret").expect("written");
+    let of_file = format!("@{}", file.path().display());
+    let dead = ["--url", "http://127.0.0.1:1"];
+    let warns = |command: &mut Command| {
+        let (code, _, error) = said(&command.output().expect("the binary runs"));
+        assert!(code == Some(1) && !error.contains("s3cret"), "{error}");
+        error.contains("other users of this machine see arguments; give --token @FILE")
+    };
+    for words in [&["status"][..], &["token", "list"], &["acceptor", "remove", "b"], &["get", "k"]] {
+        let with = |token: &str| warns(quorate(&[words, &dead].concat()).args(["--token", token]));
+        assert!(with("s3cret") && !with(&of_file), "{words:?}");
+        assert!(!warns(quorate(&[words, &dead].concat()).env("QUORATE_TOKEN", "s3cret")), "{words:?}");
+    }
 }
 
 /// Catches a misspelt variable that is ignored by the node and by `dev`.

@@ -56,6 +56,8 @@ pub struct Settings {
     pub fresh: u32,
     /// Of a thousand calls during the faults, how many are about the membership.
     pub changes: u32,
+    /// Until when.
+    pub changing: Tick,
     /// Of a thousand calls during the faults, how many ask that the lead be handed over.
     pub hand_overs: u32,
 }
@@ -257,6 +259,16 @@ impl Clients {
         }
     }
 
+    /// Whether somebody waits for what a call comes to that may change the membership.
+    #[must_use]
+    pub fn may_change(&self) -> bool {
+        let changes = |call: &Call| call.function.starts_with("cluster.") && call.function != "cluster.hand_over";
+        self.clients.values().any(|client| {
+            let asks = |waits: &Waits| matches!(&waits.question, Question::Call(call) if changes(call));
+            client.again.as_ref().is_some_and(|task| changes(&task.call)) || client.waits.as_ref().is_some_and(asks)
+        })
+    }
+
     /// Names a question that somebody else asks.
     pub fn ticket(&mut self) -> u64 {
         let ticket = self.next_ticket;
@@ -298,7 +310,7 @@ impl Clients {
     }
 
     fn ask(&mut self, client: u64, now: Tick) -> Asking {
-        let question = self.question(client);
+        let question = self.question(client, now);
         let via = self.node_for(client);
         let wait = if self.healed { self.settings.wait_healed } else { self.up_to(self.settings.wait) };
         // Some clients are more hurried than they said; most hear what the gateway says.
@@ -324,7 +336,7 @@ impl Clients {
     }
 
     /// What the client asks next.
-    fn question(&mut self, client: u64) -> Question {
+    fn question(&mut self, client: u64, now: Tick) -> Question {
         let (healed, chance) = (self.healed, &mut self.chance);
         let state = self.clients.get_mut(&client).expect("a client of this world");
         if let Some(task) = &state.again {
@@ -347,7 +359,10 @@ impl Clients {
         };
         let call = if healed {
             work::surely(chance, request)
-        } else if self.settings.changes > 0 && chance.random_ratio(self.settings.changes.min(1000), 1000) {
+        } else if self.settings.changes > 0
+            && now < self.settings.changing
+            && chance.random_ratio(self.settings.changes.min(1000), 1000)
+        {
             work::change(chance, self.last_id.0, request)
         } else if self.settings.hand_overs > 0 && chance.random_ratio(self.settings.hand_overs.min(1000), 1000) {
             work::hand_over(chance, self.last_id.0, request)

@@ -105,10 +105,14 @@ pub enum Shape {
     Star,
     /// Each node reaches its neighbours in a ring only.
     Ring,
-    /// A link that goes up and down.
+    /// A link that goes up and down, or all from one side to the other.
     Flapping,
+    /// Any set of directed links, each of which goes up and down in its own time.
+    FlappingEdges,
     /// What stays cut off after the faults: counted as no partition.
     Rest,
+    /// What goes up and down between those that are needed and a fringe, after the faults: likewise.
+    Fringe,
 }
 
 impl Fault {
@@ -193,17 +197,24 @@ impl Fault {
 
 impl Shape {
     /// The names of all shapes that partitions are drawn in, in the order of [`Shape::kind`].
-    pub const NAMES: [&str; 8] = ["two_sided", "one_way", "partial", "bridge", "chain", "star", "ring", "flapping"];
+    pub const NAMES: [&str; 9] =
+        ["two_sided", "one_way", "partial", "bridge", "chain", "star", "ring", "flapping", "flapping_edges"];
 
     /// Which of [`Shape::NAMES`] it is, if any.
     #[must_use]
     pub fn kind(self) -> Option<usize> {
-        (self != Self::Rest).then_some(self as usize)
+        Some(self as usize).filter(|kind| *kind < Self::NAMES.len())
+    }
+
+    /// Whether its links go up and down.
+    #[must_use]
+    pub fn flaps(self) -> bool {
+        matches!(self, Self::Flapping | Self::FlappingEdges | Self::Fringe)
     }
 
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.kind().map_or("rest", |kind| Self::NAMES[kind])
+        self.kind().map_or(if self == Self::Fringe { "fringe" } else { "rest" }, |kind| Self::NAMES[kind])
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use protocol::{NodeId, Tick};
 
 use crate::chance::Chance;
-use crate::fault::{Mishap, Shape};
+use crate::fault::Mishap;
 
 pub use shapes::cut;
 
@@ -65,14 +65,26 @@ struct Arrivals {
     latest: Tick,
 }
 
+/// How a link goes up and down.
+#[derive(Clone, Copy, Debug)]
+struct Flap {
+    period: Duration,
+    /// Each time lasts one period; otherwise up to two.
+    regular: bool,
+    next: Tick,
+}
+
+/// No link goes up and down faster.
+const FLAP_MIN: Duration = Duration::from_millis(1);
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Network {
     weather: Weather,
     /// Links that do not work.
     cut: BTreeSet<Link>,
-    /// Links that go up and down.
-    flapping: BTreeSet<Link>,
+    /// Links that go up and down, each in its own time.
+    flapping: BTreeMap<Link, Flap>,
     arrivals: BTreeMap<Link, Arrivals>,
 }
 
@@ -80,7 +92,7 @@ impl Network {
     /// All links work.
     #[must_use]
     pub fn new(weather: Weather) -> Self {
-        Self { weather, cut: BTreeSet::new(), flapping: BTreeSet::new(), arrivals: BTreeMap::new() }
+        Self { weather, cut: BTreeSet::new(), flapping: BTreeMap::new(), arrivals: BTreeMap::new() }
     }
 
     /// Whether a link works now.
@@ -93,6 +105,12 @@ impl Network {
     #[must_use]
     pub fn connects(&self, one: NodeId, other: NodeId) -> bool {
         self.works(one, other) && self.works(other, one)
+    }
+
+    /// Whether a link goes up and down.
+    #[cfg(test)]
+    pub(crate) fn flaps(&self, from: NodeId, to: NodeId) -> bool {
+        self.flapping.contains_key(&(from, to))
     }
 
     /// What becomes of a message that is sent now.
@@ -137,12 +155,15 @@ impl Network {
         self.weather.delay_min + some_of(self.weather.delay_max.saturating_sub(self.weather.delay_min), chance)
     }
 
-    /// These links stop, or go up and down from now on.
-    pub fn cut(&mut self, shape: Shape, links: &[Link]) {
+    /// These links stop.
+    pub fn cut(&mut self, links: &[Link]) {
         self.cut.extend(links);
-        if shape == Shape::Flapping {
-            self.flapping.extend(links);
-        }
+    }
+
+    /// A link stops now, works again after a period, and so on.
+    pub fn begin_to_flap(&mut self, link: Link, now: Tick, period: Duration, regular: bool) {
+        self.cut.insert(link);
+        self.flapping.insert(link, Flap { period, regular, next: now + period.max(FLAP_MIN) });
     }
 
     /// A link works again.
@@ -163,13 +184,18 @@ impl Network {
         !self.cut.is_empty() || !self.flapping.is_empty()
     }
 
-    /// Flapping links change, all of them or, when `each`, each by chance; says which stopped.
-    pub fn flap(&mut self, each: bool, chance: &mut Chance) -> Vec<Link> {
+    /// When a link changes next.
+    #[must_use]
+    pub fn next_flap(&self) -> Option<Tick> {
+        self.flapping.values().map(|flap| flap.next).min()
+    }
+
+    /// Flapping links whose time has come change; says which stopped.
+    pub fn flap(&mut self, now: Tick, chance: &mut Chance) -> Vec<Link> {
         let mut stopped = Vec::new();
-        for link in &self.flapping {
-            if each && chance.coin() {
-                continue;
-            }
+        for (link, flap) in self.flapping.iter_mut().filter(|(_, flap)| flap.next <= now) {
+            let pause = if flap.regular { flap.period } else { some_of(flap.period * 2, chance) };
+            flap.next = now + pause.max(FLAP_MIN);
             if !self.cut.remove(link) {
                 self.cut.insert(*link);
                 stopped.push(*link);
@@ -260,16 +286,49 @@ mod tests {
     fn a_cut_link_is_silent_in_its_direction_until_it_is_mended() {
         let (mut network, mut chance) = (network(), Chance::new(1));
         network.calm();
-        network.cut(Shape::OneWay, &[(A, B)]);
+        network.cut(&[(A, B)]);
         assert!(network.send(A, B, Tick(0), &mut chance).arrivals.is_empty());
         assert_eq!(network.send(B, A, Tick(0), &mut chance).arrivals.len(), 1);
         assert!(!network.connects(A, B) && network.is_broken());
         network.mend(A, B);
         assert!(network.connects(A, B) && !network.is_broken());
-        network.cut(Shape::Flapping, &[(A, B)]);
-        assert!(network.flap(false, &mut chance).is_empty() && network.works(A, B));
-        assert_eq!(network.flap(false, &mut chance), [(A, B)]);
+        network.begin_to_flap((A, B), Tick(0), Duration::from_micros(2_000), true);
+        assert!(network.flap(Tick(1_999), &mut chance).is_empty() && !network.works(A, B));
+        assert!(network.flap(Tick(2_000), &mut chance).is_empty() && network.works(A, B));
+        assert_eq!(network.flap(Tick(4_000), &mut chance), [(A, B)]);
         network.heal();
-        assert!(network.flap(false, &mut chance).is_empty() && network.works(A, B));
+        assert!(network.next_flap().is_none() && network.works(A, B));
+        assert!(network.flap(Tick(6_000), &mut chance).is_empty() && network.works(A, B));
+    }
+
+    /// RELIABILITY 2: catches links that go up and down together although each has its own period, a direction that the
+    /// other one takes with it, and irregular times that are regular.
+    #[test]
+    fn each_direction_of_each_link_flaps_in_its_own_time() {
+        let (mut network, mut chance) = (network(), Chance::new(1));
+        let flaps = [((A, B), 3, true), ((B, A), 5, true), ((A, NodeId(3)), 4, false)];
+        for (link, period, regular) in flaps {
+            network.begin_to_flap(link, Tick(0), Duration::from_millis(period), regular);
+        }
+        let mut changes: BTreeMap<Link, Vec<u64>> = BTreeMap::new();
+        let mut before = flaps.map(|(link, ..)| (link, false));
+        while let Some(now) = network.next_flap().filter(|now| now.0 < 600_000) {
+            network.flap(now, &mut chance);
+            for (link, worked) in &mut before {
+                let works = network.works(link.0, link.1);
+                if std::mem::replace(worked, works) != works {
+                    changes.entry(*link).or_default().push(now.0);
+                }
+            }
+        }
+        for (link, period, regular) in flaps {
+            let at = &changes[&link];
+            let pauses: BTreeSet<u64> = at.windows(2).map(|two| two[1] - two[0]).collect();
+            if regular {
+                assert_eq!(pauses, [period * 1_000].into(), "{link:?}");
+            } else {
+                assert!(pauses.len() > 20 && pauses.iter().all(|pause| (1_000..=8_000).contains(pause)), "{pauses:?}");
+            }
+        }
     }
 }

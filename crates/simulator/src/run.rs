@@ -39,9 +39,10 @@ const STUCK_SHARE: u64 = 30;
 const STUCK_FEW: usize = 3;
 
 /// In 99 % of the seeds nobody waits longer for an answer after the faults, in hundredths of the longest election timeout:
-/// two nodes that do not answer, one after the other, and what the third one needs. Measured: 4.4, and 5.3 in the slowest
-/// seed. The bound of each seed is far above, since the slowest of very many are slower.
-const SLOWEST_USUAL: u64 = 600;
+/// three nodes that do not answer, one after the other, and what the fourth one needs: who leads from a fringe may be out of
+/// reach for some of the core. Measured: 4.4 to 6.0, and 10.1 in the slowest seed. The bound of each seed is far above, since
+/// the slowest of very many are slower.
+const SLOWEST_USUAL: u64 = 800;
 
 /// What came of one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -418,6 +419,11 @@ impl fmt::Display for Summary {
         for (name, count) in Shape::NAMES.iter().zip(shapes) {
             write!(f, " {name} {count}")?;
         }
+        write!(f, "
+after the faults:")?;
+        for (name, count) in self.tally.after_faults() {
+            write!(f, " {name} {count}")?;
+        }
         self.rare(f)
     }
 }
@@ -464,9 +470,9 @@ mod tests {
             let all = (0..200).map(|seed| (if seed < slow { slowest } else { 300 }, seed as u64)).collect();
             Summary { seeds: 200, slowest: all, ..Summary::default() }.complaint().unwrap_or_default()
         };
-        assert!(slow(601, 3).starts_with("more than 1 % of the seeds wait longer than 6.00 timeouts"));
-        assert!(slow(601, 2).starts_with("never injected"), "1 % may");
-        assert!(slow(600, 200).starts_with("never injected"));
+        assert!(slow(801, 3).starts_with("more than 1 % of the seeds wait longer than 8.00 timeouts"));
+        assert!(slow(801, 2).starts_with("never injected"), "1 % may");
+        assert!(slow(800, 200).starts_with("never injected"));
         assert_eq!(Timeouts(1_207).to_string(), "12.07");
     }
 
@@ -504,7 +510,7 @@ mod tests {
         (often.installed, often.leader_changes, often.handed_over) = (5_000, 5_000, 5_000);
         (often.retries, often.changes) = (5_000, 5_000);
         often.faults.0.fill(900_000);
-        often.shapes = [300_000, 300_000, 90_000, 1, 1, 1, 1, 90_000];
+        often.shapes = [300_000, 300_000, 90_000, 1, 1, 1, 1, 45_000, 45_000];
         assert_eq!(complaint(usual, 1_000, &often), "", "half of the changes of the lead, and of the retries");
         often.leader_changes -= 1;
         assert!(complaint(usual, 1_000, &often).ends_with(": leader_change 4999 of 10000, retry 5000 of 10000"));

@@ -1,10 +1,13 @@
 //! Worlds of a fixed shape: the partial connectivity of RELIABILITY 2, by name, in which other
 //! protocols stop or change their leader for ever.
 //!
-//! Each begins whole and led by node 1, which is the first to try; then links stop for good, and
-//! all else is well. What counts is the longest time without progress from then on, how often
-//! the lead changes after the first change, and whether those that do not reach the leader catch up
-//! through those that they reach.
+//! Each begins whole and led by one node; then links stop for good, and all else is well. What
+//! counts is the longest time without progress from then on, how often the lead changes after the
+//! first change, how soon a leader without a majority set steps down, and whether those that do not
+//! reach the leader catch up through those that they reach.
+//!
+//! Nodes have numbers here, and node 1 leads; which nodes of the world these are, and who decides
+//! that a command is issued, the seed says: [`Scenario::place`], [`Scenario::learn_from`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,7 +15,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use protocol::{Ballot, CommandNumber, NodeId, Now, Tick};
+use protocol::{Ballot, CommandNumber, LearnFrom, NodeId, Now, Tick};
 
 use crate::chart::{Chart, Settings};
 use crate::fact::{Fact, Observer};
@@ -38,6 +41,15 @@ pub struct Scenario {
     flapping: &'static [(u64, u64)],
     /// A node that is cut off for a while before, so that it is behind.
     stale: Option<u64>,
+    /// For how long.
+    behind: Duration,
+    /// Of commands, how many are kept: with fewer than it lacks it needs a whole state.
+    history: Option<u64>,
+    /// The leader has no majority set afterwards.
+    pub loses_majority: bool,
+    /// Within how many election timeouts there must be progress: as soon as somebody can lead; or, where the leader stays and
+    /// most messages to it are lost in between, once a gateway has sent a call that far.
+    pub timeouts: u32,
     /// The nodes that clients ask: those that reach a leader in the end.
     asked: &'static [u64],
     /// The nodes that nobody can help to catch up.
@@ -47,84 +59,116 @@ pub struct Scenario {
 /// The links of three nodes.
 const MESH: &[(u64, u64)] = &[(1, 2), (1, 3), (2, 3)];
 
+/// How long a node is cut off before, to be behind: some commands, or some dozens.
+const BEHIND: Duration = Duration::from_millis(150);
+const FAR_BEHIND: Duration = Duration::from_secs(6);
+
+/// Nothing stops.
+const WELL: Scenario = Scenario {
+    name: "",
+    nodes: 3,
+    kept: MESH,
+    silent: &[],
+    flapping: &[],
+    stale: None,
+    behind: BEHIND,
+    history: None,
+    loses_majority: false,
+    timeouts: 4,
+    asked: &[1, 2, 3],
+    alone: &[],
+};
+
 /// All of them.
-pub static ALL: [Scenario; 7] = [
+pub static ALL: [Scenario; 11] = [
     Scenario {
         name: "quorum loss: all reach only one node, and the leader is another one",
         nodes: 5,
         kept: &[(2, 1), (2, 3), (2, 4), (2, 5)],
-        silent: &[],
-        flapping: &[],
-        stale: None,
+        loses_majority: true,
         asked: &[2, 3, 4, 5],
-        alone: &[],
+        ..WELL
     },
     Scenario {
         name: "constrained election: only a node that is behind reaches a majority set",
         nodes: 5,
         kept: &[(2, 3), (2, 4), (2, 5)],
-        silent: &[],
-        flapping: &[],
         stale: Some(2),
+        loses_majority: true,
         asked: &[2, 3, 4, 5],
         alone: &[1],
+        ..WELL
+    },
+    Scenario {
+        name: "constrained election, far behind: only a node that needs a whole state reaches a majority set",
+        nodes: 5,
+        kept: &[(2, 3), (2, 4), (2, 5)],
+        stale: Some(2),
+        behind: FAR_BEHIND,
+        history: Some(5),
+        loses_majority: true,
+        asked: &[2, 3, 4, 5],
+        alone: &[1],
+        ..WELL
     },
     Scenario {
         name: "chained: the ends, one of which leads, do not see each other",
-        nodes: 3,
         kept: &[(1, 2), (2, 3)],
-        silent: &[],
-        flapping: &[],
-        stale: None,
         asked: &[1, 2],
-        alone: &[],
+        ..WELL
     },
     Scenario {
         name: "Howard and Abraham: three meshed, and two that see one of these each",
         nodes: 5,
         kept: &[(1, 2), (1, 3), (2, 3), (4, 2), (5, 3)],
-        silent: &[],
-        flapping: &[],
-        stale: None,
-        asked: &[1, 2, 3],
-        alone: &[],
+        ..WELL
     },
     Scenario {
         name: "asymmetric: the leader sends and does not receive",
-        nodes: 3,
-        kept: MESH,
         silent: &[(2, 1), (3, 1)],
-        flapping: &[],
-        stale: None,
+        loses_majority: true,
         asked: &[2, 3],
         alone: &[1],
+        ..WELL
     },
     Scenario {
         name: "asymmetric: the leader receives and does not send",
-        nodes: 3,
-        kept: MESH,
         silent: &[(1, 2), (1, 3)],
-        flapping: &[],
-        stale: None,
+        loses_majority: true,
         asked: &[2, 3],
         alone: &[1],
+        ..WELL
     },
     Scenario {
         name: "flapping: a link of the leader goes up and down every 200 ms",
-        nodes: 3,
-        kept: MESH,
-        silent: &[],
         flapping: &[(1, 2), (2, 1)],
-        stale: None,
         asked: &[1, 3],
-        alone: &[],
+        ..WELL
+    },
+    Scenario {
+        name: "flapping: all links of the leader go up and down every 200 ms",
+        flapping: &[(1, 2), (2, 1), (1, 3), (3, 1)],
+        timeouts: TIMEOUTS_TO_ANSWER,
+        ..WELL
+    },
+    Scenario {
+        name: "flapping: what the leader sends is lost for 200 ms, and then is not",
+        flapping: &[(1, 2), (1, 3)],
+        timeouts: TIMEOUTS_TO_ANSWER,
+        ..WELL
+    },
+    Scenario {
+        name: "flapping: what the leader is sent is lost for 200 ms, and then is not",
+        flapping: &[(2, 1), (3, 1)],
+        timeouts: TIMEOUTS_TO_ANSWER,
+        ..WELL
     },
 ];
 
 /// How long a cluster is whole before.
 const WHOLE: Duration = Duration::from_secs(4);
-/// How long a node is cut off before, to be behind.
-const BEHIND: Duration = Duration::from_millis(150);
+/// When another node than the first one takes the lead, where it is to have it.
+const TAKES_OVER: Duration = Duration::from_secs(2);
 /// How long each is looked at.
 const LOOKED_AT: Duration = Duration::from_secs(60);
 
@@ -143,10 +187,14 @@ pub struct Finding {
     pub changes: Vec<(Tick, Ballot)>,
     /// The longest time in which nothing new was applied anywhere, after the links had stopped.
     pub longest_pause: Duration,
+    /// How long after that who led has said that it leads no more.
+    pub stepped_down: Option<Duration>,
     /// The last command applied.
     pub issued: CommandNumber,
     /// How many commands the node that is to be behind was behind when the links stopped.
     pub behind: u64,
+    /// Whether it has taken a whole state since.
+    pub took_a_state: bool,
     /// Who lacks at the end what somebody had applied a second before, and could have learnt it.
     pub lagging: Vec<NodeId>,
     /// What happened last.
@@ -163,12 +211,15 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { longest_pause, issued, behind, .. } = self;
+        let Self { longest_pause, issued, behind, stepped_down, .. } = self;
         let changes = self.changes.len();
         write!(
             f,
             "{changes} changes of the lead, longest pause {longest_pause:?}, {issued} commands, {behind} behind"
         )?;
+        if let Some(stepped_down) = stepped_down {
+            write!(f, ", stepped down after {stepped_down:?}")?;
+        }
         if self.lagging.is_empty() { Ok(()) } else { write!(f, ", lagging {:?}", self.lagging) }
     }
 }
@@ -199,38 +250,49 @@ impl Scenario {
     fn play_before(&self, seed: u64, lines: usize, watcher: Option<Box<dyn Observer>>) -> Result<Finding, String> {
         let mut swarm = Swarm::calm(self.nodes);
         swarm.think = THINK;
-        swarm.asked = self.asked.iter().copied().map(NodeId).collect();
+        swarm.asked = self.asked.iter().map(|node| self.place(seed, *node)).collect();
+        swarm.learn_from = Self::learn_from(seed);
+        if let Some(commands) = self.history {
+            (swarm.history.commands, swarm.history.retention) = (commands, Duration::ZERO);
+        }
         let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
         let mut watchers = Watchers::new(Invariants::new(&swarm.genesis(), bound), lines);
         watcher.into_iter().for_each(|watcher| watchers.add(watcher));
-        let stops = WHOLE + BEHIND;
+        let stops = WHOLE + self.behind;
         let (since, until) = (Tick(0) + stops, Tick(0) + stops + LOOKED_AT - SPREADS);
-        let progress = Rc::new(RefCell::new(Progress { since, until, ..Progress::default() }));
+        let stale = self.stale.map(|node| self.place(seed, node));
+        let progress = Rc::new(RefCell::new(Progress { since, until, stale, ..Progress::default() }));
         watchers.add(Box::new(Rc::clone(&progress)));
         let mut world = World::new(swarm, seed, watchers);
+        let leader = self.place(seed, 1);
+        if leader != NodeId(1) {
+            world.plan(TAKES_OVER, Box::new(move |world| world.suspect(leader)));
+        }
         if let Some(stale) = self.stale {
-            let links = self.links_of(stale);
+            let links = self.links_of(seed, stale);
             world.plan(WHOLE, Box::new(move |world| world.cut(Shape::TwoSided, &links)));
         }
         let scenario = self.clone();
-        world.plan(stops, Box::new(move |world| scenario.stop_links(world)));
+        world.plan(stops, Box::new(move |world| scenario.stop_links(seed, world)));
         world.plan(stops + LOOKED_AT, Box::new(World::finish));
         let ran = world.run();
         let log = world.watchers().log.tail(lines);
         ran.map_err(|broken| format!("{log}\n{broken}"))?;
         let progress = progress.borrow();
-        Ok(self.find(&progress, world.now().tick, log))
+        Ok(self.find(seed, &progress, world.now().tick, log))
     }
 
-    fn find(&self, progress: &Progress, end: Tick, log: String) -> Finding {
+    fn find(&self, seed: u64, progress: &Progress, end: Tick, log: String) -> Finding {
         let pause = progress.longest_pause.max(end.since(progress.grew.max(progress.since)));
-        let could = (1..=self.nodes).filter(|node| !self.alone.contains(node)).map(NodeId);
+        let could = (1..=self.nodes).filter(|node| !self.alone.contains(node)).map(|node| self.place(seed, node));
         Finding {
             led: progress.led,
             changes: progress.changes.clone(),
             longest_pause: pause,
             issued: progress.issued,
-            behind: self.stale.map_or(0, |stale| progress.behind(NodeId(stale))),
+            stepped_down: progress.stepped_down.map(|at| at.since(progress.since)),
+            behind: progress.stale.map_or(0, |stale| progress.behind(stale)),
+            took_a_state: progress.took_a_state,
             lagging: could.filter(|node| progress.last(*node) < progress.old).collect(),
             log,
         }
@@ -242,31 +304,50 @@ impl Scenario {
         self.stale.is_some()
     }
 
-    fn links_of(&self, node: u64) -> Vec<Link> {
-        let others = (1..=self.nodes).filter(|other| *other != node);
-        others.flat_map(|other| [(NodeId(node), NodeId(other)), (NodeId(other), NodeId(node))]).collect()
+    /// Whether what it lacks then is too much to be sent command by command.
+    #[must_use]
+    pub fn needs_a_state(&self) -> bool {
+        self.history.is_some()
     }
 
-    fn stop_links(&self, world: &mut World) {
+    /// Which node of the world has this number here: with two seeds more it is the next one.
+    #[must_use]
+    pub fn place(&self, seed: u64, node: u64) -> NodeId {
+        NodeId((node - 1 + seed / 2) % self.nodes + 1)
+    }
+
+    /// Who decides that a command is issued: with every other seed the learners.
+    #[must_use]
+    pub fn learn_from(seed: u64) -> LearnFrom {
+        if seed.is_multiple_of(2) { LearnFrom::Leader } else { LearnFrom::Voters }
+    }
+
+    fn link(&self, seed: u64, (from, to): (u64, u64)) -> Link {
+        (self.place(seed, from), self.place(seed, to))
+    }
+
+    fn links_of(&self, seed: u64, node: u64) -> Vec<Link> {
+        let others = (1..=self.nodes).filter(|other| *other != node);
+        others.flat_map(|other| [self.link(seed, (node, other)), self.link(seed, (other, node))]).collect()
+    }
+
+    fn stop_links(&self, seed: u64, world: &mut World) {
         let stays = |link: (u64, u64)| {
             let kept = self.kept.contains(&link) || self.kept.contains(&(link.1, link.0));
             kept && !self.silent.contains(&link)
         };
         world.mend();
         let all = (1..=self.nodes).flat_map(|from| (1..=self.nodes).map(move |to| (from, to)));
-        let cut: Vec<Link> = all.filter(|link| link.0 != link.1 && !stays(*link)).map(to_link).collect();
+        let stop = all.filter(|link| link.0 != link.1 && !stays(*link));
+        let cut: Vec<Link> = stop.map(|link| self.link(seed, link)).collect();
         if !cut.is_empty() {
             world.cut(Shape::Partial, &cut);
         }
-        let flapping: Vec<Link> = self.flapping.iter().copied().map(to_link).collect();
+        let flapping: Vec<Link> = self.flapping.iter().map(|link| self.link(seed, *link)).collect();
         if !flapping.is_empty() {
             world.cut(Shape::Flapping, &flapping);
         }
     }
-}
-
-fn to_link((from, to): (u64, u64)) -> Link {
-    (NodeId(from), NodeId(to))
 }
 
 /// Watches progress and leads.
@@ -275,6 +356,11 @@ struct Progress {
     /// When the links stop.
     since: Tick,
     led: Option<NodeId>,
+    /// When it has said that it leads no more.
+    stepped_down: Option<Tick>,
+    /// Who is to be behind then.
+    stale: Option<NodeId>,
+    took_a_state: bool,
     changes: Vec<(Tick, Ballot)>,
     issued: CommandNumber,
     grew: Tick,
@@ -309,11 +395,18 @@ impl Observer for Progress {
                 self.led = Some(ballot.node);
             }
         }
+        if let Fact::Leads { node, ballot: None } = fact
+            && after
+            && self.led == Some(*node)
+        {
+            self.stepped_down.get_or_insert(now.tick);
+        }
         if let Fact::Applied { node, command, .. } = fact {
             self.applied.insert(*node, command.number());
         }
         if let Fact::Installed { node, id } = fact {
             self.applied.insert(*node, id.at.number);
+            self.took_a_state |= after && self.stale == Some(*node);
         }
         if !after {
             self.applied_before.clone_from(&self.applied);

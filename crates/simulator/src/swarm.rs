@@ -96,7 +96,7 @@ impl Trouble {
     }
 
     /// All of them, with how often each comes where it is on, beside the others.
-    const ALL: [(Self, u64); 28] = [
+    const ALL: [(Self, u64); 29] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
         (Self::Partition(Shape::Partial), 8),
@@ -104,7 +104,8 @@ impl Trouble {
         (Self::Partition(Shape::Chain), 4),
         (Self::Partition(Shape::Star), 4),
         (Self::Partition(Shape::Ring), 4),
-        (Self::Partition(Shape::Flapping), 8),
+        (Self::Partition(Shape::Flapping), 6),
+        (Self::Partition(Shape::FlappingEdges), 6),
         (Self::Heal, 40),
         (Self::Crash, 12),
         (Self::CrashAtWrite, 12),
@@ -153,6 +154,18 @@ pub struct Follower {
     pub node: NodeId,
     /// The membership says so; otherwise the node's own roles do, of which others hear only by heartbeats.
     pub by_membership: bool,
+}
+
+/// What becomes, after the faults, of those that are not needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nobody of the core hears them, or is heard by them.
+    CutOff,
+    /// No node of the core reaches one of them and is reached by it.
+    OneWay,
+    /// Each has links in both directions with some of the core, and not with all of it; there suspicions, flapping links and
+    /// restarts go on.
+    Fringe,
 }
 
 /// See the module.
@@ -204,9 +217,9 @@ pub struct Swarm {
     pub trouble_pause: Duration,
     /// How long a node is down or stands still, at most.
     pub down: Duration,
-    /// Between changes of flapping links.
+    /// Between changes of a flapping link, at most.
     pub flap: Duration,
-    /// Every other time each of them changes by chance, instead of all together.
+    /// Each of them has its own pace, which may be irregular, instead of all changing together.
     pub flaps_apart: bool,
     /// How many clients there are.
     pub clients: u64,
@@ -216,8 +229,12 @@ pub struct Swarm {
     pub think: Duration,
     /// How long the faults last.
     pub faults: Duration,
+    /// What becomes of the rest then.
+    pub rest: Rest,
     /// Of a thousand calls, how many are about the membership.
     pub changes: u32,
+    /// How long they are asked for: not up to the end of the faults in some worlds, so that none is under way then.
+    pub changing: Duration,
     /// Of a thousand calls, how many ask that the lead be handed over.
     pub hand_overs: u32,
     /// A mistake that must be caught.
@@ -270,7 +287,9 @@ impl Swarm {
             clients: 4,
             think: millis(50),
             faults: Duration::ZERO,
+            rest: Rest::CutOff,
             changes: 0,
+            changing: Duration::MAX,
             hand_overs: 0,
             planted: None,
         }
@@ -315,7 +334,9 @@ impl Swarm {
             clients: chance.between(2, 10),
             think: millis(chance.pick(&[2, 20, 100])),
             faults,
+            rest: chance.pick(&[Rest::CutOff, Rest::OneWay, Rest::Fringe, Rest::Fringe]),
             changes,
+            changing: faults * chance.pick(&[4, 3, 2]) / 4,
             hand_overs: sometimes(chance, &[10, 30, 70]),
             ..calm
         }
@@ -448,6 +469,11 @@ mod tests {
         }
         assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
         assert!(swarms.iter().any(|swarm| swarm.hand_overs == 70));
+        let rest = |rest| swarms.iter().filter(|swarm| swarm.rest == rest).count();
+        assert!(
+            rest(Rest::CutOff) > 30 && rest(Rest::OneWay) > 30 && rest(Rest::Fringe) > 70,
+            "what becomes of the rest"
+        );
         let followers: Vec<Follower> = swarms.iter().filter_map(|swarm| swarm.follower).collect();
         assert!((20..60).contains(&followers.len()), "{} of 200 have a node that never leads", followers.len());
         for by_membership in [false, true] {

@@ -47,12 +47,18 @@ const GOALS: [(&str, u64); 34] = [
     ("partition_in_change", 1_000),
 ];
 /// The same for shapes: in percent of all partitions.
-const SHARES: [(&str, u64); 3] = [("one_way", 30), ("of_other_shape", 30), ("flapping", 10)];
+const SHARES: [(&str, u64); 3] = [("one_way", 30), ("of_other_shape", 30), ("any_flapping", 10)];
 /// The time of faults for which the goals are meant, in virtual seconds: the usual one.
 pub const GOALS_FAULTS: u64 = 30;
 
 /// Reads that gave a value, by their consistency.
 const READS: [&str; 3] = ["read_linearizable", "read_local", "read_at_least"];
+
+/// What goes on after the faults outside of the core.
+const OUTSIDE: [&str; 3] = ["flapping_outside", "suspicion_outside", "restart_outside"];
+
+/// Cores of a membership that has changed.
+const CORES: [&str; 2] = ["core_after_changes", "core_widened"];
 
 /// Faults, by [`Fault::kind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +103,13 @@ pub struct Tally {
     pub reads: [u64; READS.len()],
     /// Virtual time, in microseconds.
     pub micros: u64,
+    /// After the faults, outside of the core: links that began to flap, campaigns for no reason, and starts.
+    pub outside: [u64; OUTSIDE.len()],
+    /// After the faults, where the membership had changed: cores that are not all that is needed, and those that a later change
+    /// made larger.
+    pub cores: [u64; CORES.len()],
+    /// Those of the core, once the faults are over.
+    core: Option<BTreeSet<NodeId>>,
     led: Option<Ballot>,
     keys: BTreeSet<RequestId>,
     /// Reads under way: the index of their consistency, by ticket.
@@ -114,6 +127,8 @@ impl Tally {
         sum(&mut self.faults.0, &other.faults.0);
         sum(&mut self.shapes, &other.shapes);
         sum(&mut self.reads, &other.reads);
+        sum(&mut self.outside, &other.outside);
+        sum(&mut self.cores, &other.cores);
         self.facts += other.facts;
         self.issued += other.issued;
         self.changing += other.changing;
@@ -145,9 +160,15 @@ impl Tally {
             ("any_duplicate", self.of("duplicate") + self.of("heartbeat_duplicate")),
             ("any_reorder", self.of("reorder") + self.of("heartbeat_reorder")),
             ("any_delay_spike", self.of("delay_spike") + self.of("heartbeat_delay_spike")),
+            ("any_flapping", self.of("flapping") + self.of("flapping_edges")),
             ("of_other_shape", self.of("partition") - self.of("two_sided") - self.of("one_way")),
         ];
-        kinds.chain(shapes).chain(others).chain(READS.into_iter().zip(self.reads)).collect()
+        kinds.chain(shapes).chain(others).chain(self.after_faults()).chain(READS.into_iter().zip(self.reads)).collect()
+    }
+
+    /// What there was after the faults.
+    pub fn after_faults(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        OUTSIDE.into_iter().zip(self.outside).chain(CORES.into_iter().zip(self.cores))
     }
 
     /// The count of a kind or shape.
@@ -159,9 +180,14 @@ impl Tally {
     /// What a run must not lack, and what never was in this one.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        let of_changes =
-            |name| name == "change" || Fault::KINDS[Fault::KINDS.len() - Fault::OF_CHANGES..].contains(&name);
-        let never = self.counts().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name);
+        let of_changes = |name| {
+            name == "change"
+                || CORES.contains(&name)
+                || Fault::KINDS[Fault::KINDS.len() - Fault::OF_CHANGES..].contains(&name)
+        };
+        // Of some hundreds of worlds with changes one has that.
+        let usual = self.counts().into_iter().filter(|(name, _)| *name != CORES[1]);
+        let never = usual.filter(|(_, count)| *count == 0).map(|(name, _)| name);
         never.filter(|name| self.changing > 0 || !of_changes(name)).collect()
     }
 
@@ -176,6 +202,19 @@ impl Tally {
             below.map(|(name, rate, goal)| format!("{name} {rate}{unit} of {goal}{unit}")).collect()
         };
         [rated(&GOALS, 1_000, seeds, ""), rated(&SHARES, 100, self.of("partition"), " %")].concat()
+    }
+
+    fn look_outside(&mut self, fact: &Fact) {
+        let is_outside = |node: &NodeId| self.core.as_ref().is_some_and(|core| !core.contains(node));
+        if let Fact::Fault(Fault::Partition { shape: Shape::Fringe, cut }) = fact {
+            self.outside[0] += cut.len() as u64;
+        } else if let Fact::Fault(Fault::Suspicion(node)) = fact {
+            self.outside[1] += u64::from(is_outside(node));
+        } else if let Fact::Fault(Fault::Restart(node)) = fact {
+            self.outside[2] += u64::from(is_outside(node));
+        } else if let Fact::Healed { core } = fact {
+            self.core = Some(core.iter().copied().collect());
+        }
     }
 
     /// Who leads now, or led last.
@@ -198,6 +237,7 @@ impl Observer for Tally {
     fn observe(&mut self, now: Now, fact: &Fact) {
         self.facts += 1;
         self.micros = now.tick.0;
+        self.look_outside(fact);
         match fact {
             Fact::Fault(Fault::Partition { shape, .. }) if shape.kind().is_none() => {}
             Fact::Fault(fault) => {
@@ -267,6 +307,26 @@ mod tests {
         assert_eq!(tally.shapes.iter().sum::<u64>(), 1);
     }
 
+    /// Catches what a fringe does that is not counted, and what happens before the end of the faults, or in the core, and
+    /// counts as such.
+    #[test]
+    fn what_goes_on_outside_is_counted_apart() {
+        let mut tally = Tally::default();
+        let links = vec![(NodeId(1), NodeId(3)), (NodeId(3), NodeId(1))];
+        let facts =
+            [1, 3].map(NodeId).map(|node| [Fault::Suspicion(node), Fault::Restart(node)].map(Fact::Fault)).concat();
+        let flaps = Fact::Fault(Fault::Partition { shape: Shape::Fringe, cut: links });
+        let healed = Fact::Healed { core: vec![NodeId(1), NodeId(2)] };
+        for fact in facts.iter().chain([&healed]).chain(&facts).chain([&flaps]) {
+            tally.observe(Now::default(), fact);
+        }
+        assert_eq!(
+            OUTSIDE.map(|name| tally.counts().into_iter().find(|(of, _)| *of == name)),
+            [Some(("flapping_outside", 2)), Some(("suspicion_outside", 1)), Some(("restart_outside", 1)),]
+        );
+        assert_eq!((tally.of("partition"), tally.of("suspicion"), tally.of("restart")), (0, 4, 4));
+    }
+
     /// Catches heartbeats that count as messages of the protocol, of which there are far fewer, and the reverse.
     #[test]
     fn heartbeats_are_counted_apart() {
@@ -308,12 +368,14 @@ mod tests {
                 None => goal(name),
             };
         }
-        tally.shapes = [3_000, 4_000, 1_500, 0, 0, 0, 0, 1_500];
+        tally.shapes = [3_000, 4_000, 1_500, 0, 0, 0, 0, 750, 750];
         assert_eq!(tally.below_goals(2_000), Vec::<String>::new());
         assert_eq!(names(&tally.below_goals(2_001)).len(), GOALS.len(), "for one seed more all rates are too low");
-        tally.shapes = [6_001, 2_999, 0, 0, 0, 0, 0, 1_000];
+        tally.shapes = [6_001, 2_999, 0, 0, 0, 0, 0, 500, 500];
         assert_eq!(tally.below_goals(2_000), ["one_way 29 % of 30 %", "of_other_shape 10 % of 30 %"]);
-        tally.shapes = [1_001, 6_000, 1_999, 0, 0, 0, 0, 1_000];
+        tally.shapes = [1_001, 6_000, 1_999, 0, 0, 0, 0, 500, 500];
         assert_eq!(tally.below_goals(2_000), ["of_other_shape 29 % of 30 %"], "one-way ones do not make up for others");
+        tally.shapes = [3_000, 4_000, 2_001, 0, 0, 0, 0, 500, 499];
+        assert_eq!(tally.below_goals(2_000), ["any_flapping 9 % of 10 %"]);
     }
 }

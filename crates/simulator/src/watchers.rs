@@ -1,6 +1,7 @@
 //! Everybody who watches a world: the invariants, which end a run, and others who only look.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,12 @@ impl Watchers {
     #[must_use]
     pub fn can_decide(&self) -> bool {
         self.invariants.history().disks.can_decide()
+    }
+
+    /// The same, were these the core.
+    #[must_use]
+    pub fn could_decide(&self, core: &BTreeSet<NodeId>) -> bool {
+        self.invariants.history().disks.could_decide(Some(core))
     }
 
     /// The longest that an answer took after the faults, the patience of its caller aside.

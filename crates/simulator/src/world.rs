@@ -74,6 +74,8 @@ pub struct World {
     clients: Clients,
     /// When the clients do something next, as it is scheduled.
     clients_due: Option<Tick>,
+    /// When a flapping link changes next, as it is scheduled.
+    flap_due: Option<Tick>,
     questions: BTreeMap<u64, Asked>,
     /// Those that nodes ask themselves.
     errands: BTreeMap<u64, Errand>,
@@ -106,6 +108,7 @@ impl World {
             reads: u32::try_from(chance.between(100, 500)).expect("small"),
             fresh: FRESH_CALLS,
             changes: swarm.changes,
+            changing: Tick(0) + swarm.changing,
             hand_overs: swarm.hand_overs,
         };
         let genesis = swarm.genesis();
@@ -116,6 +119,7 @@ impl World {
             schedule: Schedule::default(),
             chance,
             clients_due: None,
+            flap_due: None,
             questions: BTreeMap::new(),
             errands: BTreeMap::new(),
             newcomers: BTreeMap::new(),
@@ -143,7 +147,6 @@ impl World {
     /// Adds the faults that the seed drew, and their end.
     pub fn trouble(&mut self) {
         self.schedule.after(self.swarm.trouble_pause, Event::Nemesis);
-        self.schedule.after(self.swarm.flap, Event::Flap);
         self.schedule.after(self.swarm.faults, Event::Heal);
     }
 
@@ -218,11 +221,11 @@ impl World {
 
     /// These links stop.
     pub fn cut(&mut self, shape: Shape, links: &[Link]) {
-        self.network.cut(shape, links);
+        self.network.cut(links);
         self.tell(&Fact::Fault(crate::fault::Fault::Partition { shape, cut: links.to_vec() }));
         self.break_connections(links);
-        if shape == Shape::Flapping {
-            self.schedule.after(self.swarm.flap, Event::Flap);
+        if shape.flaps() {
+            self.begin_to_flap(links);
         }
     }
 

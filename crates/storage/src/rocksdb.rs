@@ -79,6 +79,6 @@ mod wal;
 pub use log::{Position, RocksLog};
 pub use mark::{DiskId, Mark, Noted, write_whole};
 pub use open::{Memory, Options, Stores, make, open};
-pub use recover::{Condition, check_recovered, condition, discard, owner, recovering, set_aside};
+pub use recover::{Condition, check_recovered, condition, discard, mark_of, recovering, set_aside};
 pub use state::RocksState;
 pub use versioned::{with_format, without_format};

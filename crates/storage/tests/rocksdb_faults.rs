@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::{Ballot, ClusterId, CommandNumber, NodeId, Position, StateView};
 use quorate_storage::conformance::{body, command, key, put, vote};
-use quorate_storage::rocksdb::{DiskId, Noted, Options, Stores, open};
+use quorate_storage::rocksdb::{Condition, DiskId, Noted, Options, Stores, condition, open};
 use quorate_storage::{Identity, LogRecord, LogStore, Standing, StateStore, StorageError};
 
 use support::copy;
@@ -420,9 +420,53 @@ fn a_damaged_table_is_found() {
         damaged += 1;
     }
     assert!(damaged > 0, "there is a table");
+    assert_eq!(condition(dir.path(), &identity()), Ok(Condition::Usable));
+    assert!(!dir.path().join("DAMAGED-log").exists(), "to look into it changes nothing");
     assert_damaged(&opened(dir.path()));
     let aside = fs::read_dir(dir.path()).expect("a directory").map(|entry| entry.expect("an entry").file_name());
     assert_eq!(aside.filter(|name| name.to_string_lossy().starts_with("log.damaged-")).count(), 1, "it is kept");
+}
+
+/// Catches a start that refuses a disk of which the next start, and `quorate recover`, say that it heals: a table of the log
+/// is damaged, and the file of the mark as well, of which the log still has all; and one that goes on where the log has lost its
+/// end, and so perhaps what the mark had.
+#[test]
+fn a_lost_mark_and_a_damaged_table_heal_at_once() {
+    for (marker, end) in [(false, "whole"), (true, "whole"), (false, "lost")] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        used(dir.path());
+        vote_for(&opened(dir.path()), 4..=400);
+        // A start writes what the log files held into a table.
+        drop(opened(dir.path()));
+        let log = dir.path().join("log");
+        let files = || fs::read_dir(&log).expect("a directory").map(|entry| entry.expect("an entry").path());
+        let tables: Vec<PathBuf> = files().filter(|path| path.extension().is_some_and(|end| end == "sst")).collect();
+        let largest = tables.iter().max_by_key(|path| fs::metadata(path).expect("there").len()).expect("a table");
+        // In the middle: the mark lies before the votes.
+        let mut bytes = fs::read(largest).expect("readable");
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 40].iter_mut().for_each(|byte| *byte ^= 0x40);
+        fs::write(largest, bytes).expect("written");
+        fs::write(dir.path().join("MARK"), b"0123456789").expect("written");
+        if marker {
+            fs::write(dir.path().join("DAMAGED-log"), "a running node has met it\n").expect("written");
+        }
+        if end == "lost" {
+            files().filter(|path| path.extension().is_some_and(|end| end == "log")).for_each(|file| {
+                fs::remove_file(file).expect("removed");
+            });
+        }
+        let found = condition(dir.path(), &identity()).expect("readable");
+        if end == "lost" {
+            assert!(matches!(found, Condition::Lost(_)), "{found:?}");
+            assert!(refused(dir.path(), &identity()).contains("run `quorate recover`"));
+            continue;
+        }
+        assert_eq!(found, Condition::Usable);
+        let promise = opened(dir.path()).log.mark().next_ballot;
+        assert_eq!(promise, PROMISE);
+        assert_damaged(&opened(dir.path()));
+    }
 }
 
 /// Damages the beginning of each table of a database.

@@ -7,8 +7,8 @@ use crate::lane::Lane;
 
 /// The first wait.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(20);
-/// The longest wait: how late a node that came back may be noticed.
-pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// The longest wait between two attempts: how late a node that came back may be noticed.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A connection that lived this long was a good one: the series starts again. A shorter one
 /// may be the work of two nodes with one id that push each other out.
 const GOOD_CONNECTION: Duration = Duration::from_secs(1);

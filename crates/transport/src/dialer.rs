@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
-use crate::handshake::{self, DialError, HANDSHAKE_DEADLINE};
+use crate::handshake::{self, DialError, HANDSHAKE_DEADLINE, Hello};
 use crate::lane::Lane;
 use crate::queue::{Dropped, Queue};
 use crate::stream::Stream;
@@ -153,9 +153,11 @@ impl Dialer {
 
     async fn shake(&self, stream: TcpStream) -> Result<(Stream, bool), DialError> {
         let identity = &self.shared.identity;
-        let expected = Some(self.link.peer.name.as_str());
-        let mut stream = opening::dial(self.shared.tls.as_ref(), stream, &identity.cluster_name, expected).await?;
+        let expected = &self.link.peer.name;
+        let mut stream =
+            opening::dial(self.shared.tls.as_ref(), stream, &identity.cluster_name, Some(expected)).await?;
         let hello = identity.hello(self.peer, self.lane, (self.shared.disks.say)());
+        let hello = Hello { expects_name: Some(expected.clone()), ..hello };
         let noted = handshake::dial(&mut stream, &hello).await?;
         Ok((stream, noted))
     }

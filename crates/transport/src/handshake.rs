@@ -104,6 +104,9 @@ pub struct Hello {
     /// [`Versions::oldest`] of the dialer; nothing from one that speaks a single version.
     #[prost(uint32, optional, tag = "13")]
     pub oldest: Option<u32>,
+    /// The name of whom it expects to reach; nothing from a version that does not say it.
+    #[prost(string, optional, tag = "14")]
+    pub expects_name: Option<String>,
 }
 
 /// What the listener answers.
@@ -302,6 +305,7 @@ impl Identity {
             disk,
             join: None,
             oldest: self.versions.said_oldest(),
+            expects_name: None,
         }
     }
 
@@ -381,7 +385,11 @@ impl Identity {
     }
 
     pub(crate) fn other_cluster(&self, hello: &Hello) -> Refusal {
-        Refusal::OtherCluster { theirs: shown(&hello.cluster_name), ours: self.cluster_name.clone() }
+        // One that has begun: who lists this node by mistake must not stop it before he has anything to lose.
+        let has_begun = hello.disk.as_ref().is_some_and(|disk| !disk.is_new());
+        let claims =
+            has_begun && hello.cluster_name == self.cluster_name && hello.expects_name.as_ref() == Some(&self.name);
+        Refusal::OtherCluster { theirs: shown(&hello.cluster_name), ours: self.cluster_name.clone(), claims }
     }
 
     pub(crate) fn judge_learn_from(&self, hello: &Hello) -> Result<(), Refusal> {

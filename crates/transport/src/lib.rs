@@ -39,6 +39,7 @@ pub mod tls;
 mod transport;
 pub mod wire;
 
+pub use backoff::BACKOFF_MAX;
 pub use disk::{Disk, Disks, Judge, Say};
 pub use lane::Lane;
 pub use queue::QueueLimit;

@@ -17,7 +17,7 @@ use crate::join::{ADMISSION_BYTES_MAX, ADMISSION_DEADLINE, Again, Join, NotAdmit
 use crate::processes::Connection;
 use crate::stream::Stream;
 use crate::tls::Failed;
-use crate::transport::Shared;
+use crate::transport::{PeerEvent, Shared};
 use crate::{opening, reader, socket};
 
 /// The wait after a failed accept, which is nearly always a lack of file descriptors.
@@ -135,12 +135,7 @@ async fn shake(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
     };
     let (node, lane, Taken { noted, connection }) = match judged {
         Ok(judged) => judged,
-        Err(refusal) => {
-            refused(shared, &peer, &refusal);
-            // Whether the other side reads its answer is its own affair.
-            let _ = timeout(HANDSHAKE_DEADLINE, answer(&mut stream, &refusal)).await;
-            return;
-        }
+        Err(refusal) => return refuse(shared, &mut stream, peer, &refusal).await,
     };
     let welcomed = async {
         socket::prepare_accepted(stream.socket().here()?)?;
@@ -215,6 +210,18 @@ async fn judge_disk(shared: &Shared, node: NodeId, disk: Option<Disk>) -> Result
 async fn of_the_disk(shared: &Shared, comes_with: Option<(NodeId, Option<Disk>)>) -> Option<Refusal> {
     let (node, disk) = comes_with?;
     judge_disk(shared, node, disk).await.err().filter(Refusal::is_for_its_disk)
+}
+
+/// Tells both sides. This node may end by it: its answer is on its way by then.
+async fn refuse(shared: &Shared, stream: &mut Stream, peer: String, refusal: &Refusal) {
+    refused(shared, &peer, refusal);
+    let tell_node = async {
+        if let Refusal::OtherCluster { claims: true, .. } = refusal {
+            (shared.on_event)(PeerEvent::Claimed { by: peer });
+        }
+    };
+    // Whether the other side reads its answer is its own affair.
+    let _ = tokio::join!(timeout(HANDSHAKE_DEADLINE, answer(stream, refusal)), tell_node);
 }
 
 fn refused(shared: &Shared, peer: &str, refusal: &Refusal) {

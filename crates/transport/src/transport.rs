@@ -152,6 +152,12 @@ pub enum PeerEvent {
         /// Who.
         peer: NodeId,
     },
+    /// A member of another cluster of the same name, which has begun, calls this node one of its own, by its name and
+    /// address. Reported each time.
+    Claimed {
+        /// Who, for people: the id is that of the other cluster.
+        by: String,
+    },
 }
 
 /// Starts connections.

@@ -6,6 +6,7 @@ use quorate_tests::cluster::{client, eventually, send};
 use quorate_tests::skip::skipped;
 use serde_json::{Value, json};
 
+use super::watching::Image;
 use super::{deploy, done};
 
 /// A project of compose, which goes away with the test.
@@ -13,6 +14,8 @@ pub(crate) struct Project {
     pub(crate) name: String,
     image: String,
     compose: &'static [&'static str],
+    /// The image of Prometheus, where it is started, too; it goes away after its containers.
+    prometheus: Option<Image>,
     pub(crate) client: reqwest::Client,
 }
 
@@ -35,7 +38,13 @@ impl Project {
             skipped("docker compose or docker-compose");
             return None;
         };
-        Some(Self { name: format!("{name}-{}", std::process::id()), image, compose, client: client() })
+        let name = format!("{name}-{}", std::process::id());
+        Some(Self { name, image, compose, prometheus: None, client: client() })
+    }
+
+    /// The services of the profile `watch` are there from now on.
+    pub(crate) fn watch(&mut self, prometheus: Image) {
+        self.prometheus = Some(prometheus);
     }
 
     pub(crate) fn compose(&self, arguments: &[&str]) -> Command {
@@ -47,7 +56,12 @@ impl Project {
             ("REST_B", "0"),
             ("REST_C", "0"),
             ("REST_GATEWAY", "0"),
+            ("WATCH_PROMETHEUS", "0"),
+            ("WATCH_GRAFANA", "0"),
         ]);
+        if let Some(prometheus) = &self.prometheus {
+            command.env("COMPOSE_PROFILES", "watch").env("PROMETHEUS_IMAGE", &prometheus.0);
+        }
         command
     }
 

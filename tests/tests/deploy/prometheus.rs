@@ -4,16 +4,21 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-use quorate_tests::cluster::{Cluster, eventually, send};
+use quorate_tests::cluster::{Cluster, Gateway, eventually, send};
 use serde_json::{Value, json};
 
 use super::{deploy, done, has};
 
+/// Where Prometheus answers.
+pub(crate) struct Answers {
+    pub(crate) url: String,
+    pub(crate) client: reqwest::Client,
+}
+
 /// Ends with the test.
 struct Prometheus {
     process: Child,
-    url: String,
-    client: reqwest::Client,
+    answers: Answers,
     _directory: tempfile::TempDir,
 }
 
@@ -26,14 +31,17 @@ impl Drop for Prometheus {
 }
 
 impl Prometheus {
-    fn watches(cluster: &Cluster) -> Self {
+    fn watches(cluster: &Cluster, gateway: &Gateway) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let addresses = (0..cluster.size()).map(|node| cluster.http_address(node).to_string());
         // JSON is YAML.
         let config = json!({
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [deploy("prometheus/alerts.yaml").canonicalize().expect("the rules")],
-            "scrape_configs": [{"job_name": "quorate", "static_configs": [{"targets": addresses.collect::<Vec<_>>()}]}],
+            "scrape_configs": [
+                {"job_name": "quorate", "static_configs": [{"targets": addresses.collect::<Vec<_>>()}]},
+                {"job_name": "quorate-gateway", "static_configs": [{"targets": [gateway.address().to_string()]}]},
+            ],
         });
         let file = directory.path().join("prometheus.yaml");
         std::fs::write(&file, config.to_string()).expect("written");
@@ -43,9 +51,12 @@ impl Prometheus {
         command.arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()));
         command.arg(format!("--web.listen-address={free}")).arg("--log.level=error");
         let process = command.stdin(Stdio::null()).spawn().expect("it runs");
-        Self { process, url: format!("http://{free}"), client: cluster.client().clone(), _directory: directory }
+        let answers = Answers { url: format!("http://{free}"), client: cluster.client().clone() };
+        Self { process, answers, _directory: directory }
     }
+}
 
+impl Answers {
     async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
         let reply = send(self.client.get(format!("{}{path}", self.url)).query(query)).await.ok()?;
         serde_json::from_slice(&reply.body).ok()
@@ -57,7 +68,7 @@ impl Prometheus {
         if answer["status"] == "success" { answer["data"]["result"].as_array().cloned() } else { None }
     }
 
-    async fn becomes(&self, expression: &str, expected: &str) {
+    pub(crate) async fn becomes(&self, expression: &str, expected: &str) {
         eventually(&format!("{expression} = {expected}"), async || {
             let result = self.query(expression).await?;
             result.first().is_some_and(|sample| sample["value"][1] == expected).then_some(())
@@ -100,6 +111,16 @@ fn the_rules_pass_their_tests() {
     }
 }
 
+/// As it asks them of the job `quorate`.
+fn questions_of_the_dashboard() -> Vec<String> {
+    let dashboard = std::fs::read_to_string(deploy("grafana/dashboards/quorate.json")).expect("a dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let expressions = targets.map(|target| target["expr"].as_str().expect("an expression"));
+    expressions.map(|text| text.replace("$job", "quorate").replace("$__rate_interval", "20s")).collect()
+}
+
 /// Catches metrics that are wrong, missing or lie: real Prometheus reads real nodes, and every question of the
 /// dashboard is asked.
 #[tokio::test]
@@ -108,59 +129,60 @@ async fn prometheus_reads_nodes_and_the_dashboard_is_answered() {
         return;
     }
     let mut cluster = Cluster::start("watched", 3, &[]).await;
-    let prometheus = Prometheus::watches(&cluster);
+    let gateway = Gateway::start(&cluster, &[0, 1, 2]).await;
+    let prometheus = Prometheus::watches(&cluster, &gateway);
+    let answers = &prometheus.answers;
     let leader = cluster.leader().await;
     for amount in [500, 600] {
         let arguments = json!({"warehouse": "A", "amount": amount});
         assert_eq!(cluster.call(leader, "inventory.inbound", &arguments).await.status, 200);
     }
+    let call = cluster.client().post(gateway.url("/v1/functions/kv.put")).json(&json!({"key": "k", "value": 1}));
+    assert_eq!(send(call).await.expect("the gateway answers").status, 200);
     assert_eq!(
         cluster.call(leader, "inventory.outbound", &json!({"warehouse": "A", "amount": 9_000})).await.status,
         422
     );
     assert_eq!(cluster.call(leader, &"x".repeat(50), &json!({})).await.status, 404);
-    prometheus.becomes("sum(up{job=\"quorate\"})", "3").await;
-    prometheus.becomes("sum(quorate_leader_leads)", "1").await;
-    prometheus.becomes("sum(quorate_ready)", "3").await;
-    prometheus
-        .becomes("sum(quorate_gateway_calls_total{function=\"inventory.inbound\", outcome=\"issued\"})", "2")
-        .await;
-    prometheus.becomes("sum(quorate_gateway_calls_total{outcome=\"refused\"})", "1").await;
+    answers.becomes("sum(up{job=\"quorate\"})", "3").await;
+    answers.becomes("sum(quorate_leader_leads)", "1").await;
+    answers.becomes("sum(quorate_ready)", "3").await;
+    answers.becomes("sum(quorate_members_unheard)", "0").await;
+    answers.becomes("sum(up{job=\"quorate-gateway\"})", "1").await;
+    answers.becomes("quorate_gateway_members_ready{job=\"quorate-gateway\"}", "3").await;
+    answers.becomes("sum(quorate_gateway_calls_total{function=\"inventory.inbound\", outcome=\"issued\"})", "2").await;
+    answers.becomes("sum(quorate_gateway_calls_total{outcome=\"refused\"})", "1").await;
     // Names that callers make up are no labels.
-    prometheus
-        .becomes("sum(quorate_gateway_calls_total{function=\"unknown\", outcome=\"unknown_function\"})", "1")
-        .await;
+    answers.becomes("sum(quorate_gateway_calls_total{function=\"unknown\", outcome=\"unknown_function\"})", "1").await;
     for stage in ["gateway_call", "leader_execute", "leader_vote", "acceptor_sync", "learner_apply", "mailbox_wait"] {
-        prometheus.becomes(&format!("sum(quorate_{stage}_seconds_count) > bool 0"), "1").await;
+        answers.becomes(&format!("sum(quorate_{stage}_seconds_count) > bool 0"), "1").await;
     }
-    prometheus.becomes("sum(quorate_store_bytes) > bool 0", "1").await;
+    answers.becomes("sum(quorate_store_bytes) > bool 0", "1").await;
     for node in 0..3 {
         assert_clean(&cluster.get(node, "/metrics").await.text());
     }
-    let dashboard = std::fs::read_to_string(deploy("grafana/dashboards/quorate.json")).expect("a dashboard");
-    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
-    let panels = dashboard["panels"].as_array().expect("panels");
-    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
-    let expressions: Vec<String> = targets
-        .map(|target| target["expr"].as_str().expect("an expression"))
-        .map(|expression| expression.replace("$job", "quorate").replace("$__rate_interval", "20s"))
-        .collect();
+    assert_clean(&gateway.get("/metrics").await.text());
+    let expressions = questions_of_the_dashboard();
     // A rate needs two looks at a series.
-    eventually("most questions of the dashboard have an answer", async || {
-        let mut answered = 0;
+    eventually("most questions of the dashboard, and all about gateways, have an answer", async || {
+        let (mut answered, mut of_gateways) = (0, true);
         for expression in &expressions {
-            let answer = prometheus.query(expression).await;
-            answered += usize::from(!answer.unwrap_or_else(|| panic!("wrong: {expression}")).is_empty());
+            let answer = answers.query(expression).await;
+            let is_answered = !answer.unwrap_or_else(|| panic!("wrong: {expression}")).is_empty();
+            answered += usize::from(is_answered);
+            of_gateways &= is_answered || !expression.contains("-gateway");
         }
-        (answered > 20).then_some(())
+        (answered > 20 && of_gateways).then_some(())
     })
     .await;
-    let rules = prometheus.ask("/api/v1/rules", &[]).await.expect("rules");
+    let rules = answers.ask("/api/v1/rules", &[]).await.expect("rules");
     for rule in rules["data"]["groups"][0]["rules"].as_array().expect("rules") {
         assert!(rule["health"] == "ok" && rule["state"] != "firing", "{rule}");
     }
     // A leader that is lost is seen to be lost, and the next one leads.
     cluster.kill9(leader);
-    prometheus.becomes("sum(up{job=\"quorate\"})", "2").await;
-    prometheus.becomes("sum(quorate_leader_leads)", "1").await;
+    answers.becomes("sum(up{job=\"quorate\"})", "2").await;
+    answers.becomes("sum(quorate_leader_leads)", "1").await;
+    answers.becomes("max(quorate_members_unheard)", "1").await;
+    answers.becomes("quorate_gateway_members_ready", "2").await;
 }

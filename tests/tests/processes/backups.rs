@@ -175,13 +175,16 @@ async fn a_restored_cluster_takes_no_node_that_was_not_restored() {
     new.kill9(2);
     fs::remove_dir_all(new.data_dir(2)).expect("removed");
     new.boot(2);
-    new.logged(2, &["refuse", "cluster"]).await;
-    new.kill9(2);
+    new.give_up(2);
+    assert_eq!(new.ended(2).await.code(), Some(1), "it waits for ever");
+    new.logged(2, &["this node stops for good", "this name and another id", "quorate recover"]).await;
+    new.boot(2);
+    assert_eq!(new.ended(2).await.code(), Some(1), "it says the same again");
+    new.logged(2, &["other nodes have refused", "for good", "quorate recover"]).await;
     new.wait_ready().await;
     assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(2));
     // What the refusal says to do.
-    new.logged(2, &["has lost its disk", "quorate recover --force"]).await;
-    done(new.command_of(2, &["recover", "--force"]));
+    done(new.command_of(2, &["recover"]));
     new.boot(2);
     new.wait_ready().await;
     assert_eq!(new.call(2, "kv.put", &json!({"key": "k", "value": 3})).await.status, 200);

@@ -5,6 +5,7 @@
 //! The harness is `quorate_tests::cluster`. The binary must be built: `cargo xtask test` does it.
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
+mod audit;
 mod backups;
 mod bad_clients;
 mod behind;
@@ -13,6 +14,7 @@ mod copies;
 mod crashes;
 mod damaged;
 mod disks;
+mod founders;
 mod frozen;
 mod gateway;
 mod hostile;

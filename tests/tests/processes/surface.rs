@@ -1,6 +1,6 @@
 //! Functions, values and refusals, through every node.
 
-use quorate_tests::cluster::{Cluster, Reply, eventually, send};
+use quorate_tests::cluster::{Cluster, Gateway, Reply, eventually, send};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -109,6 +109,28 @@ async fn every_refusal_through_every_node() {
         }
     }
     assert_eq!(cluster.assert_agreement().await, before, "a refusal left something behind");
+}
+
+/// RELIABILITY 6, row 16. Catches a node or a gateway without data that takes the address for its metrics and does not listen
+/// there, or still answers there where callers do, and one that passes the question on to a member.
+#[tokio::test]
+async fn metrics_have_a_listener_of_their_own() {
+    // Free when it was asked for; nobody else gets it soon.
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+    let at = [free(), free()];
+    let cluster = Cluster::start("apart", 1, &[&format!("listen.metrics={}", at[0])]).await;
+    let gateway = Gateway::boot(&cluster, &[0], &[format!("listen.metrics={}", at[1])]);
+    gateway.ready().await;
+    let callers = [cluster.url(0, "/metrics"), gateway.url("/metrics")];
+    for (at, callers) in at.iter().zip(callers) {
+        let ask = async |url: String| send(cluster.client().get(url)).await.expect("it answers");
+        let metrics = ask(format!("http://{at}/metrics")).await;
+        assert!(metrics.status == 200 && metrics.text().contains("quorate_build_info"), "{metrics:?}");
+        assert_eq!(ask(format!("http://{at}/readyz")).await.status, 200);
+        ask(format!("http://{at}/v1/cluster")).await.assert_problem(404, "unknown_route");
+        ask(callers).await.assert_problem(404, "unknown_route");
+    }
+    assert_eq!(gateway.get("/v1/cluster").await.status, 200);
 }
 
 /// Catches calls of one request that are mixed up, stop at the first refusal, or are told to

@@ -2,7 +2,7 @@
 //! routes are (`crates/http-api/src/routes/tests/access.rs`).
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -143,6 +143,40 @@ async fn a_root_token_must_be_one() {
     refused("at least 32 visible characters");
     fs::remove_file(&file).expect("removed");
     refused("cannot be read");
+}
+
+/// Whether some memory of a process holds a text.
+fn remembers(pid: u32, text: &str) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("a child's");
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).expect("a child's");
+    maps.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next().expect("a range"), words.next().expect("rights"));
+        let (start, end) = range.split_once('-').expect("a range");
+        let address = |digits| u64::from_str_radix(digits, 16).expect("hexadecimal");
+        let (start, end) = (address(start), address(end));
+        let mut bytes = vec![0; usize::try_from(end - start).expect("it fits")];
+        // Some of what belongs to the kernel cannot be read; what nobody has used is not there.
+        rights.starts_with("rw")
+            && memory
+                .read_at(&mut bytes, start)
+                .is_ok_and(|read| bytes[..read].windows(text.len()).any(|part| part == text.as_bytes()))
+    })
+}
+
+/// RELIABILITY 6, row 8. Catches a root token that stays in the memory of its node, and so in a core or on a swap disk, though
+/// the node needs its hash only. Whoever presents it sends it again.
+#[tokio::test]
+async fn a_node_forgets_its_root_token() {
+    let (mut cluster, directory) = guarded("forgets");
+    cluster.boot_all();
+    cluster.wait_begun().await;
+    let file = directory.path().join("root-token");
+    for node in 0..3 {
+        assert!(remembers(cluster.pid(node), file.to_str().expect("a plain path")), "the search finds nothing");
+        assert!(!remembers(cluster.pid(node), ROOT), "node {node} holds its root token");
+    }
+    assert_eq!(as_caller(&cluster, 0, "/v1/cluster", ROOT).await.status, 200);
 }
 
 /// Longer than the 5 s for which a node goes by what it knew, and the 2 s until it knows no leader; far less than for ever.

@@ -23,7 +23,7 @@ use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::{self, Next};
-use actix_web::{App, Error, HttpRequest, HttpResponse, ResponseError as _, guard, web};
+use actix_web::{App, Error, HttpRequest, HttpResponse, Resource, ResponseError as _, guard, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, watch};
@@ -38,7 +38,7 @@ use crate::observe::{self, Requests};
 use crate::problem::Problem;
 use crate::reply::{Body, Held, Room};
 use crate::request::Query;
-use crate::routes::{ROUTES, probes};
+use crate::routes::{ROUTES, no_route, probes};
 use crate::traces::Forwards;
 use members::Members;
 
@@ -229,14 +229,15 @@ impl Proxy {
 /// # Errors
 /// When the listener cannot be used.
 pub fn server(listener: TcpListener, proxy: Arc<Proxy>, options: &Options) -> io::Result<Server> {
-    let proxy = web::Data::from(proxy);
+    let (proxy, has_metrics) = (web::Data::from(proxy), !options.server.metrics_apart);
     let app = move || {
         let mut app = App::new().app_data(proxy.clone()).app_data(web::Data::new(Requests::new()));
-        for (probe, _) in ROUTES.iter().filter(|(route, _)| PROBES.contains(route)) {
-            let asked = guard::Any(guard::Get()).or(guard::Head());
-            app = app.service(
-                web::resource(*probe).route(web::route().guard(asked).to(probe_of)).default_service(web::to(no_method)),
-            );
+        for probe in PROBES.into_iter().filter(|probe| has_metrics || *probe != METRICS) {
+            app = app.service(probed(probe));
+        }
+        if !has_metrics {
+            // Nor those of a member.
+            app = app.service(web::resource(METRICS).default_service(web::to(no_route)));
         }
         for (route, _) in ROUTES.iter().filter(|(route, _)| !PROBES.contains(route)) {
             app = app.service(web::resource(*route).default_service(web::to(forward::forward)));
@@ -246,12 +247,32 @@ pub fn server(listener: TcpListener, proxy: Arc<Proxy>, options: &Options) -> io
     crate::server::serve(listener, app, &options.limits, &options.server)
 }
 
+/// The server of its metrics, and of its health, on a listener of their own.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn watched(listener: TcpListener, proxy: Arc<Proxy>, options: &Options) -> io::Result<Server> {
+    let proxy = web::Data::from(proxy);
+    let app = move || {
+        let app = App::new().app_data(proxy.clone()).app_data(web::Data::new(Requests::new()));
+        let app = PROBES.into_iter().fold(app, |app, probe| app.service(probed(probe)));
+        app.default_service(web::to(no_route)).wrap(middleware::from_fn(observed))
+    };
+    crate::server::serve_apart(listener, app, options.limits.clone(), &options.server)
+}
+
+const METRICS: &str = "/metrics";
 /// What the gateway answers itself.
-const PROBES: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
+const PROBES: [&str; 4] = ["/livez", "/readyz", "/healthz", METRICS];
+
+fn probed(probe: &str) -> Resource {
+    let asked = guard::Any(guard::Get()).or(guard::Head());
+    web::resource(probe).route(web::route().guard(asked).to(probe_of)).default_service(web::to(no_method))
+}
 
 async fn probe_of(request: HttpRequest, proxy: web::Data<Proxy>) -> Result<HttpResponse, Problem> {
     match request.path() {
-        "/metrics" => {
+        METRICS => {
             Query::of(&request, &[])?;
             proxy.check_reader(request.headers())?;
             Ok(probes::prometheus(&proxy.prometheus))

@@ -6,6 +6,7 @@ use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::guard;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::web::ServiceConfig;
 use actix_web::{App, Error, HttpRequest, HttpResponse, Resource, Route, middleware, web};
 
 use crate::api::Api;
@@ -57,6 +58,7 @@ pub(crate) const ROUTES: [(&str, &str); 22] = [
 /// The application: one for each thread of the server.
 pub(crate) fn app(
     api: web::Data<Api>,
+    has_metrics: bool,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -66,7 +68,7 @@ pub(crate) fn app(
         InitError = (),
     >,
 > {
-    App::new()
+    let app = App::new()
         .app_data(api)
         .app_data(web::Data::new(Requests::new()))
         .service(resource("/v1/functions", all(Need::Token)).route(get().to(calls::functions)))
@@ -93,15 +95,39 @@ pub(crate) fn app(
                 .route(web::post().to(tokens::create)),
         )
         .service(resource("/v1/tokens/{id}", all(Need::Operate)).route(web::delete().to(tokens::revoke)))
-        .service(resource("/livez", all(Need::Nothing)).route(get().to(probes::livez)))
-        .service(resource("/readyz", all(Need::Nothing)).route(get().to(probes::readyz)))
-        .service(resource("/healthz", all(Need::Nothing)).route(get().to(probes::healthz)))
-        .service(resource("/metrics", all(Need::Look)).route(get().to(probes::metrics)))
         .service(resource("/openapi.json", all(Need::Nothing)).route(get().to(pages::description)))
         .service(resource("/docs", all(Need::Nothing)).route(get().to(pages::docs)))
         .service(resource("/", all(Need::Read)).route(get().to(pages::home)))
-        .default_service(web::to(no_route))
-        .wrap(middleware::from_fn(observe::observe))
+        .configure(health);
+    let app = if has_metrics { app.configure(metrics) } else { app };
+    app.default_service(web::to(no_route)).wrap(middleware::from_fn(observe::observe))
+}
+
+/// The application of a listener for those who watch.
+pub(crate) fn watched(
+    api: web::Data<Api>,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = Error,
+        InitError = (),
+    >,
+> {
+    let app = App::new().app_data(api).app_data(web::Data::new(Requests::new())).configure(health).configure(metrics);
+    app.default_service(web::to(no_route)).wrap(middleware::from_fn(observe::observe))
+}
+
+fn health(config: &mut ServiceConfig) {
+    config
+        .service(resource("/livez", all(Need::Nothing)).route(get().to(probes::livez)))
+        .service(resource("/readyz", all(Need::Nothing)).route(get().to(probes::readyz)))
+        .service(resource("/healthz", all(Need::Nothing)).route(get().to(probes::healthz)));
+}
+
+fn metrics(config: &mut ServiceConfig) {
+    config.service(resource("/metrics", all(Need::Look)).route(get().to(probes::metrics)));
 }
 
 /// A route that takes nobody past the gate who may not do what it needs.
@@ -131,7 +157,7 @@ fn get() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-async fn no_route() -> Result<HttpResponse, Problem> {
+pub(crate) async fn no_route() -> Result<HttpResponse, Problem> {
     Err(Problem::not_found(
         "unknown_route",
         "there is no such route; GET /openapi.json describes all, GET /docs shows them",

@@ -25,7 +25,7 @@ use crate::failure::Failure;
 
 pub(crate) use fetch::run as fetch;
 pub(crate) use format::Manifest;
-pub(crate) use place::{check_dev_finished, check_finished, cluster_of, is_unfinished};
+pub(crate) use place::{check_dev_finished, check_finished, cluster_of, is_restored, is_unfinished};
 pub(crate) use restore::run as restore;
 pub(crate) use send::stream;
 

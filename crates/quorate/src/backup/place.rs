@@ -131,6 +131,11 @@ fn sync_with_parent(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether what lies there was made from a backup.
+pub(crate) fn is_restored(dir: &Path) -> bool {
+    dir.join(ORIGIN).exists()
+}
+
 /// The id of the cluster that a node belongs to: that of its configuration, or, where its data was
 /// made from a backup, one that names the backup, too.
 ///

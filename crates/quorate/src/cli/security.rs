@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Subcommand};
 
 use super::{Connection, Output};
 
@@ -12,8 +13,8 @@ pub(crate) struct Trust {
     /// The authorities that sign for the nodes, a file of PEM; for URLs that begin with https
     #[arg(long, env = "QUORATE_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// What this caller presents, or @FILE for what is in a file: other users of this machine see arguments
-    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    /// @FILE with what this caller presents; the text itself is taken, too, and warned of: other users see arguments
+    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true, value_name = "@FILE")]
     pub(crate) token: Option<Secret>,
 }
 
@@ -31,6 +32,16 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret")
     }
+}
+
+/// Whether a token was given as an argument, which other users of this machine see (RELIABILITY 6, row 8).
+pub(crate) fn shows_token(mut matches: &ArgMatches) -> bool {
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    let token = matches.try_get_one::<Secret>("token").ok().flatten();
+    let is_shown = |Secret(text): &Secret| !text.starts_with('@');
+    token.is_some_and(is_shown) && matches.value_source("token") == Some(ValueSource::CommandLine)
 }
 
 /// `quorate token`.
@@ -115,6 +126,27 @@ pub(crate) struct Create {
     /// For how long the certificates of the nodes are valid
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub(crate) days: u32,
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// `quorate audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Whether the lines of the audit log in the log of a node are as they were written, and all there
+    Check(CheckAudit),
+}
+
+/// `quorate audit check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Reads the log of one node, text or JSON, its oldest lines first, without anything before the lines. Lines cut off at the\nend are not missed: compare the last number with the metric quorate_audit_lines_total, or the chain with one noted before.\n\nExamples:\n  journalctl -u quorate -o cat | quorate audit check -\n  docker logs quorate-a-1 2>&1 | quorate audit check -"
+)]
+pub(crate) struct CheckAudit {
+    /// The log, or - for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

@@ -1,6 +1,7 @@
 //! One file for each command, but for `dev` and `bench`, which have rooms of their own.
 
 pub(crate) mod acceptor;
+pub(crate) mod audit;
 pub(crate) mod call;
 pub(crate) mod health;
 pub(crate) mod leader;

@@ -29,6 +29,8 @@ pub(crate) struct GatewayOnly {
     pub(crate) tls: Tls,
     /// Where it serves REST.
     pub(crate) http: SocketAddr,
+    /// Where its metrics are, where REST has none.
+    pub(crate) metrics: Option<SocketAddr>,
     /// What it refuses.
     pub(crate) limits: Limits,
     /// Logs.
@@ -93,18 +95,21 @@ impl GatewayOnly {
         }
         let file = |key| settings.text(key).map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
         let (tls, token) = (Tls::from_settings(settings)?, file("gateway.token_file")?);
+        let is_safe = tls.http.is_some() && token.is_some();
+        let http = Listen::address(
+            settings,
+            "listen.http",
+            is_safe,
+            "without TLS (tls.http_certificate, tls.http_key) before members that ask for tokens (gateway.token_file) \
+             anybody could read and call",
+        )?;
         Ok(Some(Self {
             name: node_name(settings)?,
             cluster,
             members,
             authorities: file("gateway.ca")?,
-            http: Listen::address(
-                settings,
-                "listen.http",
-                tls.http.is_some() && token.is_some(),
-                "without TLS (tls.http_certificate, tls.http_key) before members that ask for tokens (gateway.token_file) \
-                 anybody could read and call",
-            )?,
+            http,
+            metrics: Listen::metrics(settings, http, is_safe)?,
             token,
             tls,
             limits: Limits::from_settings(settings)?,

@@ -119,6 +119,13 @@ pub(crate) const KEYS: &[Key] = &[
     key("listen.http", Shape::Text, "\"127.0.0.1:8080\"", "an IP address and a port, such as 127.0.0.1:8080"),
     key("listen.peer", Shape::Text, "\"127.0.0.1:7080\"", "an IP address and a port, such as 127.0.0.1:7080"),
     key(
+        "listen.metrics",
+        Shape::Text,
+        "\"\"",
+        "an IP address and a port, such as 127.0.0.1:9080, at which /metrics is, and at listen.http no more; empty: it is at \
+         listen.http",
+    ),
+    key(
         "listen.advertise",
         Shape::Text,
         "\"\"",

@@ -119,6 +119,8 @@ impl NodeRole {
 pub(crate) struct Listen {
     /// REST.
     pub(crate) http: SocketAddr,
+    /// Metrics, where REST has none.
+    pub(crate) metrics: Option<SocketAddr>,
     /// The other nodes.
     pub(crate) peer: SocketAddr,
     /// The REST address that others are told, `host:port`; that of `http` by default.
@@ -316,21 +318,37 @@ impl Listen {
         Ok(address)
     }
 
+    /// For metrics, on the same terms as for REST.
+    fn metrics(settings: &Settings, http: SocketAddr, is_safe: bool) -> Result<Option<SocketAddr>, ConfigError> {
+        const KEY: &str = "listen.metrics";
+        if settings.text(KEY)?.is_empty() {
+            return Ok(None);
+        }
+        let lacks = "without what listen.http needs for that (TLS, and tokens) anybody could read";
+        let metrics = Self::address(settings, KEY, is_safe, lacks)?;
+        if metrics == http && metrics.port() != 0 {
+            return Err(settings.refuse(KEY, "must differ from listen.http; leave it out to have both there"));
+        }
+        Ok(Some(metrics))
+    }
+
     fn from_settings(settings: &Settings, tls: &Tls, has_auth: bool) -> Result<Self, ConfigError> {
+        let is_safe = tls.http.is_some() && has_auth;
         let http = Self::address(
             settings,
             "listen.http",
-            tls.http.is_some() && has_auth,
+            is_safe,
             "without TLS (tls.http_certificate, tls.http_key) and authentication (auth.enabled) anybody could read and call",
         )?;
+        let metrics = Self::metrics(settings, http, is_safe)?;
         let peer = Self::address(
             settings,
             "listen.peer",
             tls.peer.is_some(),
             "without TLS between the nodes (tls.peer_certificate, tls.peer_key, tls.peer_ca) anybody could take part",
         )?;
-        if http == peer && http.port() != 0 {
-            return Err(settings.refuse("listen.peer", "must differ from listen.http"));
+        if (http == peer || metrics == Some(peer)) && peer.port() != 0 {
+            return Err(settings.refuse("listen.peer", "must differ from listen.http and listen.metrics"));
         }
         let advertise = match settings.text("listen.advertise")? {
             text if text.is_empty() && http.ip().is_unspecified() => format!("{}:{}", host_name()?, http.port()),
@@ -345,7 +363,7 @@ impl Listen {
             text if protocol::membership::is_address(&text) => text,
             _ => return Err(settings.wrong("listen.advertise_peer")),
         };
-        Ok(Self { http, peer, advertise, advertise_peer })
+        Ok(Self { http, metrics, peer, advertise, advertise_peer })
     }
 }
 

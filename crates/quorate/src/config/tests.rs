@@ -160,6 +160,10 @@ const MISTAKES: &[(&[&str], &str)] = &[
     (&["tls.peer_certificate=c", "tls.peer_key=k"], "tls.peer_ca = \"\" (default): give all of tls.peer_certificate,"),
     (&["tls.reload=0s"], "tls.reload = \"0s\" (--set): must be a duration from 1s to 1h"),
     (&["listen.peer=127.0.0.1:8080"], "must differ from listen.http"),
+    (&["listen.metrics=9080"], "listen.metrics = \"9080\" (--set): must be an IP address and a port"),
+    (&["listen.metrics=0.0.0.0:9080"], "listen.metrics = \"0.0.0.0:9080\" (--set): without what listen.http needs"),
+    (&["listen.metrics=127.0.0.1:8080"], "listen.metrics = \"127.0.0.1:8080\" (--set): must differ from listen.http"),
+    (&["listen.metrics=127.0.0.1:7080"], "must differ from listen.http and listen.metrics"),
     (&["listen.advertise=nowhere"], "listen.advertise = \"nowhere\" (--set): must be the host:port"),
     (&["listen.insecure=yes"], "listen.insecure = \"yes\" (--set): must be true or false"),
     (&["protocol.learn_from=rumour"], "must be \"leader\" or \"voters\""),
@@ -221,6 +225,23 @@ fn every_error_line_says_what_is_wrong_and_what_would_be_right() {
         assert!(error.contains(says), "{sets:?}\n says  {error}\n wants {says}");
         assert!(!error.contains('\n'), "one line: {error}");
         assert!(!error.contains("s3cret") && !error.contains("/secret"), "a secret is repeated: {error}");
+    }
+}
+
+/// Catches a key of which users are not told.
+#[test]
+fn the_pages_for_users_list_every_key() {
+    let page = |file: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(file);
+        std::fs::read_to_string(path).expect("a page")
+    };
+    let (operations, api) = (page("operations.md"), page("api.md"));
+    for key in keys::KEYS {
+        let (section, name) = key.name.split_once('.').expect("keys are section.name");
+        assert!(operations.contains(&format!("`{}`", key.name)), "docs/operations.md does not list {}", key.name);
+        assert!(api.contains(&format!("[{section}]")), "docs/api.md does not have [{section}]");
+        let is_there = api.contains(&format!("{name} = ")) || api.contains(&format!("`{name}`"));
+        assert!(is_there, "docs/api.md does not have {}", key.name);
     }
 }
 

@@ -14,6 +14,9 @@ use crate::cli::Dev;
 use crate::config::{Config, Sources};
 use crate::failure::Failure;
 
+/// Of a node, in its directory.
+const CONFIG_FILE: &str = "quorate.toml";
+
 /// All nodes of the cluster and what they share.
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -49,8 +52,8 @@ impl Node {
         self.directory.join("data")
     }
 
-    fn config_file(&self) -> PathBuf {
-        self.directory.join("quorate.toml")
+    pub(super) fn config_file(&self) -> PathBuf {
+        self.directory.join(CONFIG_FILE)
     }
 }
 
@@ -102,7 +105,10 @@ impl Layout {
 
     /// The number of nodes of a cluster cannot be changed by starting it with another one.
     fn fits_what_is_there(&self) -> Result<(), Failure> {
-        let there = (1..=26).filter(|id| self.data.join(format!("node-{id}")).is_dir()).count();
+        let directories = || (1..=26).map(|id| self.data.join(format!("node-{id}"))).filter(|place| place.is_dir());
+        // The directory of one may be gone: that is a lost disk, and no smaller cluster. The others say how many there were.
+        let listed = directories().filter_map(|place| members_of(&place.join(CONFIG_FILE))).max();
+        let there = listed.unwrap_or_else(|| directories().count());
         // A restore that was cut short may not have made the directories of all its nodes.
         let is_part = there < self.nodes.len() && crate::backup::is_unfinished(&self.data);
         if there == 0 || there == self.nodes.len() || is_part {
@@ -254,6 +260,13 @@ impl Layout {
     }
 }
 
+/// How many members a configuration file lists, if it can be read.
+fn members_of(file: &Path) -> Option<usize> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let members = text.parse::<toml::Table>().ok()?.get("cluster")?.get("members")?.as_array()?.len();
+    Some(members)
+}
+
 /// Whether a command line, each word ended by a zero byte, is `serve` with that file.
 fn serves(words: &[u8], file: &Path) -> bool {
     let mut words = words.split(|byte| *byte == 0);
@@ -330,6 +343,11 @@ mod tests {
         Layout::new(&dev(directory.path())).expect("a layout").write_configuration().expect("written");
         assert!(refused(|dev| dev.nodes = 5).contains("holds a cluster of 3 nodes; use --nodes 3"));
         assert!(Layout::new(&dev(directory.path())).is_ok(), "the same cluster goes on");
+        for lost in ["node-2", "node-3"] {
+            std::fs::remove_dir_all(directory.path().join(lost)).expect("removed");
+            assert!(Layout::new(&dev(directory.path())).is_ok(), "{lost} has lost its disk");
+            assert!(refused(|dev| dev.nodes = 2).contains("holds a cluster of 3 nodes; use --nodes 3"));
+        }
     }
 
     /// Catches a running node that is not seen, and an editor of its file that is taken for it.

@@ -164,7 +164,10 @@ impl<'a> Cluster<'a> {
                         self.pids[index] = None;
                         let node = &self.layout.nodes[index];
                         say(node.last_lines(LOG_LINES_SHOWN).trim_end());
-                        return Err(anyhow!("node {} did not start: {}; its log: {}", node.name, how(&status), node.log.display()));
+                        return Err(anyhow!(
+                            "node {} did not start: {}; its log: {}; its --config: {}",
+                            node.name, how(&status), node.log.display(), node.config_file().display()
+                        ));
                     }
                 }
             }

@@ -59,6 +59,8 @@ pub(super) struct Known {
     silent: BTreeSet<NodeId>,
     /// Others that are silent for ever.
     replaced: BTreeSet<NodeId>,
+    /// Others that are not heard.
+    away: BTreeSet<NodeId>,
 }
 
 impl Known {
@@ -68,6 +70,7 @@ impl Known {
         let silent =
             view.peers.iter().filter(|(_, peer)| peer.heard && peer.last.as_ref().is_some_and(|last| last.silent));
         let replaced = membership.learners().filter(|node| disks.is_replaced(*node));
+        let away = view.peers.iter().filter(|(_, peer)| !peer.heard);
         Self {
             me,
             removed: (!is_member).then(|| what_to_do(config)),
@@ -75,6 +78,7 @@ impl Known {
             noted: disks.all_noted_by(),
             silent: silent.map(|(node, _)| *node).collect(),
             replaced: replaced.collect(),
+            away: away.map(|(node, _)| *node).collect(),
             membership,
         }
     }
@@ -110,6 +114,23 @@ impl Known {
         Some(own.into_iter().chain((!others.is_empty()).then_some(others)).collect::<Vec<_>>().join(", "))
     }
 
+    /// Which acceptors are not heard, when the others cannot elect anybody.
+    pub(super) fn who_is_away(&self) -> Option<String> {
+        let votes = |node| match self.silence {
+            Some(_) if node == self.me => false,
+            Some(_) | None => ![&self.silent, &self.replaced, &self.away].iter().any(|set| set.contains(&node)),
+        };
+        let away = self.names(self.others().filter(|node| self.away.contains(node)));
+        (!away.is_empty() && !self.membership.majority().holds(votes)).then_some(away)
+    }
+
+    /// Who can tell the state of this node, and who might if it were there.
+    fn who_has_the_state(&self) -> [BTreeSet<NodeId>; 2] {
+        let others = self.membership.learners().filter(|node| *node != self.me);
+        let (away, here): (BTreeSet<_>, BTreeSet<_>) = others.partition(|node| self.away.contains(node));
+        [&here - &self.silent, away]
+    }
+
     /// A sentence.
     pub(super) fn explain(&self, silence: Silence) -> String {
         if let Some(what_to_do) = self.removed {
@@ -135,15 +156,39 @@ impl Known {
                  are silent): else no majority set can vote any more; {RESTORE}",
                 self.names(self.others().filter(|id| self.silent.contains(id)))
             ),
-            Silence::Damaged => "its log was damaged, and votes may be lost; it votes again when it has learnt from a \
-                 leader and a majority what they may have been for, by itself"
-                .to_owned(),
-            Silence::Behind => {
-                "its state was damaged or lost, and is learnt again from the other nodes; it votes again \
-                 when it has what it had, by itself"
-                    .to_owned()
+            Silence::Damaged => {
+                let how = self.who_is_away().map(|away| format!("; start those that are not heard: {away}"));
+                format!(
+                    "its log was damaged, and votes may be lost; it votes again when it has learnt from a leader and a \
+                     majority what they may have been for{}",
+                    how.as_deref().unwrap_or(", by itself")
+                )
             }
+            Silence::Behind => self.explain_behind(),
         }
+    }
+
+    fn explain_behind(&self) -> String {
+        let lost = "its state was damaged or lost";
+        let [has_it, away] = self.who_has_the_state();
+        if !has_it.is_empty() {
+            return format!(
+                "{lost}, and is learnt again from the other nodes; it votes again when it has what it had, by itself"
+            );
+        }
+        let silent = self.names(&self.silent);
+        let silent = if silent.is_empty() { silent } else { format!("silent, too: {silent}; ") };
+        if !away.is_empty() {
+            return format!(
+                "{lost}, and is learnt again from a node that has it; {silent}start those that are not heard: {}",
+                self.names(&away)
+            );
+        }
+        format!(
+            "{lost}; {silent}it is learnt again, by itself, from one of them whose state is whole (its /readyz says `damaged` or \
+             `fresh`). Where all of them are `behind`, nobody has it any more: make a new cluster from a backup (`quorate \
+             restore`)"
+        )
     }
 }
 
@@ -168,6 +213,7 @@ mod tests {
             noted: BTreeSet::new(),
             silent: silent.iter().copied().map(NodeId).collect(),
             replaced: BTreeSet::new(),
+            away: BTreeSet::new(),
         }
     }
 
@@ -201,6 +247,30 @@ mod tests {
         assert!(!heals(&damaged(&[1, 1, 1, 1, 1], &[3, 4])));
         let speaks = Known { silence: None, ..damaged(&[1, 1, 1], &[2, 3]) };
         assert_eq!(speaks.who_is_needed().as_deref(), Some("n2, n3"), "what the third node says");
+    }
+
+    /// Catches an operator who is not told which node to start, where one is down and another one is damaged or has lost its
+    /// state; and one who is told so where the others can do without.
+    #[test]
+    fn who_is_away_and_needed_is_named() {
+        let away = |known: Known, away: &[u64]| Known { away: away.iter().copied().map(NodeId).collect(), ..known };
+        let three = |silence, silent: &[u64], gone: &[u64]| away(known(&[1, 1, 1], silence, silent), gone);
+        let damaged = three(Silence::Damaged, &[], &[3]);
+        assert!(damaged.explain(Silence::Damaged).ends_with("start those that are not heard: n3"));
+        assert_eq!((damaged.who_is_away().as_deref(), damaged.who_is_needed()), (Some("n3"), None));
+        let five = away(known(&[1, 1, 1, 1, 1], Silence::Damaged, &[]), &[3]);
+        assert_eq!(five.who_is_away(), None);
+        assert!(five.explain(Silence::Damaged).ends_with("by itself"));
+        let speaks = Known { silence: None, ..three(Silence::Damaged, &[2], &[3]) };
+        assert_eq!(speaks.who_is_away().as_deref(), Some("n3"), "what the third node says");
+        assert_eq!(Known { silent: BTreeSet::new(), ..speaks }.who_is_away(), None);
+
+        let behind = |silent: &[u64], away: &[u64]| three(Silence::Behind, silent, away).explain(Silence::Behind);
+        assert!(behind(&[2], &[]).ends_with("by itself"), "the third one has it");
+        assert!(behind(&[2], &[3]).ends_with("silent, too: n2; start those that are not heard: n3"));
+        assert!(behind(&[], &[2, 3]).ends_with("start those that are not heard: n2, n3"));
+        let nobody = behind(&[2, 3], &[]);
+        assert!(nobody.contains("silent, too: n2, n3; ") && nobody.contains("quorate restore"), "{nobody}");
     }
 
     /// Catches a node that was removed and is said to vote again by itself.

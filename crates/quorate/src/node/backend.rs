@@ -187,13 +187,16 @@ impl NodeBackend {
 
     fn leader(&self, known: &admission::Known) -> Check {
         let leader = self.status.leader();
-        let detail = match (leader, known.who_is_needed()) {
-            (Some(ballot), _) => format!("node {} leads ballot {ballot}", self.member(ballot.node)),
-            (None, Some(silent)) => format!(
+        let detail = match (leader, known.who_is_needed(), known.who_is_away()) {
+            (Some(ballot), ..) => format!("node {} leads ballot {ballot}", self.member(ballot.node)),
+            (None, Some(silent), _) => format!(
                 "no leader is heard, and none can be elected while these acceptors are silent: {silent}; the line `acceptor` \
                  of /readyz?verbose of each says why"
             ),
-            (None, None) => "no leader is heard; a majority set of acceptors must be up and connected".to_owned(),
+            (None, None, Some(away)) => format!(
+                "no leader is heard, and those that vote cannot elect one: start these acceptors, or connect them: {away}"
+            ),
+            (None, None, None) => "no leader is heard; a majority set of acceptors must be up and connected".to_owned(),
         };
         Check { name: "leader", ok: leader.is_some(), detail }
     }

@@ -109,6 +109,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_snapshot_received_percent", Gauge, "How much of the state under way has arrived"),
     ("quorate_snapshot_checkpoints_open", Gauge, "Checkpoints that other nodes read"),
     ("quorate_detector_heard", Gauge, "1 while this node is heard"),
+    ("quorate_members_unheard", Gauge, "Members of the cluster that this node does not hear"),
     ("quorate_detector_heartbeats_sent_total", Counters, "Heartbeats to this node"),
     ("quorate_detector_heartbeats_received_total", Counters, "Heartbeats from this node"),
     ("quorate_detector_suspicions_total", Counters, "How often this node was suspected"),
@@ -145,6 +146,11 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("quorate_tls_reload_failing", Gauge, "1 while changed certificates are not usable, by use"),
     ("quorate_tls_reloads_total", Counters, "Changed certificates that came into force, or were not usable, by use"),
+    (
+        "quorate_audit_lines_total",
+        Counter,
+        "Lines of the audit log that this process has written: the number of the last one",
+    ),
     ("quorate_http_requests_total", Counters, "Requests, by route and status"),
     ("quorate_http_denied_total", Counters, "Requests and calls turned away for their token, by reason"),
     ("quorate_http_request_duration_seconds", Histogram, "How long requests took, by route"),
@@ -216,6 +222,7 @@ pub(super) async fn watch(backend: Arc<NodeBackend>, router: Arc<Router>, config
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
 fn show_health(backend: &NodeBackend) {
     let health = backend.health();
     let mut ready = !backend.stopping();
@@ -224,8 +231,9 @@ fn show_health(backend: &NodeBackend) {
         metrics::gauge!("quorate_health_ok", "check" => check.name).set(f64::from(u8::from(check.ok)));
     }
     metrics::gauge!("quorate_ready").set(f64::from(u8::from(ready)));
-    #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
     metrics::gauge!("quorate_learner_lag_commands").set(backend.lag() as f64);
+    let unheard = backend.cluster().nodes.iter().filter(|node| !node.reachable).count();
+    metrics::gauge!("quorate_members_unheard").set(unheard as f64);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]

@@ -20,6 +20,7 @@ mod backend;
 mod cores;
 mod current;
 mod disks;
+mod ending;
 mod mailbox;
 mod members;
 mod meters;
@@ -45,15 +46,16 @@ use http_api::{Auth, Door, Gateway, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::{LearnerActor, Progress, Queries};
 use metrics_exporter_prometheus::PrometheusHandle;
-use protocol::{Membership, NodeId, Tracer};
+use protocol::{Membership, Tracer};
 use storage::rocksdb::Stores;
 use storage::{LogStore as _, Standing, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 use transport::handshake::Versions;
 use transport::tls::Tls;
-use transport::{PeerEvent, Runtimes, Transport, TransportConfig};
+use transport::{Runtimes, Transport, TransportConfig};
 
+use crate::audit;
 use crate::certificates::Certificates;
 use crate::config::{Config, Limits, NodeRole};
 use crate::failure::Failure;
@@ -62,6 +64,7 @@ use crate::stop::Requests;
 use crate::traces::Traces;
 use backend::NodeBackend;
 use disks::Disks;
+use ending::Ending;
 use members::Members;
 use ports::Ports;
 use router::Router;
@@ -90,18 +93,21 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         crate::files::allow(config.limits.connections);
         let certificates = Certificates::read(&config.tls)?;
         let auth = auth(&config)?;
-        let http = bind_http(config.listen.http, &config.limits)?;
+        let http = bind_http("listen.http", config.listen.http, &config.limits)?;
+        let metrics = config.listen.metrics.map(|at| bind_http("listen.metrics", at, &config.limits)).transpose()?;
         let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
         let seated = be_seated(&mut config, certificates.peer(), stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };
         certificates.check_name(&config.cluster.name, &config.node.name)?;
-        let stores = open(&config)?;
+        let stores = open(&config, came)?;
         let prometheus = install_metrics()?;
         meters::show(&config);
+        let mark = stores.log.mark();
+        audit::begin(config.cluster.me, &config.node.name, &mark.disk.0, mark.starts);
         let (cluster, name) = (&config.cluster.name, &config.node.name);
         let traces = Traces::start(config.tracing.as_ref(), cluster, name, chance())?;
         let watched = Watched { prometheus, traces };
-        let listeners = Listeners { http, peer, certificates, auth };
+        let listeners = Listeners { http, metrics, peer, certificates, auth };
         serve(Arc::new(config), listeners, stores, came, watched, stop).await?;
         Ok(())
     })
@@ -130,17 +136,18 @@ struct Watched {
 
 struct Listeners {
     http: TcpListener,
+    metrics: Option<TcpListener>,
     peer: TcpListener,
     certificates: Certificates,
     auth: Option<Auth>,
 }
 
-/// Listens for callers.
+/// Listens for callers, or for those who watch.
 ///
 /// # Errors
 /// An address that cannot be used.
-pub(crate) fn bind_http(address: SocketAddr, limits: &Limits) -> Result<TcpListener, Failure> {
-    bind(address, "listen.http", |address| http_api::listen(address, limits.reader_wait))
+pub(crate) fn bind_http(key: &str, address: SocketAddr, limits: &Limits) -> Result<TcpListener, Failure> {
+    bind(address, key, |address| http_api::listen(address, limits.reader_wait))
 }
 
 fn bind(
@@ -166,7 +173,13 @@ async fn be_seated(
     storage::rocksdb::check_recovered(&config.node.data_dir).context("data directory")?;
     config.cluster.id = crate::backup::cluster_of(config)?;
     match crate::seat::take(config)? {
-        Some(came @ (Came::Founded | Came::Joined | Came::JoinedForAVote)) => return Ok(Some(came)),
+        // Nothing was ever served from there.
+        Some(Came::Founding) if !config.cluster.join.is_empty() => crate::seat::give_up(&config.node.data_dir)?,
+        Some(came @ (Came::Founding | Came::Founded)) => {
+            crate::seat::check_unclaimed(&config.node.data_dir)?;
+            return Ok(Some(came));
+        }
+        Some(came @ (Came::Joined | Came::JoinedForAVote)) => return Ok(Some(came)),
         Some(Came::Left) => crate::seat::give_up(&config.node.data_dir)?,
         Some(Came::Listed) | None => {}
     }
@@ -179,9 +192,12 @@ async fn be_seated(
     Ok(crate::seat::take(config)?)
 }
 
-fn open(config: &Config) -> Result<Stores, Failure> {
+fn open(config: &Config, came: Came) -> Result<Stores, Failure> {
     let directory = &config.node.data_dir;
     let alone = config.cluster.start.nodes().len() <= 1;
+    if alone && came != Came::Founding {
+        crate::seat::check_not_lost(directory)?;
+    }
     // The disk of the first node of a cluster needs nobody's note; it votes on, however many come later.
     let standing_of_new = if alone { Standing::Sound } else { Standing::Fresh };
     let options = storage::rocksdb::Options { alone, standing_of_new, ..Default::default() };
@@ -195,6 +211,7 @@ fn options(config: &Config, listeners: &Listeners, watched: &Watched) -> anyhow:
         workers: http_workers(),
         entropy: outside::chance(),
         prometheus: watched.prometheus.clone(),
+        metrics_apart: listeners.metrics.is_some(),
         auth: listeners.auth.clone(),
         tls: listeners.certificates.server_config()?,
         grace: config.shutdown_grace,
@@ -213,7 +230,8 @@ async fn serve(
     let (failed, mut failure) = mpsc::unbounded_channel();
     let options = options(&config, &listeners, &watched)?;
     let node = Node::start(Arc::clone(&config), stores, came, failed, options.tracer.clone())?;
-    let transport = node.connect(listeners.peer, listeners.certificates.peer().cloned())?;
+    let transport = node.connect(came, listeners.peer, listeners.certificates.peer().cloned())?;
+    let Some(came) = ending::begin_to_serve(&config, came, &mut failure, &mut stop).await? else { return Ok(()) };
     let members = Members::new(&node, came);
     transport.admit_with(members.admits());
     actix::spawn(Arc::clone(&members).keep_seat());
@@ -233,6 +251,10 @@ async fn serve(
         node.stores.clone(),
     ));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
+    if let Some(listener) = listeners.metrics {
+        let watched = http_api::watched(listener, Arc::clone(&backend) as _, &options);
+        actix::spawn(watched.context("the HTTP server of metrics")?);
+    }
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);
@@ -244,7 +266,7 @@ async fn serve(
     tokio::select! {
         () = stop.drained(config.shutdown_drain, || backend.drain()) => {}
         why = shut(&node.stores) => anyhow::bail!(why),
-        why = failure.recv() => anyhow::bail!(why.unwrap_or_else(|| "an actor of this node has died".to_owned())),
+        why = failure.recv() => anyhow::bail!(ending::reason(why)),
         ended = server => anyhow::bail!("the HTTP server ended by itself: {ended:?}"),
     }
     backend.stop();
@@ -420,7 +442,7 @@ impl Node {
     }
 
     /// Lets peers in and dials them.
-    fn connect(&self, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<transport::Handle> {
+    fn connect(&self, came: Came, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<transport::Handle> {
         let (cluster, membership) = (&self.config.cluster, self.router.membership());
         let config = TransportConfig {
             me: cluster.me,
@@ -436,32 +458,16 @@ impl Node {
             tls,
         };
         let runtimes = Runtimes { heartbeat: self.detector_thread.handle(), data: self.core_thread.handle() };
-        let (messages, events) = (Arc::clone(&self.router), Arc::clone(&self.router));
+        let messages = Arc::clone(&self.router);
         let on_message = Arc::new(move |from, message| messages.deliver(from, message));
-        let (failed, refused) = (self.failed.clone(), Arc::clone(&self.disks));
-        let named = Arc::clone(&self.router);
-        let on_event = Arc::new(move |event| {
-            let name =
-                |peer: &NodeId| named.membership().node(*peer).map(|member| member.name.clone()).unwrap_or_default();
-            let ends = match &event {
-                PeerEvent::DiskRefused { peer, why } => {
-                    refused.refused(why);
-                    let name = name(peer);
-                    format!("node `{name}` refuses this node for its disk, and this node stops for good: {why}")
-                }
-                // The other process goes on; nothing is wrong with this disk by that.
-                PeerEvent::ConnectedAlready { peer, why } => {
-                    format!("node `{}` refuses this node, and this node stops: {why}", name(peer))
-                }
-                PeerEvent::Connected { .. }
-                | PeerEvent::Closed { .. }
-                | PeerEvent::Unreachable { .. }
-                | PeerEvent::Noted { .. }
-                | PeerEvent::Removed { .. } => return events.on_event(event),
-            };
-            // Nobody listens only when the node is ending already.
-            _ = failed.send(ends);
-        });
+        let ending = Ending {
+            config: Arc::clone(&self.config),
+            router: Arc::clone(&self.router),
+            disks: Arc::clone(&self.disks),
+            came,
+            failed: self.failed.clone(),
+        };
+        let on_event = Arc::new(move |event| ending.heed(event));
         let (own, theirs) = (Arc::clone(&self.disks), Arc::clone(&self.disks));
         let disks = transport::Disks {
             say: Arc::new(move || Some(own.say())),

@@ -246,7 +246,7 @@ impl Router {
             }
             PeerEvent::Removed { peer } => return self.removal.said_by(peer, self.me, &self.membership()),
             // The node ends; who started it sees to that.
-            PeerEvent::DiskRefused { .. } | PeerEvent::ConnectedAlready { .. } => return,
+            PeerEvent::DiskRefused { .. } | PeerEvent::ConnectedAlready { .. } | PeerEvent::Claimed { .. } => return,
             PeerEvent::Closed { peer, .. } => Input::Closed(peer),
             PeerEvent::Unreachable { peer, .. } => Input::Unreachable(peer),
         };

@@ -43,8 +43,13 @@ pub(crate) fn joins(config: &Config) -> Result<bool, Failure> {
 /// Whether a node has begun there.
 pub(super) fn has_data(dir: &Path) -> bool {
     // The cluster's, which stays when a node of a restored one is recovered: that node asks.
-    let is_restored = dir.join("ORIGIN").exists() && !asks(dir);
-    is_restored || ["IDENTITY", "MARK", "log"].iter().any(|part| dir.join(part).exists())
+    let is_restored = crate::backup::is_restored(dir) && !asks(dir);
+    is_restored || has_databases(dir)
+}
+
+/// Whether there is any of what a node keeps its promises and votes in.
+pub(super) fn has_databases(dir: &Path) -> bool {
+    ["IDENTITY", "MARK", "log"].iter().any(|part| dir.join(part).exists())
 }
 
 /// Whether a newcomer, or a node that was recovered, asks for a seat there.

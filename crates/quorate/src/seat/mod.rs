@@ -9,20 +9,22 @@
 //! with another weight than it has would take itself for a majority. Beside that, the state knows better: whatever it
 //! holds of a membership with the same number is what counts.
 
+mod claimed;
 mod copies;
 mod joining;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use protocol::{ClusterId, CommandNumber, Entry, Membership, NodeId};
+use anyhow::{Context as _, anyhow};
+use protocol::{Ballot, ClusterId, CommandNumber, Entry, Membership, NodeId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, NodeRole};
 use crate::failure::Failure;
 
+pub(crate) use claimed::{check_unclaimed, claim};
 pub(crate) use joining::{ask_to_join, asks, join, joins};
 
 /// Of the text, which is that of the file; 1 had no checksum.
@@ -47,6 +49,8 @@ pub(crate) struct Seat {
 pub(crate) enum Came {
     /// It is in the list of its configuration.
     Listed,
+    /// It begins its cluster alone, and has not served yet.
+    Founding,
     /// It began its cluster alone, and drew the cluster's id: one that loses its disk begins another cluster, to which
     /// nobody belongs who joined the first.
     Founded,
@@ -111,7 +115,7 @@ impl Seat {
     pub(crate) fn is_told(&self) -> bool {
         match self.came {
             Came::Listed => false,
-            Came::Founded | Came::JoinedForAVote | Came::Joined | Came::Left => true,
+            Came::Founding | Came::Founded | Came::JoinedForAVote | Came::Joined | Came::Left => true,
         }
     }
 }
@@ -144,12 +148,31 @@ pub(crate) fn check_directory(dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes the data of a node that has left its cluster, its seat last.
+/// Refuses a directory that says whose it is and holds nothing, to a node that nobody would tell that it has lost a disk.
+///
+/// # Errors
+/// What to do.
+pub(crate) fn check_not_lost(dir: &Path) -> Result<(), Failure> {
+    if joining::has_databases(dir) {
+        return Ok(());
+    }
+    Err(Failure::Failed(anyhow!(
+        "the data directory {} has lost its databases: nothing is left but what says whose it is. This cluster has no other \
+         node that has what was in them. Put them back, or make a new cluster from a backup, in an empty directory (`quorate \
+         restore`); to begin with nothing, empty this one",
+        dir.display()
+    )))
+}
+
+/// Removes the data of a node that does not go on with it, its seat last.
 ///
 /// # Errors
 /// When the disk fails.
 pub(crate) fn give_up(dir: &Path) -> anyhow::Result<()> {
-    tracing::info!(data = %dir.display(), "this node had left its cluster; it gives up what it has of it and joins anew");
+    tracing::info!(
+        data = %dir.display(),
+        "this node had left its cluster, or never served the one that it began; it gives up what it has of it and joins anew"
+    );
     Ok(storage::rocksdb::discard(dir, copies::FILE)?)
 }
 
@@ -160,9 +183,11 @@ pub(crate) fn give_up(dir: &Path) -> anyhow::Result<()> {
 pub(crate) fn take(config: &mut Config) -> anyhow::Result<Option<Came>> {
     let came = known(config)?;
     match came {
-        Some(Came::Founded | Came::JoinedForAVote | Came::Joined) => joining::forget(&config.node.data_dir)?,
+        Some(Came::Founding | Came::Founded | Came::JoinedForAVote | Came::Joined) => {
+            joining::forget(&config.node.data_dir)?;
+        }
         Some(Came::Listed | Came::Left) => {}
-        None => return found(config).map(|founded| founded.then_some(Came::Founded)),
+        None => return found(config).map(|founded| founded.then_some(Came::Founding)),
     }
     Ok(came)
 }
@@ -179,11 +204,20 @@ pub(crate) fn known(config: &mut Config) -> anyhow::Result<Option<Came>> {
         return Ok(Some(Came::Left));
     }
     if seat.is_told() {
-        (cluster.id, cluster.me) = (seat.cluster, seat.node);
         if let Some(member) = seat.membership.node(seat.node) {
+            let is_listed = cluster.start.nodes().len() > 1;
+            anyhow::ensure!(
+                !is_listed || member.name == config.node.name,
+                "the data directory {} belongs to node `{}`, but this is node `{}`; give this node its own directory, or \
+                 correct its configuration",
+                config.node.data_dir.display(),
+                member.name,
+                config.node.name
+            );
             // That of a container may be another one each time.
             config.node.name.clone_from(&member.name);
         }
+        (cluster.id, cluster.me) = (seat.cluster, seat.node);
         cluster.start = seat.membership;
     } else if (seat.cluster, seat.node) == (cluster.id, cluster.me) && seat.membership.number() > cluster.start.number()
     {
@@ -196,11 +230,14 @@ pub(crate) fn known(config: &mut Config) -> anyhow::Result<Option<Came>> {
 /// id than its list gives it, and one that began alone, whose cluster's id was drawn. Its configuration has the members of
 /// the beginning, and its state those since; one that began alone does not start where its state is not whole.
 fn owned(config: &mut Config) -> anyhow::Result<Option<Came>> {
-    let Some(owner) = storage::rocksdb::owner(&config.node.data_dir)? else { return Ok(None) };
-    let (configured, cluster) = (config.identity(), &mut config.cluster);
+    let Some(mark) = storage::rocksdb::mark_of(&config.node.data_dir)? else { return Ok(None) };
+    let (owner, configured) = (mark.identity, config.identity());
+    // Who had a vote has promised something. One without goes on asking, as it had noted.
+    let wants_a_vote = config.node.roles.contains(&NodeRole::Acceptor) && mark.next_ballot == Ballot::default();
+    let cluster = &mut config.cluster;
     let began_alone = cluster.start.nodes().len() <= 1 && cluster.join.is_empty();
     let came = if owner == (storage::Identity { node: owner.node, ..configured.clone() }) && owner != configured {
-        Came::Joined
+        if wants_a_vote { Came::JoinedForAVote } else { Came::Joined }
     } else if began_alone && owner == (storage::Identity { cluster: owner.cluster, ..configured }) {
         Came::Founded
     } else {
@@ -220,14 +257,29 @@ fn found(config: &mut Config) -> anyhow::Result<bool> {
     #[expect(clippy::disallowed_methods, reason = "where chance enters: no other cluster may have this id")]
     let id: u128 = rand::random();
     cluster.id = ClusterId(id.to_be_bytes());
-    let (membership, came) = (Arc::clone(&cluster.start), Came::Founded);
     storage::rocksdb::make(dir)?;
-    Seat { cluster: cluster.id, node: cluster.me, membership, came }.write(dir)?;
+    alone(config, Came::Founding).write(&config.node.data_dir)?;
     Ok(true)
+}
+
+/// The first node of a new cluster serves from now on: what its directory holds is not to be lost any more.
+///
+/// # Errors
+/// When the disk fails.
+pub(crate) fn founded(config: &Config) -> anyhow::Result<Came> {
+    alone(config, Came::Founded).write(&config.node.data_dir)?;
+    Ok(Came::Founded)
+}
+
+fn alone(config: &Config, came: Came) -> Seat {
+    let cluster = &config.cluster;
+    Seat { cluster: cluster.id, node: cluster.me, membership: Arc::clone(&cluster.start), came }
 }
 
 #[cfg(test)]
 mod tests {
+    use storage::LogStore as _;
+
     use super::*;
     use crate::config::Sources;
 
@@ -289,6 +341,7 @@ mod tests {
         }
         for (word, came) in [
             ("listed", Came::Listed),
+            ("founding", Came::Founding),
             ("founded", Came::Founded),
             ("joined_for_a_vote", Came::JoinedForAVote),
             ("joined", Came::Joined),
@@ -340,7 +393,8 @@ mod tests {
     }
 
     /// Catches a recovered node that has lost both copies and takes itself for the one that it was, which its databases and
-    /// so every start and every recovery refuse; and one that takes the directory of another node or cluster for its own.
+    /// so every start and every recovery refuse; one that forgets that it is to ask for a vote, or asks again for one that it
+    /// was taken; and one that takes the directory of another node or cluster for its own.
     #[test]
     fn the_databases_of_a_recovered_node_say_who_it_is() {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -354,7 +408,12 @@ mod tests {
         let mut config = load(listed);
         assert_eq!(known(&mut config).expect("nothing is no error"), None);
         let recovered = storage::Identity { node: NodeId(5), ..config.identity() };
-        drop(storage::rocksdb::open(&data, &recovered, &storage::rocksdb::Options::default()).expect("made"));
+        let open =
+            || storage::rocksdb::open(&data, &recovered, &storage::rocksdb::Options::default()).expect("it opens");
+        drop(open());
+        assert_eq!(known(&mut load(listed)).expect("readable"), Some(Came::JoinedForAVote));
+        let promise = storage::LogRecord::NextBallot(Ballot::new(9, NodeId(5)));
+        open().log.write(&[promise]).expect("written");
         assert_eq!(known(&mut config).expect("readable"), Some(Came::Joined));
         assert_eq!((config.identity(), config.cluster.start.nodes().len()), (recovered, 3));
         for others in ["cluster.members=b=h:2,c=h:3", "cluster.name=other", "cluster.join=h:1"] {
@@ -379,6 +438,57 @@ mod tests {
         for others in ["node.name=other", "cluster.name=other", "cluster.join=h:1", "cluster.members=a=h:1,b=h:2"] {
             assert_eq!(known(&mut load(&[others])).expect("readable"), None, "{others}");
         }
+    }
+
+    /// Catches a node that was recovered and runs as another one, whose directory it was given; and one whose container has
+    /// another name each time, and that does not start for that.
+    #[test]
+    fn the_directory_of_another_recovered_node_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        seat().write(dir.path()).expect("written");
+        let known_as = |sets: &[&str]| {
+            let data = format!("node.data_dir={}", dir.path().display());
+            let sets = sets.iter().map(ToString::to_string).chain([data]).collect();
+            let mut config = Config::load(&Sources { sets, ..Sources::default() }).expect("a good configuration").0;
+            known(&mut config).map(|_| config.node.name)
+        };
+        let listed = "cluster.members=c=c:1,d=d:7080";
+        assert_eq!(known_as(&["node.name=d", listed]).expect("its own"), "d");
+        let refused = known_as(&["node.name=c", listed]).expect_err("of another node").to_string();
+        assert!(refused.contains("belongs to node `d`, but this is node `c`"), "{refused}");
+        assert_eq!(known_as(&["node.name=host-17", "cluster.join=c:1"]).expect("its own"), "d");
+    }
+
+    /// Catches a cluster of one that gets another id at each start, that counts as served before it was, or that begins anew
+    /// when it has lost what it served.
+    #[test]
+    fn a_cluster_of_one_is_founded_once() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let load = || {
+            let sets = vec![format!("node.data_dir={}", dir.path().display())];
+            Config::load(&Sources { sets, ..Sources::default() }).expect("a good configuration").0
+        };
+        let take = || {
+            let mut config = load();
+            let came = take(&mut config).expect("it can be written").expect("it founds one");
+            (config, came)
+        };
+        let (config, came) = take();
+        assert_eq!(came, Came::Founding);
+        assert_eq!(take(), (config.clone(), Came::Founding), "a crash came before it served");
+        assert_eq!(founded(&config).expect("written"), Came::Founded);
+        assert_eq!(take(), (config.clone(), Came::Founded));
+        assert!(check_not_lost(dir.path()).is_err_and(|why| why.to_string().contains("quorate restore")));
+        drop(
+            storage::rocksdb::open(dir.path(), &config.identity(), &storage::rocksdb::Options::default())
+                .expect("made"),
+        );
+        check_not_lost(dir.path()).expect("its databases are there");
+
+        check_unclaimed(dir.path()).expect("nobody has called it");
+        let why = claim(dir.path(), "2 (b)");
+        let refused = check_unclaimed(dir.path()).expect_err("it was called").to_string();
+        assert!(why.contains("node 2 (b) of another cluster") && refused.ends_with(&why), "{refused}");
     }
 
     /// Catches a version that cannot read what the one before wrote.

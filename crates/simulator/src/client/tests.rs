@@ -13,6 +13,7 @@ fn settings(clients: u64) -> Settings {
         keyed: 600,
         reads: 300,
         changes: 0,
+        changing: Tick(u64::MAX),
         hand_overs: 0,
         fresh: 2,
     }
@@ -169,4 +170,22 @@ fn after_the_faults_all_comes_to_its_end() {
     asked.iter().for_each(|ask| _ = last.insert(ask.client, *ask));
     assert_eq!(last.len(), 3);
     assert!(last.values().all(|ask| ask.via == core[1] && consistency(ask) == Some(0)), "{last:?}");
+}
+
+/// Catches clients that go on asking for changes of the membership when that is to be over, or never do.
+#[test]
+fn changes_are_asked_for_until_their_time_is_over() {
+    let over = Tick(500_000);
+    let settings = Settings { changes: 1_000, reads: 0, changing: over, ..settings(3) };
+    let mut clients = Clients::new(settings, 1, Tick(0));
+    let acts = play(&mut clients, 1_000_000, well);
+    let mut of_changes = [0, 0];
+    for (at, act) in &acts {
+        let Act::Ask(asking) = act else { continue };
+        let changes = call_of(asking).is_some_and(|call| call.function.starts_with("cluster."));
+        // What was asked before may be repeated once.
+        of_changes[usize::from(*at > over + Duration::from_millis(50))] += usize::from(changes);
+    }
+    assert!(of_changes[0] > 50 && of_changes[1] == 0, "{of_changes:?}");
+    assert!(!clients.may_change());
 }

@@ -212,15 +212,21 @@ impl Disks {
         self.followers.insert(node);
     }
 
-    /// Whether nodes that are not silent hold a majority set, and a node may lead. A change may have been decided between
+    /// Whether nodes that are not silent hold a majority set, and a node may lead, of those that are there: all, then the
+    /// core. A change may have been decided between
     /// the damage of a disk and the silence of its node: then nothing is decided any more. Nor is it while a node regains its
     /// state of which too many members are gone, or were never there (ADR 0023, limits), nor where all states are lost that
     /// reach as far as the membership which those who may lead have noted (ADR 0027, limits).
     #[must_use]
     pub fn can_decide(&self) -> bool {
+        self.could_decide(self.core.as_ref())
+    }
+
+    /// The same, were these the core.
+    #[must_use]
+    pub fn could_decide(&self, core: Option<&BTreeSet<NodeId>>) -> bool {
         let is_there = |node: &NodeId| {
-            self.core.as_ref().is_none_or(|core| core.contains(node))
-                && self.disks.get(node).is_some_and(|disk| !disk.broken)
+            core.is_none_or(|core| core.contains(node)) && self.disks.get(node).is_some_and(|disk| !disk.broken)
         };
         let there = self.disks.iter().filter(|(node, _)| is_there(node));
         let known = there.map(|(_, disk)| disk.durable).max().unwrap_or(CommandNumber::NULL);

@@ -90,6 +90,11 @@ impl Liveness {
     /// A majority set can speak again.
     fn begin_anew(&mut self, now: Tick) {
         self.anew = Some(now);
+        self.give_time(now);
+    }
+
+    /// Whatever waits has as much time as if it had been asked now.
+    fn give_time(&mut self, now: Tick) {
         let clients: Vec<u64> = self.waiting.keys().copied().collect();
         for client in clients {
             let question = self.waiting[&client].question.clone();
@@ -165,7 +170,13 @@ impl Invariant for Liveness {
                 let core: BTreeSet<NodeId> = core.iter().copied().collect();
                 let there: Vec<&Open> = history.all_open().filter(|open| core.contains(&open.via)).collect();
                 there.iter().for_each(|open| self.waits(open.client, &open.question, now.tick));
-                self.healed = Some(Healed { core, since: now.tick, decided: history.disks.last_decided() });
+                // A change after the faults may need more nodes than were there before.
+                let before = self.healed.as_ref().map(|healed| healed.decided);
+                if before.is_some() {
+                    self.give_time(now.tick);
+                }
+                let decided = before.unwrap_or_else(|| history.disks.last_decided());
+                self.healed = Some(Healed { core, since: now.tick, decided });
             }
             Fact::Asked { client, via, question, .. } => {
                 if self.healed.as_ref().is_some_and(|healed| healed.core.contains(via)) {
@@ -386,6 +397,24 @@ mod tests {
         assert_eq!(run(&[rot.clone(), (6, started(2, 2, &[])), (10, healed())]), Ok(()));
         let elsewhere = (5, Fact::Fault(crate::fault::Fault::BitRot(NodeId(3))));
         assert_eq!(run(&[elsewhere, (10, healed())]), Ok(()));
+    }
+
+    /// Catches a world whose core becomes larger, because a change needs more nodes, and that is not given the time for it; and
+    /// one in which that stands for what was to be issued after the faults.
+    #[test]
+    fn a_larger_core_has_its_time_from_then_on() {
+        let call = call("r9", "kv.put", &json!({"key": "a", "value": 1}));
+        let larger = Fact::Healed { core: vec![NodeId(1), NodeId(2), NodeId(3)] };
+        let asked = [(0, asked(1, &call)), (10, healed()), (90, larger.clone())];
+        assert_eq!(run(&[&asked[..], &[(190, told_issued(1, &call, 1, "{}"))]].concat()), Ok(()));
+        assert_fails(run(&[&asked[..], &[(191, told_issued(1, &call, 1, "{}"))]].concat()), "by 190 us");
+        let command = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
+        let issued = [votes(1, 1, &[command]), votes(2, 1, &[command]), applied(1, command)];
+        let all = |facts: &[&[Fact]]| {
+            run_at(Liveness::new(BOUND), &facts.concat().into_iter().map(|fact| (Tick(1), fact)).collect::<Vec<_>>())
+        };
+        assert_eq!(all(&[&[healed()], &issued, std::slice::from_ref(&larger)]), Ok(()));
+        assert_fails(all(&[&issued, &[healed(), larger]]), "nothing was issued after the faults");
     }
 
     /// Catches runs in which nothing happens, at all or after the faults.

@@ -23,7 +23,7 @@ pub fn cut(shape: Shape, nodes: &[NodeId], chance: &mut Chance) -> Vec<Link> {
     match shape {
         Shape::TwoSided => [links(left, right), links(right, left)].concat(),
         Shape::OneWay => links(left, right),
-        Shape::Partial => {
+        Shape::Partial | Shape::FlappingEdges => {
             let mut some = links(&nodes, &nodes);
             chance.shuffle(&mut some);
             some.truncate(1 + chance.index(count * (count - 1)));
@@ -41,7 +41,7 @@ pub fn cut(shape: Shape, nodes: &[NodeId], chance: &mut Chance) -> Vec<Link> {
             let (one, other) = (nodes[0], nodes[1]);
             if chance.coin() { vec![(one, other), (other, one)] } else { links(left, right) }
         }
-        Shape::Rest => Vec::new(),
+        Shape::Rest | Shape::Fringe => Vec::new(),
     }
 }
 
@@ -98,6 +98,7 @@ mod tests {
     /// nodes keep, and whether links work both ways.
     #[test]
     fn each_shape_leaves_the_links_of_its_name() {
+        let (mut sizes, mut edges) = (BTreeSet::new(), BTreeSet::new());
         for seed in 0..50 {
             assert_eq!(degrees(Shape::Chain, 5, seed), [1, 1, 2, 2, 2]);
             assert_eq!(degrees(Shape::Star, 5, seed), [1, 1, 1, 1, 4]);
@@ -111,9 +112,18 @@ mod tests {
             assert!(sides == [0, 3, 3, 3, 3] || sides == [1, 1, 2, 2, 2], "{sides:?}");
             let bridged = degrees(Shape::Bridge, 5, seed);
             assert_eq!(bridged.last(), Some(&4), "one node reaches all");
-            let cuts = cut(Shape::Partial, &nodes(5), &mut Chance::new(seed)).len();
-            assert!((1..=20).contains(&cuts));
+            for shape in [Shape::Partial, Shape::FlappingEdges] {
+                let cuts: BTreeSet<Link> = cut(shape, &nodes(5), &mut Chance::new(seed)).into_iter().collect();
+                sizes.insert((shape, cuts.len()));
+                let one_way = |(from, to): &&Link| !cuts.contains(&(*to, *from));
+                edges.insert((shape, cuts.iter().filter(one_way).count() > 0));
+            }
             assert!(!cut(Shape::Flapping, &nodes(3), &mut Chance::new(seed)).is_empty());
+        }
+        for shape in [Shape::Partial, Shape::FlappingEdges] {
+            let sizes: Vec<usize> = sizes.iter().filter(|(of, _)| *of == shape).map(|(_, size)| *size).collect();
+            assert!(sizes.len() > 15 && sizes.iter().all(|size| (1..=20).contains(size)), "{shape:?}: {sizes:?}");
+            assert!(edges.contains(&(shape, true)), "{shape:?} has links of one direction only");
         }
         for kind in [Shape::TwoSided, Shape::OneWay, Shape::Partial, Shape::Chain] {
             assert!(cut(kind, &nodes(1), &mut Chance::new(1)).is_empty(), "a node alone has no links");

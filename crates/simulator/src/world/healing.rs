@@ -1,8 +1,9 @@
 //! The end of the faults, and of the run.
 //!
 //! Not all is mended: a random *core*, which holds a majority set of nodes that can take part, is
-//! up, connected, and stays so; all else is cut off, in both directions or in one, and stays down
-//! where it is down.
+//! up, connected, and stays so. What becomes of all others, the seed says ([`Rest`]): they are cut off
+//! from the core, in both directions or in one, and stay down where they are down; or they are a
+//! *fringe*, which has links with some of the core and campaigns, flaps and starts again for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::fact::{Fact, Stop};
 use crate::fault::Shape;
 use crate::network::Link;
 use crate::schedule::Event;
-use crate::swarm::Swarm;
+use crate::swarm::{Rest, Swarm};
 
 /// After all is answered, so that those who are behind catch up.
 const AFTERWARDS: Duration = Duration::from_secs(3);
@@ -35,12 +36,20 @@ impl World {
         // Some bytes a piece cost no more than a long time; a whole state of thousands of records needs it all.
         let calm = Swarm::calm(1);
         (self.swarm.snapshot_bytes, self.swarm.piece_commands) = (calm.snapshot_bytes, calm.piece_commands);
+        // Whatever is under way about the membership may need anybody yet.
+        let may_change = self.watchers.is_in_change() || !self.errands.is_empty() || self.clients.may_change();
         self.end_errands();
-        let core = self.choose_core();
+        let core = self.choose_core(may_change);
+        self.mend_core(core.clone(), &core);
+        self.schedule.after(self.swarm.timeout_max * TIMEOUTS_TO_ANSWER * QUESTIONS, Event::End);
+    }
+
+    /// These are the core from now on; some of them were not before.
+    fn mend_core(&mut self, core: Vec<NodeId>, new: &[NodeId]) {
         self.core.clone_from(&core);
         self.break_the_rest(&core);
         let now = self.schedule.now();
-        for id in core.iter().copied() {
+        for id in new.iter().copied() {
             let node = self.node_mut(id);
             (node.cut, node.log_fault, node.state_fault, node.space) = (None, None, None, Space::Ample);
             node.clocks.mend(now);
@@ -52,31 +61,78 @@ impl World {
             }
             self.restart(id);
         }
+        let all = self.welcome().into_iter().all(|id| core.contains(&id) || !self.watchers.is_needed(id));
+        self.watchers.tally.cores[0] += u64::from(!all && self.watchers.membership().1 > 0);
         self.tell(&Fact::Healed { core: core.clone() });
         self.clients.healed(now, &self.asked_of(&core));
         self.await_clients();
-        self.schedule.after(self.swarm.timeout_max * TIMEOUTS_TO_ANSWER * QUESTIONS, Event::End);
     }
 
-    /// A majority set of nodes that can take part, and perhaps more of them.
-    fn choose_core(&mut self) -> Vec<NodeId> {
-        let mut left: Vec<NodeId> = self.nodes.values().filter(|node| node.is_welcome()).map(|node| node.id).collect();
+    /// A call for which nobody waited any more has changed the membership: who is needed now may not be there.
+    pub(super) fn widen_core(&mut self) {
+        if !self.healed {
+            return;
+        }
+        let needed = self.welcome();
+        let new: Vec<NodeId> =
+            needed.into_iter().filter(|id| self.watchers.is_needed(*id) && !self.core.contains(id)).collect();
+        if !new.is_empty() {
+            self.watchers.tally.cores[1] += 1;
+            self.mend_core([&self.core[..], &new].concat(), &new);
+        }
+    }
+
+    fn welcome(&self) -> Vec<NodeId> {
+        self.nodes.values().filter(|node| node.is_welcome()).map(|node| node.id).collect()
+    }
+
+    /// A majority set of nodes that can take part, and perhaps more of them. Where a change of the membership may come, all
+    /// that are needed.
+    fn choose_core(&mut self, may_change: bool) -> Vec<NodeId> {
+        let mut left = self.welcome();
         self.chance.shuffle(&mut left);
         // Those that are silent do not count, and may be there.
         left.sort_by_key(|id| !self.node(*id).is_sound());
-        if self.swarm.changes > 0 {
-            // Who is needed may change yet.
-            left.retain(|id| self.watchers.is_needed(*id));
+        left.retain(|id| self.watchers.is_needed(*id));
+        if may_change {
             return left;
         }
         let mut core = BTreeSet::new();
-        for id in left {
-            let is_enough = self.swarm.majority.is_majority(&core) && core.iter().any(|id| self.can_lead(*id));
-            if !is_enough || self.chance.happens(3_000) {
+        for id in left.iter().copied() {
+            if !self.is_enough(&core) || self.chance.happens(3_000) {
                 core.insert(id);
             }
         }
-        core.into_iter().collect()
+        // What was lost, or not heard of, the others may have to make up for.
+        let suffices = self.swarm.changes == 0 || self.watchers.could_decide(&core) && self.meet_each_other(&core);
+        if suffices { core.into_iter().collect() } else { left }
+    }
+
+    /// Whether these hold a majority set, and one of them may lead. Where the membership changes they are most of the
+    /// learners, too: only then can everybody who has lost something learn it again.
+    fn is_enough(&self, core: &BTreeSet<NodeId>) -> bool {
+        let (membership, changes) = self.watchers.membership();
+        let learn = changes == 0 || core.len() > membership.nodes().len() / 2;
+        let leads = |id: &NodeId| self.can_lead(*id) && membership.may_lead(*id);
+        learn && core.iter().any(leads) && self.watchers.hold(|id| core.contains(&id))
+    }
+
+    /// Whether what these have heard of the membership joins them all: strangers do not talk to each other.
+    fn meet_each_other(&self, core: &BTreeSet<NodeId>) -> bool {
+        let membership = |id: NodeId| {
+            let node = self.node(id);
+            node.roles.as_ref().map_or(&node.seat, |roles| &roles.membership)
+        };
+        let knows = |one: NodeId, other: NodeId| membership(one).node(other).is_some();
+        let mut met: BTreeSet<NodeId> = core.first().copied().into_iter().collect();
+        let mut more: Vec<NodeId> = met.iter().copied().collect();
+        while let Some(one) = more.pop() {
+            let new = core.iter().filter(|other| !met.contains(other) && knows(one, **other) && knows(**other, one));
+            let new: Vec<NodeId> = new.copied().collect();
+            met.extend(&new);
+            more.extend(new);
+        }
+        met.len() == core.len()
     }
 
     /// Whom clients ask: those of the core that are members. Others may be there because nobody else knows of a change.
@@ -86,31 +142,54 @@ impl World {
         if members.is_empty() { core.to_vec() } else { members }
     }
 
-    /// Links within the core work. No other node reaches a node of the core *and* is reached by it:
-    /// it might lead some of them, and callers of the others would ask it in vain. Links between
-    /// those others stay as they are.
+    /// Links within the core work; those to all others are as the seed says ([`Rest`]). Links between those others stay as
+    /// they are, or work.
     fn break_the_rest(&mut self, core: &[NodeId]) {
-        let cut_off = self.chance.coin();
-        let mut cut: Vec<Link> = Vec::new();
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for one in core.iter().copied() {
-            for other in nodes.iter().copied().filter(|other| *other != one) {
+            for other in core.iter().copied().filter(|other| *other != one) {
                 self.network.mend(one, other);
-                self.network.mend(other, one);
-                if core.contains(&other) {
-                    continue;
-                }
-                let ways = if cut_off { 0 } else { self.chance.below(3) };
-                if ways != 1 {
-                    cut.push((one, other));
-                }
-                if ways != 2 {
-                    cut.push((other, one));
-                }
             }
         }
-        if !cut.is_empty() {
-            self.cut(Shape::Rest, &cut);
+        let outside: Vec<NodeId> = nodes.into_iter().filter(|id| !core.contains(id)).collect();
+        for (place, one) in outside.iter().copied().enumerate() {
+            for other in outside[..place].iter().copied() {
+                if self.swarm.rest == Rest::Fringe && self.chance.coin() {
+                    self.network.mend(one, other);
+                    self.network.mend(other, one);
+                }
+            }
+            self.link_to_core(one, core);
+        }
+    }
+
+    /// Which links a node has to those of a core to which it does not belong. Where the rest is a fringe it has links in both
+    /// directions with some of them, and some of these go up and down; with the others it has one in one direction, or none.
+    pub(super) fn link_to_core(&mut self, one: NodeId, core: &[NodeId]) {
+        let mut core = core.to_vec();
+        self.chance.shuffle(&mut core);
+        let near = match self.swarm.rest {
+            Rest::Fringe if core.len() > 1 => 1 + self.chance.index(core.len() - 1),
+            Rest::Fringe | Rest::CutOff | Rest::OneWay => 0,
+        };
+        let (mut cut, mut flaps): (Vec<Link>, Vec<Link>) = (Vec::new(), Vec::new());
+        let all_flap = self.chance.coin();
+        for (place, other) in core.into_iter().enumerate() {
+            let both = [(one, other), (other, one)];
+            for (from, to) in both {
+                self.network.mend(from, to);
+            }
+            if place < near {
+                flaps.extend(both.into_iter().filter(|_| all_flap && self.chance.coin()));
+                continue;
+            }
+            let ways = if self.swarm.rest == Rest::CutOff { 0 } else { self.chance.below(3) };
+            cut.extend(both.into_iter().zip([1, 2]).filter(|(_, way)| *way != ways).map(|(link, _)| link));
+        }
+        for (shape, links) in [(Shape::Rest, cut), (Shape::Fringe, flaps)] {
+            if !links.is_empty() {
+                self.cut(shape, &links);
+            }
         }
     }
 
@@ -121,7 +200,16 @@ impl World {
         let members = self.core.iter().filter(|id| membership.node(**id).is_some());
         let core: BTreeMap<NodeId, Option<Silence>> = members.filter_map(|id| Some((*id, state(*id)?))).collect();
         let noted = |id| self.can_be_noted(id);
-        must_speak(&core, membership.nodes().len(), |speaks| self.watchers.hold(speaks), noted)
+        let silent = must_speak(&core, membership.nodes().len(), |speaks| self.watchers.hold(speaks), noted);
+        let must = |id: &NodeId| core[id] != Some(Silence::Damaged) || !self.is_led_from_afar(*id);
+        silent.into_iter().filter(must).collect()
+    }
+
+    /// Whether who leads is outside of the core and does not reach this node, or is not reached by it. It is the leader that
+    /// tells a damaged node what to learn, and nobody passes that on.
+    fn is_led_from_afar(&self, id: NodeId) -> bool {
+        let led = self.nodes.values().filter_map(|node| node.roles.as_ref()?.leader.leads()).max();
+        led.is_some_and(|ballot| !self.core.contains(&ballot.node) && !self.network.connects(ballot.node, id))
     }
 
     /// Whether enough acceptors of the core can note the disk of a node. One with a disk in the place of a lost one does not
@@ -163,6 +251,8 @@ impl World {
     /// # Errors
     /// The clients are not content, or a node is silent or behind that had the time to learn what it lacks.
     pub(super) fn end(&mut self) -> Result<(), String> {
+        // Who must speak depends on who leads, and that may have changed.
+        self.end_when_done();
         if self.ending.is_none() && self.watchers.can_decide() {
             return Err("liveness: long after the faults clients have no good answers yet".to_owned());
         }
@@ -243,6 +333,32 @@ mod tests {
         assert_eq!(asked(&core(Silence::Fresh, 2), 6, &six, true), [NodeId(6)], "nobody need speak for that");
         assert_eq!(asked(&core(Silence::Replaced, 4), 6, &six, true), []);
     }
+
+    /// S-28: catches a fringe that has links with all of the core, or with nobody in it, none of whose links flap, or that
+    /// loses links within the core; and another rest that reaches somebody and is reached by it.
+    #[test]
+    fn the_rest_is_as_the_seed_says() {
+        let (core, [near, far]) = ([1, 2, 3].map(NodeId), [4, 5].map(NodeId));
+        for rest in [Rest::CutOff, Rest::OneWay, Rest::Fringe] {
+            let (mut kept, mut flaps, mut one_way) = (BTreeSet::new(), false, false);
+            for seed in 0..40 {
+                let swarm = Swarm { rest, flaps_apart: true, ..Swarm::calm(5) };
+                let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+                let mut world = World::new(swarm, seed, watchers);
+                world.cut(Shape::Partial, &[(core[0], core[1]), (near, far)]);
+                world.break_the_rest(&core);
+                assert!(core.iter().all(|one| core.iter().all(|other| world.network.works(*one, *other))));
+                let network = &world.network;
+                let keeps = |from: NodeId, to: NodeId| network.works(from, to) || network.flaps(from, to);
+                kept.insert(core.iter().filter(|one| keeps(**one, far) && keeps(far, **one)).count());
+                flaps |= core.iter().any(|one| network.flaps(*one, far) || network.flaps(far, *one));
+                one_way |= core.iter().any(|one| keeps(*one, far) != keeps(far, *one));
+            }
+            assert_eq!(kept, if rest == Rest::Fringe { [1, 2].into() } else { [0].into() }, "{rest:?}");
+            assert_eq!((flaps, one_way), (rest == Rest::Fringe, rest != Rest::CutOff), "{rest:?}");
+        }
+    }
+
     /// S-16: catches a new disk that stays unknown and is not asked for, and one that is asked for although too few of the
     /// core can note it: others count, that know it and have their first disks.
     #[test]

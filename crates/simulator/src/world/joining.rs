@@ -306,6 +306,7 @@ impl World {
             self.depart_later(id);
         }
         self.strike_soon();
+        self.widen_core();
         // Who must speak is another question now.
         self.end_when_done();
     }

@@ -12,6 +12,7 @@ use crate::network::some_of;
 use crate::node::{Came, acceptor_config};
 use crate::planted::{Planted, rebuild};
 use crate::schedule::{Event, Timer};
+use crate::swarm::Rest;
 
 /// Batches of the state that a disk may have written by itself, at most, when it did not write
 /// all.
@@ -60,7 +61,7 @@ impl World {
     /// A node that was down comes back, if it can.
     pub(super) fn restart(&mut self, id: NodeId) {
         let node = self.node(id);
-        let stays_down = self.healed && !self.core.contains(&id);
+        let stays_down = self.healed && !self.core.contains(&id) && self.swarm.rest != Rest::Fringe;
         if !node.is_up() && !node.gone && !stays_down {
             if node.came == Came::Left {
                 return self.come_anew(id);

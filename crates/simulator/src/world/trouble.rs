@@ -1,16 +1,16 @@
 //! The bad things that happen now and then, as the seed has drawn their kinds and weights.
 
-use protocol::{CommandNumber, NodeId, Space};
+use protocol::{CommandNumber, NodeId, Space, Tick};
 use storage::StateStore as _;
 use storage::memory::{Fault as DiskFault, MemoryLog, MemoryState};
 
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::fault::{Fault, Shape};
-use crate::network::{cut, some_of};
+use crate::network::{Link, cut, some_of};
 use crate::node::{Cut, Mail};
 use crate::schedule::Event;
-use crate::swarm::Trouble;
+use crate::swarm::{Rest, Trouble};
 
 /// How far a wall clock jumps at once, in milliseconds: from less than a command to hours.
 const JUMPS: [u64; 5] = [20, 500, 10_000, 600_000, 2 * 3_600_000];
@@ -21,7 +21,7 @@ impl World {
     /// Something bad is due, unless the faults are over.
     pub(super) fn nemesis(&mut self) {
         if self.healed {
-            return;
+            return self.trouble_outside();
         }
         let pause = some_of(self.swarm.trouble_pause, &mut self.chance);
         self.schedule.after(pause, Event::Nemesis);
@@ -94,7 +94,11 @@ impl World {
                     self.stop(id, Stop::DiskLost);
                 }
             }
-            Trouble::Suspicion => self.suspect(),
+            Trouble::Suspicion => {
+                let any = self.any_node();
+                self.suspect(any);
+            }
+            Trouble::Join | Trouble::Leave if self.schedule.now() >= Tick(0) + self.swarm.changing => {}
             Trouble::Join => self.expect_newcomer(),
             Trouble::Leave => self.ask_to_leave(),
         }
@@ -108,14 +112,38 @@ impl World {
     }
 
     /// A node campaigns for no reason. A failure detector may be wrong; progress depends on it, and nothing else.
-    fn suspect(&mut self) {
-        let id = self.any_node();
+    pub(crate) fn suspect(&mut self, id: NodeId) {
         let Some(roles) = self.node(id).roles.as_ref().filter(|_| self.swarm.has_role_leader(id)) else { return };
         let above = roles.status.highest();
         if roles.leader.leads().is_none() {
             self.tell(&Fact::Fault(Fault::Suspicion(id)));
             self.put(id, Mail::Leader(leader::core::Input::Campaign { above }));
         }
+    }
+
+    /// After the faults they go on among those that the core does not need, where they are a fringe: each campaigns for no
+    /// reason, has other links, or starts again, not so often that the core could do nothing in between.
+    fn trouble_outside(&mut self) {
+        let outside: Vec<NodeId> = self.present().into_iter().filter(|id| !self.core.contains(id)).collect();
+        if self.swarm.rest != Rest::Fringe || outside.is_empty() {
+            return;
+        }
+        let pause = self.swarm.timeout_max / 4 + some_of(self.swarm.timeout_max, &mut self.chance);
+        self.schedule.after(pause, Event::Nemesis);
+        let id = self.chance.pick(&outside);
+        match self.chance.below(4) {
+            0 => self.link_to_core(id, &self.core.clone()),
+            1 if self.node(id).is_up() => {
+                if self.chance.coin() {
+                    return self.crash(id);
+                }
+                self.tell(&Fact::Fault(Fault::Kill(id)));
+                self.stop(id, Stop::Killed);
+            }
+            _ => self.suspect(id),
+        }
+        // Who must speak depends on who leads.
+        self.end_when_done();
     }
 
     fn partition(&mut self, shape: Shape) {
@@ -127,20 +155,45 @@ impl World {
         if self.network.is_broken() && !self.chance.happens(2_500) {
             self.network.heal();
         }
-        self.network.cut(shape, &links);
         if self.watchers.is_in_change() {
             self.tell(&Fact::Fault(Fault::PartitionInChange));
         }
-        self.tell(&Fact::Fault(Fault::Partition { shape, cut: links.clone() }));
-        self.break_connections(&links);
+        self.cut(shape, &links);
+    }
+
+    /// These links go up and down from now on.
+    pub(super) fn begin_to_flap(&mut self, links: &[Link]) {
+        let (now, longest) = (self.schedule.now(), self.swarm.flap);
+        for link in links {
+            let (period, regular) = if self.swarm.flaps_apart {
+                (longest / 4 + some_of(longest * 3 / 4, &mut self.chance), self.chance.coin())
+            } else {
+                (longest, true)
+            };
+            self.network.begin_to_flap(*link, now, period, regular);
+        }
+        self.await_flaps();
+    }
+
+    fn await_flaps(&mut self) {
+        let Some(due) = self.network.next_flap() else { return };
+        if self.flap_due.is_none_or(|scheduled| due < scheduled) {
+            self.flap_due = Some(due);
+            self.schedule.at(due, Event::Flap);
+        }
     }
 
     /// Flapping links go up and down.
     pub(super) fn flap(&mut self) {
-        self.schedule.after(self.swarm.flap, Event::Flap);
-        let each = self.swarm.flaps_apart && self.chance.coin();
-        let stopped = self.network.flap(each, &mut self.chance);
+        let now = self.schedule.now();
+        if self.flap_due != Some(now) {
+            // Another link came in between, and has scheduled what follows.
+            return;
+        }
+        self.flap_due = None;
+        let stopped = self.network.flap(now, &mut self.chance);
         self.break_connections(&stopped);
+        self.await_flaps();
     }
 
     fn jump(&mut self, id: NodeId) {

@@ -111,7 +111,8 @@ pub(crate) fn unreadable(doing: &str, error: &io::Error) -> StorageError {
 /// Two processes on one directory.
 pub(crate) fn held(dir: &Path) -> StorageError {
     StorageError::Refused(format!(
-        "another process holds the data directory {}; stop it first, or give this node a directory of its own",
+        "another process holds the data directory {}: if this node runs already, stop it first (its log and its /readyz say \
+         how it is); if it is another one, give this node a directory of its own",
         dir.display()
     ))
 }

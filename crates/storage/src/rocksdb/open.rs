@@ -18,8 +18,8 @@ use super::mark;
 use super::meaning::{held, translate};
 use super::mend::{self, Part};
 use super::opening::{Opening, Trouble};
-use super::recover;
 use super::state::RocksState;
+use super::{recover, seam, wal};
 use crate::{Identity, Standing, StorageError};
 
 pub(crate) const LOG: &str = "log";
@@ -118,7 +118,7 @@ pub(crate) fn open_locked(
     options: &Options,
     lock: File,
 ) -> Result<Stores, StorageError> {
-    let on_file = mark::read(dir)?;
+    let on_file = mark_of(dir, options)?;
     let complete = dir.join(IDENTITY).try_exists().map_err(|error| failed(dir, "looking into", &error))?;
     let opening = Opening { dir, identity, options, lock, on_file, complete };
     opening.check_mark()?;
@@ -136,6 +136,38 @@ pub(crate) fn open_locked(
         }
     }
     Err(last)
+}
+
+/// The mark of a directory. Where the file is lost it is made again from the log, first of all: what else is damaged there
+/// can be set aside then.
+fn mark_of(dir: &Path, options: &Options) -> Result<mark::Found, StorageError> {
+    let lost = match mark::read(dir)? {
+        whole @ mark::Found::Whole(_) => return Ok(whole),
+        lost @ (mark::Found::Nothing | mark::Found::Unreadable(_)) => lost,
+    };
+    let Ok(Some(mark)) =
+        check_log_of_mark(dir, options).and_then(|()| open_log_read_only(dir)).and_then(|log| RocksLog::mark_in(&log))
+    else {
+        return Ok(lost);
+    };
+    tracing::warn!(data = %dir.display(), "the file MARK is lost; it is made again from the log");
+    mark::write(dir, &mark).map_err(|error| failed(dir, "making the file MARK again in", &error))?;
+    Ok(mark::Found::Whole(mark))
+}
+
+/// Whether the mark in a log may be an older one. Every start writes there, so that a log without log files has lost some.
+pub(crate) fn check_log_of_mark(dir: &Path, options: &Options) -> Result<(), StorageError> {
+    if wal::files(&dir.join(LOG))?.is_empty() {
+        return Err(StorageError::Corrupt("the log files of the database `log` are not there".to_owned()));
+    }
+    check_end_of_log(dir, options)
+}
+
+/// Whether the log has lost what was written to it last.
+pub(crate) fn check_end_of_log(dir: &Path, options: &Options) -> Result<(), StorageError> {
+    let log = dir.join(LOG);
+    wal::check(&log)?;
+    seam::check(&log, options, &Cache::new_lru_cache(options.cache_bytes))
 }
 
 /// Makes a data directory if it is not there, for nobody else's eyes.
@@ -171,7 +203,7 @@ pub(crate) fn open_tables_of_log(log: &Path, options: &Options, cache: &Cache) -
     tables.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {}));
     let column = family(tables.clone(), cache, DBCompressionType::None, false, BLOCK);
     let columns = vec![ColumnFamilyDescriptor::new(::rocksdb::DEFAULT_COLUMN_FAMILY_NAME, column)];
-    Database::open_read_only(log, LOG, &tables, columns)
+    Database::open_read_only(log, "log, its tables", &tables, columns)
 }
 
 pub(crate) fn open_log(dir: &Path, options: &Options, cache: &Cache) -> Result<Database, StorageError> {

@@ -13,10 +13,10 @@ use super::database::Database;
 use super::log::RocksLog;
 use super::mark::{self, Mark};
 use super::mend::{self, Part};
-use super::open::{CHECKPOINTS, IDENTITY, LOG, Options, STATE, Stores, failed, open_log, open_state};
+use super::open::{CHECKPOINTS, IDENTITY, LOG, Options, STATE, Stores, check_end_of_log, failed, open_log, open_state};
 use super::record::FORMAT;
 use super::state::RocksState;
-use super::{seam, wal};
+use super::wal;
 use crate::{Identity, LogImage, LogStore as _, Standing, StateStore as _, StorageError};
 
 /// Why an attempt came to nothing.
@@ -47,9 +47,8 @@ impl Opening<'_> {
     pub(crate) fn attempt(&self) -> Result<Stores, Trouble> {
         let mending = self.set_aside()?;
         self.check_parts(&mending)?;
-        wal::check(&self.dir.join(LOG)).map_err(of(Part::Log))?;
+        check_end_of_log(self.dir, self.options).map_err(of(Part::Log))?;
         let cache = Cache::new_lru_cache(self.options.cache_bytes);
-        seam::check(&self.dir.join(LOG), self.options, &cache).map_err(of(Part::Log))?;
         let state = open_state(self.dir, self.options, &cache).map_err(of(Part::State))?;
         let log = open_log(self.dir, self.options, &cache).map_err(of(Part::Log))?;
         let log_is = RocksLog::identity_in(&log).map_err(of(Part::Log))?;
@@ -120,9 +119,10 @@ impl Opening<'_> {
     pub(crate) fn judge(&self, part: Part, why: &str) -> Result<(), StorageError> {
         if self.options.alone {
             return Err(StorageError::Refused(format!(
-                "{why}. This cluster has no other node to learn from what the data directory {} has lost: make a new one \
-                 from a backup (`quorate restore`)",
-                self.dir.display()
+                "{why}. This cluster has no other node to learn from what the data directory {} has lost, as far as this one \
+                 knows: make a new one from a backup (`quorate restore`){}",
+                self.dir.display(),
+                self.or_join()
             )));
         }
         match (part, &self.on_file) {
@@ -132,6 +132,21 @@ impl Opening<'_> {
                 Err(self.lost(why, &format!("the file MARK is not readable ({how})")))
             }
         }
+    }
+
+    /// Who else belongs to the cluster is not known where both copies of the membership are gone. The mark may know others.
+    fn or_join(&self) -> String {
+        let peers = match &self.on_file {
+            mark::Found::Whole(mark) => mark.peers.keys().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            mark::Found::Nothing | mark::Found::Unreadable(_) => String::new(),
+        };
+        if peers.is_empty() {
+            return peers;
+        }
+        format!(
+            "; or, if other nodes still belong to it (it has known {peers}), set `cluster.join` to some of them, empty the \
+             directory, and start this node: it joins anew, under another id"
+        )
     }
 
     fn lost(&self, why: &str, mark: &str) -> StorageError {
@@ -199,10 +214,7 @@ impl Opening<'_> {
                 on_file.clone().newer(in_log)
             }
             (mark::Found::Whole(on_file), None) => on_file.clone(),
-            (mark::Found::Nothing | mark::Found::Unreadable(_), Some(in_log)) => {
-                tracing::warn!(data = %self.dir.display(), "the file MARK is lost; it is made again from the log");
-                in_log
-            }
+            (mark::Found::Nothing | mark::Found::Unreadable(_), Some(in_log)) => in_log,
             (mark::Found::Unreadable(how), None) => {
                 return Err(Trouble::Error(self.lost("the database `log` does not have the mark", how)));
             }

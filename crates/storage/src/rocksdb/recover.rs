@@ -13,7 +13,7 @@ use super::database::Database;
 use super::log::RocksLog;
 use super::mark::{self, Found, Mark, sync_directory, write_whole};
 use super::mend::{Part, step};
-use super::open::{LOCK, LOG, make_and_lock, open_log_read_only, open_state_read_only};
+use super::open::{LOCK, LOG, Options, check_log_of_mark, make_and_lock, open_log_read_only, open_state_read_only};
 use super::opening::{another, check_owners};
 use super::state::RocksState;
 use super::versioned::{with_format, without_format};
@@ -74,7 +74,8 @@ pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageEr
         Found::Unreadable(_) => (None, "not readable"),
     };
     let is_ours = on_file.is_some();
-    let in_log = log.as_ref().map_err(Clone::clone).and_then(mark_in);
+    let in_log = check_log_of_mark(dir, &Options::default());
+    let in_log = in_log.and_then(|()| log.as_ref().map_err(Clone::clone).and_then(mark_in));
     let of_two = matches!((&on_file, &in_log), (Some(on_file), Ok(in_log)) if on_file.disk != in_log.disk);
     let mark = match on_file.map_or(in_log, Ok) {
         Ok(mark) => mark,
@@ -116,18 +117,18 @@ fn mark_in(log: &Database) -> Result<Mark, StorageError> {
     }
 }
 
-/// Whose directory it is, as far as it can be read.
+/// The mark that says whose directory it is, as far as it can be read.
 ///
 /// # Errors
 /// [`StorageError`] when a newer version has written it.
-pub fn owner(dir: &Path) -> Result<Option<Identity>, StorageError> {
+pub fn mark_of(dir: &Path) -> Result<Option<Mark>, StorageError> {
     if let Found::Whole(mark) = mark::read(dir)? {
-        return Ok(Some(mark.identity));
+        return Ok(Some(mark));
     }
     if !dir.join(LOG).exists() {
         return Ok(None);
     }
-    Ok(open_log_read_only(dir).and_then(|log| mark_in(&log)).ok().map(|mark| mark.identity))
+    Ok(open_log_read_only(dir).and_then(|log| mark_in(&log)).ok())
 }
 
 /// Who this node was when a recovery began that was cut short: what else says so may have been moved by then.
@@ -290,7 +291,7 @@ mod tests {
 
     use super::*;
     use crate::rocksdb::mend::cut;
-    use crate::rocksdb::{Options, open};
+    use crate::rocksdb::open;
     use crate::{LogImage, LogRecord, LogStore as _};
 
     fn identity() -> Identity {
@@ -412,13 +413,14 @@ mod tests {
         exchange("log");
         assert_eq!(condition(&own, &identity()), Ok(Condition::Usable));
 
+        let owner = |dir: &Path| mark_of(dir).expect("readable").map(|mark| mark.identity);
         exchange("state");
         fs::remove_dir_all(own.join("state")).expect("removed");
         drop(open(&own, &identity(), &Options::default()).expect("it heals"));
         assert_eq!(condition(&own, &identity()), Ok(Condition::Usable));
-        assert_eq!(owner(&own), Ok(Some(identity())));
+        assert_eq!(owner(&own), Some(identity()));
         fs::remove_file(own.join("MARK")).expect("removed");
-        assert_eq!(owner(&own), Ok(Some(identity())), "the log says it");
-        assert_eq!(owner(place.path()), Ok(None));
+        assert_eq!(owner(&own), Some(identity()), "the log says it");
+        assert_eq!(owner(place.path()), None);
     }
 }

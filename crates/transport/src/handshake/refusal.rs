@@ -69,6 +69,8 @@ pub enum Refusal {
         theirs: String,
         /// This node's.
         ours: String,
+        /// The dialer's has begun, has the same name, and counts this node among its members, by its name and address.
+        claims: bool,
     },
     /// Somebody uses this node's id, or this node dialed itself.
     #[error(

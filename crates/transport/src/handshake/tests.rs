@@ -88,6 +88,35 @@ fn a_removed_node_is_told_what_it_can_do() {
     assert!(!refuse(Hello { expects: 3, ..hello() }).passes, "an address is wrong");
 }
 
+/// Catches a node that is taken for one of another cluster by a wrong address, by a cluster of another name, or by one that
+/// nobody has begun; and one that is called by its name and address, and does not notice.
+#[test]
+fn who_is_called_by_another_cluster_of_its_name_notices() {
+    let called = |cluster: u8, hello: Hello| {
+        let expects_name = hello.expects_name.or(Some("a".into()));
+        let hello = Hello { cluster: Bytes::from(vec![cluster; 16]), expects_name, ..hello };
+        match identity().judge(&hello, known) {
+            Err(Refusal::OtherCluster { claims, .. }) => Some(claims),
+            Ok(_) | Err(_) => None,
+        }
+    };
+    let begun = || Hello { disk: Some(with_promise(1)), ..hello() };
+    assert_eq!(called(8, begun()), Some(true));
+    assert_eq!(called(8, Hello { expects: 4, ..begun() }), Some(true), "it has another id there");
+    assert_eq!(
+        called(8, Hello { disk: Some(Disk { told: true, ..with_promise(0) }), ..hello() }),
+        Some(true),
+        "it joined"
+    );
+    assert_eq!(called(8, Hello { expects_name: Some("c".into()), ..begun() }), Some(false), "an address is wrong");
+    assert_eq!(called(8, Hello { cluster_name: "other".into(), ..begun() }), Some(false));
+    assert_eq!(called(8, Hello { disk: Some(with_promise(0)), ..hello() }), Some(false), "nobody has begun it");
+    assert_eq!(called(8, hello()), Some(false));
+    assert_eq!(called(7, begun()), None, "its own");
+    let unsaid = Hello { cluster: Bytes::from_static(&[8; 16]), ..begun() };
+    assert!(matches!(identity().judge(&unsaid, known), Err(Refusal::OtherCluster { claims: false, .. })));
+}
+
 /// Catches a peer of another window that is refused, or not noticed; and a version that does not
 /// say its settings and is refused for that.
 #[test]
@@ -174,6 +203,7 @@ fn hex(bytes: &[u8]) -> String {
 async fn handshake_frames_never_change() {
     let refused = Answer { verdict: Some(Verdict::Refused("no".into())), ..Answer::default() };
     let first = Hello { learn_from: None, window: None, ..hello() };
+    let named = Hello { expects_name: Some("a".into()), ..hello() };
     let disk = Disk {
         id: Bytes::from_static(&[9; 16]),
         starts: 3,
@@ -198,7 +228,7 @@ async fn handshake_frames_never_change() {
     let told = Hello { version: versions.newest, oldest: versions.said_oldest(), ..told };
     let of_two = Identity { versions, ..identity() }.welcome(true);
     let passes = Answer { passes: true, ..refused.clone() };
-    let mut frames = [const { Vec::new() }; 11];
+    let mut frames = [const { Vec::new() }; 12];
     write(&mut frames[0], &first).await.expect("memory");
     write(&mut frames[1], &identity().welcome(false)).await.expect("memory");
     write(&mut frames[2], &refused).await.expect("memory");
@@ -210,6 +240,7 @@ async fn handshake_frames_never_change() {
     write(&mut frames[8], &told).await.expect("memory");
     write(&mut frames[9], &of_two).await.expect("memory");
     write(&mut frames[10], &passes).await.expect("memory");
+    write(&mut frames[11], &named).await.expect("memory");
     assert_eq!(read::<Hello, _>(&mut &frames[0][..]).await.expect("a hello"), first);
     assert_eq!(read::<Hello, _>(&mut &frames[3][..]).await.expect("a hello"), hello());
     assert_eq!(read::<Hello, _>(&mut &frames[4][..]).await.expect("a hello"), with_disk);
@@ -219,13 +250,14 @@ async fn handshake_frames_never_change() {
     assert_eq!(read::<Hello, _>(&mut &frames[8][..]).await.expect("a hello"), told);
     assert_eq!(read::<Answer, _>(&mut &frames[9][..]).await.expect("an answer"), of_two);
     assert_eq!(read::<Answer, _>(&mut &frames[10][..]).await.expect("an answer"), passes);
+    assert_eq!(read::<Hello, _>(&mut &frames[11][..]).await.expect("a hello"), named);
     assert_eq!(frames.map(|frame| hex(&frame)), RECORDED);
 }
 
 /// `Hello` without settings, `Welcome`, `Refused`, `Hello`, `Hello` with a disk, `Welcome` that noted it, `Refused` for it,
 /// `Refused` since the node was removed; `Hello` of two versions by a node that was told its id, `Welcome` of two versions,
-/// `Refused` for what passes.
-const RECORDED: [&str; 11] = [
+/// `Refused` for what passes; `Hello` with the name of whom it expects.
+const RECORDED: [&str; 12] = [
     "00000031c5c0d95e0a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f280232016238014002",
     "0000000960b781240a07080110011a0161",
     "000000041a9993bc12026e6f",
@@ -237,4 +269,5 @@ const RECORDED: [&str; 11] = [
     "0000006377ce3b370a0c71756f726174652d7065657210021a1007070707070707070707070707070707220464656d6f2802320162380140024a066c65616465725080085a230a100909090909090909090909090909090910031884868808200728023000380140016801",
     "0000000d1b03613c0a0b080210011a016120012801",
     "0000000615f66db112026e6f4001",
+    "0000003f2d9f47520a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f2802320162380140024a066c6561646572508008720161",
 ];

@@ -78,6 +78,7 @@ async fn a_peer_dies_and_comes_back() {
             other @ (PeerEvent::Noted { .. }
             | PeerEvent::DiskRefused { .. }
             | PeerEvent::Removed { .. }
+            | PeerEvent::Claimed { .. }
             | PeerEvent::ConnectedAlready { .. }) => {
                 panic!("{other:?} by a dead peer")
             }

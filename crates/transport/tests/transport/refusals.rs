@@ -129,6 +129,19 @@ async fn nodes_of_two_clusters_do_not_connect() {
     assert!(a.events.try_recv().is_err() && b.events.try_recv().is_err(), "no connection, so no event");
 }
 
+/// Catches a node that is called by its name and address by a member of another cluster of its name, as one is that lost its
+/// disk and began another, and hears nothing of it.
+#[actix::test]
+async fn a_node_that_another_cluster_claims_is_told() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let mut a = Node::start(config(A, at_b), listen_a);
+    let other = TransportConfig { cluster: ClusterId([0xff; 16]), ..config(B, at_a) };
+    let begun = Disk { promise_round: 1, promise_node: 2, ..Disk::default() };
+    let says = Disks { say: Arc::new(move || Some(begun.clone())), ..Disks::unknown() };
+    let _b = Node::start_with(other, listen_b, says);
+    a.event(PeerEvent::Claimed { by: "2 (b)".into() }).await;
+}
+
 /// Catches nodes that learn in different ways and let each other in: each would wait for what the
 /// other never sends. And a dialer that is not told.
 #[actix::test]

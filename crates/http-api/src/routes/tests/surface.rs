@@ -1,12 +1,15 @@
 //! The routes as a whole: what there is, how it is described, and the pages and probes.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use actix_web::http::Method;
+use actix_web::test::TestRequest;
 use serde_json::Value;
 
 use super::world::{World, check, not_executed};
 use crate::backend::Health;
+use crate::core::access::Denied;
 use crate::routes::ROUTES;
 
 fn world() -> World {
@@ -43,6 +46,61 @@ async fn the_table_of_routes_is_what_is_served() {
         ["/nowhere", "/v1", "/v1/functions/a/b", "/v1/functions/", "/v1/transactions", "//", "/v1/cluster/learner"]
     {
         assert_eq!(world.get(uri).await.problem(), not_executed(404, "unknown_route"), "{uri}");
+    }
+}
+
+/// RELIABILITY 6, row 16. Catches metrics that stay at the port of callers though they have a listener of their own, anything
+/// else of callers there, and metrics without a token there.
+#[actix_web::test]
+async fn metrics_are_apart_where_they_have_a_listener() {
+    let world = World::with_root("root", |_| None);
+    let statuses = async |path: &str, token: &str| {
+        let header = ("Authorization", format!("Bearer {token}"));
+        world
+            .ask_apart(|| TestRequest::get().uri(path).insert_header(header.clone()))
+            .await
+            .map(|reply| reply.status.as_u16())
+    };
+    assert_eq!(statuses("/metrics", "root").await, [404, 200]);
+    assert_eq!(statuses("/metrics", "other").await, [404, 401]);
+    for (pattern, methods) in ROUTES.iter().filter(|(pattern, _)| *pattern != "/metrics") {
+        let both = ["/livez", "/readyz", "/healthz"].contains(pattern);
+        let [callers, watchers] = statuses(&example(pattern), "root").await;
+        assert!(callers != 404 || pattern.ends_with(":.*}"), "{pattern} {methods}: {callers}");
+        assert_eq!(watchers != 404, both, "{pattern}: {watchers}");
+    }
+}
+
+/// The codes of problems that a source writes out: the first text of what makes one.
+fn codes(source: &str) -> BTreeSet<&str> {
+    let is_code = |text: &str| text.len() > 3 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    ["Problem::new(", "Self::new(", "bad_request(", "not_found(", "too_large(", "unavailable("]
+        .iter()
+        .flat_map(|made| source.split(made).skip(1))
+        .filter_map(|rest| rest.get(..rest.len().min(100)).unwrap_or(rest).split('"').nth(1))
+        .filter(|text| is_code(text))
+        .collect()
+}
+
+/// Catches a problem that callers are not told of.
+#[test]
+fn the_page_for_users_lists_every_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("../../docs/api.md")).expect("a page");
+    let mut listed = 0;
+    for directory in ["src", "src/routes", "src/proxy"] {
+        for source in std::fs::read_dir(root.join(directory)).expect("a directory").flatten() {
+            let Ok(source) = std::fs::read_to_string(source.path()) else { continue };
+            for code in codes(&source) {
+                listed += 1;
+                assert!(page.contains(&format!("`{code}`")), "docs/api.md does not list {code}");
+            }
+        }
+    }
+    assert!(listed > 30, "only {listed} were found");
+    use Denied::{Confined, Expired, Forbidden, NoToken, NotCurrent, Unknown};
+    for denied in [NoToken, Unknown, Expired, Forbidden, Confined, NotCurrent] {
+        assert!(page.contains(&format!("`{}`", denied.name())), "docs/api.md does not list {}", denied.name());
     }
 }
 

@@ -42,7 +42,16 @@ impl Served {
 /// What a server is told, of which nothing matters here.
 pub(super) fn options() -> Options {
     let prometheus = PrometheusBuilder::new().build_recorder().handle();
-    Options { workers: 1, entropy: 1, prometheus, auth: None, tls: None, grace: Duration::from_secs(1), tracer: None }
+    Options {
+        workers: 1,
+        entropy: 1,
+        prometheus,
+        metrics_apart: false,
+        auth: None,
+        tls: None,
+        grace: Duration::from_secs(1),
+        tracer: None,
+    }
 }
 
 /// Sends the bytes and reads until the server closes the connection.

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
+use actix_web::body::MessageBody;
+use actix_web::dev::ServiceResponse;
 use actix_web::http::header::HeaderMap;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{test, web};
@@ -188,8 +190,19 @@ impl World {
 
     /// Sends a request through the whole application.
     pub(super) async fn ask(&self, request: test::TestRequest) -> Reply {
-        let app = test::init_service(routes::app(self.api.clone())).await;
-        let response = test::call_service(&app, request.to_request()).await;
+        let app = test::init_service(routes::app(self.api.clone(), true)).await;
+        Self::reply(test::call_service(&app, request.to_request()).await).await
+    }
+
+    /// The same, where metrics have a listener of their own: what both answer.
+    pub(super) async fn ask_apart(&self, request: impl Fn() -> test::TestRequest) -> [Reply; 2] {
+        let app = test::init_service(routes::app(self.api.clone(), false)).await;
+        let watched = test::init_service(routes::watched(self.api.clone())).await;
+        let reply = Self::reply(test::call_service(&app, request().to_request()).await).await;
+        [reply, Self::reply(test::call_service(&watched, request().to_request()).await).await]
+    }
+
+    async fn reply(response: ServiceResponse<impl MessageBody>) -> Reply {
         let (status, headers) = (response.status(), response.headers().clone());
         let reply = Reply { status, headers, body: test::read_body(response).await };
         assert_eq!(reply.header("quorate-node"), Some("b"), "every reply names its node");

@@ -159,7 +159,7 @@ fn calls_wait_for_room_in_order_and_within_a_bound() {
 
 /// Executes the call that waits longest, 50 ms later.
 fn issue_one(bench: &mut Bench) {
-    bench.wait(Duration::from_millis(50));
+    bench.now.tick = bench.now.tick + Duration::from_millis(50);
     let run = proposed(&bench.end_turn());
     assert_eq!(run.len(), 1);
     bench.ack_all();
@@ -176,20 +176,21 @@ fn say_all(bench: &mut Bench, numbers: Range<u64>) {
 /// executed; and one that never takes calls again.
 #[test]
 fn calls_are_refused_where_the_queue_stands() {
-    let mut bench = Bench::with(|config| config.window = 1);
+    let mut bench = Bench::with(|config| (config.window, config.kept_calls) = (1, 100));
     bench.lead();
     say_all(&mut bench, 0..20);
-    for number in 20..45 {
+    for number in 20..44 {
         issue_one(&mut bench);
         say_all(&mut bench, number..number + 1);
     }
+    issue_one(&mut bench);
     let late = |bench: &mut Bench| bench.say(2, execute(&put("late", 1)));
     assert_eq!(late(&mut bench), [executed(2, "late", Outcome::Overloaded)]);
     assert_eq!(bench.say(2, execute(&patient(1, put("patient", 1)))), []);
     assert_eq!(bench.say(2, execute(&call("operator", "cluster.none", json!({})))), []);
     (0..15).for_each(|_| issue_one(&mut bench));
     assert_eq!(late(&mut bench), [executed(2, "late", Outcome::Overloaded)]);
-    (0..6).for_each(|_| issue_one(&mut bench));
+    (0..5).for_each(|_| issue_one(&mut bench));
     assert_eq!(bench.leader.load().kept_calls, 0);
     say_all(&mut bench, 98..100);
     issue_one(&mut bench);
@@ -199,11 +200,11 @@ fn calls_are_refused_where_the_queue_stands() {
 /// Catches calls that are refused for a burst, or because nothing was voted for for a while: they are to wait.
 #[test]
 fn a_queue_that_comes_and_goes_is_no_overload() {
-    let mut bench = Bench::with(|config| config.window = 1);
+    let mut bench = Bench::with(|config| (config.window, config.kept_calls) = (1, 100));
     bench.lead();
     for round in 0..4 {
         say_all(&mut bench, round * 100..round * 100 + 9);
-        bench.wait(Duration::from_secs(5));
+        bench.now.tick = bench.now.tick + Duration::from_secs(5);
         say_all(&mut bench, round * 100 + 9..round * 100 + 19);
         (0..19).for_each(|_| issue_one(&mut bench));
     }
