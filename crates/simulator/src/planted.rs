@@ -53,6 +53,8 @@ pub enum Planted {
     MislabelsReads,
     /// S-22: a caller is told that its call was not executed when nobody knows.
     DeniesWhatIsUnknown,
+    /// A gateway says of a call that was refused that it changed nothing.
+    HidesRefusals,
     /// S-23: a leader does not find what became of a call in the state.
     RepeatsRequests,
     /// S-10: what a function on the pool has read is not looked at again when it finishes.

@@ -419,11 +419,7 @@ impl fmt::Display for Summary {
         for (name, count) in Shape::NAMES.iter().zip(shapes) {
             write!(f, " {name} {count}")?;
         }
-        write!(
-            f,
-            "
-after the faults:"
-        )?;
+        write!(f, "\nafter the faults:")?;
         for (name, count) in self.tally.after_faults() {
             write!(f, " {name} {count}")?;
         }

@@ -114,7 +114,7 @@ impl World {
             }
             Answer::Outcome { outcome, settled, .. } => {
                 let Some(Asked { question: Question::Call(call), .. }) = self.questions.get(&ticket) else { return };
-                Told::Outcome { request: call.request.clone(), outcome, settled }
+                Told::Outcome { request: call.request.clone(), outcome: self.said_of_a_call(outcome), settled }
             }
             Answer::NotExecuted(_) => Told::NotExecuted,
             Answer::NotHere(_) | Answer::Unknown if self.plants(Planted::DeniesWhatIsUnknown) => Told::NotExecuted,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use functions::ExecutionContext;
 use protocol::message::{BeginBallot, ToAcceptor};
-use protocol::{Command, CommandBody, Message, NodeId, Verdict};
+use protocol::{Command, CommandBody, Message, NodeId, Outcome, Verdict};
 
 use super::World;
 use crate::fact::{Question, Told};
@@ -50,6 +50,16 @@ impl World {
             let (ticket, outcome) = (*ticket, body.verdict.outcome(command.number()));
             self.answer(ticket, Told::Outcome { request: body.request, outcome, settled: true });
         }
+    }
+
+    /// What a gateway says of a call: usually what became of it.
+    pub(super) fn said_of_a_call(&self, outcome: Outcome) -> Outcome {
+        if let Outcome::Refused { at, .. } = outcome
+            && self.plants(Planted::HidesRefusals)
+        {
+            return Outcome::Unchanged { at, result: Bytes::from_static(b"{}") };
+        }
+        outcome
     }
 
     /// A learner is about to apply these.
