@@ -4,7 +4,7 @@
 //! answer as long as it likes, and goes away when that takes too long. A call with a key of its own
 //! is asked again, through any node and with the same key, until its fate is known; a call without
 //! one cannot be, and its client lives with *unknown*. Now and then a client uses a key again with
-//! another body, which must not be executed as well.
+//! another body, which must not be executed as well, or repeats a call that came to its end long before.
 //!
 //! After [`Clients::healed`] clients ask nodes of the core only, one after the other, bring what is under way
 //! to its end, and then each makes a few fresh calls that nothing can refuse, until these are issued, and one read
@@ -32,6 +32,8 @@ use work::Known;
 
 /// How often a client asks again although it knows: it must hear the same.
 const ASKED_AGAIN: f64 = 0.1;
+/// So many of its calls a client remembers to repeat them.
+const FINISHED_MAX: usize = 50;
 /// How often a client that asks again does so with another body.
 const REUSED: f64 = 0.1;
 
@@ -52,6 +54,8 @@ pub struct Settings {
     pub keyed: u32,
     /// Of a thousand questions, how many are reads.
     pub reads: u32,
+    /// Of a thousand questions during the faults, how many repeat a call that was brought to its end some time ago.
+    pub repeated: u32,
     /// How many calls of each client must be issued after the faults.
     pub fresh: u32,
     /// Of a thousand calls during the faults, how many are about the membership.
@@ -124,6 +128,8 @@ struct Client {
     last: Option<NodeId>,
     /// What it will ask again.
     again: Option<Task>,
+    /// Calls under its keys of which it knows the end.
+    finished: Vec<Call>,
     known: Known,
     /// How many of its calls have to be issued yet, after the faults.
     fresh: u32,
@@ -171,7 +177,16 @@ impl Clients {
         for client in 1..=clients.settings.clients {
             let fresh = clients.settings.fresh;
             let known = Known::default();
-            let idle = Client { due: None, waits: None, last: None, again: None, known, fresh, has_read: false };
+            let idle = Client {
+                due: None,
+                waits: None,
+                last: None,
+                again: None,
+                finished: Vec::new(),
+                known,
+                fresh,
+                has_read: false,
+            };
             clients.clients.insert(client, idle);
             clients.think(client, now);
         }
@@ -221,6 +236,10 @@ impl Clients {
                 state.fresh = state.fresh.saturating_sub(1);
             }
             let named = task.filter(|task| is_keyed(&task.call));
+            state.finished.extend(named.iter().filter(|_| !healed).map(|task| task.call.clone()));
+            if state.finished.len() > FINISHED_MAX {
+                state.finished.remove(0);
+            }
             state.again = named.filter(|_| curious && !healed);
         } else if asked && state.again.as_ref().is_some_and(|task| !is_keyed(&task.call)) {
             state.again = None;
@@ -262,10 +281,9 @@ impl Clients {
     /// Whether somebody waits for what a call comes to that may change the membership.
     #[must_use]
     pub fn may_change(&self) -> bool {
-        let changes = |call: &Call| call.function.starts_with("cluster.") && call.function != "cluster.hand_over";
         self.clients.values().any(|client| {
-            let asks = |waits: &Waits| matches!(&waits.question, Question::Call(call) if changes(call));
-            client.again.as_ref().is_some_and(|task| changes(&task.call)) || client.waits.as_ref().is_some_and(asks)
+            let asks = |waits: &Waits| matches!(&waits.question, Question::Call(call) if may_change(call));
+            client.again.as_ref().is_some_and(|task| may_change(&task.call)) || client.waits.as_ref().is_some_and(asks)
         })
     }
 
@@ -343,6 +361,13 @@ impl Clients {
             let reused = is_keyed(&task.call) && !healed && chance.random_bool(REUSED);
             return Question::Call(if reused { work::other_body(&task.call) } else { task.call.clone() });
         }
+        if !healed && !state.finished.is_empty() && chance.random_ratio(self.settings.repeated.min(1000), 1000) {
+            let call = state.finished[chance.random_range(0..state.finished.len())].clone();
+            if now < self.settings.changing || !may_change(&call) {
+                state.again = Some(Task { call: call.clone(), fresh: false });
+                return Question::Call(call);
+            }
+        }
         if !healed && chance.random_ratio(self.settings.reads.min(1000), 1000) {
             return work::read(chance, &state.known);
         }
@@ -372,6 +397,11 @@ impl Clients {
         state.again = Some(Task { call: call.clone(), fresh: healed });
         Question::Call(call)
     }
+}
+
+/// Whether a call may change the membership.
+fn may_change(call: &Call) -> bool {
+    call.function.starts_with("cluster.") && call.function != "cluster.hand_over"
 }
 
 /// Whether a client has given the call a key of its own, so that it can ask again.

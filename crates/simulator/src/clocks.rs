@@ -8,8 +8,8 @@ use protocol::{Now, Tick, Timestamp};
 /// The time on the walls of a world at its beginning.
 pub const BEGINNING: Timestamp = Timestamp(1_700_000_000_000);
 
-/// The farthest that a wall clock gets from the world's, by jumps: far below the time for which
-/// outcomes of calls are kept, which is all that depends on it.
+/// The farthest that a wall clock gets from the world's, by jumps, where outcomes of calls are kept for far longer, which is
+/// all that depends on it.
 pub const WRONG_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// See the module.
@@ -63,11 +63,11 @@ impl Clocks {
         self.rate = rate.max(1);
     }
 
-    /// The wall clock jumps by so many milliseconds; says how far it got.
-    pub fn jump(&mut self, world: Tick, millis: i64) -> i64 {
+    /// The wall clock jumps by so many milliseconds, and is wrong by so much at most; says how far it got.
+    pub fn jump(&mut self, world: Tick, millis: i64, wrong_max: Duration) -> i64 {
         self.settle(world);
         let right = micros(BEGINNING).saturating_add_unsigned(world.0);
-        let most = i64::try_from(WRONG_MAX.as_micros()).expect("some hours");
+        let most = i64::try_from(wrong_max.as_micros()).expect("some hours");
         let before = self.wall;
         self.wall = (self.wall + millis * 1_000).clamp(right - most, right + most);
         (self.wall - before) / 1_000
@@ -120,9 +120,9 @@ mod tests {
         assert_eq!(at(&clocks, 10_000), (10_000, 10));
         assert_eq!(at(&clocks, 20_000), (18_000, 18));
         assert_eq!(clocks.real(Duration::from_millis(8)), Duration::from_millis(10));
-        assert_eq!(clocks.jump(Tick(20_000), 5_000), 5_000);
+        assert_eq!(clocks.jump(Tick(20_000), 5_000, WRONG_MAX), 5_000);
         assert_eq!(at(&clocks, 20_000), (18_000, 5_018));
-        assert!(clocks.jump(Tick(20_000), 1 << 40) < 1 << 40, "it is kept near the truth");
+        assert!(clocks.jump(Tick(20_000), 1 << 40, WRONG_MAX) < 1 << 40, "it is kept near the truth");
         clocks.restart(Tick(20_000));
         assert_eq!(at(&clocks, 20_000).0, 0);
         clocks.mend(Tick(30_000));

@@ -27,8 +27,6 @@ use crate::planted;
 use crate::schedule::Event;
 use crate::swarm::Swarm;
 
-/// How long outcomes of calls are kept: longer than any run, and than any clock is wrong.
-const RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// The pause before a leader sends again, as in the binary.
 const RESEND: Duration = Duration::from_millis(100);
 
@@ -389,8 +387,8 @@ fn leader_config(me: NodeId, swarm: &Swarm, membership: Arc<Membership>) -> lead
         // As 5 s is to 2 s in the binary.
         prepare_timeout: swarm.timeout_max * 5 / 2,
         hand_over_timeout: swarm.timeout_min * 4,
-        caller_retention: RETENTION,
-        gateway_retention: RETENTION,
+        caller_retention: swarm.caller_retention,
+        gateway_retention: swarm.gateway_retention,
     }
 }
 

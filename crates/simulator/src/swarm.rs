@@ -13,6 +13,7 @@ use protocol::membership::Rule;
 use protocol::{LearnFrom, MajoritySets, Member, Membership, NodeId};
 
 use crate::chance::Chance;
+use crate::clocks::WRONG_MAX;
 use crate::fault::Shape;
 use crate::network::Weather;
 use crate::planted::Planted;
@@ -63,6 +64,11 @@ pub enum Trouble {
     /// A node that has joined is asked to leave.
     Leave,
 }
+
+/// How long outcomes of calls are kept, usually: longer than any run, and than any clock is wrong.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// In 10,000: worlds in which they are forgotten within the run.
+const FORGETFUL: u32 = 1_500;
 
 /// Of a thousand calls, how many are about the membership: none in two worlds of three.
 const CHANGES: [u32; 6] = [0, 0, 0, 0, 80, 200];
@@ -231,6 +237,12 @@ pub struct Swarm {
     pub faults: Duration,
     /// What becomes of the rest then.
     pub rest: Rest,
+    /// How long outcomes of calls are kept that have a key of their caller's.
+    pub caller_retention: Duration,
+    /// The same of those that a gateway has named.
+    pub gateway_retention: Duration,
+    /// The farthest that a wall clock is wrong.
+    pub wrong_max: Duration,
     /// Of a thousand calls, how many are about the membership.
     pub changes: u32,
     /// How long they are asked for: not up to the end of the faults in some worlds, so that none is under way then.
@@ -288,6 +300,9 @@ impl Swarm {
             think: millis(50),
             faults: Duration::ZERO,
             rest: Rest::CutOff,
+            caller_retention: KEPT,
+            gateway_retention: KEPT,
+            wrong_max: WRONG_MAX,
             changes: 0,
             changing: Duration::MAX,
             hand_overs: 0,
@@ -306,7 +321,7 @@ impl Swarm {
         let drawn = chance.pick(&CHANGES);
         let changes = changes.unwrap_or(drawn);
         let (majority, rule) = majority(&calm.nodes, chance);
-        Self {
+        let swarm = Self {
             majority,
             rule,
             follower: follower(&calm.nodes, chance),
@@ -339,7 +354,21 @@ impl Swarm {
             changing: faults * chance.pick(&[4, 3, 2]) / 4,
             hand_overs: sometimes(chance, &[10, 30, 70]),
             ..calm
-        }
+        };
+        if chance.happens(FORGETFUL) { swarm.forgetful() } else { swarm }
+    }
+
+    /// Outcomes are forgotten while clients ask on. Of a call that a gateway has named no copy is under way for as long, and
+    /// no clock is as wrong, as the configuration demands it (ADR 0006).
+    fn forgetful(mut self) -> Self {
+        let millis = Duration::from_millis;
+        (self.caller_retention, self.gateway_retention) = (millis(2_000), millis(8_000));
+        self.wrong_max = millis(300);
+        self.timeout_max = millis(1_000);
+        self.down = self.down.min(millis(500));
+        self.weather.spike_max = self.weather.spike_max.min(millis(500));
+        self.troubles.retain(|(trouble, _)| *trouble != Trouble::ClockRate);
+        self
     }
 }
 
@@ -464,11 +493,13 @@ mod tests {
         }
         for (trouble, _) in Trouble::ALL {
             let on = swarms.iter().filter(|swarm| swarm.troubles.iter().any(|(kind, _)| *kind == trouble)).count();
-            let usual = if trouble.is_of_changes() { 100..190 } else { 50..150 };
+            let usual = if trouble.is_of_changes() { 100..190 } else { 40..150 };
             assert!(usual.contains(&on), "{trouble:?} is on in {on} of 200");
         }
         assert!(swarms.iter().any(|swarm| swarm.learn_from == LearnFrom::Voters && swarm.window == 1));
         assert!(swarms.iter().any(|swarm| swarm.hand_overs == 70));
+        let forgetful = swarms.iter().filter(|swarm| swarm.caller_retention < KEPT).count();
+        assert!((15..50).contains(&forgetful), "{forgetful} of 200 forget outcomes");
         let rest = |rest| swarms.iter().filter(|swarm| swarm.rest == rest).count();
         assert!(
             rest(Rest::CutOff) > 30 && rest(Rest::OneWay) > 30 && rest(Rest::Fringe) > 70,

@@ -60,6 +60,9 @@ const OUTSIDE: [&str; 3] = ["flapping_outside", "suspicion_outside", "restart_ou
 /// Cores of a membership that has changed.
 const CORES: [&str; 2] = ["core_after_changes", "core_widened"];
 
+/// What becomes of stored outcomes.
+const OUTCOMES: [&str; 2] = ["outcome_forgotten", "executed_anew"];
+
 /// Faults, by [`Fault::kind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(pub [u64; Fault::KINDS.len()]);
@@ -108,6 +111,8 @@ pub struct Tally {
     /// After the faults, where the membership had changed: cores that are not all that is needed, and those that a later change
     /// made larger.
     pub cores: [u64; CORES.len()],
+    /// Outcomes of calls that were forgotten, and calls that became a command again after that.
+    pub outcomes: [u64; OUTCOMES.len()],
     /// Those of the core, once the faults are over.
     core: Option<BTreeSet<NodeId>>,
     led: Option<Ballot>,
@@ -129,6 +134,7 @@ impl Tally {
         sum(&mut self.reads, &other.reads);
         sum(&mut self.outside, &other.outside);
         sum(&mut self.cores, &other.cores);
+        sum(&mut self.outcomes, &other.outcomes);
         self.facts += other.facts;
         self.issued += other.issued;
         self.changing += other.changing;
@@ -166,9 +172,10 @@ impl Tally {
         kinds.chain(shapes).chain(others).chain(self.after_faults()).chain(READS.into_iter().zip(self.reads)).collect()
     }
 
-    /// What there was after the faults.
+    /// What there was after the faults, and of outcomes.
     pub fn after_faults(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        OUTSIDE.into_iter().zip(self.outside).chain(CORES.into_iter().zip(self.cores))
+        let outcomes = OUTCOMES.into_iter().zip(self.outcomes);
+        OUTSIDE.into_iter().zip(self.outside).chain(CORES.into_iter().zip(self.cores)).chain(outcomes)
     }
 
     /// The count of a kind or shape.

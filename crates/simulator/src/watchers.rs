@@ -9,7 +9,7 @@ use std::time::Duration;
 use protocol::{CommandNumber, Membership, NodeId, Now};
 
 use crate::fact::{Fact, Observer};
-use crate::invariants::Invariants;
+use crate::invariants::{Invariants, Kept};
 use crate::tally::Tally;
 use crate::trace::{Hasher, Log};
 
@@ -84,6 +84,11 @@ impl Watchers {
         self.invariants.history().disks.last_decided()
     }
 
+    /// Outcomes are kept for so long.
+    pub fn keep_outcomes(&mut self, kept: Kept) {
+        self.invariants.keep_outcomes(kept);
+    }
+
     /// This node has not the role of a leader, whatever the membership says.
     pub fn never_leads(&mut self, node: NodeId) {
         self.invariants.never_leads(node);
@@ -110,6 +115,7 @@ impl Watchers {
     /// The run is over.
     pub fn end(&mut self, now: Now) {
         self.invariants.end(now);
+        self.tally.outcomes = self.invariants.history().chain.forgotten();
     }
 }
 

@@ -37,6 +37,7 @@ use crate::client::{Clients, Settings};
 use crate::clocks::BEGINNING;
 use crate::fact::{Fact, Question};
 use crate::fault::Shape;
+use crate::invariants::Kept;
 use crate::network::{Link, Network};
 use crate::node::{Came, Node};
 use crate::schedule::{Event, Schedule};
@@ -48,6 +49,8 @@ use joining::{Errand, Newcomer};
 const EVENTS_MAX: u64 = 20_000_000;
 /// What a paused node's machine keeps for it: beyond it messages are lost.
 const HELD_MAX: usize = 4_096;
+/// Of a thousand questions, how many repeat a call that was brought to its end before.
+const REPEATED: u32 = 20;
 /// Fresh calls of each client after the faults.
 const FRESH_CALLS: u32 = 3;
 /// Within how many of the longest election timeouts of its world everything is answered once the faults are over.
@@ -106,6 +109,7 @@ impl World {
             wait_healed: swarm.timeout_max * 2,
             keyed: u32::try_from(chance.between(200, 900)).expect("small"),
             reads: u32::try_from(chance.between(100, 500)).expect("small"),
+            repeated: REPEATED,
             fresh: FRESH_CALLS,
             changes: swarm.changes,
             changing: Tick(0) + swarm.changing,
@@ -134,6 +138,8 @@ impl World {
             swarm,
         };
         world.plant_functions();
+        let Swarm { caller_retention: callers, gateway_retention: gateways, wrong_max, .. } = world.swarm;
+        world.watchers.keep_outcomes(Kept { callers, gateways, wrong_max });
         if let Some(follower) = world.swarm.follower {
             world.watchers.never_leads(follower.node);
         }

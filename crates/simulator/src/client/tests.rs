@@ -15,6 +15,7 @@ fn settings(clients: u64) -> Settings {
         changes: 0,
         changing: Tick(u64::MAX),
         hand_overs: 0,
+        repeated: 20,
         fresh: 2,
     }
 }

@@ -1,12 +1,14 @@
 //! The issued commands, as any node has applied them, and the state after each of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
 use protocol::{
-    Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Key, RequestId, StateError, StateView, StoredOutcome,
+    Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Key, RequestId, StateError, StateView,
+    StoredOutcome, Timestamp,
 };
+use storage::FORGET_MAX;
 
 use super::Violation;
 
@@ -28,7 +30,39 @@ pub struct Chain {
     commands: Vec<Issued>,
     versions: BTreeMap<Key, Versions>,
     requests: BTreeMap<RequestId, CommandNumber>,
+    outcomes: Outcomes,
     fresh: bool,
+}
+
+/// Which outcomes are stored after the last command, and which were: what a command makes a replica forget is part of what
+/// it means (ADR 0006).
+#[derive(Clone, Debug, Default)]
+struct Outcomes {
+    stored: BTreeMap<RequestId, CommandNumber>,
+    /// The same, of callers, then of gateways, by age.
+    by_age: [BTreeMap<(Timestamp, CommandNumber), RequestId>; 2],
+    forgotten: BTreeSet<CommandNumber>,
+    /// The command whose outcome was stored when the last command was decided on, under the same id.
+    repeats: Option<CommandNumber>,
+    anew: u64,
+}
+
+impl Outcomes {
+    fn apply(&mut self, number: CommandNumber, body: &CommandBody) {
+        self.repeats = self.stored.get(&body.request).copied();
+        let mut room = FORGET_MAX;
+        for (by_age, mark) in self.by_age.iter_mut().zip([body.forget.callers, body.forget.gateways]) {
+            while let Some(oldest) = by_age.first_entry().filter(|oldest| room > 0 && oldest.key().0 < mark) {
+                room -= 1;
+                let ((_, number), request) = oldest.remove_entry();
+                self.stored.remove(&request);
+                self.forgotten.insert(number);
+            }
+        }
+        self.stored.insert(body.request.clone(), number);
+        let kind = usize::from(matches!(body.request, RequestId::Gateway(_)));
+        self.by_age[kind].insert((body.time, number), body.request.clone());
+    }
 }
 
 impl Chain {
@@ -65,6 +99,30 @@ impl Chain {
         self.requests.get(request).copied()
     }
 
+    /// The number of the command whose outcome is stored under this id.
+    #[must_use]
+    pub fn stored(&self, request: &RequestId) -> Option<CommandNumber> {
+        self.outcomes.stored.get(request).copied()
+    }
+
+    /// Whether the outcome of this command was stored, and is not any more.
+    #[must_use]
+    pub fn is_forgotten(&self, number: CommandNumber) -> bool {
+        self.outcomes.forgotten.contains(&number)
+    }
+
+    /// The command whose outcome was stored under the id of the last command when that was decided on: there must be none.
+    #[must_use]
+    pub fn repeats(&self) -> Option<CommandNumber> {
+        self.outcomes.repeats
+    }
+
+    /// How many outcomes were forgotten, and how many requests became a command again after that.
+    #[must_use]
+    pub fn forgotten(&self) -> [u64; 2] {
+        [self.outcomes.forgotten.len() as u64, self.outcomes.anew]
+    }
+
     /// The state after a command, not beyond the last one.
     #[must_use]
     pub fn state_at(&self, number: CommandNumber) -> StateAt<'_> {
@@ -88,7 +146,9 @@ impl Chain {
             };
             self.versions.entry(effect.key().clone()).or_default().push((command.number(), value));
         }
-        self.requests.entry(body.request.clone()).or_insert(command.number());
+        self.outcomes.apply(command.number(), &body);
+        let first = *self.requests.entry(body.request.clone()).or_insert(command.number());
+        self.outcomes.anew += u64::from(first != command.number());
         self.commands.push(Issued { command: command.clone(), body });
         Ok(())
     }

@@ -1,13 +1,14 @@
 //! Exactly once, as clients see it (DESIGN 14.9, RELIABILITY 3.7 and 3.9): a call under a key is always told the
 //! same decision with the same number, a refusal too, through whichever node (ADR 0017); and a call that is told
-//! it was not executed never is, unless its client asks for it again.
+//! it was not executed never is, unless its client asks for it again. All this goes for as long as the outcome is stored: what
+//! was forgotten is a new call under its key (ADR 0006).
 //!
 //! *Not executed* is told by [`Told::NotExecuted`] and by any settled outcome without a command. With
 //! [`Outcome::RequestReused`] a caller learns that its key is taken: by another call, which must exist.
 
 use std::collections::BTreeMap;
 
-use protocol::{Call, Now, Outcome, RequestId, Verdict};
+use protocol::{Call, CommandNumber, Now, Outcome, RequestId, Verdict};
 
 use super::chain::Issued;
 use super::{History, Invariant, Violation, ensure};
@@ -19,10 +20,10 @@ type Named = (RequestId, [u8; 16]);
 /// See the module.
 #[derive(Default)]
 pub(super) struct ExactlyOnce {
-    /// The first decision that was told of a call under a key, which is recorded.
+    /// The decision that was told of a call under a key, which is recorded: the first one, or that of its last command.
     told: BTreeMap<Named, Outcome>,
-    /// Calls of which the last word is that they were not executed; who said so.
-    never: BTreeMap<Named, u64>,
+    /// Calls of which the last word is that they were not executed; who said so, and the command that says it, if any.
+    never: BTreeMap<Named, (u64, Option<CommandNumber>)>,
     /// How many different calls were asked for under an id.
     bodies: BTreeMap<RequestId, Vec<[u8; 16]>>,
 }
@@ -50,7 +51,8 @@ impl Invariant for ExactlyOnce {
             return Ok(());
         }
         let never = self.never.get(&(issued.body.request.clone(), issued.body.fingerprint.0));
-        never.map_or(Ok(()), |ticket| {
+        let never = never.filter(|(_, by)| !by.is_some_and(|by| history.chain.is_forgotten(by)));
+        never.map_or(Ok(()), |(ticket, _)| {
             let (request, id) = (&issued.body.request, issued.command.id);
             Err(format!("{request} was told by ticket {ticket} that it was not executed, and becomes {id}"))
         })
@@ -64,7 +66,13 @@ impl ExactlyOnce {
             && matches!(now, Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. })
         {
             let first = self.told.entry(named(call)).or_insert_with(|| now.clone());
-            ensure(first == now, || format!("{request} was told {first:?}, and is told {now:?}"))?;
+            // Answers may overtake each other.
+            let earlier = first.at().min(now.at());
+            let anew = first.at() != now.at() && earlier.is_some_and(|at| history.chain.is_forgotten(at));
+            ensure(first == now || anew, || format!("{request} was told {first:?}, and is told {now:?}"))?;
+            if first.at() < now.at() {
+                first.clone_from(now);
+            }
         }
         match answer {
             Told::Outcome { outcome: Outcome::Issued { .. }, .. } => Ok(()),
@@ -73,7 +81,7 @@ impl ExactlyOnce {
                 ensure(bodies > 1, || format!("{request} is told that its key was used with another body: it was not"))
             }
             Told::NotExecuted | Told::Outcome { settled: true, .. } => {
-                let issued = history.chain.number_of(request).and_then(|number| history.chain.at(number));
+                let issued = history.chain.stored(request).and_then(|number| history.chain.at(number));
                 let changed = |issued: &&Issued| matches!(issued.body.verdict, Verdict::Changed(_));
                 let own = issued.filter(|issued| issued.body.fingerprint == call.fingerprint);
                 if let Some(own) = own.filter(changed) {
@@ -81,7 +89,9 @@ impl ExactlyOnce {
                 }
                 // With two bodies under one key, the answer may be about the other one.
                 if self.bodies.get(request).map_or(0, Vec::len) == 1 {
-                    self.never.insert(named(call), ticket);
+                    let by = if let Told::Outcome { outcome, .. } = answer { outcome.at() } else { None };
+                    let own = |at: &CommandNumber| history.chain.at(*at).is_some_and(|at| at.body.request == *request);
+                    self.never.insert(named(call), (ticket, by.filter(own)));
                 }
                 Ok(())
             }
@@ -96,7 +106,7 @@ fn named(call: &Call) -> Named {
 
 #[cfg(test)]
 mod tests {
-    use protocol::CommandNumber;
+    use protocol::{CommandBody, Forget, Timestamp};
     use serde_json::json;
 
     use super::super::testing::*;
@@ -147,6 +157,48 @@ mod tests {
         let mut alone = put_call(1);
         alone.request = RequestId::Gateway(1);
         assert_eq!(twice_of(&alone, refused(1, "c"), true, unchanged(2)), Ok(()));
+    }
+
+    /// ADR 0006: catches another decision that is told while the first one is stored, and one that is held against the
+    /// cluster when it is not any more; also where answers overtake each other, and of refusals.
+    #[test]
+    fn what_is_forgotten_may_be_decided_anew() {
+        let call = put_call(1);
+        let decided = |time, forget| CommandBody {
+            time: Timestamp(time),
+            forget: Forget { callers: Timestamp(forget), ..Forget::default() },
+            ..body_of(&call, vec![put("a", "1")], &json!({}))
+        };
+        let refused = CommandBody {
+            verdict: Verdict::Refused { code: "c".into(), message: "m".into() },
+            effects: Vec::new(),
+            ..decided(1, 0)
+        };
+        let other = |forget| CommandBody { forget: decided(5, forget).forget, ..body("r2", vec![put("b", "1")]) };
+        let told = |first: &CommandBody, forget, order: [u64; 2]| {
+            let commands = chain_of(&[first.clone(), other(forget), decided(6, 0)]);
+            let answers = order.map(|number| match (number, &first.verdict) {
+                (1, Verdict::Refused { code, message }) => {
+                    let (at, code, message) = (CommandNumber(1), code.clone(), message.clone());
+                    told_outcome(10 + number, &call, Outcome::Refused { at, code, message }, true)
+                }
+                _ => told_issued(10 + number, &call, number, "{}"),
+            });
+            let mut facts = vec![asked(11, &call), asked(13, &call), applied(1, &commands[0])];
+            let late = order[0] > order[1];
+            let [one, two] = answers;
+            facts.extend((!late).then(|| one.clone()));
+            facts.extend([applied(1, &commands[1]), applied(1, &commands[2])]);
+            facts.extend(late.then_some(one));
+            facts.push(two);
+            run(ExactlyOnce::default(), &facts)
+        };
+        for order in [[1, 3], [3, 1]] {
+            assert_eq!(told(&decided(1, 0), 2, order), Ok(()), "{order:?}");
+            assert_fails(told(&decided(1, 0), 1, order), "and is told");
+        }
+        assert_eq!(told(&refused, 2, [1, 3]), Ok(()));
+        assert_fails(told(&refused, 1, [1, 3]), "that it was not executed, and becomes 3@1.1");
     }
 
     /// S-22: catches a call that is executed although its client was told that it was not and never would be,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::{Call, Fingerprint, Membership, NodeId, Now, RequestId, Tick};
 
@@ -30,11 +31,30 @@ pub struct History {
     pub disks: Disks,
     calls: BTreeMap<(RequestId, [u8; 16]), Call>,
     open: BTreeMap<u64, Open>,
+    /// How long outcomes are kept, where that is known.
+    pub(super) kept: Option<Kept>,
+}
+
+/// How long outcomes of calls are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Those of calls with a key of their caller's.
+    pub callers: Duration,
+    /// Those of calls that a gateway has named.
+    pub gateways: Duration,
+    /// The farthest that a clock is wrong.
+    pub wrong_max: Duration,
 }
 
 impl History {
     pub(super) fn new(genesis: &Arc<Membership>) -> Self {
-        Self { chain: Chain::default(), disks: Disks::new(genesis), calls: BTreeMap::new(), open: BTreeMap::new() }
+        Self {
+            chain: Chain::default(),
+            disks: Disks::new(genesis),
+            calls: BTreeMap::new(),
+            open: BTreeMap::new(),
+            kept: None,
+        }
     }
 
     /// The call that a client made under this id, with this fingerprint.

@@ -30,8 +30,8 @@
 //! Quorums of an old and a new membership need not overlap (ADR 0025). What is decided is counted under the membership in
 //! force at each number, so that a node that was removed decides nothing (R 11): `agreement` and `output_gate` find it.
 //!
-//! A run is right about request ids only while outcomes are kept longer than clients ask and clocks jump:
-//! worlds must set the retention accordingly.
+//! Calls that a gateway names are executed once for ever: worlds must keep their outcomes for longer than copies of them are
+//! under way and clocks are wrong. Those under a caller's key are executed once as long as their outcome is stored.
 
 mod about_cluster;
 mod acknowledged;
@@ -70,7 +70,7 @@ use protocol::{CommandNumber, Membership, NodeId, Now};
 
 pub use chain::{Chain, Issued, StateAt};
 pub use disks::{Decided, Disks};
-pub use history::{History, Open};
+pub use history::{History, Kept, Open};
 
 use crate::fact::{Fact, Observer, Told};
 use crate::functions;
@@ -164,6 +164,11 @@ impl Invariants {
     #[must_use]
     pub fn slowest_answer(&self) -> Duration {
         self.all.iter().map(|invariant| invariant.slowest_answer()).max().unwrap_or_default()
+    }
+
+    /// Outcomes are kept for so long.
+    pub fn keep_outcomes(&mut self, kept: Kept) {
+        self.history.kept = Some(kept);
     }
 
     /// This node has not the role of a leader, whatever the membership says.

@@ -200,8 +200,8 @@ impl World {
         let most = self.chance.pick(&JUMPS);
         let millis = i64::try_from(self.chance.between(1, most)).expect("some hours");
         let millis = if self.chance.coin() { millis } else { -millis };
-        let now = self.schedule.now();
-        let jumped = self.node_mut(id).clocks.jump(now, millis);
+        let (now, wrong_max) = (self.schedule.now(), self.swarm.wrong_max);
+        let jumped = self.node_mut(id).clocks.jump(now, millis, wrong_max);
         self.tell(&Fact::Fault(Fault::ClockJump(id, jumped)));
     }
 
