@@ -419,7 +419,11 @@ impl fmt::Display for Summary {
         for (name, count) in Shape::NAMES.iter().zip(shapes) {
             write!(f, " {name} {count}")?;
         }
-        write!(f, "\nafter the faults:")?;
+        write!(
+            f,
+            "
+after the faults:"
+        )?;
         for (name, count) in self.tally.after_faults() {
             write!(f, " {name} {count}")?;
         }
@@ -484,6 +488,8 @@ mod tests {
         (once.installed, once.rejoined, once.leader_changes, once.handed_over) = (1, 1, 1, 1);
         (once.retries, once.changing, once.changes) = (1, 1, 1);
         once.reads.fill(1);
+        once.outside.fill(1);
+        once.cores.fill(1);
         once.faults.0.fill(1);
         once.shapes.fill(1);
         once.faults.0[Fault::Partition { shape: Shape::Ring, cut: Vec::new() }.kind()] = 8;

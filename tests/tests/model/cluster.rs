@@ -21,6 +21,7 @@
 //! - *A write that is cut* is a delivery that did not happen, or whose answers are lost.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::message::{Commands, ToLearner};
@@ -30,6 +31,7 @@ use stateright::{Model, Property};
 
 pub(crate) use super::config::{Change, Config, Plant};
 use super::prune;
+use super::reached::Reached;
 use super::roles::{Input, LEADERS, LearnerRole, NODES, Place, Role, What, is_change, membership_after};
 use super::space::{InputId, RoleId, Space, Tables};
 
@@ -99,11 +101,17 @@ pub(crate) struct Cluster {
     pub(crate) config: Config,
     pub(crate) space: Space,
     seen: [AtomicBool; 6],
+    reached: Option<Arc<Reached>>,
 }
 
 impl Cluster {
     pub(crate) fn new(config: Config) -> Self {
-        Self { space: Space::new(config.clone()), config, seen: Default::default() }
+        Self { space: Space::new(config.clone()), config, seen: Default::default(), reached: None }
+    }
+
+    /// The same, and what the search reaches is noted.
+    pub(crate) fn watched(config: Config, reached: &Arc<Reached>) -> Self {
+        Self { reached: Some(Arc::clone(reached)), ..Self::new(config) }
     }
 
     /// Carries out one input, and what the roles of the node then tell each other.
@@ -169,6 +177,11 @@ impl State {
         })
     }
 
+    /// What any role ever considered issued, from number 1.
+    pub(crate) fn issued(&self) -> &[Option<CommandId>] {
+        &self.issued
+    }
+
     pub(crate) fn considers_issued(&self, id: CommandId) -> bool {
         self.issued.contains(&Some(id))
     }
@@ -224,6 +237,9 @@ impl Model for Cluster {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if let Some(reached) = &self.reached {
+            reached.note(self, state);
+        }
         if state.fault.is_some() || (self.config.reduced && prune::is_settled(&self.space.look(), state, &self.config))
         {
             return;
@@ -327,7 +343,9 @@ impl Model for Cluster {
         if self.config.reduced {
             self.settle(&mut state);
         }
-        prune::prune(&self.space.look(), &mut state, &self.config);
+        if self.config.pruned {
+            prune::prune(&self.space.look(), &mut state, &self.config);
+        }
         (state != *last).then_some(state)
     }
 
@@ -439,7 +457,7 @@ impl Cluster {
             let (acceptor, learner) = (tables.acceptor(state, node), tables.learner(state, node));
             // Where votes can be damaged, what is applied is durable.
             let durable = self.config.damages > 0 && learner.applied.iter().any(|command| command.id == *id);
-            acceptor.stored.contains(id) || durable || acceptor.core.silence().is_some()
+            acceptor.stored.iter().any(|(_, stored)| stored == id) || durable || acceptor.core.silence().is_some()
         };
         let longest = NODES.map(|node| &tables.learner(state, node).applied).into_iter().max_by_key(|all| all.len());
         let longest = longest.expect("three nodes");

@@ -17,6 +17,8 @@ pub(crate) struct Config {
     pub(crate) change: Option<Change>,
     /// Whether refusals (`MyNextBal`) are delivered.
     pub(crate) refusals: bool,
+    /// Whether messages that can change nothing any more are taken out of the network, see `prune`.
+    pub(crate) pruned: bool,
     /// Whether steps are left out that cost nothing to leave out, see `prune`.
     pub(crate) reduced: bool,
     /// Who decides that a command is issued.
@@ -45,4 +47,11 @@ pub(crate) struct Change {
     pub(crate) weights: [u64; 3],
     /// The node.
     pub(crate) node: NodeId,
+}
+
+impl Change {
+    /// What its vote weighs after the change.
+    pub(crate) const fn weight(self) -> u64 {
+        3
+    }
 }

@@ -31,7 +31,9 @@
 //! - *The end*: no power cut is left and a majority set knows the last number to be issued, or
 //!   nobody leads and no ballot is left. Nothing can be issued then.
 //!
-//! These are arguments, not proofs. The whole search does without them, on one number.
+//! These are arguments, not proofs. What is small enough is searched both ways, and what each search reaches is
+//! compared (`reached`). With a change of the membership one acceptor may decide alone, and others after it than
+//! before: there a leader gives up when nobody can follow it, and the end is when all three know the last number.
 
 use acceptor::core::Acceptor;
 use protocol::message::{BeginBallot, ToAcceptor, ToLeader, ToLearner};
@@ -188,6 +190,9 @@ fn is_news(tables: &Tables, state: &State, to: Place, message: &Message) -> bool
 /// Whether delivering this now can change anything. What was declared and is applied can again
 /// after a power cut.
 pub(crate) fn may_matter_now(tables: &Tables, state: &State, id: InputId, config: &Config) -> bool {
+    if !config.pruned {
+        return true;
+    }
     match tables.input(id) {
         Input { to, what: What::Message { message: Message::Acceptor(ToAcceptor::BeginBallot(begin)), .. } }
             if config.reduced =>
@@ -197,8 +202,10 @@ pub(crate) fn may_matter_now(tables: &Tables, state: &State, id: InputId, config
             // Without the gap-free rule nothing waits for its precedent.
             let gaps = config.plant == Some(Plant::VotesWithGaps);
             let follows = |command: &Command| gaps || command.follows(acceptor.issued()) || voted(command.precedent);
-            begin.ballot == acceptor.next_ballot()
-                && begin.commands.first().is_some_and(|first| follows(first) && !voted(first.id))
+            // A silent one does not vote: it asks what it must learn first.
+            acceptor.silence().is_some()
+                || begin.ballot == acceptor.next_ballot()
+                    && begin.commands.first().is_some_and(|first| follows(first) && !voted(first.id))
         }
         Input { to, what: What::Message { message: message @ Message::Learner(_), .. } } => {
             is_news(tables, state, *to, message)
@@ -220,13 +227,19 @@ pub(crate) fn is_eager(tables: &Tables, state: &State, id: InputId) -> bool {
     }
 }
 
+/// How many acceptors a leader cannot do without: two of three, or one where a change may let one decide.
+pub(crate) fn followers_needed(config: &Config) -> usize {
+    if config.change.is_some() { 1 } else { 2 }
+}
+
 /// Whether a leader can do nothing more in its ballot.
-pub(crate) fn is_hopeless(tables: &Tables, state: &State, node: NodeId) -> bool {
+pub(crate) fn is_hopeless(tables: &Tables, state: &State, config: &Config, node: NodeId) -> bool {
     let leader = tables.leader(state, node);
     let Some(ballot) = leader.active else { return false };
+    let needed = followers_needed(config);
     let may_promise = |acceptor: &NodeId| tables.acceptor(state, *acceptor).core.next_ballot() <= ballot;
     if leader.leads().is_some() {
-        return NODES.iter().filter(|acceptor| may_promise(acceptor)).count() < 2;
+        return NODES.iter().filter(|acceptor| may_promise(acceptor)).count() < needed;
     }
     let promised = |acceptor: &NodeId| {
         leader.promised.contains(acceptor)
@@ -237,7 +250,7 @@ pub(crate) fn is_hopeless(tables: &Tables, state: &State, node: NodeId) -> bool 
                 _ => false,
             })
     };
-    NODES.iter().filter(|acceptor| may_promise(acceptor) || promised(acceptor)).count() < 2
+    NODES.iter().filter(|acceptor| may_promise(acceptor) || promised(acceptor)).count() < needed
 }
 
 /// Whether nothing more can be issued: the acceptors of a majority set know the last number to
@@ -247,8 +260,14 @@ pub(crate) fn is_settled(tables: &Tables, state: &State, config: &Config) -> boo
     if LEADERS.iter().all(|node| tables.leader(state, *node).active.is_none()) && (1..).zip(&config.owners).all(begun) {
         return true;
     }
+    is_over(tables, state, config)
+}
+
+/// The first half of it. Before a change and after it others decide: then all know.
+pub(crate) fn is_over(tables: &Tables, state: &State, config: &Config) -> bool {
     let knows = |node: &&NodeId| tables.learner(state, **node).applied.len() as u64 == config.numbers;
-    !state.can_lose_power() && NODES.iter().filter(knows).count() >= 2
+    let least = if config.change.is_some() { NODES.len() } else { 2 };
+    !state.can_lose_power() && NODES.iter().filter(knows).count() >= least
 }
 
 /// Whether a command is declared issued that another leader proposed first.

@@ -65,7 +65,7 @@ impl Cluster {
             let next = {
                 let tables = self.space.look();
                 let eager = state.net.iter().find(|id| prune::is_eager(&tables, state, **id)).copied();
-                let idle = LEADERS.iter().find(|node| prune::is_hopeless(&tables, state, **node));
+                let idle = LEADERS.iter().find(|node| prune::is_hopeless(&tables, state, &self.config, **node));
                 match (eager, idle) {
                     (Some(id), _) => Ok(id),
                     (None, Some(node)) => Err(*node),

@@ -45,7 +45,8 @@ pub(crate) struct Tables {
     steps: HashMap<(RoleId, InputId), Arc<Step>>,
 }
 
-struct Numbered<T> {
+/// Things of one kind, each once and by number.
+pub(crate) struct Numbered<T> {
     by_id: Vec<Arc<T>>,
     ids: HashMap<Arc<T>, u32>,
 }
@@ -57,7 +58,7 @@ impl<T> Default for Numbered<T> {
 }
 
 impl<T: Eq + std::hash::Hash> Numbered<T> {
-    fn id(&mut self, item: T) -> u32 {
+    pub(crate) fn id(&mut self, item: T) -> u32 {
         if let Some(id) = self.ids.get(&item) {
             return *id;
         }
@@ -68,7 +69,7 @@ impl<T: Eq + std::hash::Hash> Numbered<T> {
         id
     }
 
-    fn get(&self, id: u32) -> &T {
+    pub(crate) fn get(&self, id: u32) -> &T {
         &self.by_id[id as usize]
     }
 }

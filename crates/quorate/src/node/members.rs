@@ -134,8 +134,16 @@ impl Members {
         known.map(|known| Arc::clone(&known)).unwrap_or_else(|_| self.router.membership())
     }
 
+    /// All that goes on as long as the node runs. Whoever ends it for a reason says so to `failed`.
+    pub(super) fn start(self: &Arc<Self>, failed: mpsc::UnboundedSender<String>) {
+        actix::spawn(Arc::clone(self).keep_seat());
+        actix::spawn(Arc::clone(self).seek_vote());
+        actix::spawn(Arc::clone(self).replace_failed());
+        actix::spawn(Arc::clone(self).heed_removal(failed));
+    }
+
     /// Notes who the members are whenever that changes, as long as the node runs.
-    pub(super) async fn keep_seat(self: Arc<Self>) {
+    async fn keep_seat(self: Arc<Self>) {
         let mut memberships = self.router.memberships();
         loop {
             if memberships.borrow_and_update().number() > self.config.cluster.start.number() || self.is_voter() {
@@ -184,7 +192,7 @@ impl Members {
     }
 
     /// Asks for the vote of a node that has joined for one, once it has caught up and its acceptor speaks. A spare does not.
-    pub(super) async fn seek_vote(self: Arc<Self>) {
+    async fn seek_vote(self: Arc<Self>) {
         if self.config.replacement.spare {
             return;
         }
@@ -224,7 +232,7 @@ impl Members {
     /// Ends this node when the others say that it was removed, and it did not hear it. It joins anew where its
     /// configuration says how; else it stays, not ready, since it would begin again as the node that it was. So does one
     /// that runs and heard it: who removed it sees to that, and a supervisor must not bring it back at once.
-    pub(super) async fn heed_removal(self: Arc<Self>, failed: mpsc::UnboundedSender<String>) {
+    async fn heed_removal(self: Arc<Self>, failed: mpsc::UnboundedSender<String>) {
         self.router.removal.certain().await;
         let (me, start) = (self.me(), &self.config.cluster.start);
         let heard_it = start.node(me).is_some() && self.router.membership().node(me).is_none();

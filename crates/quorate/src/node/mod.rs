@@ -234,10 +234,7 @@ async fn serve(
     let Some(came) = ending::begin_to_serve(&config, came, &mut failure, &mut stop).await? else { return Ok(()) };
     let members = Members::new(&node, came);
     transport.admit_with(members.admits());
-    actix::spawn(Arc::clone(&members).keep_seat());
-    actix::spawn(Arc::clone(&members).seek_vote());
-    actix::spawn(Arc::clone(&members).replace_failed());
-    actix::spawn(Arc::clone(&members).heed_removal(node.failed.clone()));
+    members.start(node.failed.clone());
     let backend = Arc::new(NodeBackend::new(&node));
     actix::spawn(Arc::clone(&backend).keep_current());
     actix::spawn(listeners.certificates.watch(config.tls.reload));

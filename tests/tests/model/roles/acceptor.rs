@@ -15,8 +15,8 @@ use super::{NODES, Outcome, Place, What, genesis, last};
 pub(crate) struct AcceptorRole {
     pub(crate) core: Acceptor,
     disk: LogDisk,
-    /// The commands of the votes on the disk, whatever is issued.
-    pub(crate) stored: Vec<CommandId>,
+    /// The votes on the disk, whatever is issued: ballots and commands.
+    pub(crate) stored: Vec<(Ballot, CommandId)>,
     pub(crate) told: Ballot,
     /// A power cut now would take back no promise and no vote.
     pub(crate) is_durable: bool,
@@ -81,14 +81,19 @@ impl AcceptorRole {
         }
     }
 
+    /// Its votes were damaged.
+    pub(crate) fn was_damaged(&self) -> bool {
+        self.nonce > 0
+    }
+
     /// Its votes were damaged, and it votes again.
     pub(crate) fn has_rejoined(&self) -> bool {
-        self.nonce > 0 && self.core.silence().is_none() && !self.stored.is_empty()
+        self.was_damaged() && self.core.silence().is_none() && !self.stored.is_empty()
     }
 
     fn damage(&mut self, config: &Config) {
         let log = MemoryLog::from_disk(self.disk.clone());
-        for id in &self.stored {
+        for (_, id) in &self.stored {
             log.rot(id.number);
         }
         log.restart();
@@ -102,7 +107,8 @@ impl AcceptorRole {
         let log = MemoryLog::from_disk(self.disk.clone());
         log.write(records).expect("memory does not fail");
         let image = log.load(CommandNumber::NULL).expect("memory does not fail");
-        (self.disk, self.stored) = (log.disk(), image.votes.iter().map(|vote| vote.command.id).collect());
+        (self.disk, self.stored) =
+            (log.disk(), image.votes.iter().map(|vote| (vote.ballot, vote.command.id)).collect());
     }
 
     /// The core that starts from what is on the disk.

@@ -13,7 +13,7 @@ use simulator::planted::no_barrier;
 use storage::memory::MemoryState;
 use storage::{LogRecord, StateStore};
 
-use super::super::cluster::{Change, Config, Plant};
+use super::super::cluster::{Config, Plant};
 use super::{NEVER, NODES, NOW, Outcome, What, amount, is_change, last, membership_after};
 
 /// A leader, its part of the log, M(p), and what it has said so far in its ballot.
@@ -43,6 +43,11 @@ impl LeaderRole {
         Self { me, core, last_tried, machine, active: None, chain: Vec::new(), is_barred: false, promised, counted }
     }
 
+    /// The ballot that it leads, and with what.
+    pub(crate) fn proposes(&self) -> Option<(Ballot, Vec<CommandId>)> {
+        self.leads().map(|ballot| (ballot, self.chain.clone()))
+    }
+
     pub(crate) fn leads(&self) -> Option<Ballot> {
         self.core.leads()
     }
@@ -51,10 +56,15 @@ impl LeaderRole {
         use leader::core::Input;
         match what {
             What::Message { from, message: Message::Leader(message) } => {
-                if let ToLeader::BallotInfo(_) = message {
-                    self.promised.push(*from);
-                } else if let ToLeader::Voted(Voted { run: Some(run), .. }) = message {
-                    self.counted.insert(*from, run.last.number.0);
+                if let ToLeader::BallotInfo(info) = message {
+                    if self.active == Some(info.ballot) && !self.promised.contains(from) {
+                        self.promised.push(*from);
+                    }
+                } else if let ToLeader::Voted(Voted { ballot, run: Some(run), .. }) = message
+                    && self.leads() == Some(*ballot)
+                {
+                    let counted = self.counted.entry(*from).or_default();
+                    *counted = run.last.number.0.max(*counted);
                 }
                 let input = Input::Message { from: *from, message: message.clone() };
                 self.turn(input, config, functions, outcome);
@@ -104,8 +114,8 @@ impl LeaderRole {
             }
             // The first command of all is the change.
             let (name, function, arguments) = match config.change.filter(|_| self.chain.is_empty()) {
-                Some(Change { node, .. }) => {
-                    let arguments = serde_json::json!({"node": node.0, "weight": 3});
+                Some(change) => {
+                    let arguments = serde_json::json!({"node": change.node.0, "weight": change.weight()});
                     (format!("{}change", self.me), "cluster.set_acceptor", arguments)
                 }
                 None => {

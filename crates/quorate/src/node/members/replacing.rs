@@ -96,7 +96,7 @@ impl Watch {
 
 impl Members {
     /// Replaces acceptors that fail, while this node leads; one at a time.
-    pub(in super::super) async fn replace_failed(self: Arc<Self>) {
+    pub(super) async fn replace_failed(self: Arc<Self>) {
         let Some(after) = self.config.replacement.after else { return };
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

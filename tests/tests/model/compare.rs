@@ -1,0 +1,44 @@
+//! The whole and the reduced search of one configuration, compared.
+
+use std::sync::Arc;
+
+use super::cluster::{Cluster, Config};
+use super::reached::{Names, Reached};
+use super::run;
+
+/// The search of the same that leaves out steps.
+pub(crate) fn without_steps(config: &Config) -> Config {
+    Config { refusals: false, reduced: true, ..config.clone() }
+}
+
+/// The search of the same that keeps every message.
+pub(crate) fn with_all_messages(config: &Config) -> Config {
+    Config { pruned: false, ..config.clone() }
+}
+
+/// What both searches find, the one with more steps first.
+pub(crate) struct Both {
+    /// The numbers of states.
+    pub(crate) states: [usize; 2],
+    /// How many of the things that should be possible are.
+    pub(crate) possible: [usize; 2],
+    /// How much is compared, see [`Reached::sizes`]: a comparison of nothing finds nothing, and passes.
+    pub(crate) compared: [usize; 4],
+}
+
+/// Searches both, and what the first reaches the second does too.
+#[track_caller]
+pub(crate) fn lose_nothing(more: Config, less: Config, both: &Both) {
+    let names = Arc::new(Names::default());
+    let [mut states, mut possible] = [both.states.into_iter(), both.possible.into_iter()];
+    let [more, less] = [more, less].map(|config| {
+        let reached = Arc::new(Reached::new(&names));
+        let pinned = states.next().zip(possible.next()).expect("two of each");
+        run(Cluster::watched(config, &reached), pinned.0, pinned.1);
+        reached
+    });
+    println!("issued, chosen, proposed, open: {:?}, with fewer steps {:?}", more.sizes(), less.sizes());
+    let differences = less.differences_from(&more);
+    assert!(differences.is_empty(), "the search with fewer steps differs:\n{differences}");
+    assert_eq!(more.sizes(), both.compared, "how much is compared");
+}
