@@ -484,6 +484,8 @@ mod tests {
         (once.installed, once.rejoined, once.leader_changes, once.handed_over) = (1, 1, 1, 1);
         (once.retries, once.changing, once.changes) = (1, 1, 1);
         once.reads.fill(1);
+        once.outside.fill(1);
+        once.cores.fill(1);
         once.faults.0.fill(1);
         once.shapes.fill(1);
         once.faults.0[Fault::Partition { shape: Shape::Ring, cut: Vec::new() }.kind()] = 8;
