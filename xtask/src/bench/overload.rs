@@ -2,8 +2,9 @@
 //! others, and whether it keeps its leader and its memory.
 //!
 //! Capacity is that of a closed loop right before and after, since the machine may be shared. The load of an open loop is
-//! made on the same processors, which then are what bounds the cluster: five times what it can execute cannot be sent there.
-//! So it is measured once more with a narrow window of commands, where syncs bound it and processors are left.
+//! made on the same processors, which are what bounds the cluster: more than some twice what it can execute cannot be sent
+//! there. A narrow window of commands is no substitute: what it lets through depends on the time of a round, and so on
+//! whatever else the processors do.
 
 use std::path::Path;
 use std::process::Child;
@@ -20,8 +21,6 @@ use crate::cluster::{Cluster, finished, pause};
 const FACTORS: [f64; 3] = [1.0, 2.0, 5.0];
 /// More than can be under way, so that some are free when a call is due; no more than files may be open.
 const CLIENTS: &str = "12000";
-/// What bounds a cluster: nothing is changed, or commands under way.
-const BOUNDS: [(&str, &[&str]); 2] = [("processors", &[]), ("a window of 8 commands", &["protocol.window=8"])];
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_millis(250);
 /// As seen by each node.
@@ -30,15 +29,7 @@ const SETUP: [&str; 6] = ["--setup", "inventory:1000", "--seconds", "3", "--clie
 
 /// More and more calls in an open loop.
 pub(super) fn overload(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
-    let mut measured = serde_json::Map::new();
-    for (name, sets) in BOUNDS {
-        crate::step(&format!("bounded by {name}"));
-        measured.insert(name.to_owned(), bounded(arguments, &arguments.cluster_with(binary, sets)?)?);
-    }
-    Ok(measured.into())
-}
-
-fn bounded(arguments: &Arguments, cluster: &Cluster<'_>) -> anyhow::Result<Value> {
+    let cluster = &arguments.cluster(binary)?;
     finished(cluster.bench(&cluster.all(), &SETUP)?)?;
     let mut runs = Vec::new();
     let mut before = capacity(cluster, arguments)?;
