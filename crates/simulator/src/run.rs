@@ -486,6 +486,7 @@ mod tests {
         once.reads.fill(1);
         once.outside.fill(1);
         once.cores.fill(1);
+        once.outcomes.fill(1);
         once.faults.0.fill(1);
         once.shapes.fill(1);
         once.faults.0[Fault::Partition { shape: Shape::Ring, cut: Vec::new() }.kind()] = 8;
