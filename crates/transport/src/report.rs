@@ -46,12 +46,14 @@ impl LaneCounters {
 pub(crate) struct Report {
     lanes: BTreeMap<Lane, LaneCounters>,
     warnings: Mutex<Warnings>,
+    /// Those about peers that this node dials: the same peer may be wrong for the same reason when it dials.
+    of_dialer: Mutex<Warnings>,
 }
 
 impl Report {
     pub(crate) fn new() -> Self {
         let lanes = Lane::ALL.into_iter().map(|lane| (lane, LaneCounters::new(lane))).collect();
-        Self { lanes, warnings: Mutex::default() }
+        Self { lanes, warnings: Mutex::default(), of_dialer: Mutex::default() }
     }
 
     pub(crate) fn lane(&self, lane: Lane) -> &LaneCounters {
@@ -65,7 +67,7 @@ impl Report {
     /// A listener refused a connection. What mostly `passes` soon is worth a warning only when it has lasted.
     pub(crate) fn refused(&self, peer: &str, reason: &'static str, passes: bool, text: &str) {
         counter!("quorate_transport_refused_total", "side" => "listener", "reason" => reason).increment(1);
-        if let Some(repeated) = self.warnings().admit(peer, reason, passes, Instant::now()) {
+        if let Some(repeated) = locked(&self.warnings).admit(peer, reason, passes, Instant::now()) {
             tracing::warn!(peer, reason, repeated, "refused a connection: {text}");
         }
     }
@@ -73,7 +75,7 @@ impl Report {
     /// This node dialed a peer and did not get through its handshake. `passes`: as there.
     pub(crate) fn not_welcome(&self, peer: &str, reason: &'static str, passes: bool, text: &str) {
         counter!("quorate_transport_refused_total", "side" => "dialer", "reason" => reason).increment(1);
-        if let Some(repeated) = self.warnings().admit(peer, reason, passes, Instant::now()) {
+        if let Some(repeated) = locked(&self.of_dialer).admit(peer, reason, passes, Instant::now()) {
             tracing::warn!(peer, reason, repeated, "cannot connect: {text}");
         }
     }
@@ -107,12 +109,12 @@ impl Report {
 
     /// Whether a warning may be logged now; then how many like it were held back before.
     pub(crate) fn may_warn(&self, peer: &str, reason: &'static str) -> Option<u64> {
-        self.warnings().admit(peer, reason, false, Instant::now())
+        locked(&self.warnings).admit(peer, reason, false, Instant::now())
     }
+}
 
-    fn warnings(&self) -> MutexGuard<'_, Warnings> {
-        self.warnings.lock().expect("nothing panics while it holds the warnings")
-    }
+fn locked(warnings: &Mutex<Warnings>) -> MutexGuard<'_, Warnings> {
+    warnings.lock().expect("nothing panics while it holds the warnings")
 }
 
 /// When each warning was last given.
@@ -184,6 +186,15 @@ mod tests {
         assert_eq!([0, 1, 3, 600, 601].map(&mut admit), [None; 5], "two starts, and it was over soon");
         assert_eq!([605, 609, 610, 611].map(&mut admit), [None, None, Some(4), None], "all that was held back since");
         assert_eq!([619, 620].map(&mut admit), [None, Some(2)]);
+    }
+
+    /// Catches a warning about a peer that is dialed hiding the one that it is refused, for the same reason.
+    #[test]
+    fn warnings_of_a_dialer_hide_no_refusal() {
+        let report = Report::new();
+        report.not_welcome("2 (b)", "no_tls", false, "it is dialed");
+        assert_eq!(report.may_warn("2 (b)", "no_tls"), Some(0));
+        assert_eq!(report.may_warn("2 (b)", "no_tls"), None);
     }
 
     /// Catches memory that grows with the addresses of strangers.

@@ -90,9 +90,12 @@ async fn a_node_without_its_own_certificate_is_kept_out() {
     for node in others {
         cluster.logged(node, &["refused a connection", "does not", "tls.peer_certificate"]).await;
     }
-    let view = cluster.get(leader, "/v1/cluster").await.json();
-    let seen = view["nodes"].as_array().expect("nodes").iter().find(|node| node["name"] == name);
-    assert_eq!(seen.expect("it is a member")["reachable"], false, "{view}");
+    eventually("the leader to say that it does not reach the node", async || {
+        let view = cluster.get(leader, "/v1/cluster").await.json();
+        let seen = view["nodes"].as_array().expect("nodes").iter().find(|node| node["name"] == name).cloned();
+        (seen.expect("it is a member")["reachable"] == false).then_some(())
+    })
+    .await;
     cluster.kill9(victim);
 
     let file =
