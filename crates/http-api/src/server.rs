@@ -88,7 +88,12 @@ pub fn listen(address: SocketAddr, reader_wait: Duration) -> io::Result<TcpListe
 /// When the listener cannot be used.
 pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
     let (limits, api, has_metrics) = (backend.limits(), api(backend, &options), !options.metrics_apart);
-    serve(listener, move || routes::app(api.clone(), has_metrics), &limits, &options)
+    serve(
+        listener,
+        move || routes::app(api.clone(), move |config| routes::of_callers(config, has_metrics)),
+        &limits,
+        &options,
+    )
 }
 
 /// The server of the metrics of a node, and of its health, on a listener of their own.
@@ -97,7 +102,7 @@ pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options
 /// When the listener cannot be used.
 pub fn watched(listener: TcpListener, backend: Arc<dyn Backend>, options: &Options) -> io::Result<Server> {
     let (limits, api) = (backend.limits(), api(backend, options));
-    serve_apart(listener, move || routes::watched(api.clone()), limits, options)
+    serve_apart(listener, move || routes::app(api.clone(), routes::of_watchers), limits, options)
 }
 
 fn api(backend: Arc<dyn Backend>, options: &Options) -> web::Data<Api> {

@@ -80,12 +80,17 @@ async fn a_founder_without_its_disk_takes_no_call_and_joins_those_who_joined_it(
     let joins = ["--set", "cluster.members=", "--set", &join];
     let (code, said) = run(cluster.command_of(0, &[&["recover", "--force"], &joins[..]].concat()));
     assert!(code == Some(0) && said.contains("joins its cluster as a new one"), "{code:?} {said}");
+    joins_anew(&mut cluster, &joins).await;
+}
+
+/// The node that was wiped, with these settings: it is a voter under another id, and serves.
+async fn joins_anew(cluster: &mut Cluster, settings: &[&str]) {
     let mut command = cluster.command(0);
-    command.args(joins);
+    command.args(settings);
     cluster.spawn(0, command);
     cluster.wait_ready().await;
-    voters(&cluster, &[2, 3, 4]).await;
-    serves(&cluster, 0).await;
+    voters(cluster, &[2, 3, 4]).await;
+    serves(cluster, 0).await;
     cluster.assert_agreement().await;
 }
 
@@ -97,13 +102,7 @@ async fn a_founder_without_its_disk_joins_at_once_where_it_is_told_whom() {
     cluster.give_up(0);
     assert_eq!(cluster.ended(0).await.code(), Some(1));
     let join = format!("cluster.join={}", cluster.peer_address(2));
-    let mut command = cluster.command(0);
-    command.args(["--set", "cluster.members=", "--set", &join]);
-    cluster.spawn(0, command);
-    cluster.wait_ready().await;
-    voters(&cluster, &[2, 3, 4]).await;
-    serves(&cluster, 0).await;
-    cluster.assert_agreement().await;
+    joins_anew(&mut cluster, &["--set", "cluster.members=", "--set", &join]).await;
 }
 
 /// Catches a node that takes calls for a second cluster and goes on when those who know it as theirs are back, or that is

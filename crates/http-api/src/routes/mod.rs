@@ -55,10 +55,10 @@ pub(crate) const ROUTES: [(&str, &str); 22] = [
     ("/", "GET, HEAD"),
 ];
 
-/// The application: one for each thread of the server.
+/// The application with some routes: one for each thread of a server.
 pub(crate) fn app(
     api: web::Data<Api>,
-    has_metrics: bool,
+    routes: impl FnOnce(&mut ServiceConfig),
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -68,9 +68,13 @@ pub(crate) fn app(
         InitError = (),
     >,
 > {
-    let app = App::new()
-        .app_data(api)
-        .app_data(web::Data::new(Requests::new()))
+    let app = App::new().app_data(api).app_data(web::Data::new(Requests::new())).configure(routes);
+    app.default_service(web::to(no_route)).wrap(middleware::from_fn(observe::observe))
+}
+
+/// The routes of callers; with metrics where these have no listener of their own.
+pub(crate) fn of_callers(config: &mut ServiceConfig, has_metrics: bool) {
+    config
         .service(resource("/v1/functions", all(Need::Token)).route(get().to(calls::functions)))
         .service(resource("/v1/functions/{name}", all(Need::Token)).route(web::post().to(calls::execute)))
         .service(resource("/v1/calls", all(Need::Token)).route(web::post().to(calls::batch)))
@@ -99,24 +103,15 @@ pub(crate) fn app(
         .service(resource("/docs", all(Need::Nothing)).route(get().to(pages::docs)))
         .service(resource("/", all(Need::Read)).route(get().to(pages::home)))
         .configure(health);
-    let app = if has_metrics { app.configure(metrics) } else { app };
-    app.default_service(web::to(no_route)).wrap(middleware::from_fn(observe::observe))
+    if has_metrics {
+        metrics(config);
+    }
 }
 
-/// The application of a listener for those who watch.
-pub(crate) fn watched(
-    api: web::Data<Api>,
-) -> App<
-    impl ServiceFactory<
-        ServiceRequest,
-        Config = (),
-        Response = ServiceResponse<impl MessageBody>,
-        Error = Error,
-        InitError = (),
-    >,
-> {
-    let app = App::new().app_data(api).app_data(web::Data::new(Requests::new())).configure(health).configure(metrics);
-    app.default_service(web::to(no_route)).wrap(middleware::from_fn(observe::observe))
+/// The routes of a listener for those who watch.
+pub(crate) fn of_watchers(config: &mut ServiceConfig) {
+    health(config);
+    metrics(config);
 }
 
 fn health(config: &mut ServiceConfig) {

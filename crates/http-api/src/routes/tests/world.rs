@@ -190,14 +190,14 @@ impl World {
 
     /// Sends a request through the whole application.
     pub(super) async fn ask(&self, request: test::TestRequest) -> Reply {
-        let app = test::init_service(routes::app(self.api.clone(), true)).await;
+        let app = test::init_service(routes::app(self.api.clone(), |config| routes::of_callers(config, true))).await;
         Self::reply(test::call_service(&app, request.to_request()).await).await
     }
 
     /// The same, where metrics have a listener of their own: what both answer.
     pub(super) async fn ask_apart(&self, request: impl Fn() -> test::TestRequest) -> [Reply; 2] {
-        let app = test::init_service(routes::app(self.api.clone(), false)).await;
-        let watched = test::init_service(routes::watched(self.api.clone())).await;
+        let app = test::init_service(routes::app(self.api.clone(), |config| routes::of_callers(config, false))).await;
+        let watched = test::init_service(routes::app(self.api.clone(), routes::of_watchers)).await;
         let reply = Self::reply(test::call_service(&app, request().to_request()).await).await;
         [reply, Self::reply(test::call_service(&watched, request().to_request()).await).await]
     }
