@@ -196,7 +196,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "storage.receive_rate",
         Shape::Text,
-        "\"64MiB\"",
+        "\"32MiB\"",
         "a size from 1MiB to 1TiB, such as 64MiB: in each second a node takes no more of a whole state from another one",
     ),
     key("history.retention", Shape::Text, "\"1h\"", "a duration from 0s to 366d, such as 1h"),

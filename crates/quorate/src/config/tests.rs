@@ -45,7 +45,7 @@ fn without_anything_it_is_a_cluster_of_one_on_loopback() {
     assert_eq!((config.window, config.learn_from), (1024, LearnFrom::Leader));
     assert_eq!(config.detector.timeout_min, Duration::from_millis(250));
     assert_eq!(config.idempotency_retention, Duration::from_secs(86_400));
-    assert_eq!(config.storage, Storage { soft_free: 1 << 30, hard_free: 256 << 20, receive_rate: 64 << 20 });
+    assert_eq!(config.storage, Storage { soft_free: 1 << 30, hard_free: 256 << 20, receive_rate: 32 << 20 });
     assert_eq!((config.shutdown_drain, config.shutdown_grace), (Duration::ZERO, Duration::from_secs(10)));
     assert_eq!(config.replacement, Replacement::default(), "nobody is replaced");
 }
