@@ -158,6 +158,19 @@ async fn a_node_that_began_alone_starts_without_its_membership() {
     }
     voters(&cluster, &[1, 2, 3]).await;
     cluster.assert_agreement().await;
+
+    // With the state goes what it knew of the others: it must not begin anew as if it were alone.
+    cluster.kill9(0);
+    for copy in ["MEMBERSHIP", "MEMBERSHIP.copy"] {
+        fs::remove_file(cluster.data_dir(0).join(copy)).expect("removed");
+    }
+    fs::remove_dir_all(cluster.data_dir(0).join("state")).expect("removed");
+    cluster.boot(0);
+    assert_eq!(cluster.ended(0).await.code(), Some(1), "{}", cluster.log(0));
+    for text in ["no other node to learn from", "it has known 2, 3", "set `cluster.join` to some of them"] {
+        assert!(cluster.log(0).contains(text), "{text} is missing in: {}", cluster.log(0));
+    }
+    serves(&cluster, 1).await;
 }
 
 /// RELIABILITY 3.12, 6 row 3: catches a node that lost its disk and votes, that is refused without saying what to do,
@@ -303,6 +316,8 @@ async fn a_majority_of_damaged_logs_is_said_not_to_heal() {
         .await;
         says(&cluster, node, &format!("silent, too: {other},")).await;
         cluster.logged(node, &["the acceptor of this node is silent", "silent, too", "quorate backup --local"]).await;
+        let silent = r#"quorate_acceptor_silent{reason="damaged"}"#;
+        assert_eq!(cluster.metric(node, silent).await, 1.0, "what the alert goes by");
     }
     let said = cluster.get(0, "/readyz").await;
     assert!(

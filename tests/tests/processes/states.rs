@@ -57,4 +57,20 @@ async fn a_node_that_was_away_gets_the_state_of_another() {
         (forgotten >= 40.0).then_some(())
     })
     .await;
+    assert_votes_are_elsewhere(&cluster).await;
+}
+
+/// Invariant 11, by what each node says of its own state: catches votes that went although no majority has their commands,
+/// whatever the node that forgot them thought of the others.
+pub(super) async fn assert_votes_are_elsewhere(cluster: &Cluster) {
+    let nodes = cluster.living();
+    for node in &nodes {
+        let forgotten = cluster.metric(*node, "quorate_votes_forgotten_through").await;
+        let mut durable = Vec::new();
+        for other in &nodes {
+            durable.push(cluster.metric(*other, "quorate_learner_durable").await);
+        }
+        let have = durable.iter().filter(|number| **number >= forgotten).count();
+        assert!(2 * have > cluster.size(), "votes are forgotten up to {forgotten}; durable are {durable:?}");
+    }
 }

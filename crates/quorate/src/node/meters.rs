@@ -109,6 +109,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_snapshot_received_percent", Gauge, "How much of the state under way has arrived"),
     ("quorate_snapshot_checkpoints_open", Gauge, "Checkpoints that other nodes read"),
     ("quorate_detector_heard", Gauge, "1 while this node is heard"),
+    ("quorate_members", Gauge, "Members of the cluster, as this node knows them"),
     ("quorate_members_unheard", Gauge, "Members of the cluster that this node does not hear"),
     ("quorate_detector_heartbeats_sent_total", Counters, "Heartbeats to this node"),
     ("quorate_detector_heartbeats_received_total", Counters, "Heartbeats from this node"),
@@ -232,7 +233,9 @@ fn show_health(backend: &NodeBackend) {
     }
     metrics::gauge!("quorate_ready").set(f64::from(u8::from(ready)));
     metrics::gauge!("quorate_learner_lag_commands").set(backend.lag() as f64);
-    let unheard = backend.cluster().nodes.iter().filter(|node| !node.reachable).count();
+    let members = backend.cluster().nodes;
+    metrics::gauge!("quorate_members").set(members.len() as f64);
+    let unheard = members.iter().filter(|node| !node.reachable).count();
     metrics::gauge!("quorate_members_unheard").set(unheard as f64);
 }
 
