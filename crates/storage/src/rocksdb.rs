@@ -19,8 +19,9 @@
 //! # After a failure
 //!
 //! The first error of a database latches it shut: all later calls fail with the same reason,
-//! and RocksDB's own attempts to recover are turned off (S-12). Errors of its background work
-//! are looked for after each write, and when the node asks whether its stores are shut.
+//! and RocksDB's own attempts to recover are turned off (S-12). Only that for want of space cannot be; the latch stays
+//! shut through it. Errors of its background work are looked for after each write, and when the node asks whether its
+//! stores are shut.
 //!
 //! # What a start can tell, and what it does (S-15, A6, ADR 0023)
 //!

@@ -17,7 +17,7 @@ use nix::sys::statvfs::statvfs;
 use super::{Cluster, eventually};
 
 /// Mounts the file `$0` at `$1` and becomes the rest.
-const MOUNT: &str = r#"mount -o loop "$0" "$1" && shift && exec "$@""#;
+const MOUNT: &str = r#"mount -o loop,errors=remount-ro "$0" "$1" && shift && exec "$@""#;
 
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, of each directory's file system, one right after the other.
 const SHUTDOWN: &str = r#"
@@ -126,6 +126,16 @@ impl Cluster {
             self.kill9(node);
             self.unmounted(node).await;
         }
+    }
+
+    /// Lets the file system of a node that runs meet an error of its own, at which it becomes read-only.
+    pub fn disk_becomes_read_only(&self, node: usize) {
+        let image = self.data_dir(node).with_extension("ext4");
+        let devices =
+            Command::new("losetup").args(["--noheadings", "--output", "NAME", "--associated"]).arg(image).output();
+        let device = String::from_utf8(devices.expect("it was tried").stdout).expect("a name");
+        let device = device.trim().strip_prefix("/dev/").expect("it is mounted");
+        std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").expect("root may");
     }
 
     /// Waits until the disk of a node that has ended is only a file again; returns it.

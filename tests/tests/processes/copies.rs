@@ -8,14 +8,16 @@ use quorate_tests::cluster::{Cluster, eventually, send};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::states::assert_votes_are_elsewhere;
+
 /// So few that a node which was away needs a whole state, and that something is forgotten every second.
-const KEPT: &str = "history.commands=20";
+pub(super) const KEPT: &str = "history.commands=20";
 /// Writes that must be acknowledged after each change.
 const CALLS: u64 = 40;
 /// Those before the first change.
 const FILLING: u64 = 100;
 /// Bytes of a value: a state takes some twenty pieces then.
-const VALUE: usize = 200_000;
+pub(super) const VALUE: usize = 200_000;
 /// The same where states are to be small.
 const SMALL: usize = 1_000;
 /// What a state is larger than.
@@ -24,7 +26,7 @@ const STATE: f64 = 20e6;
 const SENT: &str = "quorate_snapshot_sent_bytes_total";
 
 /// Clients that each write keys of their own, and ask on with the same idempotency key until they are told 200.
-struct Writers {
+pub(super) struct Writers {
     tasks: Vec<JoinHandle<u64>>,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
@@ -32,7 +34,7 @@ struct Writers {
 
 impl Writers {
     /// `size`: bytes of each value.
-    fn start(cluster: &Cluster, clients: usize, size: usize) -> Self {
+    pub(super) fn start(cluster: &Cluster, clients: usize, size: usize) -> Self {
         let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let client = |client: usize| {
             let (urls, http) = (cluster.urls(), cluster.client().clone());
@@ -61,13 +63,13 @@ impl Writers {
         Self { tasks, stop, done }
     }
 
-    async fn progress(&self, calls: u64) {
+    pub(super) async fn progress(&self, calls: u64) {
         let wanted = self.done.load(Ordering::SeqCst) + calls;
         eventually("writes", async || (self.done.load(Ordering::SeqCst) >= wanted).then_some(())).await;
     }
 
     /// Checks that each write that was acknowledged is there on every node, and that the nodes have one state.
-    async fn finish(self, cluster: &Cluster) {
+    pub(super) async fn finish(self, cluster: &Cluster) {
         self.stop.store(true, Ordering::SeqCst);
         for (client, task) in self.tasks.into_iter().enumerate() {
             let rounds = task.await.expect("every write came to something");
@@ -85,7 +87,29 @@ impl Writers {
             digests.push(digest.json()["digest"].clone());
         }
         assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
+        assert_votes_are_elsewhere(cluster).await;
     }
+}
+
+/// Waits until nobody keeps what a node lacks that has `applied` so much; returns what each other one has sent by then.
+pub(super) async fn until_needs_a_state(cluster: &Cluster, applied: f64) -> Vec<(usize, f64)> {
+    let mut sent = Vec::new();
+    for node in cluster.living() {
+        // More is applied there than it last said by some writes under way.
+        eventually("commands to be forgotten", async || {
+            (cluster.metric(node, "quorate_history_kept_from").await > applied + 20.0).then_some(())
+        })
+        .await;
+        sent.push((node, cluster.metric(node, SENT).await));
+    }
+    sent
+}
+
+/// Starts a node, and waits until a whole state is on its way to it.
+pub(super) async fn until_receives_a_state(cluster: &mut Cluster, node: usize, boot: impl FnOnce(&mut Cluster)) {
+    let (begun, _) = transfers(cluster, node);
+    boot(cluster);
+    eventually("a state on its way", async || (transfers(cluster, node).0 > begun).then_some(())).await;
 }
 
 /// How often a node has begun to receive a whole state, and had one whole.
@@ -122,18 +146,9 @@ async fn nodes_are_killed_while_a_state_is_copied() {
         let away = cluster.follower().await;
         let applied = cluster.metric(away, "quorate_learner_applied").await;
         cluster.kill9(away);
-        // Until nobody keeps what it lacks; more is applied there than it last said by some writes under way.
-        let mut sent = Vec::new();
-        for node in cluster.living() {
-            eventually("commands to be forgotten", async || {
-                (cluster.metric(node, "quorate_history_kept_from").await > applied + 20.0).then_some(())
-            })
-            .await;
-            sent.push((node, cluster.metric(node, SENT).await));
-        }
-        let (begun, whole) = transfers(&cluster, away);
-        cluster.boot(away);
-        eventually("a state on its way", async || (transfers(&cluster, away).0 > begun).then_some(())).await;
+        let sent = until_needs_a_state(&cluster, applied).await;
+        let (_, whole) = transfers(&cluster, away);
+        until_receives_a_state(&mut cluster, away, |cluster| cluster.boot(away)).await;
         // Nothing arrives any more, however long it takes to find out who sends.
         cluster.freeze(away);
         let (sender, bytes) = sender(&cluster, &sent).await;

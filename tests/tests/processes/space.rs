@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use quorate_tests::cluster::{Cluster, History, Load, eventually, send, small_disks};
 use quorate_tests::skip::skipped;
@@ -357,4 +358,49 @@ async fn calls_go_on_when_the_history_that_filled_the_disks_is_old() {
     cluster.empty_disk(follower);
     cluster.wait_ready().await;
     assert_eq!(cluster.get(follower, "/v1/backup").await.status, 200);
+}
+
+/// RELIABILITY 5 class 6, A6: catches a node that goes on, and answers, when its file system has become read-only, as ext4
+/// does at an error of its own; and one that does not say so. No sync is under way then: ext4 may say of one that it is
+/// done, and lose it (docs/operations.md, section 7).
+#[tokio::test]
+async fn a_node_whose_disk_becomes_read_only_ends() {
+    let Some(mut cluster) = on_small_disks("read-only").await else { return };
+    let mut written = 0;
+    for leads in [false, true] {
+        write_some(&cluster, &mut written).await;
+        cluster.assert_agreement().await;
+        let node = if leads { cluster.leader().await } else { cluster.follower().await };
+        cluster.give_up(node);
+        cluster.disk_becomes_read_only(node);
+        write_some(&cluster, &mut written).await;
+        let status = tokio::time::timeout(Duration::from_secs(2), cluster.ended(node)).await.expect("it ends soon");
+        let log = cluster.log(node);
+        assert_eq!(status.code(), Some(1), "{log}");
+        let line = log.lines().rfind(|line| line.starts_with("quorate: ")).expect("a last line");
+        // The journal is gone first, for who syncs.
+        let says = ["Read-only file system", "Input/output error"].iter().any(|text| line.contains(text));
+        assert!(says && line.contains("Mend the disk"), "{line}");
+        write_some(&cluster, &mut written).await;
+        cluster.boot_on_small_disk(node, DISK);
+        cluster.wait_ready().await;
+    }
+    let history = cluster.assert_agreement().await;
+    assert_eq!(history.last(), written, "each call is one command");
+}
+
+/// Calls at one node after the other, each until it is told 200, under a key of its own.
+async fn write_some(cluster: &Cluster, written: &mut u64) {
+    let mut nodes = (0..cluster.size()).cycle();
+    for _ in 0..SOME {
+        *written += 1;
+        let key = format!("write-{written}");
+        eventually("a write", async || {
+            let url = cluster.url(nodes.next()?, "/v1/functions/kv.put");
+            let call =
+                cluster.client().post(url).header("Idempotency-Key", &key).json(&json!({"key": key, "value": 1}));
+            send(call).await.is_ok_and(|reply| reply.status == 200).then_some(())
+        })
+        .await;
+    }
 }

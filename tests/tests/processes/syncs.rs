@@ -1,10 +1,12 @@
-//! Syncs that fail, under real processes: strace answers them with EIO in the place of the kernel. Where there is no
-//! strace, or none of our processes may be traced, these tests are skipped, and say so.
+//! Syncs that fail, or take long, under real processes: strace answers them with EIO in the place of the kernel, or holds
+//! the answer back. Where there is no strace, or none of our processes may be traced, these tests are skipped, and say so.
 
-use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use quorate_tests::cluster::{Cluster, Load, eventually, send};
 use quorate_tests::skip::skipped;
 use serde_json::json;
@@ -13,16 +15,34 @@ use serde_json::json;
 const CALLS: u64 = 30;
 /// RELIABILITY 5, class 6.
 const ENDS_WITHIN: f64 = 2.0;
+/// The same.
+const SLOW: Syncs = Syncs::Take(300_000);
 
-fn strace() -> Command {
+/// What becomes of syncs.
+#[derive(Clone, Copy, Debug)]
+enum Syncs {
+    Fail,
+    /// The first of each thread: whoever tries again is told that all is well, and what the first one lost stays lost.
+    FailOnce,
+    /// They are done, and take this many microseconds more.
+    Take(u32),
+}
+
+fn strace(syncs: Syncs) -> Command {
+    let how = match syncs {
+        Syncs::Fail => "error=EIO".to_owned(),
+        Syncs::FailOnce => "error=EIO:when=1".to_owned(),
+        Syncs::Take(microseconds) => format!("delay_exit={microseconds}"),
+    };
     let mut command = Command::new("strace");
-    command.args(["-f", "-ttt", "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"]);
+    command.args(["-f", "-ttt", "-e", "trace=fsync,fdatasync"]);
+    command.args(["-e", &format!("inject=fsync,fdatasync:{how}")]);
     command
 }
 
 /// Whether processes can be traced here.
-fn can_fail() -> bool {
-    let tried = strace().args(["-o", "/dev/null", "true"]).output();
+fn can_be_traced() -> bool {
+    let tried = strace(Syncs::Fail).args(["-o", "/dev/null", "true"]).output();
     let can = tried.is_ok_and(|tried| tried.status.success());
     if !can {
         skipped("strace, and the right to trace");
@@ -30,19 +50,30 @@ fn can_fail() -> bool {
     can
 }
 
-/// A disk whose syncs fail from now on.
-struct Failing {
+/// A node whose syncs are not what they seem, from now on.
+struct Tampered {
     tracer: Child,
     said: PathBuf,
 }
 
-impl Failing {
-    fn begin(cluster: &Cluster, node: usize) -> Self {
+impl Tampered {
+    /// Comes back when it is so for every thread of the node.
+    async fn begin(cluster: &Cluster, node: usize, syncs: Syncs) -> Self {
         let said = cluster.data_dir(node).with_extension("strace");
-        let mut command = strace();
-        command.arg("-o").arg(&said).arg("-p").arg(cluster.pid(node).to_string());
+        let pid = cluster.pid(node);
+        let mut command = strace(syncs);
+        command.arg("-o").arg(&said).arg("-p").arg(pid.to_string());
         let tracer = command.stderr(Stdio::null()).spawn().expect("it was tried");
+        // New threads are traced from their beginning, once this one is that made them.
+        eventually("strace at all threads", async || is_traced(pid).then_some(())).await;
         Self { tracer, said }
+    }
+
+    /// Lets the node be.
+    fn end(mut self) {
+        let tracer = Pid::from_raw(self.tracer.id().try_into().expect("a process id"));
+        kill(tracer, Signal::SIGTERM).expect("our child");
+        self.tracer.wait().expect("our child");
     }
 
     /// Waits for the tracer's end, and says how long the process lived after the first sync that failed, in seconds.
@@ -54,6 +85,15 @@ impl Failing {
         let time = |line: &str| -> f64 { line.split_whitespace().nth(1).expect("a time").parse().expect("seconds") };
         time(last) - time(first)
     }
+}
+
+/// Whether each thread of a process is traced, or has ended.
+fn is_traced(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok()).all(|status| {
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        field("TracerPid:") != "0" || field("State:").starts_with(['Z', 'X'])
+    })
 }
 
 fn assert_ended_for_its_disk(cluster: &Cluster, node: usize, code: Option<i32>) {
@@ -68,19 +108,20 @@ fn assert_ended_for_its_disk(cluster: &Cluster, node: usize, code: Option<i32>) 
 /// what the first one lost stays lost), that acknowledges from memory, lingers, or cannot come back.
 #[tokio::test]
 async fn a_node_whose_syncs_fail_ends_and_comes_back() {
-    if !can_fail() {
+    if !can_be_traced() {
         return;
     }
     let mut cluster = Cluster::start("eio", 3, &[]).await;
     let load = Load::start(&cluster, "load", 6).await;
-    for leads in [false, true] {
+    for (leads, syncs) in [(false, Syncs::Fail), (true, Syncs::Fail), (false, Syncs::FailOnce), (true, Syncs::FailOnce)]
+    {
         load.progress(CALLS).await;
         let node = if leads { cluster.leader().await } else { cluster.follower().await };
         cluster.give_up(node);
-        let failing = Failing::begin(&cluster, node);
+        let tampered = Tampered::begin(&cluster, node, syncs).await;
         let status = cluster.ended(node).await;
-        let lived = failing.lived().await;
-        assert!(lived < ENDS_WITHIN, "it lived on for {lived} s");
+        let lived = tampered.lived().await;
+        assert!(lived < ENDS_WITHIN, "{syncs:?}, leads: {leads}: it lived on for {lived} s");
         assert_ended_for_its_disk(&cluster, node, status.code());
         load.progress(CALLS).await;
         cluster.boot(node);
@@ -90,46 +131,81 @@ async fn a_node_whose_syncs_fail_ends_and_comes_back() {
     load.finish().await.assert_kept(&cluster.assert_agreement().await);
 }
 
-/// The same at a majority. Catches a call that is acknowledged although no majority has it on disk, and one that was
-/// and is not there afterwards.
+/// The same at a majority. Catches a call that is acknowledged although no majority has it on disk, be it that nobody
+/// looked whether the sync has failed, or tried again; and one that was and is not there afterwards.
 #[tokio::test]
 async fn a_majority_whose_syncs_fail_acknowledges_nothing_more() {
-    if !can_fail() {
-        return;
+    if can_be_traced() {
+        fails_at_a_majority(Syncs::Fail).await;
     }
+}
+
+/// The same where whoever tries again is told that all is well.
+#[tokio::test]
+async fn a_majority_of_whose_syncs_the_first_fail_acknowledges_nothing_more() {
+    if can_be_traced() {
+        fails_at_a_majority(Syncs::FailOnce).await;
+    }
+}
+
+async fn fails_at_a_majority(syncs: Syncs) {
     let mut cluster = Cluster::start("eio-majority", 3, &[]).await;
     let put = |value: u64| json!({"key": "k", "value": value});
     for value in 1..=CALLS {
         assert_eq!(cluster.call(0, "kv.put", &put(value)).await.status, 200);
     }
+    // Nothing is left to be synced when the first call comes that must fail.
+    cluster.assert_agreement().await;
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);
     let left = (0..3).find(|node| ![leader, follower].contains(node)).expect("three nodes");
-    // They may sync before strace has them, so that the first calls may still be acknowledged.
-    let failing = [leader, follower].map(|node| (node, Failing::begin(&cluster, node)));
-    let mut acknowledged: BTreeSet<u64> = (1..=CALLS).collect();
+    cluster.give_up(leader);
+    cluster.give_up(follower);
+    let tampered = [
+        (leader, Tampered::begin(&cluster, leader, syncs).await),
+        (follower, Tampered::begin(&cluster, follower, syncs).await),
+    ];
     let url = cluster.url(left, "/v1/functions/kv.put");
-    for value in CALLS + 1.. {
-        let call = cluster.client().post(&url).header("Prefer", "wait=1").json(&put(value));
-        match send(call).await.expect("this node lives").status {
-            200 => _ = acknowledged.insert(value),
-            503 | 504 => break,
-            other => panic!("status {other}"),
-        }
-    }
-    for (node, failing) in failing {
+    let call = cluster.client().post(&url).header("Prefer", "wait=3").json(&put(CALLS + 1));
+    let status = send(call).await.expect("this node lives").status;
+    assert!([503, 504].contains(&status), "only one node can have it on its disk: {status}");
+    for (node, tampered) in tampered {
         let status = cluster.ended(node).await;
         assert_ended_for_its_disk(&cluster, node, status.code());
-        let lived = failing.lived().await;
+        let lived = tampered.lived().await;
         assert!(lived < ENDS_WITHIN, "node {node} lived on for {lived} s");
     }
     cluster.boot_all();
     cluster.wait_begun().await;
     let history = cluster.assert_agreement().await;
-    let kept: BTreeSet<u64> = history
-        .commands()
-        .iter()
-        .map(|command| command["effects"][0]["put"]["value"].as_u64().expect("a number"))
-        .collect();
-    assert!(acknowledged.is_subset(&kept), "lost: {:?}", acknowledged.difference(&kept));
-    assert_eq!(kept.len(), history.commands().len(), "nothing twice");
+    let values = history.commands().iter().map(|command| command["effects"][0]["put"]["value"].as_u64());
+    let kept: Vec<u64> = values.map(|value| value.expect("a number")).collect();
+    let acknowledged: Vec<u64> = (1..=CALLS).collect();
+    assert!(kept.starts_with(&acknowledged), "some are lost: {kept:?}");
+    assert!(kept.len() <= acknowledged.len() + 1, "something twice: {kept:?}");
+}
+
+/// RELIABILITY 5 class 6: catches a node that is taken for dead, or gives up, while its disk is only slow; and heartbeats,
+/// or a lead, that wait for a disk.
+#[tokio::test]
+async fn slow_syncs_cost_time_and_nothing_else() {
+    if !can_be_traced() {
+        return;
+    }
+    let cluster = Cluster::start("slow", 3, &[]).await;
+    let leader = cluster.leader().await;
+    let load = Load::start(&cluster, "load", 6).await;
+    load.progress(CALLS).await;
+    let mut slow = Vec::new();
+    for node in [cluster.follower().await, leader] {
+        slow.push(Tampered::begin(&cluster, node, SLOW).await);
+        load.progress(CALLS).await;
+    }
+    let took = cluster.metric(leader, "quorate_acceptor_sync_seconds_sum").await;
+    load.progress(CALLS).await;
+    let took = cluster.metric(leader, "quorate_acceptor_sync_seconds_sum").await - took;
+    assert!(took >= 0.3, "no sync was slow: {took} s");
+    assert_eq!(cluster.leader().await, leader, "the lead has changed");
+    assert_eq!(cluster.metric(leader, "quorate_leader_elections_won_total").await, 1.0, "{}", cluster.log(leader));
+    slow.into_iter().for_each(Tampered::end);
+    load.finish().await.assert_kept(&cluster.assert_agreement().await);
 }

@@ -250,7 +250,15 @@ pub(super) fn disk(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value
     Ok(json!(cases))
 }
 
-/// Memory under a load that goes on.
+/// What a node holds at some time of a load that goes on.
+struct Held {
+    minute: f64,
+    mb: f64,
+    open_files: usize,
+    disk_mb: f64,
+}
+
+/// Memory, open files and disk under a load that goes on.
 pub(super) fn memory(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
     let cluster = arguments.cluster(binary)?;
     let seconds = arguments.minutes * 60;
@@ -259,31 +267,35 @@ pub(super) fn memory(arguments: &Arguments, binary: &Path) -> anyhow::Result<Val
     let load =
         cluster.bench(&cluster.all(), &["--clients", "64", "--seconds", &length, "--setup", "inventory:1000"])?;
     let begun = clock();
-    let mut samples: Vec<Vec<(f64, f64)>> = vec![Vec::new(); cluster.nodes.len()];
+    let mut samples: Vec<Vec<Held>> = cluster.all().iter().map(|_| Vec::new()).collect();
     while begun.elapsed() < Duration::from_secs(seconds) {
         pause(SAMPLE);
         for (node, samples) in samples.iter_mut().enumerate() {
-            samples.push((begun.elapsed().as_secs_f64() / 60.0, resident(cluster.nodes[node].2)?));
+            let minute = begun.elapsed().as_secs_f64() / 60.0;
+            let pid = cluster.nodes[node].2;
+            let open_files = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+            let disk_mb = size(&cluster.directory(node))? as f64 / 1e6;
+            samples.push(Held { minute, mb: resident(pid)?, open_files, disk_mb });
         }
     }
     let load = finished(load)?;
-    let nodes: Vec<Value> = samples
-        .iter()
-        .map(|samples| {
-            // Tables in memory and caches fill first.
-            let steady = &samples[samples.len() / 2..];
-            // One of each minute.
-            let minutes = samples.iter().step_by(12).map(|(_, mb)| mb.round()).collect::<Vec<_>>();
-            json!({
-                "mb_each_minute": minutes,
-                "slope_mb_a_minute_second_half": round(slope(steady)),
-                "slope_mb_a_minute": round(slope(samples)),
-            })
-        })
-        .collect();
+    let nodes: Vec<Value> = samples.iter().map(|samples| growth(samples)).collect();
     Ok(
         json!({"minutes": arguments.minutes, "calls_s": load["calls_per_second"], "errors": load["errors"], "nodes": nodes}),
     )
+}
+
+fn growth(samples: &[Held]) -> Value {
+    let each_minute = || samples.iter().step_by(12);
+    let memory: Vec<(f64, f64)> = samples.iter().map(|held| (held.minute, held.mb)).collect();
+    json!({
+        "mb_each_minute": each_minute().map(|held| held.mb.round()).collect::<Vec<_>>(),
+        "open_files_each_minute": each_minute().map(|held| held.open_files).collect::<Vec<_>>(),
+        "disk_mb_each_minute": each_minute().map(|held| held.disk_mb.round()).collect::<Vec<_>>(),
+        // Tables in memory and caches fill first.
+        "slope_mb_a_minute_second_half": round(slope(&memory[memory.len() / 2..])),
+        "slope_mb_a_minute": round(slope(&memory)),
+    })
 }
 
 /// A line of `/proc/PID/io`.
@@ -303,10 +315,14 @@ fn field(path: &str, name: &str) -> anyhow::Result<f64> {
     number.with_context(|| format!("{path} has no {name}"))
 }
 
-/// Bytes of the files under a directory.
+/// Bytes of the files under a directory; some may go away meanwhile.
 fn size(directory: &Path) -> anyhow::Result<u64> {
     let mut sum = 0;
-    for entry in std::fs::read_dir(directory)? {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let Ok(about) = entry.metadata() else { continue };
         sum += if about.is_dir() { size(&entry.path())? } else { about.len() };

@@ -290,8 +290,8 @@ fn state_columns(state: &::rocksdb::Options, cache: &Cache) -> Vec<ColumnFamilyD
 }
 
 fn common(options: &Options, more: &str) -> Result<::rocksdb::Options, StorageError> {
-    // These have no setters of their own. After an error nothing is tried again, least of all a sync. And no
-    // space is taken ahead of what is written: near the end of a disk it would be all that is left. Blocks of files that
+    // These have no setters of their own. After an error nothing is tried again, least of all a sync; but for want of
+    // space, where RocksDB does not go by it. And no space is taken ahead of what is written: near the end of a disk it would be all that is left. Blocks of files that
     // a compaction has replaced leave the cache at once; else it fills with them before anything is evicted.
     let mut common = ::rocksdb::Options::default()
         .get_options_from_string(format!(
