@@ -38,11 +38,14 @@ mod reply;
 mod request;
 mod routes;
 mod traces;
+mod waiting;
 
+pub use actix_web::dev::ServerHandle;
 pub use actor::GatewayActor;
 pub use auth::Auth;
 pub use backend::Backend;
 pub use call::call_of_node;
 pub use core::Gateway;
 pub use door::Door;
-pub use server::{Options, listen, server, watched};
+pub use server::{Options, Serving, listen, server, watched};
+pub use waiting::{Reason, waiting};

@@ -60,6 +60,25 @@ pub struct Options {
     pub tracer: Option<Arc<Tracer>>,
 }
 
+/// How a listener is served, whatever the application.
+pub struct Serving {
+    /// Server threads; at least 1.
+    pub workers: usize,
+    /// The most connections, of all threads together.
+    pub connections: usize,
+    /// What the server shows to who connects. Nothing: it speaks plain HTTP.
+    pub tls: Option<rustls::ServerConfig>,
+    /// How long requests under way may take when the server is told to stop.
+    pub grace: Duration,
+}
+
+impl Serving {
+    pub(crate) fn of(limits: &Limits, options: &Options) -> Self {
+        let Options { workers, grace, ref tls, .. } = *options;
+        Self { workers, connections: limits.connections, tls: tls.clone(), grace }
+    }
+}
+
 /// Listens for callers. What is set here is passed on by the kernel to each connection that is accepted, with TLS or without.
 ///
 /// A caller who takes nothing of a reply for so long as `reader_wait`, or is not reached any more, is cut off: the reply
@@ -88,12 +107,8 @@ pub fn listen(address: SocketAddr, reader_wait: Duration) -> io::Result<TcpListe
 /// When the listener cannot be used.
 pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
     let (limits, api, has_metrics) = (backend.limits(), api(backend, &options), !options.metrics_apart);
-    serve(
-        listener,
-        move || routes::app(api.clone(), move |config| routes::of_callers(config, has_metrics)),
-        &limits,
-        &options,
-    )
+    let serving = Serving::of(&limits, &options);
+    serve(listener, move || routes::app(api.clone(), move |config| routes::of_callers(config, has_metrics)), serving)
 }
 
 /// The server of the metrics of a node, and of its health, on a listener of their own.
@@ -123,12 +138,11 @@ where
         + 'static,
     B: MessageBody + 'static,
 {
-    let limits = Limits { connections: WATCHERS_MAX, ..limits };
-    serve(listener, app, &limits, &Options { workers: 1, ..options.clone() })
+    serve(listener, app, Serving { connections: WATCHERS_MAX, workers: 1, ..Serving::of(&limits, options) })
 }
 
 /// The server of an application, with the bounds that all have.
-pub(crate) fn serve<F, S, B>(listener: TcpListener, app: F, limits: &Limits, options: &Options) -> io::Result<Server>
+pub(crate) fn serve<F, S, B>(listener: TcpListener, app: F, serving: Serving) -> io::Result<Server>
 where
     F: Fn() -> App<S> + Send + Clone + 'static,
     S: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<B>, Error = Error, InitError = ()>
@@ -136,13 +150,13 @@ where
     B: MessageBody + 'static,
 {
     let server = Server::build()
-        .workers(options.workers)
+        .workers(serving.workers)
         // The limit is for all threads; the server has one for each.
-        .max_concurrent_connections(limits.connections.div_ceil(options.workers.max(1)))
-        .shutdown_timeout(options.grace.as_secs().max(1))
+        .max_concurrent_connections(serving.connections.div_ceil(serving.workers.max(1)))
+        .shutdown_timeout(serving.grace.as_secs().max(1))
         .disable_signals();
     let stop = server.graceful_shutdown_signal();
-    let server = match options.tls.clone() {
+    let server = match serving.tls {
         None => server.listen("http", listener, move || {
             fn_service(|stream: TcpStream| ready(Ok(connection(stream, |stream| stream))))
                 .and_then(http(app(), stop.clone()))

@@ -244,7 +244,7 @@ pub fn server(listener: TcpListener, proxy: Arc<Proxy>, options: &Options) -> io
         }
         app.default_service(web::to(forward::forward)).wrap(middleware::from_fn(observed))
     };
-    crate::server::serve(listener, app, &options.limits, &options.server)
+    crate::server::serve(listener, app, crate::server::Serving::of(&options.limits, &options.server))
 }
 
 /// The server of its metrics, and of its health, on a listener of their own.

@@ -31,6 +31,7 @@ mod router;
 mod space;
 mod status;
 mod threads;
+mod waiting;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -70,6 +71,7 @@ use ports::Ports;
 use router::Router;
 use space::Room;
 use status::Status;
+use waiting::Waiting;
 
 pub(crate) use meters::{install as install_metrics, keep as keep_metrics};
 pub(crate) use outside::chance;
@@ -96,9 +98,12 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let http = bind_http("listen.http", config.listen.http, &config.limits)?;
         let metrics = config.listen.metrics.map(|at| bind_http("listen.metrics", at, &config.limits)).transpose()?;
         let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
-        let seated = be_seated(&mut config, certificates.peer(), stop.next()).await?;
+        let listeners = Listeners { http, metrics, peer, certificates, auth };
+        let waiting = Waiting::begin(&config, &listeners)?;
+        let seated = be_seated(&mut config, listeners.certificates.peer(), &waiting, stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };
-        certificates.check_name(&config.cluster.name, &config.node.name)?;
+        listeners.certificates.check_name(&config.cluster.name, &config.node.name)?;
+        waiting.says("it opens its data directory");
         let stores = open(&config, came)?;
         let prometheus = install_metrics()?;
         meters::show(&config);
@@ -107,8 +112,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let (cluster, name) = (&config.cluster.name, &config.node.name);
         let traces = Traces::start(config.tracing.as_ref(), cluster, name, chance())?;
         let watched = Watched { prometheus, traces };
-        let listeners = Listeners { http, metrics, peer, certificates, auth };
-        serve(Arc::new(config), listeners, stores, came, watched, stop).await?;
+        serve(Arc::new(config), listeners, stores, came, watched, waiting, stop).await?;
         Ok(())
     })
 }
@@ -166,6 +170,7 @@ fn bind(
 async fn be_seated(
     config: &mut Config,
     tls: Option<&Tls>,
+    waiting: &Waiting,
     asked_to_stop: impl Future<Output = &'static str>,
 ) -> Result<Option<Came>, Failure> {
     crate::seat::check_directory(&config.node.data_dir)?;
@@ -186,7 +191,7 @@ async fn be_seated(
     if !crate::seat::joins(config)? {
         return Ok(Some(Came::Listed));
     }
-    if crate::seat::join(config, tls, asked_to_stop).await?.is_none() {
+    if crate::seat::join(config, tls, |why| waiting.says(why), asked_to_stop).await?.is_none() {
         return Ok(None);
     }
     Ok(crate::seat::take(config)?)
@@ -225,6 +230,7 @@ async fn serve(
     stores: Stores,
     came: Came,
     watched: Watched,
+    waiting: Waiting,
     mut stop: Requests,
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
@@ -248,6 +254,7 @@ async fn serve(
         node.stores.clone(),
     ));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
+    waiting.end().await;
     if let Some(listener) = listeners.metrics {
         let watched = http_api::watched(listener, Arc::clone(&backend) as _, &options);
         actix::spawn(watched.context("the HTTP server of metrics")?);

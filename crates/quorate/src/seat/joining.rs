@@ -159,17 +159,18 @@ pub(super) fn forget(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Asks until the cluster has decided, and writes the seat. `None`: it was asked to stop before.
+/// Asks until the cluster has decided, and writes the seat; `says` why it has not yet. `None`: it was asked to stop before.
 ///
 /// # Errors
 /// A refusal, which says what to do, or a failing disk.
 pub(crate) async fn join(
     config: &Config,
     tls: Option<&Tls>,
+    says: impl Fn(String),
     asked_to_stop: impl Future<Output = &'static str>,
 ) -> Result<Option<()>, Failure> {
     let admission = tokio::select! {
-        admission = ask_around(config, tls) => admission?,
+        admission = ask_around(config, tls, says) => admission?,
         _ = asked_to_stop => return Ok(None),
     };
     let seat = seat(&admission, config.node.roles.contains(&NodeRole::Acceptor))?;
@@ -181,7 +182,7 @@ pub(crate) async fn join(
     Ok(Some(()))
 }
 
-async fn ask_around(config: &Config, tls: Option<&Tls>) -> Result<Admission, Failure> {
+async fn ask_around(config: &Config, tls: Option<&Tls>, says: impl Fn(String)) -> Result<Admission, Failure> {
     let mut asking = Asking::begin(config)?;
     tracing::info!(
         name = asking.name,
@@ -206,10 +207,12 @@ async fn ask_around(config: &Config, tls: Option<&Tls>) -> Result<Admission, Fai
                 Err(NoAdmission::NotYet(why) | NoAdmission::Nobody(why)) => answers.push(why),
             }
         }
+        let line = format!("no member has taken this node in yet; it asks until one does: {}", answers.join("; "));
         if said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {
             said = Some(tokio::time::Instant::now());
-            tracing::warn!("no member has taken this node in yet; it asks until one does: {}", answers.join("; "));
+            tracing::warn!("{line}");
         }
+        says(line);
         tokio::time::sleep(PAUSE).await;
     }
 }
