@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use quorate_tests::cluster::{Cluster, Link, Load, Taps, eventually, quorate, send};
 use serde_json::{Value, json};
 
@@ -357,4 +359,34 @@ async fn a_restore_that_was_cut_short_is_not_served_and_can_be_repeated() {
     new.wait_begun().await;
     assert_eq!(new.get(0, "/v1/state/k19").await.status, 200);
     assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(21));
+}
+
+/// Catches two restores into one directory at a time, of which the second takes away what the first has written and is
+/// refused by nothing. The first one is stopped in the middle, and goes on.
+#[tokio::test]
+async fn a_second_restore_is_refused_while_one_is_under_way() {
+    let old = Cluster::start("twice", 1, &[]).await;
+    let value = "x".repeat(100_000);
+    for key in 0..20 {
+        assert_eq!(old.call(0, "kv.put", &json!({"key": format!("k{key}"), "value": value})).await.status, 200);
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("backup");
+    done(backup(&old, 0, &file));
+
+    let mut new = Cluster::new("target", 1, &[]);
+    let mut first = restore(&new, 0, &file).stdout(Stdio::null()).spawn().expect("the binary runs");
+    while !new.data_dir(0).join("RESTORING").exists() {
+        assert!(first.try_wait().expect("our child").is_none(), "it ended");
+        std::thread::yield_now();
+    }
+    let first_is = Pid::from_raw(i32::try_from(first.id()).expect("process ids are small"));
+    kill(first_is, Signal::SIGSTOP).expect("it can be stopped");
+    let (code, said) = run(restore(&new, 0, &file));
+    assert!(code == Some(2) && said.contains("is under way"), "{code:?} {said}");
+    kill(first_is, Signal::SIGCONT).expect("it goes on");
+    assert!(first.wait().expect("our child").success());
+    new.boot_all();
+    new.wait_begun().await;
+    assert_eq!(new.get(0, "/v1/state/k19").await.status, 200);
 }
