@@ -1,6 +1,6 @@
 //! One attempt to open a data directory: whose it is, whether it is whole, which mark holds, what begins anew.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -356,10 +356,7 @@ fn write_identity_file(dir: &Path, identity: &Identity) -> io::Result<()> {
          format = {FORMAT}\ncluster = {:?}\ncluster_id = \"{}\"\nnode = {:?}\nnode_id = {}\n",
         identity.cluster_name, identity.cluster, identity.node_name, identity.node
     );
-    mark::write_whole(dir, IDENTITY, text.as_bytes())?;
-    // The directory's own name, in case it was just made.
-    match fs::canonicalize(dir)?.parent() {
-        Some(parent) => mark::sync_directory(parent),
-        None => Ok(()),
-    }
+    // First the names on the way to it, in case they were just made: this file says that all is there.
+    mark::sync_above(dir)?;
+    mark::write_whole(dir, IDENTITY, text.as_bytes())
 }
