@@ -14,16 +14,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use protocol::ClusterId;
 use storage::StorageError;
-use storage::rocksdb::{Options, Stores, make_and_lock, open_locked, with_format, without_format};
+use storage::rocksdb::{Options, Stores, make_and_lock, open_locked};
 
 use super::verify::from_hex;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::sealed;
 
 /// Names the backup that a data directory was made from.
 const ORIGIN: &str = "ORIGIN";
-/// Of that file; 1 had no line that says so.
-const FORMAT: u32 = 2;
+/// Of that file; 1 had no line that says so, 2 no checksum.
+const FORMAT: u32 = 3;
 /// There while a data directory, or a cluster for `dev`, is being made.
 const RESTORING: &str = "RESTORING";
 /// What a restore leaves when it is cut short, and may take away again.
@@ -133,8 +134,8 @@ impl Held {
         step()?;
         MADE.iter().try_for_each(|name| remove(&self.dir.join(name)))?;
         step()?;
-        let text = format!("# The backup that this data was made from.\n{digest}\n");
-        write_synced(&self.dir.join(ORIGIN), with_format(FORMAT, &text).as_bytes())
+        let text = format!("# The backup that this data was made from.\n{digest}");
+        write_synced(&self.dir.join(ORIGIN), &sealed::seal_lines(FORMAT, &text))
     }
 
     /// Makes the stores.
@@ -182,12 +183,17 @@ pub(crate) fn is_restored(dir: &Path) -> bool {
 /// When the file that names the backup cannot be read.
 pub(crate) fn cluster_of(config: &Config) -> anyhow::Result<ClusterId> {
     let path = config.node.data_dir.join(ORIGIN);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(config.cluster.id),
         Err(error) => bail!("{} cannot be read: {error}", path.display()),
     };
-    let origin = origin(&text).with_context(|| format!("{} cannot be read", path.display()))?;
+    let origin = origin(&bytes).with_context(|| {
+        format!(
+            "{} cannot be understood; if it is damaged, copy {ORIGIN} from another node of the restored cluster",
+            path.display()
+        )
+    })?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"quorate restored cluster\0").update(&config.cluster.id.0).update(&origin);
     let mut id = [0; 16];
@@ -195,9 +201,9 @@ pub(crate) fn cluster_of(config: &Config) -> anyhow::Result<ClusterId> {
     Ok(ClusterId(id))
 }
 
-fn origin(text: &str) -> anyhow::Result<[u8; 32]> {
-    let digest = without_format(ORIGIN, FORMAT, text)?.lines().find(|line| !line.starts_with('#')).and_then(from_hex);
-    digest.ok_or_else(|| anyhow!("it does not name a backup; restore the data directory"))
+fn origin(bytes: &[u8]) -> anyhow::Result<[u8; 32]> {
+    let mut lines = sealed::open_lines(ORIGIN, FORMAT, bytes)?.lines();
+    lines.find(|line| !line.starts_with('#')).and_then(from_hex).context("it names no backup")
 }
 
 /// Between two steps whose order matters: the tests cut a restore short here.
@@ -245,14 +251,16 @@ mod tests {
     fn recorded_files_are_read_and_written_as_ever() {
         let first = include_str!("../../tests/golden/origin-1");
         let second = include_str!("../../tests/golden/origin-2");
-        for recorded in [first, second] {
-            assert_eq!(origin(recorded).expect("readable"), [0xab; 32]);
+        let third = include_str!("../../tests/golden/origin-3");
+        for recorded in [first, second, third] {
+            assert_eq!(origin(recorded.as_bytes()).expect("readable"), [0xab; 32]);
         }
+        assert_eq!(origin("ab".repeat(32).as_bytes()).expect("as an operator writes it anew"), [0xab; 32]);
         let dir = tempfile::tempdir().expect("a directory");
         Held::take(dir.path()).expect("nobody else").name_origin(&"ab".repeat(32)).expect("written");
-        assert_eq!(fs::read_to_string(dir.path().join(ORIGIN)).expect("there"), second);
-        for (other, says) in [(second.replacen('2', "3", 1), "run the version"), ("# x\n".to_owned(), "restore")] {
-            let refused = format!("{:#}", origin(&other).expect_err("no origin"));
+        assert_eq!(fs::read_to_string(dir.path().join(ORIGIN)).expect("there"), third);
+        for (other, says) in [(second.replacen('2', "4", 1), "run the version"), ("# x\n".to_owned(), "no backup")] {
+            let refused = format!("{:#}", origin(other.as_bytes()).expect_err("no origin"));
             assert!(refused.contains(says), "{refused}");
         }
     }

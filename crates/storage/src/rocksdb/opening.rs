@@ -335,9 +335,16 @@ impl From<StorageError> for Trouble {
 }
 
 pub(crate) fn another(dir: &Path, found: &Identity, expected: &Identity) -> StorageError {
+    let differs_by_backup = Identity { cluster: expected.cluster, ..found.clone() } == *expected;
+    let or_copy = if differs_by_backup {
+        ". Only the ids of the clusters differ: a restored cluster has its own by the file ORIGIN, so if that of this node \
+         is lost, or damaged, copy it from another node of the restored cluster"
+    } else {
+        ""
+    };
     StorageError::Refused(format!(
         "the data directory {} belongs to {}, but this is {}; give this node its own directory, or correct its \
-         configuration",
+         configuration{or_copy}",
         dir.display(),
         name(found),
         name(expected)
