@@ -29,6 +29,7 @@ mod files;
 mod gateway;
 mod logging;
 mod node;
+mod sealed;
 mod seat;
 mod secret;
 mod stop;

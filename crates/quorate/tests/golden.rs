@@ -4,6 +4,8 @@
 //! a change of the membership. To record one of a newer layout, make such calls and run `quorate backup`. Never change
 //! one that is there.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 const BACKUP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/backup-1.quorate");
@@ -28,4 +30,18 @@ fn a_recorded_backup_is_restored() {
     let data = place.path().join("restored");
     let said = restore(&["--dev", data.to_str().expect("a plain path"), "--nodes", "2"]);
     assert_eq!(said["made"].as_array().map(Vec::len), Some(2), "{said}");
+}
+
+/// Catches a restored directory that every user of the machine may read: a backup is for its owner only, and so is all that is
+/// made of it.
+#[test]
+fn what_is_restored_is_for_its_owner_only() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| place.path().join(name);
+    restore(&["--set", &format!("node.data_dir={}", path("new/data").display())]);
+    restore(&["--dev", path("dev").to_str().expect("a plain path"), "--nodes", "1"]);
+    for name in ["new", "new/data", "dev", "dev/node-1/data"] {
+        let mode = fs::metadata(path(name)).expect("it was made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
 }

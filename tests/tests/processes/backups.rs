@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use quorate_tests::cluster::{Cluster, Link, Load, Taps, eventually, quorate, send};
 use serde_json::{Value, json};
 
@@ -219,6 +221,48 @@ async fn a_node_of_a_restored_cluster_can_be_recovered() {
     assert_eq!(new.call(node, "kv.put", &json!({"key": "k", "value": 2})).await.status, 200);
 }
 
+/// S-13, RELIABILITY 5 class 6: `ORIGIN` of a node of a restored cluster is flipped, cut and lost in turn. Catches a node that takes
+/// itself for one of another cluster, says that its data, whole as it is, is that of somebody else, or gives advice with which it
+/// is given up; and advice that does not help.
+#[tokio::test]
+async fn a_damaged_origin_is_copied_from_another_node() {
+    let old = Cluster::start("old", 1, &[]).await;
+    assert_eq!(old.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.status, 200);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("backup");
+    done(backup(&old, 0, &file));
+    let mut new = Cluster::new("new", 3, &[]);
+    for node in 0..3 {
+        done(restore(&new, node, &file));
+    }
+    new.boot_all();
+    new.wait_begun().await;
+    let whole = fs::read(new.data_dir(0).join("ORIGIN")).expect("it was restored");
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    let damages = [
+        (Some(&flipped[..]), "its content is not that of its checksum"),
+        (Some(&whole[..whole.len() / 2]), "it has lost its checksum"),
+        (None, "Only the ids of the clusters differ"),
+    ];
+    for (node, (left, says)) in damages.into_iter().enumerate() {
+        new.kill9(node);
+        let origin = new.data_dir(node).join("ORIGIN");
+        match left {
+            Some(left) => fs::write(&origin, left).expect("written"),
+            None => fs::remove_file(&origin).expect("removed"),
+        }
+        new.boot(node);
+        new.give_up(node);
+        assert_eq!(new.ended(node).await.code(), Some(1), "{says}");
+        new.logged(node, &[says, "ORIGIN", "from another node of the restored cluster"]).await;
+        fs::copy(new.data_dir((node + 1) % 3).join("ORIGIN"), &origin).expect("copied");
+        new.boot(node);
+        new.wait_ready().await;
+    }
+    assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(2));
+}
+
 /// RELIABILITY 5 class 15: catches a file that was cut, changed or made by somebody else being restored,
 /// in part or whole, data that is overwritten, and a refusal that does not say what to do.
 #[tokio::test]
@@ -357,4 +401,34 @@ async fn a_restore_that_was_cut_short_is_not_served_and_can_be_repeated() {
     new.wait_begun().await;
     assert_eq!(new.get(0, "/v1/state/k19").await.status, 200);
     assert_eq!(new.call(0, "kv.put", &json!({"key": "k", "value": 2})).await.command(), Some(21));
+}
+
+/// Catches two restores into one directory at a time, of which the second takes away what the first has written and is
+/// refused by nothing. The first one is stopped in the middle, and goes on.
+#[tokio::test]
+async fn a_second_restore_is_refused_while_one_is_under_way() {
+    let old = Cluster::start("twice", 1, &[]).await;
+    let value = "x".repeat(100_000);
+    for key in 0..20 {
+        assert_eq!(old.call(0, "kv.put", &json!({"key": format!("k{key}"), "value": value})).await.status, 200);
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("backup");
+    done(backup(&old, 0, &file));
+
+    let mut new = Cluster::new("target", 1, &[]);
+    let mut first = restore(&new, 0, &file).stdout(Stdio::null()).spawn().expect("the binary runs");
+    while !new.data_dir(0).join("RESTORING").exists() {
+        assert!(first.try_wait().expect("our child").is_none(), "it ended");
+        std::thread::yield_now();
+    }
+    let first_is = Pid::from_raw(i32::try_from(first.id()).expect("process ids are small"));
+    kill(first_is, Signal::SIGSTOP).expect("it can be stopped");
+    let (code, said) = run(restore(&new, 0, &file));
+    assert!(code == Some(2) && said.contains("is under way"), "{code:?} {said}");
+    kill(first_is, Signal::SIGCONT).expect("it goes on");
+    assert!(first.wait().expect("our child").success());
+    new.boot_all();
+    new.wait_begun().await;
+    assert_eq!(new.get(0, "/v1/state/k19").await.status, 200);
 }

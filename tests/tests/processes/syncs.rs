@@ -209,3 +209,32 @@ async fn slow_syncs_cost_time_and_nothing_else() {
     slow.into_iter().for_each(Tampered::end);
     load.finish().await.assert_kept(&cluster.assert_agreement().await);
 }
+
+/// RELIABILITY 1 (ALICE): catches a file `IDENTITY`, which says that the data directory is there as a whole, that is durable
+/// before the names on the way to it are: a power cut would take those, and all that the node had promised.
+#[tokio::test]
+async fn a_data_directory_is_whole_when_the_way_to_it_is_durable() {
+    if !can_be_traced() {
+        return;
+    }
+    let cluster = Cluster::new("deep", 1, &[]);
+    let (top, said) = (cluster.data_dir(0), cluster.data_dir(0).with_extension("strace"));
+    let data = top.join("a/b");
+    let serve = cluster.command(0);
+    let mut command = Command::new("strace");
+    command.args(["-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2", "-o"]).arg(&said);
+    command.arg(serve.get_program()).args(serve.get_args()).arg("--stop-with-parent");
+    command.arg("--set").arg(format!("node.data_dir={}", data.display()));
+    let mut node = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it was tried");
+    eventually("a data directory", async || data.join("IDENTITY").exists().then_some(())).await;
+    drop(node.stdin.take());
+    node.wait().expect("our child");
+    let text = std::fs::read_to_string(&said).expect("what strace saw");
+    let (before, _) = text.split_once("IDENTITY.new\"").expect("it was written aside and renamed");
+    let made = std::fs::canonicalize(&top).expect("it is there");
+    for above in [made.parent().expect("a directory"), &made, &made.join("a")] {
+        let synced = format!("<{}>", above.display());
+        let is_synced = before.lines().any(|line| line.contains("fsync(") && line.contains(&synced));
+        assert!(is_synced, "{synced} was not synced before: {before}");
+    }
+}

@@ -163,6 +163,37 @@ fn only_what_this_version_writes_is_read() {
     assert!(read(&good.replace("\"id\": 1", "\"id\": 0")).is_err(), "0 is nobody");
 }
 
+/// S-33: catches a version that reads another membership in what an earlier one wrote (with another weight or other sets two
+/// halves would be majorities), or that writes it differently: states of one number have one digest, whoever made them. If
+/// this fails, the change is wrong, not the test.
+#[test]
+fn recorded_memberships_are_read_and_written_as_ever() {
+    let weights = include_str!("../../tests/golden/membership-weights");
+    let by_sets = include_str!("../../tests/golden/membership-sets");
+    let read = |text: &'static str| {
+        let entry = Entry { value: Bytes::from_static(text.as_bytes()), version: CommandNumber(17) };
+        let membership = Membership::read(&entry).expect("readable");
+        assert_eq!(membership.to_value(), text.as_bytes());
+        membership
+    };
+    let weighted = read(weights);
+    assert_eq!((weighted.last_id(), weighted.rule()), (NodeId(5), &Rule::Weights));
+    assert_eq!(weighted.nodes()[&NodeId(5)].address, "[::1]:7080");
+    let acceptors = |membership: &Membership| membership.majority().nodes().iter().map(|id| id.0).collect::<Vec<_>>();
+    assert_eq!((acceptors(&weighted), weighted.may_lead(NodeId(4))), (vec![1, 2, 4], false));
+    let has = |membership: &Membership, ids: &[u64]| membership.majority().is_majority(&set(ids));
+    assert!(has(&weighted, &[2, 4]) && !has(&weighted, &[1, 4]) && !has(&weighted, &[2]));
+
+    let ruled = read(by_sets);
+    let rule = sets(&[&[1, 2], &[1, 5], &[2, 5]]);
+    assert_eq!((acceptors(&ruled), ruled.rule()), (vec![1, 2, 5], &rule));
+    assert!(has(&ruled, &[1, 5]) && !has(&ruled, &[2, 4]));
+    // What a change of the rule writes, there and back.
+    assert_eq!(weighted.ruled(rule).expect("any two share one").to_value(), by_sets.as_bytes());
+    let back = ruled.ruled(Rule::Weights).expect("weights make one").to_value();
+    assert_eq!(back, by_sets.split_once(",\n  \"majority_sets\"").expect("it has some").0.to_owned() + "\n}");
+}
+
 /// Catches a barrier that is not seen, and every command taken for one.
 #[test]
 fn a_change_is_known_by_the_key_that_it_writes() {

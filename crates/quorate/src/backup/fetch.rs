@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use reqwest::Response;
 use serde_json::json;
 
-use super::format::Manifest;
+use super::format::{Counter, Manifest};
 use super::part::Part;
 use super::progress::Progress;
 use crate::cli::{Backup, Output};
@@ -112,7 +112,8 @@ async fn fetch(backup: &Backup, part: &mut Part) -> Result<(), Failure> {
 async fn receive(mut response: Response, part: &mut Part) -> anyhow::Result<reqwest::Result<()>> {
     let doing = format!("{} cannot be written", part.path().display());
     part.begin_anew().with_context(|| doing.clone())?;
-    let (mut progress, mut received) = (Progress::new("receiving", 0), 0);
+    // How many bytes come is not known, how many records is.
+    let (mut progress, mut counter, mut received) = (Progress::new("receiving", 0), Counter::default(), 0);
     loop {
         let bytes = match response.chunk().await {
             Ok(Some(bytes)) => bytes,
@@ -124,7 +125,8 @@ async fn receive(mut response: Response, part: &mut Part) -> anyhow::Result<reqw
         };
         part.file().write_all(&bytes).with_context(|| doing.clone())?;
         received += bytes.len() as u64;
-        progress.reached(received);
+        counter.take(&bytes);
+        progress.reached_part(received, (counter.records, counter.total));
     }
     progress.end();
     part.file().sync_all().with_context(|| format!("{} cannot be synced", part.path().display()))?;

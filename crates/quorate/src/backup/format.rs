@@ -15,7 +15,7 @@
 
 use std::io::{self, Read};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use protocol::message::{Snapshot, ToLearner};
 use protocol::{Message, SnapshotPiece};
 use serde::{Deserialize, Serialize};
@@ -215,9 +215,7 @@ impl<R: Read> Reader<R> {
         let (kind, content) = self.frame()?;
         match kind {
             PIECE => {
-                let Ok(Message::Learner(ToLearner::Snapshot(Snapshot { piece: Some(piece), .. }))) =
-                    wire::decode(content.into())
-                else {
+                let Some(piece) = piece_of(content.into()) else {
                     return Err(self.damaged("a piece that is not one"));
                 };
                 self.seen.pieces += 1;
@@ -268,6 +266,64 @@ impl<R: Read> Reader<R> {
 
     pub(super) fn damaged(&self, what: &'static str) -> BackupError {
         BackupError::Damaged { at: self.at, what }
+    }
+}
+
+fn piece_of(content: Bytes) -> Option<SnapshotPiece> {
+    match wire::decode(content) {
+        Ok(Message::Learner(ToLearner::Snapshot(snapshot))) => snapshot.piece,
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Counts the records of a file while it arrives. Nothing is judged by it, no seal either.
+#[derive(Default)]
+pub(super) struct Counter {
+    /// What is no whole frame yet.
+    rest: BytesMut,
+    has_begun: bool,
+    /// How many have arrived.
+    pub(super) records: u64,
+    /// About how many there are; 0 until that has arrived.
+    pub(super) total: u64,
+}
+
+impl Counter {
+    /// The next bytes.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        if !self.has_begun {
+            if self.rest.len() < MAGIC.len() {
+                return;
+            }
+            self.rest.advance(MAGIC.len());
+            self.has_begun = true;
+        }
+        while let Some((kind, content)) = self.frame() {
+            match kind {
+                MANIFEST => {
+                    self.total = serde_json::from_slice(&content).map_or(0, |manifest: Manifest| manifest.records)
+                }
+                PIECE => self.records += piece_of(content).map_or(0, |piece| piece.records.len() as u64),
+                _ => {}
+            }
+        }
+    }
+
+    fn frame(&mut self) -> Option<(u8, Bytes)> {
+        let ([kind, length @ ..], _) = self.rest.split_first_chunk::<HEADER>()?;
+        let (kind, length) = (*kind, u32::from_be_bytes(*length));
+        if length > CONTENT_MAX {
+            // No frame: it will be found out, and costs no memory until then.
+            self.rest.clear();
+            return None;
+        }
+        let length = length as usize;
+        if self.rest.len() < HEADER + length + SEAL {
+            return None;
+        }
+        let frame = self.rest.split_to(HEADER + length + SEAL).freeze();
+        Some((kind, frame.slice(HEADER..HEADER + length)))
     }
 }
 
@@ -341,6 +397,27 @@ mod tests {
         file.extend_from_slice(&writer.frame(MANIFEST, earlier.as_bytes()));
         let (_, found) = Reader::open(&file[..]).expect("a manifest");
         assert!(found.is_local() && !manifest().is_local());
+    }
+
+    /// Catches a backup that arrives in chunks as they come, and of which it is not known how much is there; and one that
+    /// lies about its lengths and takes memory for that.
+    #[test]
+    fn what_arrives_is_counted() {
+        let (bytes, _) = file();
+        for size in [1, 7, 100, bytes.len()] {
+            let mut counter = Counter::default();
+            let mut counts: Vec<(u64, u64)> = Vec::new();
+            for chunk in bytes.chunks(size) {
+                counter.take(chunk);
+                counts.push((counter.records, counter.total));
+            }
+            assert_eq!(counts.last(), Some(&(2, 2)), "in chunks of {size}");
+            assert!(size > 1 || [(0, 0), (0, 2), (1, 2)].iter().all(|count| counts.contains(count)), "{counts:?}");
+        }
+        let mut counter = Counter::default();
+        counter.take(MAGIC);
+        counter.take(&[PIECE, 0xff, 0xff, 0xff, 0xff, 0]);
+        assert_eq!((counter.records, counter.rest.len()), (0, 0));
     }
 
     /// RELIABILITY 5 class 15: catches a file that was cut anywhere being taken for a whole one.

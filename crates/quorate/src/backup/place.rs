@@ -3,29 +3,34 @@
 //! While a restore writes, the file `RESTORING` stands in each data directory, and in the directory of a whole `dev` cluster:
 //! no node starts there, and a restore that was cut short is begun again by the same command. Those of the nodes go when all
 //! of them are made, and then that of the cluster.
+//!
+//! From before the first step to after the last a restore holds the file `LOCK` of each directory, as a node does that runs
+//! there ([`Held`]): of two restores the second would take away what the first has written, and go on below it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use protocol::ClusterId;
-use storage::rocksdb::{with_format, without_format};
+use storage::StorageError;
+use storage::rocksdb::{Options, Stores, make_and_lock, open_locked};
 
 use super::verify::from_hex;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::sealed;
 
 /// Names the backup that a data directory was made from.
 const ORIGIN: &str = "ORIGIN";
-/// Of that file; 1 had no line that says so.
-const FORMAT: u32 = 2;
+/// Of that file; 1 had no line that says so, 2 no checksum.
+const FORMAT: u32 = 3;
 /// There while a data directory, or a cluster for `dev`, is being made.
 const RESTORING: &str = "RESTORING";
 /// What a restore leaves when it is cut short, and may take away again.
-const MADE: [&str; 8] = [ORIGIN, "IDENTITY", "IDENTITY.new", "LOCK", "MARK", "MARK.new", "log", "state"];
-/// A file system puts it into its root.
-const NOBODYS: &str = "lost+found";
+const MADE: [&str; 7] = [ORIGIN, "IDENTITY", "IDENTITY.new", "MARK", "MARK.new", "log", "state"];
+/// What an empty directory may have: a file system puts one into its root, and the other stays whoever held it.
+const NOTHING: [&str; 2] = ["lost+found", "LOCK"];
 
 /// Whether a restore is under way there, or was cut short.
 pub(crate) fn is_unfinished(dir: &Path) -> bool {
@@ -74,7 +79,7 @@ pub(super) fn check_empty(dir: &Path, in_unfinished: bool) -> Result<(), Failure
     let names: Vec<String> = entries
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| name != NOBODYS)
+        .filter(|name| !NOTHING.contains(&name.as_str()))
         .collect();
     let cut_short = in_unfinished || names.iter().any(|name| name == RESTORING);
     let ours = |name: &String| name == RESTORING || MADE.contains(&name.as_str());
@@ -88,28 +93,63 @@ pub(super) fn check_empty(dir: &Path, in_unfinished: bool) -> Result<(), Failure
     )))
 }
 
-/// Begins to make what lies in a directory: nobody uses it until it is finished.
-pub(super) fn begin(dir: &Path) -> io::Result<()> {
-    step()?;
-    fs::create_dir_all(dir)?;
-    write_synced(&dir.join(RESTORING), "A restore is under way, or was cut short: run `quorate restore` again.\n")?;
-    sync_with_parent(dir)
+/// A directory of a restore, which nobody else uses while this is there.
+pub(super) struct Held {
+    dir: PathBuf,
+    lock: File,
 }
 
-/// Takes away what an earlier attempt has left, and names the backup with this digest, in hexadecimal.
-pub(super) fn name_origin(dir: &Path, digest: &str) -> io::Result<()> {
-    step()?;
-    MADE.iter().try_for_each(|name| remove(&dir.join(name)))?;
-    step()?;
-    let text = format!("# The backup that this data was made from.\n{digest}\n");
-    write_synced(&dir.join(ORIGIN), &with_format(FORMAT, &text))
-}
+impl Held {
+    /// Makes a directory, if it is not there, for nobody else's eyes.
+    ///
+    /// # Errors
+    /// Another restore, or a node, that holds it; a failing disk.
+    pub(super) fn take(dir: &Path) -> Result<Self, Failure> {
+        match make_and_lock(dir) {
+            Ok(lock) => Ok(Self { dir: dir.to_owned(), lock }),
+            Err(StorageError::Refused(_)) => Err(Failure::Usage(format!(
+                "{}: another restore into this directory is under way, or a node runs there; wait for its end, or name \
+                 another directory",
+                dir.display()
+            ))),
+            Err(error) => Err(Failure::Failed(error.into())),
+        }
+    }
 
-/// What lies in a directory may be used from here on.
-pub(super) fn finish(dir: &Path) -> io::Result<()> {
-    step()?;
-    fs::remove_file(dir.join(RESTORING))?;
-    sync_with_parent(dir)
+    /// Where it is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Begins to make what lies in it: nobody uses it until it is finished.
+    pub(super) fn begin(&self) -> io::Result<()> {
+        step()?;
+        let text = "A restore is under way, or was cut short: run `quorate restore` again.\n";
+        write_synced(&self.dir.join(RESTORING), text.as_bytes())?;
+        sync_with_parent(&self.dir)
+    }
+
+    /// Takes away what an earlier attempt has left, and names the backup with this digest, in hexadecimal.
+    pub(super) fn name_origin(&self, digest: &str) -> io::Result<()> {
+        step()?;
+        MADE.iter().try_for_each(|name| remove(&self.dir.join(name)))?;
+        step()?;
+        let text = format!("# The backup that this data was made from.\n{digest}");
+        write_synced(&self.dir.join(ORIGIN), &sealed::seal_lines(FORMAT, &text))
+    }
+
+    /// Makes the stores.
+    pub(super) fn open(&self, identity: &storage::Identity) -> anyhow::Result<Stores> {
+        let lock = self.lock.try_clone().context("keeping the lock")?;
+        Ok(open_locked(&self.dir, identity, &Options::default(), lock)?)
+    }
+
+    /// What lies in it may be used from here on.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        step()?;
+        fs::remove_file(self.dir.join(RESTORING))?;
+        sync_with_parent(&self.dir)
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -117,9 +157,9 @@ fn remove(path: &Path) -> io::Result<()> {
     removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(bytes)?;
     file.sync_all()
 }
 
@@ -143,12 +183,17 @@ pub(crate) fn is_restored(dir: &Path) -> bool {
 /// When the file that names the backup cannot be read.
 pub(crate) fn cluster_of(config: &Config) -> anyhow::Result<ClusterId> {
     let path = config.node.data_dir.join(ORIGIN);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(config.cluster.id),
         Err(error) => bail!("{} cannot be read: {error}", path.display()),
     };
-    let origin = origin(&text).with_context(|| format!("{} cannot be read", path.display()))?;
+    let origin = origin(&bytes).with_context(|| {
+        format!(
+            "{} cannot be understood; if it is damaged, copy {ORIGIN} from another node of the restored cluster",
+            path.display()
+        )
+    })?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"quorate restored cluster\0").update(&config.cluster.id.0).update(&origin);
     let mut id = [0; 16];
@@ -156,9 +201,9 @@ pub(crate) fn cluster_of(config: &Config) -> anyhow::Result<ClusterId> {
     Ok(ClusterId(id))
 }
 
-fn origin(text: &str) -> anyhow::Result<[u8; 32]> {
-    let digest = without_format(ORIGIN, FORMAT, text)?.lines().find(|line| !line.starts_with('#')).and_then(from_hex);
-    digest.ok_or_else(|| anyhow!("it does not name a backup; restore the data directory"))
+fn origin(bytes: &[u8]) -> anyhow::Result<[u8; 32]> {
+    let mut lines = sealed::open_lines(ORIGIN, FORMAT, bytes)?.lines();
+    lines.find(|line| !line.starts_with('#')).and_then(from_hex).context("it names no backup")
 }
 
 /// Between two steps whose order matters: the tests cut a restore short here.
@@ -206,14 +251,16 @@ mod tests {
     fn recorded_files_are_read_and_written_as_ever() {
         let first = include_str!("../../tests/golden/origin-1");
         let second = include_str!("../../tests/golden/origin-2");
-        for recorded in [first, second] {
-            assert_eq!(origin(recorded).expect("readable"), [0xab; 32]);
+        let third = include_str!("../../tests/golden/origin-3");
+        for recorded in [first, second, third] {
+            assert_eq!(origin(recorded.as_bytes()).expect("readable"), [0xab; 32]);
         }
+        assert_eq!(origin("ab".repeat(32).as_bytes()).expect("as an operator writes it anew"), [0xab; 32]);
         let dir = tempfile::tempdir().expect("a directory");
-        name_origin(dir.path(), &"ab".repeat(32)).expect("written");
-        assert_eq!(fs::read_to_string(dir.path().join(ORIGIN)).expect("there"), second);
-        for (other, says) in [(second.replacen('2', "3", 1), "run the version"), ("# x\n".to_owned(), "restore")] {
-            let refused = format!("{:#}", origin(&other).expect_err("no origin"));
+        Held::take(dir.path()).expect("nobody else").name_origin(&"ab".repeat(32)).expect("written");
+        assert_eq!(fs::read_to_string(dir.path().join(ORIGIN)).expect("there"), third);
+        for (other, says) in [(second.replacen('2', "4", 1), "run the version"), ("# x\n".to_owned(), "no backup")] {
+            let refused = format!("{:#}", origin(other.as_bytes()).expect_err("no origin"));
             assert!(refused.contains(says), "{refused}");
         }
     }

@@ -16,11 +16,11 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 use protocol::{CommandId, SnapshotId};
 use serde_json::json;
-use storage::rocksdb::{Options, Stores};
+use storage::rocksdb::Stores;
 use storage::{Installation, LogRecord, LogStore as _, StateStore as _, StorageError};
 
 use super::format::{BackupError, Manifest};
-use super::place;
+use super::place::{self, Held};
 use super::progress::Progress;
 use super::verify::{Kept, verify};
 use crate::cli::{Dev, Output, Restore};
@@ -42,8 +42,9 @@ pub(crate) fn run(restore: &Restore) -> Result<(), Failure> {
     let file = BufReader::new(open(&restore.file)?);
     let (manifest, id) = verify(file, &mut |bytes| progress.reached(bytes)).map_err(refused)?;
     progress.end();
-    let make =
-        |config: &Config| make(config, &restore.file, &manifest.digest, id, &mut Progress::new("restoring", total));
+    let make = |config: &Config, held: &Held| {
+        make(config, held, &restore.file, &manifest.digest, id, &mut Progress::new("restoring", total))
+    };
     let nodes = match &target {
         Some(target) => target.make(make).map_err(cut_short)?,
         None => Vec::new(),
@@ -70,31 +71,30 @@ impl Target {
         let dev = Dev { nodes: restore.nodes, data: data.clone(), sets: restore.given.sets.clone(), ..Dev::default() };
         let layout = Layout::new(&dev)?;
         layout.nobody_runs()?;
-        let unfinished = place::is_unfinished(layout.data());
-        layout.nodes.iter().try_for_each(|node| place::check_empty(&node.data_dir(), unfinished))?;
+        check_layout(&layout)?;
         Ok(Self::Dev(layout))
     }
 
     /// Makes the nodes, and says which. None of them is served before all are made.
-    fn make(&self, make: impl Fn(&Config) -> anyhow::Result<()>) -> Result<Vec<Config>, Failure> {
-        let nodes = match self {
-            Self::Node(config) => vec![(**config).clone()],
+    fn make(&self, make: impl Fn(&Config, &Held) -> anyhow::Result<()>) -> Result<Vec<Config>, Failure> {
+        let doing = |held: &Held| format!("making the directory {}", held.dir().display());
+        let (whole, nodes) = match self {
+            Self::Node(config) => (None, vec![(**config).clone()]),
             Self::Dev(layout) => {
-                place::begin(layout.data()).with_context(|| format!("--dev {}", layout.data().display()))?;
+                let whole = Held::take(layout.data())?;
+                check_layout(layout)?;
+                whole.begin().with_context(|| doing(&whole))?;
                 layout.write_configuration()?;
-                let nodes = layout.configurations()?;
-                nodes.iter().try_for_each(|config| check(config, true))?;
-                nodes
+                (Some(whole), layout.configurations()?)
             }
         };
-        let places = || nodes.iter().map(|config| config.node.data_dir.as_path());
-        let doing = |dir: &Path| format!("making the data directory {}", dir.display());
-        places().try_for_each(|dir| place::begin(dir).with_context(|| doing(dir)))?;
-        nodes.iter().try_for_each(|config| make(config).with_context(|| doing(&config.node.data_dir)))?;
-        places().try_for_each(|dir| place::finish(dir).with_context(|| doing(dir)))?;
-        if let Self::Dev(layout) = self {
-            place::finish(layout.data()).with_context(|| format!("--dev {}", layout.data().display()))?;
-        }
+        let held = nodes.iter().map(|config| Held::take(&config.node.data_dir)).collect::<Result<Vec<_>, _>>()?;
+        // Again: another restore may have ended there while this one judged the file.
+        nodes.iter().try_for_each(|config| check(config, whole.is_some()))?;
+        held.iter().try_for_each(|held| held.begin().with_context(|| doing(held)))?;
+        nodes.iter().zip(&held).try_for_each(|(config, held)| make(config, held).with_context(|| doing(held)))?;
+        // That of the cluster goes last.
+        held.iter().chain(&whole).try_for_each(|held| held.finish().with_context(|| doing(held)))?;
         Ok(nodes)
     }
 }
@@ -109,6 +109,12 @@ fn cut_short(failure: Failure) -> Failure {
         None => return Failure::Failed(error),
     };
     Failure::Failed(anyhow!("{why}. {}, then run this restore again", storage::remedy(&why)))
+}
+
+/// Refuses a `dev` cluster that is there.
+fn check_layout(layout: &Layout) -> Result<(), Failure> {
+    let unfinished = place::is_unfinished(layout.data());
+    layout.nodes.iter().try_for_each(|node| place::check_empty(&node.data_dir(), unfinished))
 }
 
 /// Refuses a node of which a restore can make nothing.
@@ -128,12 +134,17 @@ fn open(file: &Path) -> anyhow::Result<File> {
 }
 
 /// Makes the data directory of one node, from a backup of the state with the digest `origin`, of which `id` is kept.
-fn make(config: &Config, file: &Path, origin: &str, id: SnapshotId, progress: &mut Progress) -> anyhow::Result<()> {
-    let dir = &config.node.data_dir;
-    place::name_origin(dir, origin)?;
+fn make(
+    config: &Config,
+    held: &Held,
+    file: &Path,
+    origin: &str,
+    id: SnapshotId,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    held.name_origin(origin)?;
     let identity = storage::Identity { cluster: place::cluster_of(config)?, ..config.identity() };
-    let stores = storage::rocksdb::open(dir, &identity, &Options::default())?;
-    write(&stores, file, id, progress)
+    write(&held.open(&identity)?, file, id, progress)
 }
 
 fn write(stores: &Stores, file: &Path, id: SnapshotId, progress: &mut Progress) -> anyhow::Result<()> {
@@ -318,10 +329,11 @@ mod tests {
             let dirs = ["node-1", "node-2"].map(|node| dev.join(node).join("data"));
             if let Err(why) = &done {
                 assert!(why.to_string().contains("cut short, as it was told to"), "{why}");
-                if dev.exists() {
+                if dev.join("node-1").exists() {
                     assert!(place::check_dev_finished(&dev).is_err(), "after {steps} steps");
                 }
-                let served = dirs.iter().filter(|dir| dir.exists() && !place::is_unfinished(dir)).count();
+                let is_served = |dir: &&PathBuf| place::is_restored(dir) && !place::is_unfinished(dir);
+                let served = dirs.iter().filter(is_served).count();
                 let whole = dirs.iter().filter(|dir| dir.join("IDENTITY").exists()).count();
                 assert!(
                     served == 0 || whole == dirs.len(),
@@ -340,5 +352,28 @@ mod tests {
                 return;
             }
         }
+    }
+
+    /// Catches two restores into one directory: the second takes away what the first has written, and a node is served from
+    /// what is left of both. And one that takes away what the other has made meanwhile.
+    #[test]
+    fn two_restores_into_one_directory_exclude_each_other() {
+        let place = tempfile::tempdir().expect("a directory");
+        let dev = place.path().join("dev");
+        let restore = restore(Path::new(RECORDED), Some(dev.clone()));
+        let late = Target::of(&restore).expect("nothing is there");
+        for node in ["node-1", "node-2"] {
+            fs::create_dir_all(dev.join(node)).expect("made");
+        }
+        for dir in [dev.clone(), dev.join("node-2").join("data")] {
+            let held = Held::take(&dir).expect("nobody else has it");
+            let refused = run(&restore).expect_err("another one has it").to_string();
+            assert!(refused.contains("is under way") && refused.contains(&format!("{}:", dir.display())), "{refused}");
+            drop(held);
+        }
+        run(&restore).expect("nobody has it any more");
+        let refused = late.make(|_, _| Ok(())).expect_err("it is there by now").to_string();
+        assert!(refused.contains("is not empty"), "{refused}");
+        assert!(place::check_dev_finished(&dev).is_ok());
     }
 }

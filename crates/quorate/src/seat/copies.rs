@@ -10,27 +10,15 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 use storage::rocksdb::write_whole;
 
+use crate::sealed;
+
 pub(super) const FILE: &str = "MEMBERSHIP";
 pub(super) const COPY: &str = "MEMBERSHIP.copy";
-/// Begins the last line; the BLAKE3 hash of all before the line follows.
-const SEAL: &[u8] = b"\nblake3 ";
 
 /// Writes both copies: afterwards they are durably there.
 pub(super) fn write(dir: &Path, text: &[u8]) -> io::Result<()> {
-    let mut bytes = text.to_vec();
-    bytes.extend_from_slice(SEAL);
-    bytes.extend_from_slice(blake3::hash(text).to_hex().as_bytes());
-    bytes.push(b'\n');
+    let bytes = sealed::seal(text);
     [FILE, COPY].into_iter().try_for_each(|file| write_whole(dir, file, &bytes))
-}
-
-/// The text of a copy, and whether it had a checksum, which holds then.
-pub(super) fn open(bytes: &[u8]) -> anyhow::Result<(&[u8], bool)> {
-    let Some(at) = bytes.windows(SEAL.len()).rposition(|window| window == SEAL) else { return Ok((bytes, false)) };
-    let (text, hash) = (&bytes[..at], &bytes[at + SEAL.len()..]);
-    let expected = format!("{}\n", blake3::hash(text).to_hex());
-    anyhow::ensure!(hash == expected.as_bytes(), "its content is not that of its checksum");
-    Ok((text, true))
 }
 
 /// What the first copy says that is whole; nothing when there is none.

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use storage::rocksdb::{with_format, without_format, write_whole};
+use storage::rocksdb::write_whole;
 use transport::join::{Admission, Application, Join, NoAdmission};
 use transport::tls::Tls;
 
 use super::{Came, Seat, read_membership};
 use crate::config::{Config, NodeRole};
 use crate::failure::Failure;
+use crate::sealed;
 
 /// While it asks: the key under which it does, so that a newcomer that is stopped in the middle is still the same one.
 const ASKING: &str = "JOINING";
-/// Of that file; 1 had no line that says so.
-const FORMAT: u32 = 2;
+/// Of that file; 1 had no line that says so, 2 no checksum.
+const FORMAT: u32 = 3;
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often it is said again whom it waits for.
@@ -99,8 +100,14 @@ impl Asking {
     fn begin(config: &Config) -> anyhow::Result<Self> {
         let (dir, new) = (&config.node.data_dir, Self::of(config));
         storage::rocksdb::make(dir)?;
-        let noted = match fs::read_to_string(dir.join(ASKING)) {
-            Ok(text) => Self::parse(without_format(ASKING, FORMAT, &text)?),
+        let noted = match fs::read(dir.join(ASKING)) {
+            Ok(bytes) => Some(Self::parse(&bytes).with_context(|| {
+                format!(
+                    "the file {ASKING} in {} cannot be understood; if it is damaged, run `quorate recover`, which writes it \
+                     anew",
+                    dir.display()
+                )
+            })?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).context("reading the file JOINING"),
         };
@@ -126,18 +133,20 @@ impl Asking {
         Ok(new)
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let mut lines = text.lines();
-        let key = u128::from_str_radix(lines.next()?, 16).ok()?;
-        let (name, address) = (lines.next()?.to_owned(), lines.next()?.to_owned());
-        Some(Self { key, name, address, members: lines.map(ToOwned::to_owned).collect() })
+    fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        let mut lines = sealed::open_lines(ASKING, FORMAT, bytes)?.lines().map(str::to_owned);
+        let (Some(key), Some(name), Some(address)) = (lines.next(), lines.next(), lines.next()) else {
+            anyhow::bail!("its end is missing");
+        };
+        let key = u128::from_str_radix(&key, 16).context("its key")?;
+        Ok(Self { key, name, address, members: lines.collect() })
     }
 
     fn write(&self, dir: &Path) -> anyhow::Result<()> {
         let Self { key, name, address, members } = self;
         storage::rocksdb::make(dir)?;
-        let text = format!("{key:032x}\n{name}\n{address}\n{}\n", members.join("\n"));
-        write_whole(dir, ASKING, with_format(FORMAT, &text).as_bytes()).context("writing the file JOINING")
+        let text = format!("{key:032x}\n{name}\n{address}\n{}", members.join("\n"));
+        write_whole(dir, ASKING, &sealed::seal_lines(FORMAT, &text)).context("writing the file JOINING")
     }
 
     fn application(&self, config: &Config) -> Application {
@@ -276,19 +285,43 @@ mod tests {
     fn recorded_files_are_read_and_written_as_ever() {
         let first = include_str!("../../tests/golden/joining-1");
         let second = include_str!("../../tests/golden/joining-2");
+        let third = include_str!("../../tests/golden/joining-3");
         let (name, address) = ("d".to_owned(), "h:7080".to_owned());
         let asking = Asking { key: 0x0f, name, address, members: vec!["h:1".to_owned(), "h:2".to_owned()] };
         let dir = tempfile::tempdir().expect("a temporary directory");
         let sets = ["node.name=d", "cluster.join=h:1,h:2", "listen.advertise_peer=h:7080"];
-        for recorded in [first, second] {
+        for recorded in [first, second, third] {
             fs::write(dir.path().join(ASKING), recorded).expect("written");
             assert_eq!(Asking::begin(&config(dir.path(), &sets)).expect("readable"), asking);
         }
         asking.write(dir.path()).expect("written");
-        assert_eq!(fs::read_to_string(dir.path().join(ASKING)).expect("there"), second);
-        fs::write(dir.path().join(ASKING), second.replacen("format 2", "format 3", 1)).expect("written");
+        assert_eq!(fs::read_to_string(dir.path().join(ASKING)).expect("there"), third);
+        fs::write(dir.path().join(ASKING), second.replacen("format 2", "format 4", 1)).expect("written");
         let refused = Asking::begin(&config(dir.path(), &sets)).expect_err("of a later version");
         assert!(format!("{refused:#}").contains("run the version"), "{refused:#}");
+    }
+
+    /// Catches a damaged key that is another one: the node that it was asked under is taken for somebody else; and advice that
+    /// does not help.
+    #[test]
+    fn a_damaged_question_is_not_asked() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = config(dir.path(), &["node.name=d", "cluster.join=h:1"]);
+        let file = dir.path().join(ASKING);
+        ask_to_join(&config).expect("written");
+        let whole = fs::read_to_string(&file).expect("there");
+        // The first digit of the key.
+        let (before, after) = (&whole[.."format 3\n".len()], &whole["format 3\n0".len()..]);
+        let flipped = ["0", "1"].map(|digit| [before, digit, after].concat()).into_iter().find(|other| *other != whole);
+        let flipped = flipped.expect("one of two");
+        for damaged in [&flipped[..], &whole[..whole.len() / 2], ""] {
+            fs::write(&file, damaged).expect("written");
+            let refused = Asking::begin(&config).expect_err("damaged").to_string();
+            assert!(refused.contains("quorate recover"), "{refused}");
+        }
+        // What that does.
+        ask_to_join(&config).expect("written");
+        Asking::begin(&config).expect("whole");
     }
 
     fn joins_by(dir: &Path, sets: &[&str]) -> bool {

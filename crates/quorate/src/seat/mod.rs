@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::config::{Config, NodeRole};
 use crate::failure::Failure;
+use crate::sealed;
 
 pub(crate) use claimed::{check_unclaimed, claim};
 pub(crate) use joining::{ask_to_join, asks, join, joins};
@@ -84,7 +85,7 @@ impl Seat {
     }
 
     fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
-        let (text, sealed) = copies::open(bytes)?;
+        let (text, sealed) = sealed::open(bytes)?;
         let text: Text = serde_json::from_slice(text)?;
         let known = if sealed { FORMAT } else { 1 };
         anyhow::ensure!(text.format == known, "it has format {}, where {known} is expected", text.format);
@@ -498,7 +499,7 @@ mod tests {
         let dir = dir.path();
         seat().write(dir).expect("written");
         let (text, _) =
-            copies::open(text(dir).as_bytes()).map(|(text, sealed)| (text.to_vec(), sealed)).expect("sealed");
+            sealed::open(text(dir).as_bytes()).map(|(text, sealed)| (text.to_vec(), sealed)).expect("sealed");
         std::fs::remove_file(dir.join(copies::COPY)).expect("removed");
         let text = String::from_utf8(text).expect("it is text");
         std::fs::write(dir.join(copies::FILE), text.replacen("\"format\": 2", "\"format\": 1", 1)).expect("written");

@@ -15,6 +15,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use protocol::{Ballot, CommandNumber, NodeId};
@@ -212,6 +213,24 @@ pub fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Makes the name of a directory durable, and those of all above it that may have been made with it.
+pub(crate) fn sync_above(dir: &Path) -> io::Result<()> {
+    let dir = fs::canonicalize(dir)?;
+    let disk = fs::metadata(&dir)?.dev();
+    for above in dir.ancestors().skip(1) {
+        // Nobody makes a directory on one disk with another one on the next: that was mounted before.
+        if fs::metadata(above)?.dev() != disk {
+            break;
+        }
+        match sync_directory(above) {
+            // Whoever made it could read it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 fn file(dir: &Path) -> PathBuf {

@@ -111,13 +111,11 @@ pub fn open(dir: &Path, identity: &Identity, options: &Options) -> Result<Stores
     open_locked(dir, identity, options, lock)
 }
 
-/// The same, with what keeps others off it.
-pub(crate) fn open_locked(
-    dir: &Path,
-    identity: &Identity,
-    options: &Options,
-    lock: File,
-) -> Result<Stores, StorageError> {
+/// The same, with what keeps others off it ([`make_and_lock`]), and whatever a recovery has left there.
+///
+/// # Errors
+/// As those of [`open`].
+pub fn open_locked(dir: &Path, identity: &Identity, options: &Options, lock: File) -> Result<Stores, StorageError> {
     let on_file = mark_of(dir, options)?;
     let complete = dir.join(IDENTITY).try_exists().map_err(|error| failed(dir, "looking into", &error))?;
     let opening = Opening { dir, identity, options, lock, on_file, complete };
@@ -178,8 +176,12 @@ pub fn make(dir: &Path) -> Result<(), StorageError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| failed(dir, "making directory", &error))
 }
 
-/// Makes a data directory if it is not there, and keeps others off it.
-pub(crate) fn make_and_lock(dir: &Path) -> Result<File, StorageError> {
+/// Makes a data directory if it is not there, and keeps others off it while what it returns, or a copy of that, is there.
+///
+/// # Errors
+/// - [`StorageError::Refused`] when another process holds it;
+/// - [`StorageError::Failed`] when the disk fails.
+pub fn make_and_lock(dir: &Path) -> Result<File, StorageError> {
     make(dir)?;
     let lock = File::create(dir.join(LOCK)).map_err(|error| failed(dir, "making the file LOCK in", &error))?;
     match lock.try_lock() {

@@ -1,6 +1,6 @@
 //! One attempt to open a data directory: whose it is, whether it is whole, which mark holds, what begins anew.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -335,9 +335,16 @@ impl From<StorageError> for Trouble {
 }
 
 pub(crate) fn another(dir: &Path, found: &Identity, expected: &Identity) -> StorageError {
+    let differs_by_backup = Identity { cluster: expected.cluster, ..found.clone() } == *expected;
+    let or_copy = if differs_by_backup {
+        ". Only the ids of the clusters differ: a restored cluster has its own by the file ORIGIN, so if that of this node \
+         is lost, or damaged, copy it from another node of the restored cluster"
+    } else {
+        ""
+    };
     StorageError::Refused(format!(
         "the data directory {} belongs to {}, but this is {}; give this node its own directory, or correct its \
-         configuration",
+         configuration{or_copy}",
         dir.display(),
         name(found),
         name(expected)
@@ -356,10 +363,7 @@ fn write_identity_file(dir: &Path, identity: &Identity) -> io::Result<()> {
          format = {FORMAT}\ncluster = {:?}\ncluster_id = \"{}\"\nnode = {:?}\nnode_id = {}\n",
         identity.cluster_name, identity.cluster, identity.node_name, identity.node
     );
-    mark::write_whole(dir, IDENTITY, text.as_bytes())?;
-    // The directory's own name, in case it was just made.
-    match fs::canonicalize(dir)?.parent() {
-        Some(parent) => mark::sync_directory(parent),
-        None => Ok(()),
-    }
+    // First the names on the way to it, in case they were just made: this file says that all is there.
+    mark::sync_above(dir)?;
+    mark::write_whole(dir, IDENTITY, text.as_bytes())
 }

@@ -254,6 +254,47 @@ async fn handshake_frames_never_change() {
     assert_eq!(frames.map(|frame| hex(&frame)), RECORDED);
 }
 
+/// The same for those of a newcomer, which may be of a version that is years away from that of whom it asks.
+#[tokio::test]
+async fn frames_of_newcomers_never_change() {
+    let join = Join { address: "d:7080".into(), key: Bytes::from_static(&[3; 16]) };
+    let asks = Hello { node: 0, cluster: Bytes::new(), expects: 0, lane: 0, join: Some(join), ..hello() };
+    let admission = Admission {
+        node: 4,
+        cluster: Bytes::from_static(&[7; 16]),
+        number: 17,
+        membership: Bytes::from_static(b"{\"format\":1}"),
+    };
+    let admitted = identity().admit(admission);
+    let refused = |again: Again| Answer {
+        verdict: Some(Verdict::Refused("no".into())),
+        again: again.into(),
+        ..Answer::default()
+    };
+    let answers = [admitted, refused(Again::Unsaid), refused(Again::Never), refused(Again::Same), refused(Again::Anew)];
+    let mut frames = vec![Vec::new()];
+    write(&mut frames[0], &asks).await.expect("memory");
+    assert_eq!(read::<Hello, _>(&mut &frames[0][..]).await.expect("a hello"), asks);
+    for answer in answers {
+        let mut frame = Vec::new();
+        write(&mut frame, &answer).await.expect("memory");
+        assert_eq!(read::<Answer, _>(&mut &frame[..]).await.expect("an answer"), answer);
+        frames.push(frame);
+    }
+    assert_eq!(frames.iter().map(|frame| hex(frame)).collect::<Vec<_>>(), RECORDED_OF_NEWCOMERS);
+}
+
+/// `Hello` that asks for a seat, `Welcome` with an admission, `Refused` without a word on asking again, never, under the same
+/// key, under another one.
+const RECORDED_OF_NEWCOMERS: [&str; 6] = [
+    "00000040055d6e780a0c71756f726174652d706565721001220464656d6f3201624a066c6561646572508008621a0a06643a37303830121003030303030303030303030303030303",
+    "0000002fd7469d7a0a07080110011a01612a2408041210070707070707070707070707070707071811220c7b22666f726d6174223a317d",
+    "000000041a9993bc12026e6f",
+    "00000006aaafb93612026e6f3001",
+    "00000006b9ff4ac212026e6f3002",
+    "000000064b94c9c112026e6f3003",
+];
+
 /// `Hello` without settings, `Welcome`, `Refused`, `Hello`, `Hello` with a disk, `Welcome` that noted it, `Refused` for it,
 /// `Refused` since the node was removed; `Hello` of two versions by a node that was told its id, `Welcome` of two versions,
 /// `Refused` for what passes; `Hello` with the name of whom it expects.
