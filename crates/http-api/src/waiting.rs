@@ -6,11 +6,13 @@ use std::net::TcpListener;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::http::header::HeaderValue;
 use actix_web::middleware::Next;
 use actix_web::{App, Error, HttpRequest, HttpResponse, middleware, web};
 use tokio::sync::watch;
 
 use crate::backend::Check;
+use crate::names;
 use crate::observe::guard_headers;
 use crate::problem::Problem;
 use crate::request::may_have_run_before;
@@ -20,16 +22,23 @@ use crate::server::{Serving, serve};
 /// What such a node waits for, in a sentence, as it last said.
 pub type Reason = watch::Receiver<String>;
 
-/// The server, accepting on `listener`, with one thread; it runs when awaited. Another one may take over a clone of the
+/// What the application shares.
+struct Node {
+    reason: Reason,
+    header: HeaderValue,
+}
+
+/// The server of the node `name`, accepting on `listener`, with one thread; it runs when awaited. Another one may take over a clone of the
 /// listener when this one was stopped: who connects meanwhile waits for it.
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub fn waiting(listener: TcpListener, reason: Reason, serving: Serving) -> io::Result<Server> {
-    let reason = web::Data::new(reason);
+pub fn waiting(listener: TcpListener, name: &str, reason: Reason, serving: Serving) -> io::Result<Server> {
+    let header = HeaderValue::from_str(name).map_err(io::Error::other)?;
+    let node = web::Data::new(Node { reason, header });
     let app = move || {
         App::new()
-            .app_data(reason.clone())
+            .app_data(node.clone())
             .route("/livez", web::get().to(livez))
             .route("/readyz", web::get().to(readyz))
             .route("/healthz", web::get().to(readyz))
@@ -40,22 +49,24 @@ pub fn waiting(listener: TcpListener, reason: Reason, serving: Serving) -> io::R
 }
 
 async fn guarded<B: MessageBody>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<B>, Error> {
+    let header = request.app_data::<web::Data<Node>>().expect("the application has it").header.clone();
     let mut response = next.call(request).await?;
     guard_headers(response.headers_mut());
+    response.headers_mut().insert(names::NODE, header);
     Ok(response)
 }
 
-async fn livez(request: HttpRequest, reason: web::Data<Reason>) -> Result<HttpResponse, Problem> {
-    report(&request, "livez", &[Check { name: "starting", ok: true, detail: reason.borrow().clone() }])
+async fn livez(request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+    report(&request, "livez", &[Check { name: "starting", ok: true, detail: node.reason.borrow().clone() }])
 }
 
-async fn readyz(request: HttpRequest, reason: web::Data<Reason>) -> Result<HttpResponse, Problem> {
-    report(&request, "readyz", &[Check { name: "starting", ok: false, detail: reason.borrow().clone() }])
+async fn readyz(request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+    report(&request, "readyz", &[Check { name: "starting", ok: false, detail: node.reason.borrow().clone() }])
 }
 
 /// Whether another node has executed such a call before is not known here.
-async fn not_yet(request: HttpRequest, reason: web::Data<Reason>) -> Result<HttpResponse, Problem> {
-    let detail = format!("this node does not serve yet: {}; ask another node", *reason.borrow());
+async fn not_yet(request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+    let detail = format!("this node does not serve yet: {}; ask another node", *node.reason.borrow());
     let problem = Problem::unavailable("starting", detail);
     Err(if may_have_run_before(&request) { problem.unknown() } else { problem })
 }
@@ -75,12 +86,14 @@ mod tests {
         let (says, reason) = watch::channel("it looks around".to_owned());
         let serving = || Serving { workers: 1, connections: 8, tls: None, grace: Duration::from_secs(1) };
         let server = |reason: &Reason| {
-            let server = waiting(listener.try_clone().expect("a clone"), reason.clone(), serving()).expect("a server");
+            let server =
+                waiting(listener.try_clone().expect("a clone"), "a", reason.clone(), serving()).expect("a server");
             let handle = server.handle();
             actix_web::rt::spawn(server);
             handle
         };
         let first = server(&reason);
+        _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::new();
         let get = async |path: &str| {
             let reply = client.get(format!("{at}{path}")).send().await.expect("an answer");

@@ -48,6 +48,9 @@ impl Failure {
     }
 }
 
+/// Characters of what another server says that are shown.
+const SAID_MAX: usize = 300;
+
 /// A node's problem document.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -61,12 +64,16 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// Reads the answer; one without a problem document, as another server gives, gets one from
-    /// its status.
+    /// its status, and the first line of what it says.
     pub(crate) fn new(status: StatusCode, body: &[u8]) -> Self {
         let document = serde_json::from_slice(body).ok().filter(Value::is_object).unwrap_or_else(|| {
             let title = status.canonical_reason().unwrap_or("an unknown status");
             let code = title.to_lowercase().replace(' ', "_");
-            json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "outcome": "unknown"})
+            let said = String::from_utf8_lossy(body);
+            let line = said.lines().next().unwrap_or_default().trim();
+            let is_text = !line.is_empty() && !line.starts_with('<') && !line.contains(char::is_control);
+            let detail: String = if is_text { line.chars().take(SAID_MAX).collect() } else { title.to_owned() };
+            json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail, "code": code, "outcome": "unknown"})
         });
         Self { status, document, read: false, advice: "" }
     }

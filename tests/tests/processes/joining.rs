@@ -89,6 +89,27 @@ async fn who_cannot_join_is_told_why() {
     assert_eq!(nodes, 3, "nobody has joined");
 }
 
+/// Catches a node that waits to be taken in, for hours perhaps, and leaves all hanging meanwhile who look at it or call it.
+#[tokio::test]
+async fn a_newcomer_that_waits_says_so() {
+    let mut cluster = Cluster::start_with_newcomers("waiting", 3, 1, &[]).await;
+    cluster.kill9(1);
+    cluster.kill9(2);
+    cluster.boot(3);
+    eventually("what it waits for", async || {
+        let reply = cluster.try_get(3, "/readyz").await.ok()?;
+        let says = reply.text().contains("[-]starting failed: no member has taken this node in yet");
+        (reply.status == 503 && says).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.get(3, "/livez").await.status, 200);
+    cluster.call(3, "kv.put", &json!({"key": "k", "value": 1})).await.assert_problem(503, "starting");
+    cluster.boot(1);
+    cluster.boot(2);
+    cluster.wait_ready().await;
+    voters(&cluster, &[1, 2, 3, 4]).await;
+}
+
 /// Catches a first node that needs the notes of those that came later, and a lost one that goes on as the cluster that it
 /// began: two clusters of one id.
 #[tokio::test]

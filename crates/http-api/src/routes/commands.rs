@@ -97,7 +97,8 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     let last = commands.last().map(|command| CommandNumber(command.number));
     let shown = last.unwrap_or_default().max(applied);
     if first != Some(from) && from <= applied {
-        let kept = first.map_or_else(String::new, |first| format!("; the oldest one that is kept is {first}"));
+        let none = || format!("; none is kept up to {applied}, where the state of this node begins");
+        let kept = first.map_or_else(none, |first| format!("; the oldest one that is kept is {first}"));
         let detail = format!("command {from} is no longer kept{kept}");
         return Err(ready.label_problem(shown, Problem::new(StatusCode::GONE, "history_truncated", detail)));
     }

@@ -86,9 +86,11 @@ impl Ending {
             Came::Listed if self.disks.silence() == Some(Silence::Fresh) && !crate::backup::is_restored(dir) => {
                 let why = format!(
                     "node {by} of a cluster of this name and another id calls this node one of its members, and its disk is \
-                     new: it has lost the one that it had, with the file ORIGIN on it, or cluster.members was changed. Put \
-                     that disk back, or run `quorate recover` there: it joins anew, under another id. If that node is left \
-                     of a cluster that was given up, stop it, and empty this data directory"
+                     new. If that cluster was just restored from a backup, it was not restored here: empty this data \
+                     directory, and restore the same file into it, as on each node. Else this node has lost the disk that it \
+                     had, with the file ORIGIN on it, or cluster.members was changed: put that disk back, or run \
+                     `quorate recover` here: it joins anew, under another id. If that node is left of a cluster that was \
+                     given up, stop it, and empty this data directory"
                 );
                 self.disks.refused(&why);
                 Some(format!("this node stops for good: {why}"))

@@ -24,7 +24,7 @@ impl Waiting {
                 tls: listeners.certificates.server_config()?,
                 grace: config.shutdown_grace,
             };
-            let server = http_api::waiting(listener.try_clone()?, reason.subscribe(), serving)?;
+            let server = http_api::waiting(listener.try_clone()?, &config.node.name, reason.subscribe(), serving)?;
             let handle = server.handle();
             actix::spawn(server);
             anyhow::Ok(handle)
