@@ -122,6 +122,7 @@ impl FailureDetectorActor {
                 metrics::counter!("quorate_detector_step_downs_total").increment(1);
                 (self.ports.step_down)("no majority set is in touch with it");
             }
+            Effect::StandAside { waited, silent, able } => self.stand_aside(waited, &silent, able),
             Effect::HandOver => {
                 tracing::info!("this node leads, its disk is almost full and another node has room: it hands over");
                 metrics::counter!("quorate_detector_step_downs_total").increment(1);
@@ -151,6 +152,19 @@ impl FailureDetectorActor {
                 metrics::counter!("quorate_detector_ignored_total", "reason" => reason.name()).increment(1);
             }
         }
+    }
+
+    fn stand_aside(&self, waited: Duration, silent: &[NodeId], able: NodeId) {
+        let waited_ms = waited.as_millis();
+        let silent = silent.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        tracing::warn!(
+            waited_ms,
+            silent,
+            %able,
+            "this node leads and gets no majority of votes, since acceptors that it reaches are silent, and another node could: it stands aside"
+        );
+        metrics::counter!("quorate_detector_step_downs_total").increment(1);
+        (self.ports.step_down)("too many of the acceptors in touch with it are silent");
     }
 }
 

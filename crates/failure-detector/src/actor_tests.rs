@@ -28,10 +28,15 @@ struct Node {
 }
 
 fn start(me: u64, peer: &Peer) -> Node {
+    start_of(2, me, peer)
+}
+
+/// One of so many.
+fn start_of(count: u64, me: u64, peer: &Peer) -> Node {
     let core = FailureDetector::new(Config {
         me: NodeId(me),
         can_lead: true,
-        membership: Membership::of_equals(2),
+        membership: Membership::of_equals(count),
         heartbeat: Duration::from_millis(20),
         timeout_min: Duration::from_millis(100),
         timeout_max: Duration::from_secs(60),
@@ -111,4 +116,26 @@ async fn two_nodes_find_each_other_follow_and_lose_each_other() {
     second.says(&Said::Suspected(NodeId(1), true)).await;
     second.says(&Said::LeaderIs(None)).await;
     first.says(&Said::StepDown("no majority set is in touch with it")).await;
+}
+
+/// Rule 8: catches a leader that is not told to stand aside.
+#[actix::test]
+async fn a_leader_that_waits_in_vain_is_told_to_stop() {
+    let mut node = start_of(4, 1, &Peer::default());
+    let ballot = Ballot::new(1, NodeId(1));
+    *node.status.lock().expect("no panic") =
+        LocalStatus { leads: Some(ballot), waits: true, silent: true, ballot, ..Default::default() };
+    let address = node.address.clone();
+    let peers = actix::spawn(async move {
+        loop {
+            for peer in [2, 3].map(NodeId) {
+                let hears = [1, 2, 3, 4].map(NodeId).to_vec();
+                let heartbeat = Heartbeat { hears, can_lead: true, follows: Some(ballot), ..Heartbeat::default() };
+                address.send(Deliver(Input::Heartbeat { from: peer, heartbeat })).await.expect("it runs");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    node.says(&Said::StepDown("too many of the acceptors in touch with it are silent")).await;
+    peers.abort();
 }

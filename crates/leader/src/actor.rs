@@ -50,6 +50,8 @@ pub struct LeaderPorts {
     pub learn_from_peer: Box<dyn Fn(NodeId, CommandNumber) + Send>,
     /// Tells the node which ballot it leads now, or none.
     pub leads: Box<dyn Fn(Option<Ballot>) + Send>,
+    /// Whether this node leads and waits for a majority set of acceptors: said after each turn.
+    pub waits: Box<dyn Fn(bool) + Send>,
     /// Whether there is room for new commands, on the disk of this node and of a majority set.
     pub room: Box<dyn Fn() -> bool + Send>,
     /// This node hands its lead over, or does so no more.
@@ -162,6 +164,7 @@ impl LeaderActor {
         }
         self.effects = effects;
         let load = self.core.load();
+        (self.ports.waits)(load.waits);
         let leads = self.core.leads().is_some();
         self.meters.set(&load, leads, now);
         if !leads {

@@ -1,7 +1,7 @@
 //! The actor of a cluster of one node, between a disk in memory and a test that plays acceptor.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use functions::{ExecutionContext, Function, Placement};
 use protocol::message::{BallotInfo, ToAcceptor, ToGateway, ToLeader, Voted};
@@ -60,6 +60,8 @@ struct Bench {
     log: Arc<MemoryLog>,
     sent: UnboundedReceiver<Message>,
     failures: Arc<Mutex<Vec<String>>>,
+    /// What it said last of whether it waits.
+    waits: Arc<AtomicBool>,
 }
 
 impl Bench {
@@ -82,6 +84,8 @@ impl Bench {
         let (out, sent) = unbounded_channel();
         let failures = Arc::new(Mutex::new(Vec::new()));
         let failed = Arc::clone(&failures);
+        let waits = Arc::new(AtomicBool::new(false));
+        let waiting = Arc::clone(&waits);
         let (spans, time) = (Arc::new(Mutex::new(Vec::new())), AtomicU64::new(1));
         let recorded = Arc::clone(&spans);
         let tracer = Tracer {
@@ -94,6 +98,7 @@ impl Bench {
             learn_from_peer: Box::new(|_, _| ()),
             leads: Box::new(|_| ()),
             room: Box::new(|| true),
+            waits: Box::new(move |waits| waiting.store(waits, Ordering::Relaxed)),
             hands_over: Box::new(|_| {}),
             heard: Box::new(BTreeMap::new),
             barred: Box::new(|| false),
@@ -107,7 +112,7 @@ impl Bench {
         let core = Leader::new(config, Ballot::NONE, CommandId::NULL);
         let state = Arc::new(MemoryState::new());
         let actor = LeaderActor::new(core, Arc::clone(&log) as Arc<dyn LogStore>, state, functions, ports).start();
-        Self { actor, spans, log, sent, failures }
+        Self { actor, spans, log, sent, failures, waits }
     }
 
     fn campaign(&self) {
@@ -202,9 +207,13 @@ async fn a_turn_is_one_run() {
         bench.say(call(key, "kv.put", r#"{"key": "k", "value": 1}"#));
     }
     assert_eq!(bench.vote().await, 3);
+    assert!(bench.waits.load(Ordering::Relaxed), "ADR 0042: the failure detector is to know");
     for (number, key) in (1..).zip(["a", "b", "c"]) {
         assert_eq!(bench.outcome().await, issued(key, number, "{}"));
     }
+    bench.actor.send(Deliver(Input::EndOfTurn)).await.expect("the actor lives");
+    bench.actor.send(Deliver(Input::StepDown("the test says so"))).await.expect("the actor lives");
+    assert!(!bench.waits.load(Ordering::Relaxed));
 }
 
 /// A1m: catches a function on the pool that holds up others, or whose result gets lost.

@@ -30,6 +30,9 @@ use crate::swarm::Swarm;
 /// The pause before a leader sends again, as in the binary.
 const RESEND: Duration = Duration::from_millis(100);
 
+/// Why a leader stands aside, as the binary says it.
+pub(crate) const TOO_MANY_SILENT: &str = "too many of the acceptors in touch with it are silent";
+
 /// One input for a role that has a mailbox.
 #[derive(Debug)]
 pub(crate) enum Mail {
@@ -89,13 +92,26 @@ impl Status {
         self.leads.max(self.seen.filter(|seen| seen.node != self.me))
     }
 
-    pub(crate) fn local(&self, progress: Progress, space: Space, acceptor: &Acceptor) -> LocalStatus {
+    pub(crate) fn local(&self, progress: Progress, space: Space, acceptor: &Acceptor, leader: &Leader) -> LocalStatus {
         let Progress { issued, applied, durable } = progress;
-        let (leads, ballot, hands_over) = (self.leads, self.highest, self.hands_over);
+        let (leads, waits, ballot, hands_over) = (self.leads, leader.load().waits, self.highest, self.hands_over);
         let (barred, silent) = (acceptor.is_barred(), acceptor.silence().is_some());
         // No disk of a world is an old copy, which the last two would show.
         let (promise, voted) = (Ballot::NONE, CommandNumber::NULL);
-        LocalStatus { leads, ballot, issued, applied, durable, space, barred, silent, hands_over, promise, voted }
+        LocalStatus {
+            leads,
+            waits,
+            ballot,
+            issued,
+            applied,
+            durable,
+            space,
+            barred,
+            silent,
+            hands_over,
+            promise,
+            voted,
+        }
     }
 }
 

@@ -380,7 +380,7 @@ impl fmt::Display for Kind {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { faults, shapes, issued, changing, changes, installed, rejoined, stuck, .. } = &self.tally;
-        let Tally { leader_changes, questions, retries, micros, .. } = &self.tally;
+        let Tally { leader_changes, stood_aside, questions, retries, micros, .. } = &self.tally;
         let took = self.took.as_millis().max(1);
         let per_second = u128::from(self.events) * 1_000 / took;
         writeln!(
@@ -393,7 +393,7 @@ impl fmt::Display for Summary {
         writeln!(
             f,
             "{issued} commands issued, {installed} snapshots installed, {rejoined} damaged nodes rejoined, \
-             {leader_changes} leader changes, {questions} questions, {retries} retries"
+             {leader_changes} leader changes, {stood_aside} leaders stood aside, {questions} questions, {retries} retries"
         )?;
         if *changing > 0 {
             writeln!(

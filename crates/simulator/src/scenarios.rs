@@ -43,6 +43,8 @@ pub struct Scenario {
     stale: Option<u64>,
     /// For how long.
     behind: Duration,
+    /// A node that is killed when the links stop, and is back soon with damaged votes: silent.
+    damaged: Option<u64>,
     /// Of commands, how many are kept: with fewer than it lacks it needs a whole state.
     history: Option<u64>,
     /// The leader has no majority set afterwards.
@@ -63,6 +65,10 @@ const MESH: &[(u64, u64)] = &[(1, 2), (1, 3), (2, 3)];
 const BEHIND: Duration = Duration::from_millis(150);
 const FAR_BEHIND: Duration = Duration::from_secs(6);
 
+/// How long a node is down that comes back silent: something is proposed by then, which it must learn to speak again, and
+/// nobody has missed it for long.
+const DOWN: Duration = Duration::from_millis(150);
+
 /// Nothing stops.
 const WELL: Scenario = Scenario {
     name: "",
@@ -72,6 +78,7 @@ const WELL: Scenario = Scenario {
     flapping: &[],
     stale: None,
     behind: BEHIND,
+    damaged: None,
     history: None,
     loses_majority: false,
     timeouts: 4,
@@ -80,7 +87,7 @@ const WELL: Scenario = Scenario {
 };
 
 /// All of them.
-pub static ALL: [Scenario; 11] = [
+pub static ALL: [Scenario; 12] = [
     Scenario {
         name: "quorum loss: all reach only one node, and the leader is another one",
         nodes: 5,
@@ -121,6 +128,15 @@ pub static ALL: [Scenario; 11] = [
         name: "Howard and Abraham: three meshed, and two that see one of these each",
         nodes: 5,
         kept: &[(1, 2), (1, 3), (2, 3), (4, 2), (5, 3)],
+        ..WELL
+    },
+    Scenario {
+        name: "silent: the leader reaches a majority set only with a node whose acceptor is silent, and another one does not need it",
+        nodes: 5,
+        kept: &[(1, 2), (1, 3), (2, 3), (2, 4), (2, 5), (3, 4), (4, 5)],
+        damaged: Some(3),
+        timeouts: 6,
+        asked: &[2],
         ..WELL
     },
     Scenario {
@@ -252,6 +268,8 @@ impl Scenario {
         swarm.think = THINK;
         swarm.asked = self.asked.iter().map(|node| self.place(seed, *node)).collect();
         swarm.learn_from = Self::learn_from(seed);
+        // Who goes down is started by the scenario.
+        swarm.down = LOOKED_AT;
         if let Some(commands) = self.history {
             (swarm.history.commands, swarm.history.retention) = (commands, Duration::ZERO);
         }
@@ -274,6 +292,9 @@ impl Scenario {
         }
         let scenario = self.clone();
         world.plan(stops, Box::new(move |world| scenario.stop_links(seed, world)));
+        if let Some(damaged) = self.damaged.map(|node| self.place(seed, node)) {
+            world.plan(stops, Box::new(move |world| world.kill_damaged(damaged, DOWN)));
+        }
         world.plan(stops + LOOKED_AT, Box::new(World::finish));
         let ran = world.run();
         let log = world.watchers().log.tail(lines);

@@ -8,6 +8,7 @@ use storage::{LogRecord, Standing};
 
 use crate::fact::{Consistency, Fact, Observer, Question, Told};
 use crate::fault::{Fault, Shape};
+use crate::node::TOO_MANY_SILENT;
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
 const GOALS: [(&str, u64); 34] = [
@@ -94,6 +95,8 @@ pub struct Tally {
     pub installed: u64,
     /// How often a node whose votes were damaged spoke again.
     pub rejoined: u64,
+    /// How often a leader that waited for votes in vain stood aside.
+    pub stood_aside: u64,
     /// Runs that ended with so many silent nodes that nothing could be decided any more.
     pub stuck: u64,
     /// How often a node began to lead after another one, or after itself.
@@ -142,6 +145,7 @@ impl Tally {
         self.handed_over += other.handed_over;
         self.installed += other.installed;
         self.rejoined += other.rejoined;
+        self.stood_aside += other.stood_aside;
         self.stuck += other.stuck;
         self.leader_changes += other.leader_changes;
         self.questions += other.questions;
@@ -262,6 +266,9 @@ impl Observer for Tally {
             Fact::Applied { command, .. } => self.issued = self.issued.max(command.number().0),
             Fact::Installed { .. } => self.installed += 1,
             Fact::Noted { note: Note::HandedOver { .. }, .. } => self.handed_over += 1,
+            Fact::Noted { note: Note::StepsDown { reason, .. }, .. } => {
+                self.stood_aside += u64::from(*reason == TOO_MANY_SILENT);
+            }
             Fact::Leads { ballot: Some(ballot), .. } => {
                 self.leader_changes += u64::from(self.led.is_some());
                 self.led = Some(*ballot);

@@ -85,6 +85,13 @@ fn howard_and_abraham() {
     play("Howard and Abraham");
 }
 
+/// S-28, ADR 0042: catches a leader that counts a silent acceptor, has nothing issued for ever, and keeps others from
+/// leading.
+#[test]
+fn a_leader_that_counts_a_silent_acceptor() {
+    play("silent: the leader");
+}
+
 /// S-28: catches a leader that keeps others quiet by what it sends, and hears no answer.
 #[test]
 fn a_leader_that_does_not_receive() {

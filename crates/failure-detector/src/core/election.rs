@@ -143,15 +143,30 @@ impl FailureDetector {
 
     /// Rule 2, of this node or one that it hears.
     pub(super) fn is_connected(&self, node: NodeId) -> bool {
-        let me = self.config.me;
+        self.config.membership.majority().holds(|acceptor| self.are_joined(node, acceptor))
+    }
+
+    /// The same without those that are silent: whether this node, or another one, could have commands issued if it led.
+    pub(super) fn could_decide(&self, node: NodeId) -> bool {
+        self.config.membership.majority().holds(|acceptor| self.speaks(acceptor) && self.are_joined(node, acceptor))
+    }
+
+    /// Whether these hear each other. A node that we do not hear cannot contradict: it may hear anybody.
+    fn are_joined(&self, one: NodeId, other: NodeId) -> bool {
         let hears = |hearer: NodeId, heard: NodeId| match hearer {
-            hearer if hearer == me => Some(self.hears(heard)),
-            hearer => self.word_of(hearer).map(|word: &Heartbeat| word.hears.contains(&heard)),
+            hearer if hearer == self.config.me => self.hears(heard),
+            hearer => self.word_of(hearer).is_none_or(|word: &Heartbeat| word.hears.contains(&heard)),
         };
-        // `None`: a node that we do not hear cannot contradict.
-        self.config.membership.majority().holds(|acceptor| {
-            acceptor == node || (hears(node, acceptor).unwrap_or(false) && hears(acceptor, node).unwrap_or(true))
-        })
+        one == other || (hears(one, other) && hears(other, one))
+    }
+
+    /// Whether the acceptor of a node is not silent, as far as we know.
+    pub(super) fn speaks(&self, acceptor: NodeId) -> bool {
+        let is_silent = match acceptor {
+            acceptor if acceptor == self.config.me => self.local.silent,
+            acceptor => self.word_of(acceptor).is_some_and(|word| word.silent),
+        };
+        !is_silent
     }
 
     /// Whether there is no other acceptor to hear.
@@ -180,7 +195,8 @@ impl FailureDetector {
             .map(|(id, word)| (id, word.issued, word.space));
         let mut candidates: Vec<_> = others.chain(own).filter(|(id, ..)| self.is_connected(*id)).collect();
         let best = candidates.iter().map(|(_, issued, _)| *issued).max().unwrap_or_default();
-        candidates.sort_unstable_by_key(|(id, issued, space)| (is_behind(*issued, best), *space, *id));
+        candidates
+            .sort_by_cached_key(|(id, issued, space)| (!self.could_decide(*id), is_behind(*issued, best), *space, *id));
         candidates.into_iter().map(|(id, ..)| id).collect()
     }
 

@@ -11,8 +11,8 @@
 //! 3. **Who leads.** The working leader is the one of the highest ballot among nodes that we
 //!    hear, that say they lead, and that are connected. If there is none but a peer follows one
 //!    that we do not hear (a chain A-B-C), we leave that leader in peace.
-//! 4. **Who should lead.** If nobody leads: the connected candidates in order of their ids,
-//!    those far behind last, and before these the ones whose disk is almost full. The first
+//! 4. **Who should lead.** If nobody leads: the connected candidates in order of their ids; after them those whose disk
+//!    is almost full, then those far behind, and last those that are connected only by acceptors that are silent. The first
 //!    campaigns at once, the next ones a while later each, and all wait when they see another's
 //!    attempt. So a node that is cut off, or that nobody hears, deposes nobody, and two candidates
 //!    do not duel (checklist S-28).
@@ -21,6 +21,8 @@
 //!    is none, or no majority set with room to vote, it leads on and takes no calls ([`room`]).
 //! 7. **Handing over.** A leader says in its heartbeats to whom it hands its lead over. That node campaigns as soon as it
 //!    has applied all that it must; everybody else sees its attempt, and waits as in rule 4 (ADR 0030).
+//! 8. **Standing aside.** A leader that waits for votes in vain, because too many of those that it is connected with are
+//!    silent, leaves the lead for a while to others if one of them seems able to do better ([`aside`], ADR 0042).
 //!
 //! All of it goes by the membership in force (ADR 0025): a node that is no member is not heard, and campaigns no more.
 //!
@@ -31,6 +33,9 @@
 //! may lead after it has caught up, and sometimes it is the only one that can (RELIABILITY 2,
 //! constrained election).
 
+mod aside;
+#[cfg(test)]
+mod aside_tests;
 mod election;
 #[cfg(test)]
 mod hand_over_tests;
@@ -48,6 +53,7 @@ use std::time::Duration;
 use protocol::message::{HandOver, Heartbeat};
 use protocol::{Ballot, CommandNumber, Membership, NodeId, Now, Space, Tick};
 
+use aside::Aside;
 use election::Election;
 use peer::Peer;
 use room::Room;
@@ -79,6 +85,8 @@ pub struct Config {
 pub struct LocalStatus {
     /// The ballot that this node leads now.
     pub leads: Option<Ballot>,
+    /// Its leader waits for a majority set of acceptors, and can do nothing else about what it has under way.
+    pub waits: bool,
     /// The highest ballot that its roles have seen.
     pub ballot: Ballot,
     /// The last command known to be issued.
@@ -183,6 +191,16 @@ pub enum Effect {
         /// For how long.
         disconnected: Duration,
     },
+    /// This node leads and waits for votes in vain, while another node seems able to do better: it should stop leading, and
+    /// will not campaign for a while.
+    StandAside {
+        /// For how long nothing was issued.
+        waited: Duration,
+        /// The acceptors in touch with it that are silent.
+        silent: Vec<NodeId>,
+        /// A node that seems to be in touch with a majority set of those that speak.
+        able: NodeId,
+    },
     /// This node leads and its disk is almost full, while another has room and could lead: it should
     /// stop leading.
     HandOver,
@@ -259,6 +277,7 @@ pub struct FailureDetector {
     /// When it was last told to take the lead over.
     took_over: Option<Tick>,
     room: Room,
+    aside: Aside,
 }
 
 impl FailureDetector {
@@ -279,6 +298,7 @@ impl FailureDetector {
             disconnected: None,
             took_over: None,
             room: Room::default(),
+            aside: Aside::default(),
             config,
         }
     }
@@ -308,6 +328,7 @@ impl FailureDetector {
             Input::Tick(local) => self.on_tick(local, now, effects),
         }
         self.judge_own_leadership(now, effects);
+        self.judge_progress(now, effects);
         self.judge_room(now, effects);
         self.judge_leader(effects);
         self.judge_hand_over(now, effects);
@@ -331,6 +352,7 @@ impl FailureDetector {
         self.quiet_until = self.quiet_until.max(now + self.config.timeout_min);
         self.peers.values_mut().for_each(|peer| peer.postpone(gap));
         self.disconnected = self.disconnected.map(|since| since + gap);
+        self.aside.postpone(gap);
         if let Some(election) = &mut self.election {
             election.postpone(gap);
         }
@@ -370,9 +392,10 @@ impl FailureDetector {
         }
     }
 
-    /// Whether this node may lead, as far as it and the membership are concerned.
+    /// Whether this node may lead now, as far as it and the membership are concerned.
     fn can_lead(&self) -> bool {
-        self.config.can_lead && !self.local.barred && self.config.membership.may_lead(self.config.me)
+        let barred = self.local.barred || self.aside.is_aside();
+        self.config.can_lead && !barred && self.config.membership.may_lead(self.config.me)
     }
 
     fn on_closed(&mut self, id: NodeId, now: Tick, effects: &mut Vec<Effect>) {

@@ -18,6 +18,8 @@ struct Node {
     detector: FailureDetector,
     alive: bool,
     frozen: bool,
+    /// Its acceptor is.
+    silent: bool,
     promise: Ballot,
     /// Of a `MyNextBal`.
     refused: Ballot,
@@ -54,6 +56,7 @@ fn node(id: u64, count: u64) -> Node {
         detector: FailureDetector::new(config),
         alive: true,
         frozen: false,
+        silent: false,
         promise: Ballot::NONE,
         refused: Ballot::NONE,
         leads: None,
@@ -132,7 +135,7 @@ impl World {
                     self.flight.push((self.now + delay, id, to.0, heartbeat));
                 }
                 Effect::Campaign { .. } | Effect::TakeOver { .. } => self.prepare(id),
-                Effect::StepDown { .. } | Effect::HandOver => self.node(id).leads = None,
+                Effect::StepDown { .. } | Effect::StandAside { .. } | Effect::HandOver => self.node(id).leads = None,
                 Effect::Suspect { .. }
                 | Effect::Trust(_)
                 | Effect::TakesCalls(_)
@@ -162,8 +165,11 @@ impl World {
                 continue;
             }
             refused = refused.max(if back { acceptor.promise } else { Ballot::NONE });
-            acceptor.promise = acceptor.promise.max(ballot);
-            promised.extend((back && acceptor.promise == ballot).then_some(NodeId(other)));
+            if !acceptor.silent || other == id {
+                acceptor.promise = acceptor.promise.max(ballot);
+            }
+            let promises = !acceptor.silent && back && acceptor.promise == ballot;
+            promised.extend(promises.then_some(NodeId(other)));
         }
         let now = self.now;
         let node = self.node(id);
@@ -204,6 +210,8 @@ impl World {
                 let node = &self.nodes[&id];
                 let local = LocalStatus {
                     leads: node.leads,
+                    waits: node.leads.is_some() && !self.could_decide(id),
+                    silent: node.silent,
                     ballot: node.promise.max(node.refused),
                     issued: node.issued,
                     space: node.space,
@@ -234,10 +242,19 @@ impl World {
 
     /// Whether edges in both directions join the node to a majority set.
     fn is_connected(&self, id: u64) -> bool {
+        self.reaches_majority(id, |_| true)
+    }
+
+    /// Whether they join it to a majority set that votes.
+    fn could_decide(&self, id: u64) -> bool {
+        self.reaches_majority(id, |acceptor| !acceptor.silent)
+    }
+
+    fn reaches_majority(&self, id: u64, of: impl Fn(&Node) -> bool) -> bool {
         let node = &self.nodes[&id];
-        let joined = |other: u64| self.up(id, other) && self.up(other, id);
-        node.alive
-            && node.detector.config.membership.majority().holds(|acceptor| acceptor.0 == id || joined(acceptor.0))
+        let joined = |other: u64| other == id || self.up(id, other) && self.up(other, id);
+        let majority = node.detector.config.membership.majority();
+        node.alive && majority.holds(|acceptor| of(&self.nodes[&acceptor.0]) && joined(acceptor.0))
     }
 
     /// The node that leads and can have commands issued.
@@ -511,6 +528,57 @@ proptest! {
         prop_assert_eq!(world.leader().is_some(), !connected.is_empty(), "connected: {:?}", connected);
         world.run(SECOND * 10);
         prop_assert_eq!(world.led.len(), changes, "still changing: {:?}", &world.led[changes..world.led.len().min(changes + 9)]);
+    }
+}
+
+/// Seed 80000410 of 3698930: catches a leader at the fringe that counts its own silent acceptor, can have nothing issued, and
+/// keeps the rest waiting; and one that takes the lead back.
+#[test]
+fn a_leader_that_counts_silent_acceptors_is_replaced() {
+    let mut world = World::led_by(1, 7);
+    world.node(1).silent = true;
+    world.keep_links(&[(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (2, 5), (3, 4), (3, 5), (4, 5), (6, 7)]);
+    let (leader, took) = world.wait_for_leader(TIMEOUT * 5);
+    assert_eq!(leader, 2, "after {took:?}");
+    world.stays(2, LONG);
+    assert_eq!(world.nodes[&1].leads, None);
+}
+
+/// ADR 0023, limits 1 and 2: catches a leader that stands aside for nobody.
+#[test]
+fn the_only_possible_leader_stays() {
+    let mut world = World::led_by(1, 3);
+    world.kill(2);
+    world.node(3).silent = true;
+    world.stays(1, LONG);
+    let mut world = World::led_by(1, 5);
+    world.nodes.values_mut().for_each(|node| node.silent = true);
+    world.stays(1, LONG);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// A13, S-28: catches any set of directed edges over five nodes, some of them silent, in which a node could decide and
+    /// yet nobody leads who can; and a lead that does not come to rest.
+    #[test]
+    fn who_could_decide_comes_to_lead(
+        cut in prop::collection::btree_set((1..=5u64, 1..=5u64), 0..14),
+        silent in prop::collection::btree_set(1..=5u64, 1..=2),
+        leader in 1..=5u64,
+    ) {
+        let mut world = World::led_by(leader, 5);
+        world.cut = cut;
+        world.cut.retain(|(from, to)| from != to);
+        silent.iter().for_each(|id| world.node(*id).silent = true);
+        world.run(SECOND * 10);
+        let changes = world.led.len();
+        prop_assert!(changes <= 4, "{} changes: {:?}", changes, &world.led[..9.min(changes)]);
+        let able: Vec<u64> = world.nodes.keys().copied().filter(|id| world.could_decide(*id)).collect();
+        let leads = |id: &u64| world.nodes[id].leads.is_some();
+        prop_assert!(able.is_empty() || able.iter().any(leads), "able: {:?}, led: {:?}", able, world.led);
+        world.run(SECOND * 10);
+        prop_assert_eq!(world.led.len(), changes, "still changing: {:?}", world.led.get(changes..));
     }
 }
 

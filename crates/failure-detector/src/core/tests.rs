@@ -27,14 +27,14 @@ fn detector(count: u64) -> FailureDetector {
 
 /// A detector, its time, and peers that say the same every heartbeat.
 pub(super) struct Bench {
-    detector: FailureDetector,
+    pub(super) detector: FailureDetector,
     pub(super) now: u64,
     pub(super) local: LocalStatus,
     pub(super) peers: BTreeMap<u64, Heartbeat>,
 }
 
 impl Bench {
-    fn new(count: u64) -> Self {
+    pub(super) fn new(count: u64) -> Self {
         Self { detector: detector(count), now: 0, local: LocalStatus::default(), peers: BTreeMap::new() }
     }
 
@@ -68,7 +68,7 @@ impl Bench {
     }
 }
 
-fn says(hears: &[u64], leads: Option<Ballot>, follows: Option<Ballot>) -> Heartbeat {
+pub(super) fn says(hears: &[u64], leads: Option<Ballot>, follows: Option<Ballot>) -> Heartbeat {
     let hears = hears.iter().copied().map(NodeId).collect();
     let ballot = leads.or(follows).unwrap_or_default();
     Heartbeat { hears, can_lead: true, leads, follows, ballot, ..Heartbeat::default() }

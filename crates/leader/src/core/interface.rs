@@ -286,6 +286,8 @@ impl IgnoreReason {
 /// How much a leader has on its hands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Load {
+    /// It waits for a majority set of acceptors: to vote for what it has proposed, or to promise that it may lead on (ADR 0025).
+    pub waits: bool,
     /// Commands proposed and not issued.
     pub unissued: usize,
     /// Since when the oldest of them waits (S-26).

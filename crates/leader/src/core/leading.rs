@@ -123,6 +123,7 @@ impl Leading {
 
     pub(super) fn load(&self) -> Load {
         Load {
+            waits: self.pipeline.len() > 0,
             unissued: self.pipeline.len(),
             oldest_unissued: self.pipeline.oldest(),
             kept_calls: self.calls.len(),

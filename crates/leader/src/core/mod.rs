@@ -169,7 +169,8 @@ impl Leader {
     pub fn load(&self) -> Load {
         match &self.phase {
             Phase::Leading(leading) => leading.load(),
-            Phase::Idle | Phase::Preparing(_) => Load::default(),
+            Phase::Preparing(preparing) => Load { waits: preparing.leads_on, ..Load::default() },
+            Phase::Idle => Load::default(),
         }
     }
 

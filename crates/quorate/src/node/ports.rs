@@ -101,7 +101,8 @@ impl Ports {
     /// `view` is what the failure detector knows.
     pub(super) fn leader(&self, view: watch::Receiver<View>) -> LeaderPorts {
         let (router, learner) = (Arc::clone(&self.router), Arc::clone(&self.router));
-        let (status, own, handing) = (Arc::clone(&self.status), Arc::clone(&self.status), Arc::clone(&self.status));
+        let status = || Arc::clone(&self.status);
+        let (room, own, handing, waiting) = (status(), status(), status(), status());
         let (me, known) = (self.router.me(), Arc::clone(&self.disks));
         let heard = move || {
             let view = view.borrow();
@@ -123,7 +124,8 @@ impl Ports {
             learn_from_peer: Box::new(move |peer, issued| learner.peer_issued(peer, issued)),
             leads: Box::new(move |ballot| router.leads(ballot)),
             hands_over: Box::new(move |over| handing.hands_over(over)),
-            room: Box::new(move || status.takes_calls()),
+            waits: Box::new(move |waits| waiting.waits(waits)),
+            room: Box::new(move || room.takes_calls()),
             heard: Box::new(heard),
             barred: Box::new(move || disks.is_barred()),
             failed: self.failed(),

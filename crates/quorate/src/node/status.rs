@@ -18,6 +18,8 @@ pub(super) struct Status {
     /// Whether this node hands its lead over.
     handing_over: watch::Sender<bool>,
     progress: watch::Receiver<Progress>,
+    /// Whether this node leads and waits for a majority set of acceptors.
+    waits: AtomicBool,
     draining: AtomicBool,
     stopping: AtomicBool,
     /// On the disk of this node.
@@ -38,9 +40,9 @@ impl Status {
     pub(super) fn new(me: NodeId, highest: Ballot, progress: watch::Receiver<Progress>, room: Arc<Room>) -> Self {
         let ballots = Mutex::new(Ballots { leads: None, seen: None, highest, hands_over: None });
         let (draining, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
-        let takes_calls = AtomicBool::new(true);
+        let (takes_calls, waits) = (AtomicBool::new(true), AtomicBool::new(false));
         let handing_over = watch::Sender::new(false);
-        Self { me, ballots, handing_over, progress, draining, stopping, room, takes_calls }
+        Self { me, ballots, handing_over, progress, waits, draining, stopping, room, takes_calls }
     }
 
     fn ballots(&self) -> std::sync::MutexGuard<'_, Ballots> {
@@ -57,6 +59,11 @@ impl Status {
     pub(super) fn hands_over(&self, over: Option<HandOver>) {
         self.ballots().hands_over = over;
         self.handing_over.send_replace(over.is_some());
+    }
+
+    /// The leader of this node waits for a majority set of acceptors, or does not.
+    pub(super) fn waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
     }
 
     /// Waits until this node does not hand its lead over, because it has, or because that came to nothing.
@@ -98,6 +105,7 @@ impl Status {
         let (ballots, progress) = (*self.ballots(), self.progress());
         LocalStatus {
             leads: ballots.leads,
+            waits: self.waits.load(Ordering::Relaxed),
             ballot: ballots.highest,
             issued: progress.issued,
             applied: progress.applied,

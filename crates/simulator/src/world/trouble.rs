@@ -1,5 +1,7 @@
 //! The bad things that happen now and then, as the seed has drawn their kinds and weights.
 
+use std::time::Duration;
+
 use protocol::{CommandNumber, NodeId, Space, Tick};
 use storage::StateStore as _;
 use storage::memory::{Fault as DiskFault, MemoryLog, MemoryState};
@@ -240,6 +242,13 @@ impl World {
             (node.log_rotten, node.damaged) = (true, true);
             self.tell(&Fact::Fault(fault));
         }
+    }
+
+    /// Its votes are damaged and it is killed, and finds that when it starts, so long after.
+    pub(crate) fn kill_damaged(&mut self, id: NodeId, down: Duration) {
+        self.damage(id, Fault::BitRot(id), MemoryLog::rot);
+        self.stop(id, Stop::Killed);
+        self.schedule.after(down, Event::Start(id));
     }
 
     /// The power goes, and the state of the node with it, if the node may be lost.

@@ -14,7 +14,7 @@ use super::World;
 use crate::fact::{Fact, Stop};
 use crate::fault::{Fault, Mishap};
 use crate::network::some_of;
-use crate::node::{Cut, Mail, Node, Roles, heard_by};
+use crate::node::{Cut, Mail, Node, Roles, TOO_MANY_SILENT, heard_by};
 use crate::planted::{self, Planted, no_barrier};
 use crate::schedule::{Event, Timer};
 
@@ -260,6 +260,9 @@ impl World {
                     let why = "no majority set is in touch with it";
                     self.put(id, Mail::Leader(leader::core::Input::StepDown(why)));
                 }
+                Effect::StandAside { .. } => {
+                    self.put(id, Mail::Leader(leader::core::Input::StepDown(TOO_MANY_SILENT)));
+                }
                 Effect::HandOver => {
                     let or_else = Some("its disk is almost full");
                     self.put(id, Mail::Leader(leader::core::Input::HandOver { or_else }));
@@ -324,7 +327,7 @@ impl World {
         match timer {
             Timer::Detector => {
                 let Node { roles: Some(roles), space, .. } = self.node(id) else { return };
-                let local = roles.status.local(roles.progress, *space, &roles.acceptor);
+                let local = roles.status.local(roles.progress, *space, &roles.acceptor, &roles.leader);
                 self.detect(id, failure_detector::core::Input::Tick(local));
             }
             Timer::Leader => {

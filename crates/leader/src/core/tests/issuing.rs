@@ -181,6 +181,35 @@ fn a_learner_that_does_not_advance_is_reminded() {
     }
 }
 
+/// ADR 0042: catches a leader that does not say that it waits for votes, or for promises to lead on; and one that says so
+/// while it can still tell a damaged acceptor what to learn, or before it leads.
+#[test]
+fn it_waits_while_something_is_proposed_and_not_issued() {
+    let mut bench = Bench::new();
+    bench.campaign();
+    assert!(!bench.leader.load().waits, "nobody waits for it");
+    bench.lead();
+    bench.say(3, ToLeader::ReadBarrier(ReadBarrier { id: 1 }));
+    bench.end_turn();
+    assert!(!bench.leader.load().waits, "a read");
+    let mut commands = proposed(&bench.put("a", 1));
+    assert!(bench.leader.load().waits);
+    bench.ack_all();
+    assert!(!bench.leader.load().waits);
+    let mut effects = bench.call("join", "cluster.join", json!({"name": "n4", "address": "n4:7080"}));
+    effects.extend(bench.end_turn());
+    commands.extend(proposed(&effects));
+    bench.ack_all();
+    assert!(!bench.leader.load().waits);
+    bench.learn(&commands);
+    assert!(
+        bench.leader.leads().is_none() && bench.leader.load().waits,
+        "it asks for promises under the new membership"
+    );
+    bench.step_down();
+    assert!(!bench.leader.load().waits);
+}
+
 /// S-26: catches an age of the oldest unissued command that restarts with every new one.
 #[test]
 fn the_age_of_the_oldest_unissued_command_is_known() {
