@@ -12,6 +12,8 @@ use crate::states::assert_votes_are_elsewhere;
 
 /// So few that a node which was away needs a whole state, and that something is forgotten every second.
 pub(super) const KEPT: &str = "history.commands=20";
+/// So slow that whoever looks finds a state on its way, on a busy machine too.
+pub(super) const PACE: &str = "storage.receive_rate=8MiB";
 /// Writes that must be acknowledged after each change.
 const CALLS: u64 = 40;
 /// Those before the first change.
@@ -139,7 +141,7 @@ async fn sender(cluster: &Cluster, sent: &[(usize, f64)]) -> (usize, f64) {
 /// acknowledged and forgotten too early.
 #[tokio::test]
 async fn nodes_are_killed_while_a_state_is_copied() {
-    let mut cluster = Cluster::start("copies", 3, &[KEPT]).await;
+    let mut cluster = Cluster::start("copies", 3, &[KEPT, PACE]).await;
     let writers = Writers::start(&cluster, 4, VALUE);
     writers.progress(FILLING).await;
     for round in 0..3 {

@@ -4,7 +4,7 @@
 use quorate_tests::cluster::{Cluster, Load, lying_disks, power_cuts, small_disks};
 use quorate_tests::skip::skipped;
 
-use crate::copies::{KEPT, VALUE, Writers, until_needs_a_state, until_receives_a_state};
+use crate::copies::{KEPT, PACE, VALUE, Writers, until_needs_a_state, until_receives_a_state};
 
 /// MiB.
 const DISK: u64 = 128;
@@ -53,7 +53,7 @@ async fn the_power_of_all_nodes_is_cut_while_a_state_is_copied_and_votes_are_for
     if !can_be_cut() {
         return;
     }
-    let mut cluster = Cluster::new("power-copies", 3, &[&MARKS[..], &[KEPT]].concat());
+    let mut cluster = Cluster::new("power-copies", 3, &[&MARKS[..], &[KEPT, PACE]].concat());
     boot_on(&mut cluster, LARGE_DISK);
     cluster.wait_ready().await;
     let writers = Writers::start(&cluster, 4, VALUE);
