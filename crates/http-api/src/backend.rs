@@ -72,6 +72,9 @@ pub trait Backend: Send + Sync + 'static {
         wait: Duration,
     ) -> LocalBoxFuture<'_, Result<(CommandNumber, [u8; 32]), DigestError>>;
 
+    /// Whether the disk of this node has room for a backup: one without cannot catch up either, and must not be waited for.
+    fn has_room_for_a_backup(&self) -> bool;
+
     /// A backup of this node's state as it is when this is called, made while it is read. `consistency` is what the caller
     /// has waited for, and what the backup says of itself.
     ///

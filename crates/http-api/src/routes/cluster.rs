@@ -81,6 +81,9 @@ const BACKUP: &str = "application/vnd.quorate.backup";
 pub(crate) async fn backup(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let query = Query::of(&request, &read::PARAMETERS)?;
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
+    if !api.backend.has_room_for_a_backup() {
+        return Err(Problem::no_room(NoBackup::DiskFull.to_string()));
+    }
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let backup = api.backend.backup(ready.consistency()).await.map_err(|error| {
         let detail = error.to_string();

@@ -334,9 +334,13 @@ impl Backend for NodeBackend {
         })
     }
 
+    fn has_room_for_a_backup(&self) -> bool {
+        self.status.room.space() != Space::Out
+    }
+
     fn backup(&self, consistency: Consistency) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
         Box::pin(async move {
-            if self.status.room.space() == Space::Out {
+            if !self.has_room_for_a_backup() {
                 return Err(NoBackup::DiskFull);
             }
             let permit = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| NoBackup::Busy)?;

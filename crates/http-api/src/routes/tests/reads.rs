@@ -298,7 +298,10 @@ async fn a_backup_has_what_was_acknowledged_before_it() {
     assert_eq!(reply.header("quorate-consistency"), Some("linearizable"));
     world.change(|node| node.barrier = Some(101));
     assert_eq!(world.get("/v1/backup").await.problem(), not_executed(504, "not_applied_yet"));
-    world.change(|node| node.barrier = None);
+    // For room nobody waits.
+    world.change(|node| node.is_full = true);
+    assert_eq!(world.get("/v1/backup").await.problem(), not_executed(507, "disk_full"));
+    world.change(|node| (node.is_full, node.barrier) = (false, None));
     assert_eq!(world.get("/v1/backup").await.problem(), not_executed(503, "no_majority"));
     let leaderless = World::without_leader(Box::new(|_| None));
     let refused = leaderless.get("/v1/backup").await;

@@ -410,14 +410,14 @@ impl Backend for FakeBackend {
         })
     }
 
+    fn has_room_for_a_backup(&self) -> bool {
+        !self.node.lock().expect("no test panics with it").is_full
+    }
+
     fn backup(&self, _: Consistency) -> LocalBoxFuture<'_, Result<Backup, NoBackup>> {
         let node = self.node.lock().expect("no test panics with it");
         let (busy, broken, at) = (node.gives_backup, node.broken, CommandNumber(node.applied));
-        let is_full = node.is_full;
         Box::pin(async move {
-            if is_full {
-                return Err(NoBackup::DiskFull);
-            }
             if busy {
                 return Err(NoBackup::Busy);
             }
