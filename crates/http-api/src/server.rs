@@ -37,7 +37,7 @@ const DISCONNECT_WAIT: Duration = Duration::from_secs(1);
 const BACKLOG: i32 = 4096;
 
 /// Those who look at metrics: a few.
-const WATCHERS_MAX: usize = 64;
+pub(crate) const WATCHERS_MAX: usize = 64;
 
 /// What the server needs beside its node.
 #[derive(Clone)]
@@ -60,16 +60,13 @@ pub struct Options {
     pub tracer: Option<Arc<Tracer>>,
 }
 
-/// How a listener is served, whatever the application.
-pub struct Serving {
-    /// Server threads; at least 1.
-    pub workers: usize,
+/// How a listener is served, whatever the application: see [`Options`].
+pub(crate) struct Serving {
+    pub(crate) workers: usize,
     /// The most connections, of all threads together.
-    pub connections: usize,
-    /// What the server shows to who connects. Nothing: it speaks plain HTTP.
-    pub tls: Option<rustls::ServerConfig>,
-    /// How long requests under way may take when the server is told to stop.
-    pub grace: Duration,
+    pub(crate) connections: usize,
+    pub(crate) tls: Option<rustls::ServerConfig>,
+    pub(crate) grace: Duration,
 }
 
 impl Serving {

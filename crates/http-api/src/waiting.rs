@@ -3,21 +3,26 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::header::HeaderValue;
 use actix_web::middleware::Next;
-use actix_web::{App, Error, HttpRequest, HttpResponse, middleware, web};
+use actix_web::{App, Error, HttpRequest, HttpResponse, ResponseError as _, middleware, web};
 use tokio::sync::watch;
 
 use crate::backend::Check;
 use crate::names;
-use crate::observe::guard_headers;
+use crate::observe::{check_cluster, check_head, guard_headers};
 use crate::problem::Problem;
+use crate::reply::{Body, Held, Room};
 use crate::request::may_have_run_before;
 use crate::routes::probes::report;
-use crate::server::{Serving, serve};
+use crate::server::{Serving, WATCHERS_MAX, serve};
+
+/// All replies are made at once.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What such a node waits for, in a sentence, as it last said.
 pub type Reason = watch::Receiver<String>;
@@ -26,33 +31,50 @@ pub type Reason = watch::Receiver<String>;
 struct Node {
     reason: Reason,
     header: HeaderValue,
+    cluster: String,
+    replies: Room,
 }
 
-/// The server of the node `name`, accepting on `listener`, with one thread; it runs when awaited. Another one may take over a clone of the
-/// listener when this one was stopped: who connects meanwhile waits for it.
+/// The server of a node, by the names of node and cluster, accepting on `listener`, with one thread; it runs when awaited.
+/// Another one may take over a clone of the listener when this one was stopped: who connects meanwhile waits for it.
 ///
 /// # Errors
-/// When the listener cannot be used.
-pub fn waiting(listener: TcpListener, name: &str, reason: Reason, serving: Serving) -> io::Result<Server> {
+/// When the listener cannot be used, or the name in no header.
+pub fn waiting(
+    listener: TcpListener,
+    [name, cluster]: [&str; 2],
+    reason: Reason,
+    tls: Option<rustls::ServerConfig>,
+) -> io::Result<Server> {
     let header = HeaderValue::from_str(name).map_err(io::Error::other)?;
-    let node = web::Data::new(Node { reason, header });
+    let node = web::Data::new(Node { reason, header, cluster: cluster.to_owned(), replies: Room::new() });
     let app = move || {
         App::new()
             .app_data(node.clone())
             .route("/livez", web::get().to(livez))
             .route("/readyz", web::get().to(readyz))
-            .route("/healthz", web::get().to(readyz))
+            .route("/healthz", web::get().to(healthz))
             .default_service(web::to(not_yet))
-            .wrap(middleware::from_fn(guarded))
+            .wrap(middleware::from_fn(observed))
     };
-    serve(listener, app, Serving { workers: 1, ..serving })
+    serve(listener, app, Serving { workers: 1, connections: WATCHERS_MAX, tls, grace: GRACE })
 }
 
-async fn guarded<B: MessageBody>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<B>, Error> {
-    let header = request.app_data::<web::Data<Node>>().expect("the application has it").header.clone();
-    let mut response = next.call(request).await?;
+/// As around the routes of a node that serves, but for counting.
+async fn observed<B: MessageBody + 'static>(
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<Body>, Error> {
+    let node = request.app_data::<web::Data<Node>>().expect("the application has it").clone();
+    let held = Held::of(&mut request);
+    let checked = check_head(&request).and_then(|()| check_cluster(request.headers(), &node.cluster));
+    let response = match checked {
+        Ok(()) => next.call(request).await?.map_into_left_body(),
+        Err(problem) => request.into_response(problem.error_response()).map_into_right_body(),
+    };
+    let mut response = held.until_written(response, &node.replies);
+    response.headers_mut().insert(names::NODE, node.header.clone());
     guard_headers(response.headers_mut());
-    response.headers_mut().insert(names::NODE, header);
     Ok(response)
 }
 
@@ -61,7 +83,15 @@ async fn livez(request: HttpRequest, node: web::Data<Node>) -> Result<HttpRespon
 }
 
 async fn readyz(request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
-    report(&request, "readyz", &[Check { name: "starting", ok: false, detail: node.reason.borrow().clone() }])
+    not_ready(&request, "readyz", &node)
+}
+
+async fn healthz(request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+    not_ready(&request, "healthz", &node)
+}
+
+fn not_ready(request: &HttpRequest, name: &str, node: &Node) -> Result<HttpResponse, Problem> {
+    report(request, name, &[Check { name: "starting", ok: false, detail: node.reason.borrow().clone() }])
 }
 
 /// Whether another node has executed such a call before is not known here.
@@ -73,8 +103,6 @@ async fn not_yet(request: HttpRequest, node: web::Data<Node>) -> Result<HttpResp
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Catches a node that leaves those hanging who look at it, or call it, while it waits; one that says that a call was
@@ -113,9 +141,12 @@ mod tests {
             let problem: serde_json::Value = serde_json::from_str(&reply.text().await.expect("a text")).expect("JSON");
             assert_eq!((problem["code"].as_str(), problem["outcome"].as_str()), (Some("starting"), Some(outcome)));
         }
-        first.stop(false).await;
+        let reply =
+            client.get(format!("{at}/livez")).header("Quorate-Cluster", "other").send().await.expect("an answer");
+        assert_eq!(reply.status().as_u16(), 421);
+        first.stop(true).await;
         let second = server(&watch::channel("another".to_owned()).1);
         assert!(get("/readyz").await.1.contains("another"));
-        second.stop(false).await;
+        second.stop(true).await;
     }
 }

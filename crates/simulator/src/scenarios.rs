@@ -319,6 +319,12 @@ impl Scenario {
         }
     }
 
+    /// Whether the acceptor of a node is silent.
+    #[must_use]
+    pub const fn silences(&self) -> bool {
+        self.damaged.is_some()
+    }
+
     /// Whether a node is to be behind when the links stop.
     #[must_use]
     pub fn has_stale(&self) -> bool {

@@ -126,6 +126,9 @@ async fn sigterm_while_starting_exits_with_0() {
     cluster.boot(0);
     let reads = async || tokio::net::unix::pipe::OpenOptions::new().open_sender(&log).ok();
     let mut pipe = eventually("a node that opens its stores", reads).await;
+    assert_eq!(cluster.get(0, "/livez").await.status, 200, "a start that takes long is no reason to kill it");
+    let ready = cluster.get(0, "/readyz").await;
+    assert!(ready.status == 503 && ready.text().contains("it opens its data directory"), "{ready:?}");
     cluster.terminate(0);
     std::fs::rename(&aside, &log).expect("renamed");
     pipe.write_all(&bytes).await.expect("the node reads");

@@ -24,7 +24,7 @@ const ASIDE: u32 = 2;
 pub(super) struct Aside {
     /// The last command known to be issued.
     issued: CommandNumber,
-    /// Since when this node leads and waits, and nothing is issued.
+    /// Since when this node leads and waits, nothing is issued, and those that speak are too few.
     since: Option<Tick>,
     /// How often it has stood aside since something was issued.
     times: u32,
@@ -50,15 +50,16 @@ impl FailureDetector {
         if self.local.issued > aside.issued {
             *aside = Aside { issued: self.local.issued, until: aside.until, ..Aside::default() };
         }
-        if self.local.leads.is_none() || !self.local.waits {
-            aside.since = None;
+        let me = self.config.me;
+        if self.local.leads.is_none() || !self.local.waits || self.could_decide(me) {
+            self.aside.since = None;
             return;
         }
+        let aside = &mut self.aside;
         let waited = now.since(*aside.since.get_or_insert(now));
         let patience = self.config.timeout_min.saturating_mul(PATIENCE << aside.times.min(DOUBLINGS_MAX));
-        let me = self.config.me;
         // Where it is not connected at all, rule 5 is about it.
-        if waited < patience || self.could_decide(me) || !self.is_connected(me) {
+        if waited < patience || !self.is_connected(me) {
             return;
         }
         let Some(able) = self.another_that_could_decide() else { return };

@@ -39,6 +39,17 @@ fn a_leader_that_waits_in_vain_stands_aside() {
     assert_eq!(seen, [(began + PATIENCE, Effect::StandAside { waited, silent: vec![ME], able: NodeId(2) })]);
 }
 
+/// Catches a leader whose votes are late, and whom one late heartbeat more costs the lead.
+#[test]
+fn only_time_in_which_it_could_not_decide_counts() {
+    let mut bench = fringe();
+    bench.local = LocalStatus { silent: false, waits: true, ..bench.local };
+    assert_eq!(bench.run(5 * PATIENCE), []);
+    bench.local.silent = true;
+    assert_eq!(bench.run(PATIENCE - 100), []);
+    assert_eq!(stands_aside(&bench.run(200)).len(), 1);
+}
+
 /// Catches a leader that goes although those that speak are enough, or although nobody could do better: then it may be
 /// needed, and its successor would wait like it.
 #[test]

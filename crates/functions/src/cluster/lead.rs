@@ -72,7 +72,8 @@ fn check_can_take_over(
     };
     if !heard.can_lead || !membership.may_lead(node) {
         let text = format!(
-            "node {name} may not lead now: node.roles has no `leader`, or it is stopping, or its /readyz says why not"
+            "node {name} may not lead now: node.roles has no `leader`, or it is stopping, or has just left the lead to \
+             others, or its /readyz says why not"
         );
         return Err(refusal("may_not_lead", text, true));
     }

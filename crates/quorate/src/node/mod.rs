@@ -99,7 +99,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let metrics = config.listen.metrics.map(|at| bind_http("listen.metrics", at, &config.limits)).transpose()?;
         let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
         let listeners = Listeners { http, metrics, peer, certificates, auth };
-        let waiting = Waiting::begin(&config, &listeners)?;
+        let waiting = Waiting::begin(&config, &listeners).await?;
         let seated = be_seated(&mut config, listeners.certificates.peer(), &waiting, stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };
         listeners.certificates.check_name(&config.cluster.name, &config.node.name)?;
@@ -237,6 +237,7 @@ async fn serve(
     let options = options(&config, &listeners, &watched)?;
     let node = Node::start(Arc::clone(&config), stores, came, failed, options.tracer.clone())?;
     let transport = node.connect(came, listeners.peer, listeners.certificates.peer().cloned())?;
+    waiting.says("it waits for calls of those who may know it");
     let Some(came) = ending::begin_to_serve(&config, came, &mut failure, &mut stop).await? else { return Ok(()) };
     let members = Members::new(&node, came);
     transport.admit_with(members.admits());

@@ -1,7 +1,5 @@
 //! What a node says over HTTP until it serves: that it lives, and what it waits for.
 
-use std::net::TcpListener;
-
 use http_api::ServerHandle;
 use tokio::sync::watch;
 
@@ -15,22 +13,20 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn begin(config: &Config, listeners: &Listeners) -> anyhow::Result<Self> {
+    /// They answer when this comes back, whatever then keeps the thread of this node busy.
+    pub(super) async fn begin(config: &Config, listeners: &Listeners) -> anyhow::Result<Self> {
         let (reason, _) = watch::channel("it starts".to_owned());
-        let server = |listener: &TcpListener| {
-            let serving = http_api::Serving {
-                workers: 1,
-                connections: config.limits.connections,
-                tls: listeners.certificates.server_config()?,
-                grace: config.shutdown_grace,
-            };
-            let server = http_api::waiting(listener.try_clone()?, &config.node.name, reason.subscribe(), serving)?;
+        let mut servers = Vec::new();
+        for listener in [Some(&listeners.http), listeners.metrics.as_ref()].into_iter().flatten() {
+            let (listener, tls) = (listener.try_clone()?, listeners.certificates.server_config()?);
+            let (name, cluster) = (&config.node.name, &config.cluster.name);
+            let server = http_api::waiting(listener, [name, cluster], reason.subscribe(), tls)?;
             let handle = server.handle();
             actix::spawn(server);
-            anyhow::Ok(handle)
-        };
-        let servers = [Some(&listeners.http), listeners.metrics.as_ref()];
-        let servers = servers.into_iter().flatten().map(server).collect::<anyhow::Result<_>>()?;
+            // It begins when it is polled, and then takes this.
+            handle.resume().await;
+            servers.push(handle);
+        }
         Ok(Self { reason, servers })
     }
 
@@ -42,7 +38,7 @@ impl Waiting {
     /// From now on the node serves. Who connects meanwhile waits for it.
     pub(super) async fn end(self) {
         for server in self.servers {
-            server.stop(false).await;
+            server.stop(true).await;
         }
     }
 }
