@@ -60,12 +60,24 @@ pub enum StorageError {
 
 /// What Linux says when there is no room, or no more for this user: ENOSPC, EDQUOT.
 const NO_ROOM: [i32; 2] = [28, 122];
+/// What it says of what belongs to another user, or must not be changed: EPERM, EACCES.
+pub(crate) const NOT_OURS: [i32; 2] = [1, 13];
+/// ENOTDIR, EISDIR.
+const IN_THE_WAY: [i32; 2] = [20, 21];
 
 /// What is to be done about a disk that failed, by the text of its error, since RocksDB tells no more: the beginning of a
 /// sentence.
 #[must_use]
 pub fn remedy(why: &str) -> &'static str {
-    if says_one_of(&NO_ROOM, why) { "Make room on the disk" } else { "Mend the disk" }
+    if says_one_of(&NO_ROOM, why) {
+        "Make room on the disk"
+    } else if says_one_of(&NOT_OURS, why) {
+        "Give the data directory with all that is in it to the user of this process (chown, chmod)"
+    } else if says_one_of(&IN_THE_WAY, why) {
+        "Remove what is in its way"
+    } else {
+        "Mend the disk"
+    }
 }
 
 /// Whether a text holds what the operating system calls one of these errors.
@@ -320,12 +332,18 @@ pub fn weight(command: &Command) -> usize {
 mod tests {
     use super::*;
 
-    /// Catches an operator who is told to mend a disk that is only full. The text is RocksDB's.
+    /// Catches an operator who is told to mend a disk that is only full, or that has a file of another user. The first text
+    /// is RocksDB's.
     #[test]
-    fn a_full_disk_needs_room() {
+    fn each_error_has_its_own_remedy() {
         let full = "writing to the database `log`: IO error: No space left on device: While appending to file: n1/log/000013.log";
         let failed = |why: &str| StorageError::Failed(why.to_owned()).to_string();
         assert!(failed(full).ends_with("Make room on the disk, then start the node again"), "{}", failed(full));
-        assert!(failed("IO error: Input/output error").ends_with("Mend the disk, then start the node again"));
+        for (number, remedy) in
+            [(5, "Mend the disk"), (13, "chown"), (1, "chown"), (20, "in its way"), (21, "in its way")]
+        {
+            let text = failed(&std::io::Error::from_raw_os_error(number).to_string());
+            assert!(text.contains(remedy), "{text}");
+        }
     }
 }

@@ -79,6 +79,7 @@ mod wal;
 
 pub use log::{Position, RocksLog};
 pub use mark::{DiskId, Mark, Noted, write_whole};
+pub use meaning::may_exist;
 pub use open::{Memory, Options, Stores, make, make_and_lock, open, open_locked};
 pub use recover::{Condition, check_recovered, condition, discard, mark_of, recovering, set_aside};
 pub use state::RocksState;

@@ -25,6 +25,7 @@ mod lost;
 mod membership;
 mod modes;
 mod overload;
+mod owners;
 mod partial;
 mod peers;
 mod power;

@@ -34,7 +34,7 @@ const NOTHING: [&str; 2] = ["lost+found", "LOCK"];
 
 /// Whether a restore is under way there, or was cut short.
 pub(crate) fn is_unfinished(dir: &Path) -> bool {
-    dir.join(RESTORING).exists()
+    storage::rocksdb::may_exist(&dir.join(RESTORING))
 }
 
 /// Refuses to serve what a restore has not finished.
@@ -173,7 +173,7 @@ fn sync_with_parent(dir: &Path) -> io::Result<()> {
 
 /// Whether what lies there was made from a backup.
 pub(crate) fn is_restored(dir: &Path) -> bool {
-    dir.join(ORIGIN).exists()
+    storage::rocksdb::may_exist(&dir.join(ORIGIN))
 }
 
 /// The id of the cluster that a node belongs to: that of its configuration, or, where its data was

@@ -52,6 +52,7 @@ fn replace(mut config: Config, recover: &Recover) -> Result<(), Failure> {
             "node.data_dir = {dir:?}: {what}; with --force it is given up, and this node joins anew"
         )));
     }
+    crate::seat::check_moves(&dir)?;
     if recover.dry_run {
         return Ok(report(recover, &dir, &what, None)?);
     }

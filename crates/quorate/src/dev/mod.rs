@@ -50,6 +50,7 @@ pub(crate) fn run(dev: &Dev) -> Result<(), Failure> {
         );
         return Err(Failure::Usage(line));
     }
+    crate::seat::check_access(&dev.data)?;
     crate::backup::check_dev_finished(&dev.data)?;
     let layout = Layout::new(dev)?;
     layout.nobody_runs()?;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::anyhow;
-use storage::rocksdb::write_whole;
+use storage::rocksdb::{may_exist, write_whole};
 
 use crate::failure::Failure;
 
@@ -37,7 +37,7 @@ pub(crate) fn claim(dir: &Path, by: &str) -> String {
 /// What it was told then.
 pub(crate) fn check_unclaimed(dir: &Path) -> Result<(), Failure> {
     let file = dir.join(FILE);
-    if !file.exists() {
+    if !may_exist(&file) {
         return Ok(());
     }
     let why = fs::read_to_string(&file).unwrap_or_else(|error| format!("{} cannot be read: {error}", file.display()));

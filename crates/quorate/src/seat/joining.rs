@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use storage::rocksdb::write_whole;
+use storage::rocksdb::{may_exist, write_whole};
 use transport::join::{Admission, Application, Join, NoAdmission};
 use transport::tls::Tls;
 
@@ -50,12 +50,12 @@ pub(super) fn has_data(dir: &Path) -> bool {
 
 /// Whether there is any of what a node keeps its promises and votes in.
 pub(super) fn has_databases(dir: &Path) -> bool {
-    ["IDENTITY", "MARK", "log"].iter().any(|part| dir.join(part).exists())
+    ["IDENTITY", "MARK", "log"].iter().any(|part| may_exist(&dir.join(part)))
 }
 
 /// Whether a newcomer, or a node that was recovered, asks for a seat there.
 pub(crate) fn asks(dir: &Path) -> bool {
-    dir.join(ASKING).exists()
+    may_exist(&dir.join(ASKING))
 }
 
 /// Lets the next start ask for a new seat, whatever the configuration says, of the members that are known now.

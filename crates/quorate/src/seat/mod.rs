@@ -9,6 +9,7 @@
 //! with another weight than it has would take itself for a majority. Beside that, the state knows better: whatever it
 //! holds of a membership with the same number is what counts.
 
+mod access;
 mod claimed;
 mod copies;
 mod joining;
@@ -25,6 +26,7 @@ use crate::config::{Config, NodeRole};
 use crate::failure::Failure;
 use crate::sealed;
 
+pub(crate) use access::{check as check_access, check_moves};
 pub(crate) use claimed::{check_unclaimed, claim};
 pub(crate) use joining::{ask_to_join, asks, join, joins};
 
@@ -126,12 +128,12 @@ fn read_membership(value: bytes::Bytes, number: u64) -> anyhow::Result<Membershi
     Ok(Membership::read(&Entry { value, version: CommandNumber(number) })?)
 }
 
-/// Refuses a data directory that is none.
+/// Refuses a data directory that is none, or of which another user has a part.
 ///
 /// # Errors
 /// One line that says what to do.
 pub(crate) fn check_directory(dir: &Path) -> Result<(), Failure> {
-    if let Some(link) = dir.ancestors().find(|place| place.is_symlink() && !place.exists()) {
+    if let Some(link) = dir.ancestors().find(|place| place.is_symlink() && !storage::rocksdb::may_exist(place)) {
         return Err(Failure::Usage(format!(
             "node.data_dir = {dir:?}: {link:?} is a symbolic link that leads to nothing; mount or make what it leads to, or \
              name another directory"
@@ -146,7 +148,7 @@ pub(crate) fn check_directory(dir: &Path) -> Result<(), Failure> {
             "node.data_dir = {dir:?} is, or lies in, something that is no directory; name another one"
         )));
     }
-    Ok(())
+    access::check(dir)
 }
 
 /// Refuses a directory that says whose it is and holds nothing, to a node that nobody would tell that it has lost a disk.

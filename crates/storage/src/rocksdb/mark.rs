@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::{Ballot, CommandNumber, NodeId};
 
+use super::meaning::unreadable;
 use super::record;
 use crate::{Identity, LogRecord, Standing, StorageError};
 
@@ -172,16 +173,22 @@ pub(crate) enum Found {
 /// Reads the file of a data directory.
 ///
 /// # Errors
-/// One that is whole and of a newer version.
+/// One that is whole and of a newer version, or may be whole.
 pub(crate) fn read(dir: &Path) -> Result<Found, StorageError> {
     let path = file(dir);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(error) => return Ok(Found::Unreadable(error.to_string())),
+        // What may not be read, or not now, may be whole.
+        Err(error) => {
+            return match unreadable(&format!("reading {}", path.display()), &error) {
+                StorageError::Corrupt(why) => Ok(Found::Unreadable(why)),
+                error @ (StorageError::Failed(_) | StorageError::Refused(_)) => Err(error),
+            };
+        }
     };
     let Some((sum, mark)) = bytes.split_first_chunk() else {
-        return Ok(Found::Unreadable(format!("{} bytes", bytes.len())));
+        return Ok(Found::Unreadable(format!("it has {} bytes only", bytes.len())));
     };
     if crc32c::crc32c(mark) != u32::from_be_bytes(*sum) {
         return Ok(Found::Unreadable("its checksum does not fit".to_owned()));
@@ -204,7 +211,9 @@ pub(crate) fn write(dir: &Path, mark: &Mark) -> io::Result<()> {
 /// When the disk fails.
 pub fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let aside = dir.join(format!("{name}.new"));
-    let mut written = File::create(&aside)?;
+    // The name that an error has to tell is not that of the file.
+    let told = |error: io::Error| io::Error::new(error.kind(), format!("making {}: {error}", aside.display()));
+    let mut written = File::create(&aside).map_err(told)?;
     written.write_all(bytes)?;
     written.sync_all()?;
     fs::rename(&aside, dir.join(name))?;

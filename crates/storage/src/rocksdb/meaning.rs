@@ -4,6 +4,7 @@
 //!   sector that the disk does not give back. The next start sets it aside and begins anew (module `mend`). Before, it has
 //!   noted so durably: a disk that is gone for a moment, or takes no writes, fails there, and nothing is set aside.
 //! - A *failing disk* is whatever else the operating system says, of writes and syncs above all. Nothing is tried again.
+//!   What belongs to another user is of that kind, too, whatever RocksDB makes of it: it may be whole.
 //! - *Another version* wrote it: a column, a format or a compression that this one does not know. All is there, and stays
 //!   as it is: begun anew on every node after a downgrade, it would be gone.
 //!
@@ -15,7 +16,7 @@ use std::path::Path;
 
 use ::rocksdb::ErrorKind;
 
-use crate::{StorageError, says_one_of};
+use crate::{NOT_OURS, StorageError, says_one_of};
 
 /// What Linux says of a sector that cannot be read, and of one that a file system knows to be wrong: EIO, ENODATA,
 /// EBADMSG, EUCLEAN.
@@ -52,7 +53,7 @@ pub(crate) fn opening_failed(path: &Path, name: &str, error: &::rocksdb::Error) 
     let (kind, text) = (error.kind(), error.as_ref());
     // RocksDB gives a held lock no kind of its own: "While lock file: …" from the operating
     // system, "lock hold by current process, …" from its own table.
-    if text.contains("lock file") || text.contains("lock hold") {
+    if (text.contains("lock file") || text.contains("lock hold")) && !says_one_of(&NOT_OURS, text) {
         return held(path.parent().unwrap_or(path));
     }
     meant_at_opening(&format!("opening database `{name}` at {}", path.display()), &kind, text)
@@ -61,7 +62,10 @@ pub(crate) fn opening_failed(path: &Path, name: &str, error: &::rocksdb::Error) 
 fn meant(doing: &str, kind: &ErrorKind, text: &str) -> StorageError {
     let said = format!("{doing}: {text}");
     let is_one_of = |texts: &[&str]| texts.iter().any(|part| text.contains(part));
-    if *kind == ErrorKind::NotSupported || *kind == ErrorKind::Corruption && is_one_of(&OF_ANOTHER_VERSION) {
+    // Whatever else RocksDB makes of it: what belongs to another user may be whole.
+    if says_one_of(&NOT_OURS, text) {
+        StorageError::Failed(said)
+    } else if *kind == ErrorKind::NotSupported || *kind == ErrorKind::Corruption && is_one_of(&OF_ANOTHER_VERSION) {
         of_another_version(&said)
     } else if *kind == ErrorKind::Corruption || is_unreadable(text) {
         StorageError::Corrupt(said)
@@ -78,7 +82,9 @@ fn meant_at_opening(doing: &str, kind: &ErrorKind, text: &str) -> StorageError {
     }
     match meant(doing, kind, text) {
         // Neither of the operating system nor of the binding: RocksDB does not want to open it, whole as it is.
-        StorageError::Failed(_) if !matches!(kind, ErrorKind::IOError | ErrorKind::Unknown) => {
+        StorageError::Failed(_)
+            if !matches!(kind, ErrorKind::IOError | ErrorKind::Unknown) && !says_one_of(&NOT_OURS, text) =>
+        {
             of_another_version(&said)
         }
         meant @ (StorageError::Failed(_) | StorageError::Corrupt(_) | StorageError::Refused(_)) => meant,
@@ -108,6 +114,12 @@ pub(crate) fn unreadable(doing: &str, error: &io::Error) -> StorageError {
     }
 }
 
+/// Whether there may be something: what cannot be looked at is there.
+#[must_use]
+pub fn may_exist(path: &Path) -> bool {
+    path.try_exists().unwrap_or_else(|error| error.kind() != io::ErrorKind::NotADirectory)
+}
+
 /// Two processes on one directory.
 pub(crate) fn held(dir: &Path) -> StorageError {
     StorageError::Refused(format!(
@@ -127,6 +139,17 @@ mod tests {
             StorageError::Corrupt(_) => "damage",
             StorageError::Refused(_) => "refused",
         }
+    }
+
+    /// Catches what cannot be looked at being taken for absent, so that something else is made in its place. (A name that is
+    /// too long cannot be looked at by root either.)
+    #[test]
+    fn only_what_is_known_to_be_absent_is() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "").expect("written");
+        let there = ["file", "none", "file/in it", &"n".repeat(1000)].map(|name| may_exist(&at(name)));
+        assert_eq!(there, [true, false, false, true]);
     }
 
     /// S-12, S-15: catches a failed write or sync that counts as damage, so that the next start goes on; an unreadable
@@ -170,6 +193,14 @@ mod tests {
             (InvalidArgument, "Invalid argument: Column families not opened: new".to_owned(), "failed", "refused"),
             (Aborted, "Operation aborted: Memory limit reached".to_owned(), "failed", "refused"),
             (Unknown, "Failed to create RocksDB directory: `Permission denied`.".to_owned(), "failed", "failed"),
+            (
+                InvalidArgument,
+                "Invalid argument: Found options incompatible with filesystem: IO error: While open a file for random read: \
+                 /d/CURRENT: Permission denied"
+                    .to_owned(),
+                "failed",
+                "failed",
+            ),
         ];
         for (kind, text, running, at_opening) in texts {
             assert_eq!(name(&meant("reading", &kind, &text)), running, "{text}");

@@ -43,6 +43,13 @@ impl Part {
     fn aside(self) -> String {
         format!("{}.damaged-", self.name())
     }
+
+    /// Whether this is what was set aside, and not what somebody else has put beside it.
+    fn is_aside(self, path: &Path) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.strip_prefix(&self.aside()));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+    }
 }
 
 /// Why a database is not to be used, if so.
@@ -70,9 +77,9 @@ pub(crate) fn remove_marker(dir: &Path, part: Part) -> io::Result<()> {
 pub(crate) fn set_aside(dir: &Path, part: Part, number: u64) -> io::Result<PathBuf> {
     let place = dir.join(part.name());
     let aside = dir.join(format!("{}{number}", part.aside()));
-    if aside.try_exists()? {
+    if is_there(&aside)? {
         remove_all(&place)?;
-    } else if place.try_exists()? {
+    } else if is_there(&place)? {
         fs::rename(&place, &aside)?;
     } else {
         fs::create_dir(&aside)?;
@@ -81,17 +88,34 @@ pub(crate) fn set_aside(dir: &Path, part: Part, number: u64) -> io::Result<PathB
     step()?;
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with(&part.aside()) && path != aside {
-            remove_all(&path)?;
+        if path != aside
+            && part.is_aside(&path)
+            && let Err(error) = remove_all(&path)
+        {
+            // It keeps room, and harms nothing else.
+            tracing::warn!(path = %path.display(), %error, "what was set aside before is not removed; remove it");
         }
     }
     Ok(aside)
 }
 
+/// A link, too, that leads nowhere.
+fn is_there(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A directory, a file, or a link, but not what that leads to.
 fn remove_all(path: &Path) -> io::Result<()> {
-    let removed = fs::remove_dir_all(path);
-    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Between two steps whose order matters: the tests cut a start short here.
@@ -126,5 +150,53 @@ pub(crate) mod cut {
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Catches a node that does not heal, and never will, for a file or a link with the name of what was set aside; and one
+    /// that removes what somebody else has put there, or what a link leads to.
+    #[test]
+    fn only_what_was_set_aside_is_removed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let at = |name: &str| dir.path().join(name);
+        let file = |name: &str| fs::write(at(name), name).expect("written");
+        let others =
+            ["log.damaged-", "log.damaged-7.tgz", "log.damaged-7b", "log.damaged-+7", "state.damaged-1", "mine/kept"];
+        fs::create_dir(at("mine")).expect("made");
+        others.iter().for_each(|name| file(name));
+        symlink("mine", at("log.damaged-2")).expect("a link");
+        symlink("nothing", at("log.damaged-3")).expect("a link");
+        file("log.damaged-4");
+        fs::create_dir_all(at("log.damaged-5/deep")).expect("made");
+        // Tried again after a crash, with a link or a file where the new database should be.
+        for number in [8, 8, 9] {
+            file("log");
+            assert_eq!(
+                set_aside(dir.path(), Part::Log, number).expect("set aside"),
+                at(&format!("log.damaged-{number}"))
+            );
+        }
+        let entries = fs::read_dir(dir.path()).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+        let mut left: Vec<_> = entries.map(|name| name.into_string().expect("text")).collect();
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                "log.damaged-",
+                "log.damaged-+7",
+                "log.damaged-7.tgz",
+                "log.damaged-7b",
+                "log.damaged-9",
+                "mine",
+                "state.damaged-1"
+            ]
+        );
+        assert!(at("mine/kept").exists(), "what a link led to");
     }
 }

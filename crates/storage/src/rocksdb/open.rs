@@ -148,7 +148,11 @@ fn mark_of(dir: &Path, options: &Options) -> Result<mark::Found, StorageError> {
     else {
         return Ok(lost);
     };
-    tracing::warn!(data = %dir.display(), "the file MARK is lost; it is made again from the log");
+    let why = match &lost {
+        mark::Found::Unreadable(how) => format!("is damaged ({how})"),
+        mark::Found::Nothing | mark::Found::Whole(_) => "is not there".to_owned(),
+    };
+    tracing::warn!(data = %dir.display(), "the file MARK {why}; it is made again from the log");
     mark::write(dir, &mark).map_err(|error| failed(dir, "making the file MARK again in", &error))?;
     Ok(mark::Found::Whole(mark))
 }

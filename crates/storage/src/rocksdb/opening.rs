@@ -12,8 +12,12 @@ use super::checkpoint::Checkpoints;
 use super::database::Database;
 use super::log::RocksLog;
 use super::mark::{self, Mark};
+use super::meaning::may_exist;
 use super::mend::{self, Part};
-use super::open::{CHECKPOINTS, IDENTITY, LOG, Options, STATE, Stores, check_end_of_log, failed, open_log, open_state};
+use super::open::{
+    CHECKPOINTS, IDENTITY, LOG, Options, STATE, Stores, check_end_of_log, failed, open_log, open_log_read_only,
+    open_state,
+};
 use super::record::FORMAT;
 use super::state::RocksState;
 use super::wal;
@@ -100,7 +104,9 @@ impl Opening<'_> {
     pub(crate) fn check_mark(&self) -> Result<(), StorageError> {
         let mark::Found::Whole(mark) = &self.on_file else { return Ok(()) };
         if mark.identity != *self.identity {
-            return Err(another(self.dir, &mark.identity, self.identity));
+            let log = open_log_read_only(self.dir).and_then(|log| RocksLog::identity_in(&log));
+            let log_is = log.ok().flatten().and_then(Result::ok);
+            return Err(mark_of_another(self.dir, &mark.identity, self.identity, log_is.as_ref()));
         }
         self.check_not_refused(mark)
     }
@@ -187,7 +193,7 @@ impl Opening<'_> {
         }
         for part in Part::BOTH.into_iter().filter(|part| !mending.contains(part)) {
             let place = self.dir.join(part.name());
-            if !place.join("CURRENT").exists() || wal::files(&place).map_err(of(part))?.is_empty() {
+            if !may_exist(&place.join("CURRENT")) || wal::files(&place).map_err(of(part))?.is_empty() {
                 return Err(gone(part));
             }
         }
@@ -332,6 +338,25 @@ impl From<StorageError> for Trouble {
     fn from(error: StorageError) -> Self {
         Self::Error(error)
     }
+}
+
+/// Of a directory whose file MARK is not that of this node. `log`: whose the log is.
+pub(crate) fn mark_of_another(
+    dir: &Path,
+    found: &Identity,
+    expected: &Identity,
+    log: Option<&Identity>,
+) -> StorageError {
+    if log != Some(expected) {
+        return another(dir, found, expected);
+    }
+    StorageError::Refused(format!(
+        "the data directory {} is put together from two: its database `log` is that of {}, and its file MARK is that of {}. \
+         Put back the file that belongs there, or remove it: it is made again from the log",
+        dir.display(),
+        name(expected),
+        name(found)
+    ))
 }
 
 pub(crate) fn another(dir: &Path, found: &Identity, expected: &Identity) -> StorageError {

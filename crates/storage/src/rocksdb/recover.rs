@@ -12,9 +12,10 @@ use protocol::{ClusterId, NodeId};
 use super::database::Database;
 use super::log::RocksLog;
 use super::mark::{self, Found, Mark, sync_directory, write_whole};
+use super::meaning::may_exist;
 use super::mend::{Part, step};
 use super::open::{LOCK, LOG, Options, check_log_of_mark, make_and_lock, open_log_read_only, open_state_read_only};
-use super::opening::{another, check_owners};
+use super::opening::{another, check_owners, mark_of_another};
 use super::state::RocksState;
 use super::versioned::{with_format, without_format};
 use crate::{Identity, Standing, StorageError};
@@ -84,13 +85,14 @@ pub fn condition(dir: &Path, identity: &Identity) -> Result<Condition, StorageEr
         }
         Err(error @ StorageError::Refused(_)) => return Err(error),
     };
+    let log = log.and_then(|log| RocksLog::identity_in(&log)).ok().flatten().and_then(Result::ok);
     if mark.identity != *identity {
-        return Ok(Condition::Another(another(dir, &mark.identity, identity).to_string()));
+        let another = mark_of_another(dir, &mark.identity, identity, log.as_ref());
+        return Ok(Condition::Another(another.to_string()));
     }
     if let Some(why) = mark.refused {
         return Ok(Condition::Refused(why));
     }
-    let log = log.and_then(|log| RocksLog::identity_in(&log)).ok().flatten().and_then(Result::ok);
     let state = state.and_then(|state| RocksState::identity_in(&state)).ok().flatten().and_then(Result::ok);
     match check_owners(dir, identity, is_ours, log.as_ref(), state.as_ref()) {
         Err((Part::Log, error)) => return Ok(Condition::Lost(error.to_string())),
@@ -125,7 +127,7 @@ pub fn mark_of(dir: &Path) -> Result<Option<Mark>, StorageError> {
     if let Found::Whole(mark) = mark::read(dir)? {
         return Ok(Some(mark));
     }
-    if !dir.join(LOG).exists() {
+    if !may_exist(&dir.join(LOG)) {
         return Ok(None);
     }
     Ok(open_log_read_only(dir).and_then(|log| mark_in(&log)).ok())
@@ -183,7 +185,7 @@ pub fn discard(dir: &Path, last: &str) -> Result<(), StorageError> {
 /// # Errors
 /// [`StorageError::Refused`] says what to do.
 pub fn check_recovered(dir: &Path) -> Result<(), StorageError> {
-    if dir.join(RECOVERING).exists() {
+    if may_exist(&dir.join(RECOVERING)) {
         return Err(StorageError::Refused(format!(
             "a recovery of the data directory {} was cut short; run `quorate recover` again with the same configuration",
             dir.display()
@@ -255,7 +257,7 @@ fn move_aside(dir: &Path, name: &str) -> io::Result<Option<PathBuf>> {
     for name in entries(dir)? {
         step()?;
         let (from, to) = (dir.join(&name), aside.join(&name));
-        if !to.exists() {
+        if !to.try_exists()? {
             fs::rename(&from, &to)?;
             moved = true;
         } else if from.is_dir() {
@@ -411,6 +413,14 @@ mod tests {
         assert_eq!(condition(&own, &identity()), Ok(Condition::Lost(refused())));
         assert!(refused().contains("database `log` is that of node `n2`") && refused().contains("quorate recover"));
         exchange("log");
+        exchange("MARK");
+        assert_eq!(condition(&own, &identity()), Ok(Condition::Another(refused())));
+        assert!(refused().contains("file MARK is that of node `n2`") && refused().contains("or remove it"));
+        exchange("log");
+        assert!(refused().contains("belongs to node `n2`"), "all that says whose it is is that of the other one");
+        exchange("log");
+        fs::remove_file(own.join("MARK")).expect("removed");
+        used(&own);
         assert_eq!(condition(&own, &identity()), Ok(Condition::Usable));
 
         let owner = |dir: &Path| mark_of(dir).expect("readable").map(|mark| mark.identity);

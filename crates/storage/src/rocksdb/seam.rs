@@ -16,13 +16,14 @@ use ::rocksdb::Cache;
 
 use super::keys::LogKey;
 use super::log::{RocksLog, counter};
+use super::meaning::may_exist;
 use super::open::{Options, open_log_read_only, open_tables_of_log};
 use super::wal;
 use crate::StorageError;
 
 /// Refuses a log in which writes are missing between its tables and its log files. `log` is its directory.
 pub(crate) fn check(log: &Path, options: &Options, cache: &Cache) -> Result<(), StorageError> {
-    if !log.join("CURRENT").exists() {
+    if !may_exist(&log.join("CURRENT")) {
         return Ok(());
     }
     let mut writes = Vec::new();

@@ -192,3 +192,18 @@ fn a_position_never_goes_back() {
     stores.log.write(&[LogRecord::NextBallot(PROMISE)]).expect("written");
     assert!(stores.log.position() > position);
 }
+
+/// Catches a MARK that may be whole, and counts as damaged or not there since something else keeps it from being read.
+#[test]
+fn what_is_in_the_way_of_a_mark_is_no_damage() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    used(dir.path());
+    fs::rename(dir.path().join("MARK"), dir.path().join("kept")).expect("moved");
+    fs::create_dir(dir.path().join("MARK")).expect("made");
+    let refused = try_open(dir.path()).map(drop).expect_err("it is in the way");
+    assert!(matches!(&refused, StorageError::Failed(why) if why.contains("MARK")), "{refused}");
+    assert!(refused.to_string().contains("Remove what is in its way"), "{refused}");
+    fs::remove_dir(dir.path().join("MARK")).expect("removed");
+    fs::rename(dir.path().join("kept"), dir.path().join("MARK")).expect("moved");
+    try_open(dir.path()).expect("it opens");
+}
