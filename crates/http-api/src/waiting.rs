@@ -112,10 +112,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let at = format!("http://{}", listener.local_addr().expect("bound"));
         let (says, reason) = watch::channel("it looks around".to_owned());
-        let serving = || Serving { workers: 1, connections: 8, tls: None, grace: Duration::from_secs(1) };
         let server = |reason: &Reason| {
-            let server =
-                waiting(listener.try_clone().expect("a clone"), "a", reason.clone(), serving()).expect("a server");
+            let listener = listener.try_clone().expect("a clone");
+            let server = waiting(listener, ["a", "quorate"], reason.clone(), None).expect("a server");
             let handle = server.handle();
             actix_web::rt::spawn(server);
             handle
