@@ -12,6 +12,9 @@ pub const BEGINNING: Timestamp = Timestamp(1_700_000_000_000);
 /// all that depends on it.
 pub const WRONG_MAX: Duration = Duration::from_secs(6 * 3600);
 
+/// How far it gets beyond that: a fifth of a run, which lasts minutes at most.
+pub const DRIFT_MAX: Duration = Duration::from_secs(60);
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Clocks {

@@ -13,7 +13,7 @@ use protocol::membership::Rule;
 use protocol::{LearnFrom, MajoritySets, Member, Membership, NodeId};
 
 use crate::chance::Chance;
-use crate::clocks::WRONG_MAX;
+use crate::clocks::{DRIFT_MAX, WRONG_MAX};
 use crate::fault::Shape;
 use crate::network::Weather;
 use crate::planted::Planted;
@@ -241,8 +241,10 @@ pub struct Swarm {
     pub caller_retention: Duration,
     /// The same of those that a gateway has named.
     pub gateway_retention: Duration,
-    /// The farthest that a wall clock is wrong.
+    /// The farthest that a wall clock is wrong by jumps.
     pub wrong_max: Duration,
+    /// And beyond that by its rate.
+    pub drift_max: Duration,
     /// Of a thousand calls, how many are about the membership.
     pub changes: u32,
     /// How long they are asked for: not up to the end of the faults in some worlds, so that none is under way then.
@@ -303,6 +305,7 @@ impl Swarm {
             caller_retention: KEPT,
             gateway_retention: KEPT,
             wrong_max: WRONG_MAX,
+            drift_max: DRIFT_MAX,
             changes: 0,
             changing: Duration::MAX,
             hand_overs: 0,
@@ -363,7 +366,7 @@ impl Swarm {
     fn forgetful(mut self) -> Self {
         let millis = Duration::from_millis;
         (self.caller_retention, self.gateway_retention) = (millis(2_000), millis(8_000));
-        self.wrong_max = millis(300);
+        (self.wrong_max, self.drift_max) = (millis(300), Duration::ZERO);
         self.timeout_max = millis(1_000);
         self.down = self.down.min(millis(500));
         self.weather.spike_max = self.weather.spike_max.min(millis(500));

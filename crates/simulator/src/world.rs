@@ -138,8 +138,8 @@ impl World {
             swarm,
         };
         world.plant_functions();
-        let Swarm { caller_retention: callers, gateway_retention: gateways, wrong_max, .. } = world.swarm;
-        world.watchers.keep_outcomes(Kept { callers, gateways, wrong_max });
+        let Swarm { caller_retention: callers, gateway_retention: gateways, wrong_max, drift_max, .. } = world.swarm;
+        world.watchers.keep_outcomes(Kept { callers, gateways, wrong_max: wrong_max + drift_max });
         if let Some(follower) = world.swarm.follower {
             world.watchers.never_leads(follower.node);
         }

@@ -10,8 +10,8 @@ use protocol::{CommandNumber, NodeId, Tick};
 
 use super::{Effect, FailureDetector};
 
-/// For so many of the shortest timeouts nothing must have been issued: about a second.
-const PATIENCE: u32 = 4;
+/// For so many of the shortest timeouts nothing must have been issued: about a second with the one in which it notices.
+const PATIENCE: u32 = 3;
 
 /// How often that doubles while nothing is issued, at most: what seems so may be wrong, since nobody says whether those speak
 /// whom this node does not hear. Then it leads in vain for half a minute instead.

@@ -5,7 +5,7 @@ use super::*;
 
 const OWN: Ballot = Ballot::new(9, ME);
 /// The first patience, and for how long it stands aside.
-const PATIENCE: u64 = 1_000;
+const PATIENCE: u64 = 750;
 const ASIDE: u64 = 4_000;
 
 /// Seed 80000410 of 3698930, of seven nodes: this node leads, and is silent; it reaches 2, 3 and 4, who reach 5.
