@@ -112,7 +112,7 @@ fn patience_doubles_until_something_is_issued() {
     let mut bench = fringe();
     bench.local.waits = true;
     let began = bench.now;
-    let times = [vec![began], stands_aside(&bench.run(130_000))].concat();
+    let times = [vec![began], stands_aside(&bench.run(130 * PATIENCE))].concat();
     let patience: Vec<u64> = times.windows(2).map(|pair| (pair[1] - pair[0]) / PATIENCE).collect();
     assert_eq!(patience, [1, 2, 4, 8, 16, 32, 32, 32]);
     bench.local.issued = CommandNumber(1);
