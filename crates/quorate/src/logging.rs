@@ -31,13 +31,18 @@ impl Drop for Logging {
     }
 }
 
-/// A library that says `ERROR` of requests that cannot be read, so that anybody who reaches the
-/// port could fill the log. It is silent unless `log.level` names it.
-const SILENT: &str = "actix_http::h1";
+/// Libraries that say too much, and what is heard of them unless `log.level` names them.
+const QUIET: [(&str, &str); 2] = [
+    // It says `ERROR` of requests that cannot be read: anybody who reaches the port could fill the log.
+    ("actix_http::h1", "off"),
+    // How its threads begin and end, those of the server too that a node has until it serves.
+    ("actix_server", "warn"),
+];
 
 fn filter(level: &str) -> anyhow::Result<EnvFilter> {
-    let silent = if level.contains(SILENT) { String::new() } else { format!("{SILENT}=off,") };
-    EnvFilter::try_new(silent + level).context("log.level")
+    let unnamed = QUIET.iter().filter(|(library, _)| !level.contains(library));
+    let quiet: String = unnamed.map(|(library, level)| format!("{library}={level},")).collect();
+    EnvFilter::try_new(quiet + level).context("log.level")
 }
 
 /// Starts logging for this process.
