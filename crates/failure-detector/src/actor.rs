@@ -10,7 +10,7 @@ use protocol::message::Heartbeat;
 use protocol::{Ballot, CommandNumber, NodeId, Now};
 use tokio::sync::watch;
 
-use crate::core::{Effect, FailureDetector, Input, LocalStatus, Suspicion, View};
+use crate::core::{Effect, FailureDetector, Input, LocalStatus, Suspicion, TOO_MANY_SILENT, View};
 
 /// Events that may wait: some seconds of heartbeats of a large cluster. A heartbeat that finds
 /// it full is dropped and counted by the sender; the next one says the same.
@@ -164,7 +164,7 @@ impl FailureDetectorActor {
             "this node leads and gets no majority of votes, since acceptors that it reaches are silent, and another node could: it stands aside"
         );
         metrics::counter!("quorate_detector_step_downs_total").increment(1);
-        (self.ports.step_down)("too many of the acceptors in touch with it are silent");
+        (self.ports.step_down)(TOO_MANY_SILENT);
     }
 }
 

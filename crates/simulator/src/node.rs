@@ -30,9 +30,6 @@ use crate::swarm::Swarm;
 /// The pause before a leader sends again, as in the binary.
 const RESEND: Duration = Duration::from_millis(100);
 
-/// Why a leader stands aside, as the binary says it.
-pub(crate) const TOO_MANY_SILENT: &str = "too many of the acceptors in touch with it are silent";
-
 /// One input for a role that has a mailbox.
 #[derive(Debug)]
 pub(crate) enum Mail {

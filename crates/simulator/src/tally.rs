@@ -8,7 +8,6 @@ use storage::{LogRecord, Standing};
 
 use crate::fact::{Consistency, Fact, Observer, Question, Told};
 use crate::fault::{Fault, Shape};
-use crate::node::TOO_MANY_SILENT;
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
 const GOALS: [(&str, u64); 34] = [
@@ -267,7 +266,7 @@ impl Observer for Tally {
             Fact::Installed { .. } => self.installed += 1,
             Fact::Noted { note: Note::HandedOver { .. }, .. } => self.handed_over += 1,
             Fact::Noted { note: Note::StepsDown { reason, .. }, .. } => {
-                self.stood_aside += u64::from(*reason == TOO_MANY_SILENT);
+                self.stood_aside += u64::from(*reason == failure_detector::core::TOO_MANY_SILENT);
             }
             Fact::Leads { ballot: Some(ballot), .. } => {
                 self.leader_changes += u64::from(self.led.is_some());

@@ -158,22 +158,27 @@ async fn a_backup_of_a_node_that_is_behind_waits_or_is_refused() {
     assert!(told["manifest"]["command"].as_u64() >= Some(acknowledged), "{told} lacks what was acknowledged before");
 }
 
-/// Catches a node of the old cluster, or an empty one that was not restored, taken for one of the new
-/// cluster: together they could decide again what the backup has decided. And advice that does not bring it back.
-#[tokio::test]
-async fn a_restored_cluster_takes_no_node_that_was_not_restored() {
-    let old = Cluster::start("same", 1, &[]).await;
+/// A cluster of three that was restored from a backup of another one, which has one command.
+async fn restored(old: &str, new: &str) -> Cluster {
+    let old = Cluster::start(old, 1, &[]).await;
     assert_eq!(old.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.status, 200);
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("backup");
     done(backup(&old, 0, &file));
-
-    let mut new = Cluster::new("same", 3, &[]);
+    let mut new = Cluster::new(new, 3, &[]);
     for node in 0..3 {
         done(restore(&new, node, &file));
     }
     new.boot_all();
     new.wait_begun().await;
+    new
+}
+
+/// Catches a node of the old cluster, or an empty one that was not restored, taken for one of the new
+/// cluster: together they could decide again what the backup has decided. And advice that does not bring it back.
+#[tokio::test]
+async fn a_restored_cluster_takes_no_node_that_was_not_restored() {
+    let mut new = restored("same", "same").await;
     new.kill9(2);
     fs::remove_dir_all(new.data_dir(2)).expect("removed");
     new.boot(2);
@@ -196,17 +201,7 @@ async fn a_restored_cluster_takes_no_node_that_was_not_restored() {
 /// the others refuse it for good.
 #[tokio::test]
 async fn a_node_of_a_restored_cluster_can_be_recovered() {
-    let old = Cluster::start("old", 1, &[]).await;
-    assert_eq!(old.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.status, 200);
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("backup");
-    done(backup(&old, 0, &file));
-    let mut new = Cluster::new("new", 3, &[]);
-    for node in 0..3 {
-        done(restore(&new, node, &file));
-    }
-    new.boot_all();
-    new.wait_begun().await;
+    let mut new = restored("old", "new").await;
     let node = new.follower().await;
     new.kill9(node);
     done(new.command_of(node, &["recover", "--force"]));
@@ -226,17 +221,7 @@ async fn a_node_of_a_restored_cluster_can_be_recovered() {
 /// is given up; and advice that does not help.
 #[tokio::test]
 async fn a_damaged_origin_is_copied_from_another_node() {
-    let old = Cluster::start("old", 1, &[]).await;
-    assert_eq!(old.call(0, "kv.put", &json!({"key": "k", "value": 1})).await.status, 200);
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("backup");
-    done(backup(&old, 0, &file));
-    let mut new = Cluster::new("new", 3, &[]);
-    for node in 0..3 {
-        done(restore(&new, node, &file));
-    }
-    new.boot_all();
-    new.wait_begun().await;
+    let mut new = restored("old", "new").await;
     let whole = fs::read(new.data_dir(0).join("ORIGIN")).expect("it was restored");
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;

@@ -10,6 +10,9 @@ use protocol::{CommandNumber, NodeId, Tick};
 
 use super::{Effect, FailureDetector};
 
+/// Why a leader stands aside, as it says when it steps down.
+pub const TOO_MANY_SILENT: &str = "too many of the acceptors in touch with it are silent";
+
 /// For so many of the shortest timeouts nothing must have been issued: about a second with the one in which it notices.
 const PATIENCE: u32 = 3;
 

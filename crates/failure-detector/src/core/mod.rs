@@ -46,6 +46,8 @@ mod scenarios;
 #[cfg(test)]
 mod tests;
 
+pub use aside::TOO_MANY_SILENT;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use super::World;
 use crate::fact::{Fact, Stop};
 use crate::fault::{Fault, Mishap};
 use crate::network::some_of;
-use crate::node::{Cut, Mail, Node, Roles, TOO_MANY_SILENT, heard_by};
+use crate::node::{Cut, Mail, Node, Roles, heard_by};
 use crate::planted::{self, Planted, no_barrier};
 use crate::schedule::{Event, Timer};
 
@@ -261,7 +261,7 @@ impl World {
                     self.put(id, Mail::Leader(leader::core::Input::StepDown(why)));
                 }
                 Effect::StandAside { .. } => {
-                    self.put(id, Mail::Leader(leader::core::Input::StepDown(TOO_MANY_SILENT)));
+                    self.put(id, Mail::Leader(leader::core::Input::StepDown(failure_detector::core::TOO_MANY_SILENT)));
                 }
                 Effect::HandOver => {
                     let or_else = Some("its disk is almost full");
