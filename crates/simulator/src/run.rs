@@ -160,7 +160,8 @@ fn finish(seed: u64, kind: Kind, world: &mut World) -> Report {
     let broken = ran.unwrap_or_else(|panic| Err(format!("a failed assertion: {}", panic_text(panic.as_ref()))));
     let watchers = world.watchers();
     let mut tally = watchers.tally.clone();
-    tally.stuck = u64::from(!watchers.can_decide());
+    let (ruinous, stuck) = (u64::from(world.swarm().ruinous), u64::from(!watchers.can_decide()));
+    (tally.stuck, tally.ruinous) = (stuck * (1 - ruinous), [ruinous, ruinous * stuck]);
     (tally.changing, tally.changes) = (u64::from(world.swarm().changes > 0), watchers.membership().1);
     Report {
         seed,
@@ -401,6 +402,13 @@ impl fmt::Display for Summary {
                 "{changes} changes of the membership in {changing} seeds; {stuck} ended without a majority set that can \
                  speak{}",
                 if *stuck > 0 { format!(": {:?}", self.stuck) } else { String::new() }
+            )?;
+        }
+        let [ruinous, ruined] = self.tally.ruinous;
+        if ruinous > 0 {
+            writeln!(
+                f,
+                "{ruinous} seeds in which a majority may be damaged; {ruined} of them ended without one that can speak"
             )?;
         }
         if let (Some((most, seed)), Some((usual, _))) = (self.slowest_but(0), self.slowest_but(100)) {

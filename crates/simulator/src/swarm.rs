@@ -70,6 +70,9 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// In 10,000: worlds in which they are forgotten within the run.
 const FORGETFUL: u32 = 1_500;
 
+/// In 10,000: worlds in which damage is not bounded by what a cluster stands.
+const RUINOUS: u32 = 300;
+
 /// Of a thousand calls, how many are about the membership: none in two worlds of three.
 const CHANGES: [u32; 6] = [0, 0, 0, 0, 80, 200];
 
@@ -245,6 +248,8 @@ pub struct Swarm {
     pub wrong_max: Duration,
     /// And beyond that by its rate.
     pub drift_max: Duration,
+    /// Votes and states may be damaged at a majority, too. Nothing need go on then, and still nothing false may be said.
+    pub ruinous: bool,
     /// Of a thousand calls, how many are about the membership.
     pub changes: u32,
     /// How long they are asked for: not up to the end of the faults in some worlds, so that none is under way then.
@@ -306,6 +311,7 @@ impl Swarm {
             gateway_retention: KEPT,
             wrong_max: WRONG_MAX,
             drift_max: DRIFT_MAX,
+            ruinous: false,
             changes: 0,
             changing: Duration::MAX,
             hand_overs: 0,
@@ -356,6 +362,7 @@ impl Swarm {
             changes,
             changing: faults * chance.pick(&[4, 3, 2]) / 4,
             hand_overs: sometimes(chance, &[10, 30, 70]),
+            ruinous: chance.happens(RUINOUS),
             ..calm
         };
         if chance.happens(FORGETFUL) { swarm.forgetful() } else { swarm }
@@ -503,6 +510,8 @@ mod tests {
         assert!(swarms.iter().any(|swarm| swarm.hand_overs == 70));
         let forgetful = swarms.iter().filter(|swarm| swarm.caller_retention < KEPT).count();
         assert!((15..50).contains(&forgetful), "{forgetful} of 200 forget outcomes");
+        let ruinous = swarms.iter().filter(|swarm| swarm.ruinous).count();
+        assert!((1..20).contains(&ruinous), "{ruinous} of 200 may damage a majority");
         let rest = |rest| swarms.iter().filter(|swarm| swarm.rest == rest).count();
         assert!(
             rest(Rest::CutOff) > 30 && rest(Rest::OneWay) > 30 && rest(Rest::Fringe) > 70,

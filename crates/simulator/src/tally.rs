@@ -10,7 +10,7 @@ use crate::fact::{Consistency, Fact, Observer, Question, Told};
 use crate::fault::{Fault, Shape};
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
-const GOALS: [(&str, u64); 34] = [
+const GOALS: [(&str, u64); 35] = [
     ("loss", 100_000),
     ("duplicate", 50_000),
     ("reorder", 500_000),
@@ -38,6 +38,7 @@ const GOALS: [(&str, u64); 34] = [
     ("leader_change", 10_000),
     ("hand_over", 1_000),
     ("retry", 10_000),
+    ("ruinous", 20),
     ("change", 2_000),
     ("join", 400),
     ("return", 30),
@@ -98,6 +99,8 @@ pub struct Tally {
     pub stood_aside: u64,
     /// Runs that ended with so many silent nodes that nothing could be decided any more.
     pub stuck: u64,
+    /// Worlds in which more may be damaged than a cluster stands, and those of them that ended so.
+    pub ruinous: [u64; 2],
     /// How often a node began to lead after another one, or after itself.
     pub leader_changes: u64,
     /// Questions of clients.
@@ -137,6 +140,7 @@ impl Tally {
         sum(&mut self.outside, &other.outside);
         sum(&mut self.cores, &other.cores);
         sum(&mut self.outcomes, &other.outcomes);
+        sum(&mut self.ruinous, &other.ruinous);
         self.facts += other.facts;
         self.issued += other.issued;
         self.changing += other.changing;
@@ -162,6 +166,9 @@ impl Tally {
             ("leader_change", self.leader_changes),
             ("hand_over", self.handed_over),
             ("retry", self.retries),
+            ("stood_aside", self.stood_aside),
+            ("ruinous", self.ruinous[0]),
+            ("ruined", self.ruinous[1]),
             ("change", self.changes),
             ("write_or_sync_error", self.of("write_error") + self.of("sync_error")),
             // Heartbeats, of which there are many, and all else.
@@ -195,8 +202,9 @@ impl Tally {
                 || CORES.contains(&name)
                 || Fault::KINDS[Fault::KINDS.len() - Fault::OF_CHANGES..].contains(&name)
         };
-        // Of some hundreds of worlds with changes one has that.
-        let usual = self.counts().into_iter().filter(|(name, _)| *name != CORES[1]);
+        // Of some hundreds of worlds one has these.
+        let rare = ["stood_aside", "ruined", CORES[1]];
+        let usual = self.counts().into_iter().filter(|(name, _)| !rare.contains(name));
         let never = usual.filter(|(_, count)| *count == 0).map(|(name, _)| name);
         never.filter(|name| self.changing > 0 || !of_changes(name)).collect()
     }
@@ -371,6 +379,7 @@ mod tests {
             leader_changes: 20_000,
             handed_over: 2_000,
             retries: 20_000,
+            ruinous: [40, 0],
             changes: 4_000,
             ..Tally::default()
         };

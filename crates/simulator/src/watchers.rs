@@ -94,6 +94,11 @@ impl Watchers {
         self.invariants.never_leads(node);
     }
 
+    /// In this world more may be damaged than a cluster stands.
+    pub fn expect_ruin(&mut self) {
+        self.invariants.expect_ruin();
+    }
+
     /// Whether a majority set can speak, and somebody may lead.
     #[must_use]
     pub fn can_decide(&self) -> bool {

@@ -143,6 +143,9 @@ impl World {
         if let Some(follower) = world.swarm.follower {
             world.watchers.never_leads(follower.node);
         }
+        if world.swarm.ruinous {
+            world.watchers.expect_ruin();
+        }
         for node in world.swarm.nodes.clone() {
             world.start(node);
         }

@@ -33,6 +33,8 @@ pub struct History {
     open: BTreeMap<u64, Open>,
     /// How long outcomes are kept, where that is known.
     pub(super) kept: Option<Kept>,
+    /// More may be damaged than a cluster stands.
+    pub(super) ruinous: bool,
 }
 
 /// How long outcomes of calls are kept.
@@ -54,6 +56,7 @@ impl History {
             calls: BTreeMap::new(),
             open: BTreeMap::new(),
             kept: None,
+            ruinous: false,
         }
     }
 
@@ -73,6 +76,13 @@ impl History {
     #[must_use]
     pub fn open(&self, ticket: u64) -> Option<&Open> {
         self.open.get(&ticket)
+    }
+
+    /// Whether nothing can be decided any more, and that is no fault: a change has made the cluster depend on a silent node, or
+    /// more is damaged than a cluster stands.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        (self.ruinous || self.disks.membership().1 > 0) && !self.disks.can_decide()
     }
 
     /// All questions without an answer.

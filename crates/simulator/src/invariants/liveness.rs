@@ -155,7 +155,7 @@ impl Invariant for Liveness {
     fn check(&mut self, now: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
         self.late(now.tick)?;
         if self.healed.is_some() || matches!(fact, Fact::Healed { .. }) {
-            let stuck = history.disks.membership().1 > 0 && !history.disks.can_decide();
+            let stuck = history.is_stuck();
             if std::mem::replace(&mut self.stuck, stuck) && !stuck {
                 self.begin_anew(now.tick);
             }
@@ -212,7 +212,9 @@ impl Invariant for Liveness {
     fn end(&mut self, now: Now, history: &History) -> Result<(), Violation> {
         self.late(now.tick)?;
         let last = history.chain.last();
-        ensure(last > CommandNumber::NULL, || "nothing was issued in the whole run".to_owned())?;
+        ensure(last > CommandNumber::NULL || history.ruinous && self.stuck, || {
+            "nothing was issued in the whole run".to_owned()
+        })?;
         let had_time = !self.stuck && self.anew.is_none_or(|since| now.tick.since(since) > self.bound);
         let Some(healed) = self.healed.as_ref().filter(|_| had_time) else { return Ok(()) };
         let before = healed.decided;

@@ -176,6 +176,11 @@ impl Invariants {
         self.history.disks.never_leads(node);
     }
 
+    /// In this world more may be damaged than a cluster stands.
+    pub fn expect_ruin(&mut self) {
+        self.history.ruinous = true;
+    }
+
     /// The run is over.
     pub fn end(&mut self, now: Now) {
         if self.broken.is_none() {

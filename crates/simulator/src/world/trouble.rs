@@ -230,10 +230,9 @@ impl World {
         self.schedule.after(full, Event::Room(id));
     }
 
-    /// Something that is stored is damaged, if the node may be lost: the next start will find it. Rot rarely comes
-    /// alone.
+    /// Something that is stored is damaged: the next start will find it. Rot rarely comes alone.
     fn damage(&mut self, id: NodeId, fault: Fault, how: fn(&MemoryLog, CommandNumber) -> bool) {
-        if !self.may_lose(id) || self.node(id).gone {
+        if !self.may_damage(id) || self.node(id).gone {
             return;
         }
         let number = CommandNumber(self.chance.between(0, self.node(id).state.applied().number.0));
@@ -251,9 +250,9 @@ impl World {
         self.schedule.after(down, Event::Start(id));
     }
 
-    /// The power goes, and the state of the node with it, if the node may be lost.
+    /// The power goes, and the state of the node with it.
     fn lose_state(&mut self, id: NodeId) {
-        if !self.may_lose(id) || !self.node(id).is_up() || !self.node(id).is_sound() {
+        if !self.may_damage(id) || !self.node(id).is_up() || !self.node(id).is_sound() {
             return;
         }
         self.crash(id);
@@ -262,14 +261,13 @@ impl World {
         self.tell(&Fact::Fault(Fault::StateLost(id)));
     }
 
-    /// The state of a node that is down is damaged, if the node may be lost: its next start finds that. Its votes may be
-    /// damaged as well.
+    /// The state of a node that is down is damaged: its next start finds that. Its votes may be damaged as well.
     fn rot_state(&mut self) {
         let has_state = |id: &NodeId| {
             let node = self.node(*id);
             !node.is_up() && !node.state_rotten && node.state.applied().number > CommandNumber::NULL
         };
-        let down: Vec<NodeId> = self.present().into_iter().filter(|id| has_state(id) && self.may_lose(*id)).collect();
+        let down: Vec<NodeId> = self.present().into_iter().filter(|id| has_state(id) && self.may_damage(*id)).collect();
         if down.is_empty() {
             return;
         }
@@ -277,6 +275,11 @@ impl World {
         let node = self.node_mut(id);
         (node.state_rotten, node.damaged) = (true, true);
         self.tell(&Fact::Fault(Fault::StateRot(id)));
+    }
+
+    /// Whether what is stored may be damaged: only at a minority, unless the seed says otherwise.
+    fn may_damage(&self, id: NodeId) -> bool {
+        self.swarm.ruinous || self.may_lose(id)
     }
 
     /// Whether the others hold a majority set without it, of the membership in force and of the first one, by which a
@@ -298,6 +301,35 @@ mod tests {
     use crate::invariants::Invariants;
     use crate::swarm::Swarm;
     use crate::watchers::Watchers;
+
+    /// S-14: catches damage of a majority where it is not expected, and a world that takes for a fault of the product, where it is,
+    /// that nothing can be decided any more; or lets silent nodes decide.
+    #[test]
+    fn a_majority_is_damaged_only_where_that_is_expected() {
+        for ruinous in [false, true] {
+            // Hardly anything happens, so that minutes of waiting in vain are no long run.
+            let [heartbeat, timeout_min, timeout_max, think] = [100, 500, 600, 200].map(Duration::from_millis);
+            let calm = Swarm::calm(3);
+            let swarm = Swarm { ruinous, clients: 2, heartbeat, timeout_min, timeout_max, think, ..calm };
+            let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+            let mut world = World::new(swarm, 1, watchers);
+            let second = Duration::from_secs(1);
+            world.plan(
+                second * 3,
+                Box::new(move |world| {
+                    for id in [1, 2].map(NodeId) {
+                        world.kill_damaged(id, second);
+                    }
+                }),
+            );
+            world.plan(second * 6, Box::new(World::heal));
+            world.run().expect("what is lost is not told otherwise");
+            assert_eq!(world.watchers.can_decide(), !ruinous);
+            let [before, rotten] =
+                [world.watchers.last_decided().0, world.watchers.tally.faults.0[Fault::BitRot(NodeId(1)).kind()]];
+            assert!(before > 10 && rotten == 1 + u64::from(ruinous), "{before} decided, {rotten} damaged");
+        }
+    }
 
     /// Catches a link that goes up and down by chance where it is to do so regularly, in both directions.
     #[test]
