@@ -1,4 +1,5 @@
-//! `cargo xtask coverage`: which lines of the cores their own tests run (docs/testing.md, "Coverage").
+//! `cargo xtask coverage`: which lines of the cores and of the stores on RocksDB their own tests run (docs/testing.md,
+//! "Coverage").
 //!
 //! The compiler counts (`-C instrument-coverage`), in the crates of the workspace only: cargo calls this
 //! program in the place of `rustc` for those, so that what they depend on is not built again. LLVM's tools
@@ -12,23 +13,28 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, bail, ensure};
 
 /// What is measured, and the least that is enough of its lines, in percent.
-const CORES: [(&str, &str); 6] = [
+const MEASURED: [(&str, &str); 7] = [
     ("acceptor", "crates/acceptor/src/core/"),
     ("leader", "crates/leader/src/core/"),
     ("learner", "crates/learner/src/core/"),
     ("failure detector", "crates/failure-detector/src/core/"),
     ("gateway", "crates/http-api/src/core/"),
     ("majority sets", "crates/protocol/src/majority.rs"),
+    ("stores on RocksDB", "crates/storage/src/rocksdb"),
 ];
 const LEAST_PERCENT: usize = 90;
-/// The packages whose unit tests run.
-const PACKAGES: [&str; 6] = [
-    "quorate-acceptor",
-    "quorate-leader",
-    "quorate-learner",
-    "quorate-failure-detector",
-    "quorate-http-api",
-    "quorate-protocol",
+/// The packages and their tests: of cores those beside the code, of stores also those in `crates/storage/tests`.
+const SUITES: [&[&str]; 2] = [
+    &[
+        "--lib",
+        "--package=quorate-acceptor",
+        "--package=quorate-leader",
+        "--package=quorate-learner",
+        "--package=quorate-failure-detector",
+        "--package=quorate-http-api",
+        "--package=quorate-protocol",
+    ],
+    &["--lib", "--tests", "--package=quorate-storage"],
 ];
 /// Set where this program stands in for the compiler.
 const COMPILES: &str = "QUORATE_COVERAGE";
@@ -51,8 +57,11 @@ pub(crate) fn run(lines: bool) -> anyhow::Result<()> {
     // It is from the last run, if it is there.
     _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).with_context(|| format!("{}", directory.display()))?;
-    crate::step("unit tests of the cores, with counters");
-    let binaries = test_binaries(&directory)?;
+    let mut binaries = Vec::new();
+    for suite in SUITES {
+        crate::step(&format!("cargo test {}, with counters", suite.join(" ")));
+        binaries.extend(test_binaries(suite, &directory)?);
+    }
     let all = directory.join("all.profdata");
     let mut merge = Command::new(tools.join("llvm-profdata"));
     merge.args(["merge", "--sparse", "-o"]).arg(&all);
@@ -88,13 +97,12 @@ fn tools() -> anyhow::Result<PathBuf> {
 }
 
 /// Builds and runs the tests, which leave their counts in the directory; the programs that they are.
-fn test_binaries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
+fn test_binaries(suite: &[&str], directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let test = |more: &[&str]| -> anyhow::Result<Command> {
         let mut command = Command::new(crate::cargo_program());
         command
-            .args(["test", "--lib"])
-            .args(packages.clone())
+            .arg("test")
+            .args(suite)
             .args(more)
             .current_dir(crate::workspace())
             .env("RUSTC_WORKSPACE_WRAPPER", std::env::current_exe()?)
@@ -138,7 +146,8 @@ fn counts(text: &str) -> anyhow::Result<Counts> {
 
 /// Whether a file holds nothing but tests.
 fn is_test(path: &Path) -> bool {
-    let names = ["tests", "tests.rs", "properties.rs", "scenarios.rs", "testing.rs", "model.rs"];
+    let names =
+        ["tests", "tests.rs", "properties.rs", "scenarios.rs", "testing.rs", "model.rs", "golden.rs", "fuzz.rs"];
     path.iter().any(|part| names.iter().any(|name| part == OsString::from(name).as_os_str()))
 }
 
@@ -152,9 +161,10 @@ fn first_line_of_tests(path: &Path) -> anyhow::Result<usize> {
 /// Prints the table, and the lines that never ran where they are asked for.
 fn judge(counts: &Counts, lines: bool) -> anyhow::Result<()> {
     let mut below = Vec::new();
-    println!("| Core | Lines | Run by its tests | |\n|---|---|---|---|");
-    for (name, path) in CORES {
-        let files: Vec<_> = counts.iter().filter(|(file, _)| file.starts_with(path)).collect();
+    println!("| What | Lines | Run by its tests | |\n|---|---|---|---|");
+    for (name, path) in MEASURED {
+        let is_in = |file: &Path| file.to_str().is_some_and(|file| file.starts_with(path));
+        let files: Vec<_> = counts.iter().filter(|(file, _)| is_in(file)).collect();
         let all: usize = files.iter().map(|(_, lines)| lines.len()).sum();
         let run: usize = files.iter().map(|(_, lines)| lines.values().filter(|count| **count > 0).count()).sum();
         ensure!(all > 0, "nothing was counted in {path}");

@@ -307,7 +307,6 @@ pub(crate) fn unavailable(why: Unavailable) -> Problem {
 pub(crate) fn executed(outcome: Outcome, settled: bool, replayed: bool) -> Result<Done, Problem> {
     // A copy of the call that may still run makes a refusal less than final.
     let final_if_settled = |problem: Problem| if settled { problem } else { problem.unknown() };
-    let unprocessable = |code, detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
     match outcome {
         Outcome::Issued { command, result } => Ok(Done { command: Some(command), at: command, result, replayed }),
         Outcome::Unchanged { at, result } => Ok(Done { command: None, at, result, replayed }),
@@ -323,10 +322,7 @@ pub(crate) fn executed(outcome: Outcome, settled: bool, replayed: bool) -> Resul
             "unknown_function",
             "there is no function of that name; GET /v1/functions lists all",
         )),
-        Outcome::RequestReused => Err(unprocessable(
-            "idempotency_key_reused",
-            "this Idempotency-Key was used with another function or other arguments; take a new one".to_owned(),
-        )),
+        Outcome::RequestReused => Err(key_reused(settled)),
         Outcome::Failed { message } => Err(final_if_settled(Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "function_failed",
@@ -335,6 +331,18 @@ pub(crate) fn executed(outcome: Outcome, settled: bool, replayed: bool) -> Resul
         Outcome::Overloaded => Err(final_if_settled(Problem::overloaded())),
         Outcome::DiskFull => Err(final_if_settled(Problem::disk_full())),
         Outcome::NotLeader | Outcome::LeadershipLost => unreachable!("the gateway asks on instead of answering that"),
+    }
+}
+
+/// 422: another call has the key, for good or until it has its outcome.
+fn key_reused(for_good: bool) -> Problem {
+    let of = |detail| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail);
+    if for_good {
+        of("this Idempotency-Key was used with another function or other arguments; take a new one")
+    } else {
+        of("a call of another function or with other arguments is under way under this Idempotency-Key; should this call have \
+            been sent before, ask again when that one has its outcome, and otherwise take a new key")
+        .unknown()
     }
 }
 

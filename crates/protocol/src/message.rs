@@ -426,6 +426,7 @@ pub enum Stored {
     Now,
     /// Yes, before this call came.
     Before,
-    /// It need not be: it is plain from the call itself, and every copy comes to the same.
+    /// It need not be: it is plain from the call itself, or from what is stored of another call under its id, and every copy
+    /// comes to the same.
     Plain,
 }

@@ -412,7 +412,7 @@ pub(crate) fn is_keyed(call: &Call) -> bool {
 /// Whether the answer says what became of a call.
 pub(crate) fn is_final(answer: &Told) -> bool {
     match answer {
-        Told::Outcome { outcome: Outcome::Issued { .. } | Outcome::RequestReused, .. } | Told::NotExecuted => true,
+        Told::Outcome { outcome: Outcome::Issued { .. }, .. } | Told::NotExecuted => true,
         Told::Outcome { settled, .. } => *settled,
         Told::Unknown | Told::Left { .. } | Told::Value { .. } => false,
     }

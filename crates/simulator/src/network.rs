@@ -2,8 +2,8 @@
 //! that stop, by any set of them.
 //!
 //! A link delivers in order of sending, as a connection does, except where chance says otherwise:
-//! the protocol must not depend on connections. What is on its way when a link stops is lost when
-//! it would arrive. A node reaches itself without the network.
+//! the protocol must not depend on connections. What is on its way when a link stops is lost, if it would arrive before the
+//! link works again. A node reaches itself without the network.
 
 mod shapes;
 
@@ -145,7 +145,9 @@ impl Network {
         fate.arrivals.push(arrives);
         if chance.happens(duplicate) {
             fate.faults.push(Mishap::Duplicate);
-            fate.arrivals.push(arrives + self.delay(chance));
+            // At once, or so late that all has changed meanwhile.
+            let late = if chance.coin() { some_of(self.weather.spike_max, chance) } else { Duration::ZERO };
+            fate.arrivals.push(arrives + self.delay(chance) + late);
         }
         fate
     }

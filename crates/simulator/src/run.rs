@@ -15,7 +15,7 @@ use crate::chance::Chance;
 use crate::chart::{Chart, Settings};
 use crate::fault::{Fault, Shape};
 use crate::functions;
-use crate::invariants::Invariants;
+use crate::invariants::{Disks, Invariants};
 use crate::planted::{Planted, less_comes_in};
 use crate::swarm::Swarm;
 use crate::tally::{GOALS_FAULTS, Tally};
@@ -74,7 +74,7 @@ pub struct Failure {
 
 /// How long the faults of a seed last: some are short, so that many seeds are run.
 fn faults(chance: &mut Chance, longest: Duration) -> Duration {
-    longest * u32::try_from(chance.between(1, 4)).expect("small") / 4
+    longest * u32::try_from(chance.between(2, 4)).expect("small") / 4
 }
 
 /// What all seeds of a job have in common.
@@ -161,6 +161,9 @@ fn finish(seed: u64, kind: Kind, world: &mut World) -> Report {
     let watchers = world.watchers();
     let mut tally = watchers.tally.clone();
     let (ruinous, stuck) = (u64::from(world.swarm().ruinous), u64::from(!watchers.can_decide()));
+    if stuck * (1 - ruinous) == 1 {
+        tally.lacked[watchers.why_stuck()] = 1;
+    }
     (tally.stuck, tally.ruinous) = (stuck * (1 - ruinous), [ruinous, ruinous * stuck]);
     (tally.changing, tally.changes) = (u64::from(world.swarm().changes > 0), watchers.membership().1);
     Report {
@@ -207,6 +210,8 @@ pub struct Summary {
     pub seeds: u64,
     /// Their events.
     pub events: u64,
+    /// How many had at least [`MANY_EVENTS`].
+    pub long: u64,
     /// Their counts.
     pub tally: Tally,
     /// Those that failed, in the order in which they did.
@@ -218,6 +223,9 @@ pub struct Summary {
     /// How long it took.
     pub took: Duration,
 }
+
+/// How many events a seed should have (RELIABILITY 5, class 1); a world in which little happens has fewer.
+const MANY_EVENTS: u64 = 50_000;
 
 /// After so many failed seeds no more are begun: they say it all.
 const FAILED_MAX: usize = 5;
@@ -240,6 +248,7 @@ pub fn all(job: &Job, failed: &(dyn Fn(&Report) + Sync)) -> Summary {
             let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
             summary.seeds += 1;
             summary.events += report.events;
+            summary.long += u64::from(report.events >= MANY_EVENTS);
             summary.tally.add(&report.tally);
             summary.slowest.push((report.slowest, report.seed));
             summary.stuck.extend((report.tally.stuck > 0).then_some(report.seed));
@@ -268,6 +277,12 @@ impl Summary {
         all.sort_unstable();
         let slower = all.len().checked_div(one_of).unwrap_or_default();
         all.into_iter().rev().nth(slower)
+    }
+
+    /// What the seeds lacked that ended without a majority set that can speak.
+    fn lacked(&self) -> String {
+        let counts = Disks::WHY_STUCK.iter().zip(self.tally.lacked).filter(|(_, count)| *count > 0);
+        counts.map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether there were seeds enough for every kind of fault, and for the time of the slowest answers.
@@ -386,10 +401,11 @@ impl fmt::Display for Summary {
         let per_second = u128::from(self.events) * 1_000 / took;
         writeln!(
             f,
-            "{} seeds, {} s of virtual time, {} events ({per_second} a second), {took} ms",
+            "{} seeds, {} s of virtual time, {} events ({per_second} a second), {took} ms; {} seeds of {MANY_EVENTS} events or more",
             self.seeds,
             micros / 1_000_000,
-            self.events
+            self.events,
+            self.long
         )?;
         writeln!(
             f,
@@ -401,7 +417,7 @@ impl fmt::Display for Summary {
                 f,
                 "{changes} changes of the membership in {changing} seeds; {stuck} ended without a majority set that can \
                  speak{}",
-                if *stuck > 0 { format!(": {:?}", self.stuck) } else { String::new() }
+                if *stuck > 0 { format!(": {:?}; they lacked {}", self.stuck, self.lacked()) } else { String::new() }
             )?;
         }
         let [ruinous, ruined] = self.tally.ruinous;
@@ -490,7 +506,7 @@ mod tests {
         let usual = Kind { longest: Duration::from_secs(GOALS_FAULTS), planted: None, changes: None };
         let mut once = Tally::default();
         (once.installed, once.rejoined, once.leader_changes, once.handed_over) = (1, 1, 1, 1);
-        (once.retries, once.changing, once.changes) = (1, 1, 1);
+        (once.retries, once.changing, once.changes, once.ruinous) = (1, 1, 1, [1, 0]);
         once.reads.fill(1);
         once.outside.fill(1);
         once.cores.fill(1);
@@ -518,7 +534,7 @@ mod tests {
         };
         let mut often = once.clone();
         (often.installed, often.leader_changes, often.handed_over) = (5_000, 5_000, 5_000);
-        (often.retries, often.changes) = (5_000, 5_000);
+        (often.retries, often.changes, often.ruinous) = (5_000, 5_000, [5_000, 0]);
         often.faults.0.fill(900_000);
         often.shapes = [300_000, 300_000, 90_000, 1, 1, 1, 1, 45_000, 45_000];
         assert_eq!(complaint(usual, 1_000, &often), "", "half of the changes of the lead, and of the retries");

@@ -104,7 +104,7 @@ impl Trouble {
         }
     }
 
-    /// All of them, with how often each comes where it is on, beside the others.
+    /// All of them, with how often each comes where it is on, beside the others: so often, twice, or four times.
     const ALL: [(Self, u64); 29] = [
         (Self::Partition(Shape::TwoSided), 6),
         (Self::Partition(Shape::OneWay), 20),
@@ -484,7 +484,8 @@ fn troubles(chance: &mut Chance, changes: bool) -> Vec<(Trouble, u64)> {
     let is_on = |(trouble, _): &(Trouble, u64)| {
         if trouble.is_of_changes() { chance.happens(7_500) && changes } else { chance.coin() }
     };
-    Trouble::ALL.into_iter().filter(is_on).collect()
+    let on: Vec<(Trouble, u64)> = Trouble::ALL.into_iter().filter(is_on).collect();
+    on.into_iter().map(|(trouble, weight)| (trouble, weight * chance.pick(&[1, 2, 4]))).collect()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use storage::{LogRecord, Standing};
 
 use crate::fact::{Consistency, Fact, Observer, Question, Told};
 use crate::fault::{Fault, Shape};
+use crate::invariants::Disks;
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
 const GOALS: [(&str, u64); 35] = [
@@ -99,6 +100,8 @@ pub struct Tally {
     pub stood_aside: u64,
     /// Runs that ended with so many silent nodes that nothing could be decided any more.
     pub stuck: u64,
+    /// What they lacked, by [`Disks::WHY_STUCK`].
+    pub lacked: [u64; Disks::WHY_STUCK.len()],
     /// Worlds in which more may be damaged than a cluster stands, and those of them that ended so.
     pub ruinous: [u64; 2],
     /// How often a node began to lead after another one, or after itself.
@@ -141,6 +144,7 @@ impl Tally {
         sum(&mut self.cores, &other.cores);
         sum(&mut self.outcomes, &other.outcomes);
         sum(&mut self.ruinous, &other.ruinous);
+        sum(&mut self.lacked, &other.lacked);
         self.facts += other.facts;
         self.issued += other.issued;
         self.changing += other.changing;

@@ -105,6 +105,12 @@ impl Watchers {
         self.invariants.history().disks.can_decide()
     }
 
+    /// What it lacks when that is not so, of [`Disks::WHY_STUCK`].
+    #[must_use]
+    pub fn why_stuck(&self) -> usize {
+        self.invariants.history().disks.why_stuck()
+    }
+
     /// The same, were these the core.
     #[must_use]
     pub fn could_decide(&self, core: &BTreeSet<NodeId>) -> bool {

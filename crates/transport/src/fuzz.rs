@@ -91,6 +91,7 @@ pub fn handshake(bytes: &[u8]) {
         cluster_name: "demo".into(),
         learn_from: LearnFrom::Leader,
         window: 1024,
+        auth: false,
         versions: handshake::Versions::SPOKEN,
     };
     let mut framed = BytesMut::new();

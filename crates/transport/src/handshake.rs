@@ -18,7 +18,8 @@
 //! `Hello` also carries the settings that all nodes must share and that are not in the cluster's
 //! id, because they may change under existing data (ADR 0016). Nodes that learn in different ways
 //! would wait for messages that nobody sends, so they refuse each other; with different windows
-//! they only work less well, so they say so. A node that does not say its settings is taken.
+//! they only work less well, so they say so. So they do where one of them asks callers for tokens and the other does not, which
+//! is an open door, and how a cluster is while that is being switched on. A node that does not say its settings is taken.
 //!
 //! And it carries the *disk* of the dialer (module `disk`): the listener's node judges whether that is the disk that it
 //! knows of the dialer, and notes it durably before it says `Welcome`. A node that does not say its disk is taken.
@@ -107,6 +108,9 @@ pub struct Hello {
     /// The name of whom it expects to reach; nothing from a version that does not say it.
     #[prost(string, optional, tag = "14")]
     pub expects_name: Option<String>,
+    /// Whether the dialer asks its callers for tokens; nothing from a version that does not say it.
+    #[prost(bool, optional, tag = "15")]
+    pub auth: Option<bool>,
 }
 
 /// What the listener answers.
@@ -181,6 +185,8 @@ pub struct Identity {
     pub learn_from: LearnFrom,
     /// How many commands its leader may propose beyond the last issued one.
     pub window: u64,
+    /// Whether its callers need tokens.
+    pub auth: bool,
     /// What it speaks: [`Versions::SPOKEN`], but in tests.
     pub versions: Versions,
 }
@@ -306,6 +312,7 @@ impl Identity {
             join: None,
             oldest: self.versions.said_oldest(),
             expects_name: None,
+            auth: Some(self.auth),
         }
     }
 
@@ -404,6 +411,12 @@ impl Identity {
     #[must_use]
     pub fn other_window(&self, hello: &Hello) -> Option<u64> {
         hello.window.filter(|theirs| *theirs != self.window)
+    }
+
+    /// Whether the dialer asks its callers for tokens and this node does not, or the reverse.
+    #[must_use]
+    pub fn other_auth(&self, hello: &Hello) -> bool {
+        hello.auth.is_some_and(|theirs| theirs != self.auth)
     }
 }
 

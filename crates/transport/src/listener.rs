@@ -126,6 +126,9 @@ async fn shake(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) {
         if let Some(theirs) = shared.identity.other_window(&hello) {
             shared.report.other_window(&peer, theirs, shared.identity.window);
         }
+        if shared.identity.other_auth(&hello) {
+            shared.report.other_auth(&peer, shared.identity.auth);
+        }
         Ok((node, lane, hello.disk))
     });
     let judged = match judged {

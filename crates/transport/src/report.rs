@@ -92,6 +92,20 @@ impl Report {
         }
     }
 
+    /// A peer was let in although it asks callers for tokens and this node does not, or the reverse.
+    pub(crate) fn other_auth(&self, peer: &str, ours: bool) {
+        counter!("quorate_transport_other_auth_total").increment(1);
+        if let Some(repeated) = self.may_warn(peer, "other_auth") {
+            let open = if ours { "the peer" } else { "this node" };
+            tracing::warn!(
+                peer,
+                repeated,
+                "{open} has auth.enabled = false, and the other one of the two has not: anybody may call the cluster there; set \
+                 auth.enabled = true at all nodes"
+            );
+        }
+    }
+
     /// A connected peer sent what is no message; its connection is closed.
     pub(crate) fn broken(&self, peer: &str, lane: Lane, reason: &'static str, text: &str) {
         counter!("quorate_transport_broken_frames_total", "lane" => lane.name(), "reason" => reason).increment(1);

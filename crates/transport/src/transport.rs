@@ -51,6 +51,8 @@ pub struct TransportConfig {
     pub learn_from: LearnFrom,
     /// Its window, in commands; peers that have another are warned of.
     pub window: u64,
+    /// Whether its callers need tokens; peers of which that is not so, or the reverse, are warned of.
+    pub auth: bool,
     /// The versions of the protocol that it speaks; peers that speak none of them are refused.
     pub versions: Versions,
     /// The members, until [`Handle::set_peers`]. An entry for this node itself is ignored.
@@ -186,6 +188,7 @@ impl Transport {
             cluster_name,
             learn_from,
             window,
+            auth,
             versions,
             peers,
             last_id,
@@ -193,7 +196,7 @@ impl Transport {
             tls,
         } = config;
         let shared = Arc::new(Shared {
-            identity: Identity { me, name, cluster, cluster_name, learn_from, window, versions },
+            identity: Identity { me, name, cluster, cluster_name, learn_from, window, auth, versions },
             members: RwLock::default(),
             limits,
             tls,

@@ -217,7 +217,8 @@ impl Gateway {
         }
         if let Some(flight) = self.flights.get_mut(&call.request) {
             if flight.call.fingerprint != call.fingerprint {
-                effects.push(turn_away(Outcome::RequestReused, true));
+                // What became of this call if it came before, the other one's outcome will tell.
+                effects.push(turn_away(Outcome::RequestReused, false));
                 return;
             }
             flight.callers.insert(ticket, deadline);
@@ -274,8 +275,12 @@ impl Gateway {
             }
             Outcome::LeadershipLost => put_off(&self.settings, self.leader, flight, from, now),
             // Nothing that any copy could do would change these.
-            Outcome::InvalidArguments { .. } | Outcome::UnknownFunction | Outcome::RequestReused => {
+            Outcome::InvalidArguments { .. } | Outcome::UnknownFunction => {
                 self.finish(&request, &outcome, settled, stored, effects);
+            }
+            // Another call that has the id now may leave it: only what is stored stays.
+            Outcome::RequestReused => {
+                self.finish(&request, &outcome, stored == Stored::Plain, stored, effects);
             }
             // Never recorded: asking on would only let it fail again.
             Outcome::TooLarge { .. } | Outcome::Failed { .. } => {

@@ -320,7 +320,7 @@ fn a_call_that_goes_on_for_another_caller_may_still_be_executed() {
 }
 
 /// S-23: catches a repeated key that runs twice, and one with another body that gets the
-/// outcome of the first; and a caller who came second and is not told so, or a first one who is
+/// outcome of the first, or is told that it never was executed while only another one is under way; and a caller who came second and is not told so, or a first one who is
 /// told of a replay because of him.
 #[test]
 fn callers_with_one_key_share_one_flight() {
@@ -328,11 +328,17 @@ fn callers_with_one_key_share_one_flight() {
     world.submit(1, call("k"));
     assert_eq!(world.submit(2, call("k")), []);
     let other = Call { fingerprint: Fingerprint([2; 16]), ..call("k") };
-    assert_eq!(world.submit(3, other), [told(3, Outcome::RequestReused, true)]);
+    assert_eq!(world.submit(3, other.clone()), [told(3, Outcome::RequestReused, false)], "it may have come before");
     assert_eq!(world.executed(A, "k", issued(1)), [told(1, issued(1), true), told_again(2, issued(1))]);
     world.submit(4, call("k"));
     let before = world.hears(A, call("k").request, issued(1), Stored::Before);
     assert_eq!(before, [told_again(4, issued(1))], "the leader says so");
+    for (ticket, stored) in [(5, Stored::No), (6, Stored::Plain)] {
+        world.submit(ticket, call("k"));
+        let reused = world.hears(A, call("k").request, Outcome::RequestReused, stored);
+        let for_good = stored == Stored::Plain;
+        assert_eq!(reused, [told(ticket, Outcome::RequestReused, for_good)], "for good if the other one is stored");
+    }
 }
 
 /// S-23: catches a first caller who is told of a replay because its gateway sent the call twice,

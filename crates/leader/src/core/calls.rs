@@ -129,7 +129,7 @@ impl Leading {
         };
         let Some(stored) = stored else { return false };
         if stored.fingerprint != call.fingerprint {
-            self.gate(from, stored.command, call, Outcome::RequestReused, turn);
+            self.gate(from, stored.command, call, Outcome::RequestReused, Stored::Plain, turn);
         } else if let Some(proposed) = self.pipeline.get_mut(stored.command)
             && proposed.request == call.request
         {
@@ -286,16 +286,24 @@ impl Leading {
     fn answer_gated(&mut self, pending: &Pending, outcome: &Outcome, turn: &mut Turn<'_>) {
         let at = self.pipeline.last().number;
         for waiter in &pending.waiters {
-            self.gate(waiter.gateway, at, &pending.call, outcome.clone(), turn);
+            self.gate(waiter.gateway, at, &pending.call, outcome.clone(), Stored::No, turn);
         }
     }
 
-    fn gate(&mut self, to: NodeId, at: CommandNumber, call: &Call, outcome: Outcome, turn: &mut Turn<'_>) {
+    fn gate(
+        &mut self,
+        to: NodeId,
+        at: CommandNumber,
+        call: &Call,
+        outcome: Outcome,
+        stored: Stored,
+        turn: &mut Turn<'_>,
+    ) {
         if self.rounds.held() >= HELD_REPLIES_MAX {
             return turn.reply_outcome(to, call, Outcome::Overloaded);
         }
         let (request, fingerprint) = (call.request.clone(), call.fingerprint);
-        let executed = Executed { request, copy: Some(call.copy), fingerprint, outcome, stored: Stored::No };
+        let executed = Executed { request, copy: Some(call.copy), fingerprint, outcome, stored };
         self.rounds.gate(at, to, ToGateway::Executed(executed));
     }
 

@@ -49,6 +49,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_build_info", Gauge, "1; its label is the version of the binary"),
     ("quorate_ready", Gauge, "1 while /readyz says yes"),
     ("quorate_health_ok", Gauge, "1 while this check of /healthz holds"),
+    ("quorate_auth_enabled", Gauge, "auth.enabled: 1 where callers need tokens"),
     ("quorate_window_commands", Gauge, "protocol.window: the most commands that may be proposed and not issued"),
     ("quorate_mailbox_wait_seconds", Histogram, "How long a message to this role waits, tried every second"),
     ("quorate_mailbox_refused_total", Counters, "Messages lost because the mailbox of this role was full"),
@@ -138,6 +139,11 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_transport_dropped_total", Counters, "Messages lost, by lane and cause"),
     ("quorate_transport_refused_total", Counters, "Handshakes refused, by side and reason"),
     ("quorate_transport_other_window_total", Counter, "Connections from nodes with another protocol.window"),
+    (
+        "quorate_transport_other_auth_total",
+        Counter,
+        "Connections from nodes of which one asks callers for tokens and one not",
+    ),
     ("quorate_transport_broken_frames_total", Counters, "Connections closed for damaged bytes, by lane and reason"),
     ("quorate_transport_no_such_peer_total", Counter, "Messages to a node that is no peer: a mistake of ours"),
     (
@@ -176,6 +182,7 @@ pub(crate) async fn keep(prometheus: PrometheusHandle) {
 
 /// Shows settings that alerts are about.
 pub(super) fn show(config: &Config) {
+    metrics::gauge!("quorate_auth_enabled").set(f64::from(u8::from(config.auth.is_some())));
     #[expect(clippy::cast_precision_loss, reason = "at most 65,536")]
     metrics::gauge!("quorate_window_commands").set(config.window as f64);
 }

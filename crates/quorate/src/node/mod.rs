@@ -456,6 +456,7 @@ impl Node {
             cluster_name: cluster.name.clone(),
             learn_from: self.config.learn_from,
             window: self.config.window,
+            auth: self.config.auth.is_some(),
             versions: Versions::SPOKEN,
             peers: router::peers(&membership),
             last_id: membership.last_id(),

@@ -1,7 +1,7 @@
 //! An acknowledged call is in every later state (DESIGN 14.10, RELIABILITY 3.3): at the moment at which a client
 //! is told a command number, a majority set's durable votes have decided the command of just this call there,
 //! and all before it. `agreement` says that nothing else is ever applied there, `votes_kept` that no fault takes
-//! it. A key that is used again with another body may be told what the first one became.
+//! it.
 
 use protocol::{CommandBody, Now, Outcome, Verdict};
 
@@ -19,9 +19,9 @@ impl Invariant for Acknowledged {
     fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
         let Fact::Told { ticket, answer: Told::Outcome { request, outcome, .. }, .. } = fact else { return Ok(()) };
         let asked = history.open(*ticket).map(|open| &open.question);
-        ensure(asked.is_some_and(|asked| is_of(asked, request)), || {
-            format!("ticket {ticket} is told about {request}, for which it did not ask")
-        })?;
+        let Some(Question::Call(call)) = asked.filter(|asked| is_of(asked, request)) else {
+            return Err(format!("ticket {ticket} is told about {request}, for which it did not ask"));
+        };
         let Outcome::Issued { command: number, result, .. } = outcome else { return Ok(()) };
         let Some(decided) = history.disks.decided_at(*number) else {
             let last = history.disks.last_decided();
@@ -29,9 +29,8 @@ impl Invariant for Acknowledged {
         };
         let id = decided.command.id;
         let body = CommandBody::decode(&decided.command.body).map_err(|error| format!("command {id}: {error}"))?;
-        let made = history.call(request, body.fingerprint).is_some();
-        ensure(body.request == *request && made, || {
-            format!("{request} is told that it became {id}, which is of {}", body.request)
+        ensure((&body.request, body.fingerprint) == (request, call.fingerprint), || {
+            format!("{request} is told that it became {id}, which is of {} or of another body", body.request)
         })?;
         ensure(body.verdict == Verdict::Changed(result.clone()), || {
             format!("{request} is told {result:?}, and {id} holds {:?}", body.verdict)

@@ -113,7 +113,8 @@ impl Prepared {
     }
 
     fn proposes(&mut self, ballot: Ballot, id: CommandId, history: &History) -> Result<(), Violation> {
-        let Some(choices) = self.choices.as_mut().filter(|_| ballot == self.ballot) else { return Ok(()) };
+        let led = self.choices.as_mut().filter(|_| ballot == self.ballot);
+        let choices = led.ok_or_else(|| format!("ballot {ballot} proposes {id}, and is not led"))?;
         choices.retain(|choice| choice.allows(ballot, id, &history.chain));
         ensure(!choices.is_empty(), || {
             format!("ballot {ballot} proposes {id}, and the promises of no majority set choose that")
@@ -233,6 +234,12 @@ mod tests {
         run(Anchored::default(), &[promises, &[leads, begin_ballot(1, 2, 9, commands)]].concat())
     }
 
+    /// Node 1 leads the ballot of this round, and nobody has told of a vote.
+    fn leads_anew(round: u64) -> Vec<Fact> {
+        let told = [1, 2].map(|node| promise(node, round, CommandId::NULL, &[]));
+        told.into_iter().chain([Fact::Leads { node: NodeId(1), ballot: Some(ballot(round)) }]).collect()
+    }
+
     fn first_in(round: u64, number: u64, precedent: CommandId) -> Command {
         let id = CommandId::new(ballot(round), CommandNumber(number));
         Command { id, precedent, body: body("r", vec![]).encode() }
@@ -328,18 +335,21 @@ mod tests {
         let with = |facts: &[Fact]| run(Anchored::default(), &[&by_votes, facts].concat());
         assert_eq!(with(&[begin_ballot(1, 2, 3, &[decided]), begin_ballot(1, 2, 1, &[&other])]), Ok(()));
         assert_fails(with(&[begin_ballot(1, 2, 3, &[&other])]), "was decided in 2.1");
-        let before = [&[begin_ballot(1, 2, 3, &[&other])], &by_votes[..]].concat();
+        let before = [&leads_anew(3)[..], &[begin_ballot(1, 2, 3, &[&other])], &by_votes].concat();
         assert_fails(run(Anchored::default(), &before), "was decided in 2.1");
     }
 
-    /// Catches two commands at one number of one ballot.
+    /// Catches two commands at one number of one ballot, and a ballot that proposes before it is led, or after another one was.
     #[test]
     fn a_ballot_carries_one_command_at_a_number() {
         let one = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
         let mut other = one.clone();
         other.id.ballot = Ballot::new(2, NodeId(1));
-        let twice = [begin_ballot(1, 2, 2, &[one]), begin_ballot(1, 3, 2, &[&other])];
-        assert_fails(run(Anchored::default(), &twice), "at one number");
-        assert_eq!(run(Anchored::default(), &[twice[0].clone(), twice[0].clone()]), Ok(()));
+        let twice = [begin_ballot(1, 2, 2, &[&other]), begin_ballot(1, 3, 2, &[one])];
+        let led = |round, facts: &[Fact]| run(Anchored::default(), &[&leads_anew(round), facts].concat());
+        assert_fails(led(2, &twice), "at one number");
+        assert_eq!(led(2, &[twice[0].clone(), twice[0].clone()]), Ok(()));
+        assert_fails(run(Anchored::default(), &twice[..1]), "is not led");
+        assert_fails(led(3, &twice[..1]), "is not led");
     }
 }

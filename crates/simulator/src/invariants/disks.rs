@@ -51,7 +51,12 @@ struct Disk {
 impl Disk {
     /// Whether its node may promise and vote: otherwise no majority set is formed with it.
     fn speaks(&self) -> bool {
-        !self.broken && self.standing == Standing::Sound && self.forgotten.max(self.voted_under) <= self.durable
+        !self.broken && self.speaks_by_its_records()
+    }
+
+    /// The same, by what is written there; damage is found by the next start.
+    fn speaks_by_its_records(&self) -> bool {
+        self.standing == Standing::Sound && self.forgotten.max(self.voted_under) <= self.durable
     }
 
     /// Whether its node knows which ballots it has begun.
@@ -103,6 +108,10 @@ pub struct Disks {
 }
 
 impl Disks {
+    /// What a majority set may lack: nodes with a disk that nobody knows to be damaged; sound votes (ADR 0023, limit 2); states
+    /// as far as their votes are forgotten; enough learners to regain those (limit 3); or one who may lead (ADR 0027, limits).
+    pub const WHY_STUCK: [&str; 5] = ["disks", "votes", "states", "learners", "a leader"];
+
     /// Empty disks.
     #[must_use]
     pub fn new(genesis: &Arc<Membership>) -> Self {
@@ -243,6 +252,23 @@ impl Disks {
             && self.membership.learners().any(|node| may_lead(&node))
     }
 
+    /// What the first of these is that a cluster lacks which cannot decide anything, of [`Disks::WHY_STUCK`].
+    #[must_use]
+    pub fn why_stuck(&self) -> usize {
+        let is_there = |node: NodeId| {
+            self.core.as_ref().is_none_or(|core| core.contains(&node))
+                && self.disks.get(&node).is_some_and(|disk| !disk.broken)
+        };
+        let hold = |with: fn(&Disk) -> bool| self.hold(|node| is_there(node) && with(&self.disks[&node]));
+        let lacks = [
+            hold(|_| true),
+            hold(|disk| disk.standing == Standing::Sound),
+            hold(Disk::speaks),
+            hold(|disk| disk.speaks() && !disk.regains),
+        ];
+        lacks.iter().position(|there| !there).unwrap_or(lacks.len())
+    }
+
     /// The number of the last membership that a node has noted: the one that it heard of, or that took it in.
     fn has_noted(&self, node: NodeId) -> CommandNumber {
         let took_it_in = self.memberships.iter().find(|membership| membership.node(node).is_some());
@@ -254,6 +280,12 @@ impl Disks {
     #[must_use]
     pub fn is_broken(&self, node: NodeId) -> bool {
         self.disks.get(&node).is_some_and(|disk| disk.broken)
+    }
+
+    /// Whether a node may promise and vote by what is written on its disk.
+    #[must_use]
+    pub fn speaks_by_its_records(&self, node: NodeId) -> bool {
+        self.disks.get(&node).is_none_or(Disk::speaks_by_its_records)
     }
 
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were

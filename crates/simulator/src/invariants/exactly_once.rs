@@ -4,7 +4,8 @@
 //! was forgotten is a new call under its key (ADR 0006).
 //!
 //! *Not executed* is told by [`Told::NotExecuted`] and by any settled outcome without a command. With
-//! [`Outcome::RequestReused`] a caller learns that its key is taken: by another call, which must exist.
+//! [`Outcome::RequestReused`] a caller learns that its key is taken: by another call, which must exist, and for good where that
+//! is settled.
 
 use std::collections::BTreeMap;
 
@@ -74,25 +75,31 @@ impl ExactlyOnce {
                 first.clone_from(now);
             }
         }
+        let stored = history.chain.stored(request).and_then(|number| history.chain.at(number));
         match answer {
             Told::Outcome { outcome: Outcome::Issued { .. }, .. } => Ok(()),
-            Told::Outcome { outcome: Outcome::RequestReused, .. } => {
+            Told::Outcome { outcome: Outcome::RequestReused, settled, .. } => {
                 let bodies = self.bodies.get(request).map_or(0, Vec::len);
-                ensure(bodies > 1, || format!("{request} is told that its key was used with another body: it was not"))
+                ensure(bodies > 1, || {
+                    format!("{request} is told that its key was used with another body: it was not")
+                })?;
+                let Some(issued) = stored.filter(|_| *settled) else { return Ok(()) };
+                let id = issued.command.id;
+                ensure(issued.body.fingerprint != call.fingerprint, || {
+                    format!("{request} is told that its key is another call's for good, and became {id}")
+                })?;
+                self.never.insert(named(call), (ticket, Some(id.number)));
+                Ok(())
             }
             Told::NotExecuted | Told::Outcome { settled: true, .. } => {
-                let issued = history.chain.stored(request).and_then(|number| history.chain.at(number));
                 let changed = |issued: &&Issued| matches!(issued.body.verdict, Verdict::Changed(_));
-                let own = issued.filter(|issued| issued.body.fingerprint == call.fingerprint);
+                let own = stored.filter(|issued| issued.body.fingerprint == call.fingerprint);
                 if let Some(own) = own.filter(changed) {
                     return Err(format!("{request} is told {answer:?}, and became {}", own.command.id));
                 }
-                // With two bodies under one key, the answer may be about the other one.
-                if self.bodies.get(request).map_or(0, Vec::len) == 1 {
-                    let by = if let Told::Outcome { outcome, .. } = answer { outcome.at() } else { None };
-                    let own = |at: &CommandNumber| history.chain.at(*at).is_some_and(|at| at.body.request == *request);
-                    self.never.insert(named(call), (ticket, by.filter(own)));
-                }
+                let by = if let Told::Outcome { outcome, .. } = answer { outcome.at() } else { None };
+                let own = |at: &CommandNumber| history.chain.at(*at).is_some_and(|at| at.body.request == *request);
+                self.never.insert(named(call), (ticket, by.filter(own)));
                 Ok(())
             }
             Told::Outcome { settled: false, .. } | Told::Unknown | Told::Left { .. } | Told::Value { .. } => Ok(()),
@@ -217,8 +224,8 @@ mod tests {
         assert_fails(run(&[&asks, &becomes, &refused(1, true)]), "and became 1@1.1");
     }
 
-    /// Catches a key that is called used without having been, and one used with another body that is taken for
-    /// the same call.
+    /// Catches a key that is called used without having been, a call that is told so for good and was executed, or is
+    /// afterwards, and one used with another body that is taken for the same call.
     #[test]
     fn a_key_is_used_with_one_body() {
         let (call, other) = (put_call(1), put_call(2));
@@ -227,9 +234,17 @@ mod tests {
         let both = [asked(1, &call), asked(2, &other), becomes, reused.clone()];
         assert_eq!(run(ExactlyOnce::default(), &both), Ok(()));
         assert_fails(run(ExactlyOnce::default(), &[asked(1, &call), reused.clone()]), "it was not");
-        assert_fails(run(ExactlyOnce::default(), &[asked(2, &call), asked(1, &call), reused]), "it was not");
+        assert_fails(run(ExactlyOnce::default(), &[asked(2, &call), asked(1, &call), reused.clone()]), "it was not");
         let own = applied(1, &chain_of(&[body_of(&call, vec![put("a", "1")], &json!({}))])[0]);
-        let about_the_other = [asked(1, &call), asked(2, &other), refused(1, true), own];
-        assert_eq!(run(ExactlyOnce::default(), &about_the_other), Ok(()));
+        let asked = [asked(1, &call), asked(2, &other)];
+        let run = |facts: &[Fact]| run(ExactlyOnce::default(), &[&asked, facts].concat());
+        assert_fails(run(&[refused(1, true), own.clone()]), "and becomes 1@1.1");
+        assert_fails(run(&[own.clone(), reused.clone()]), "and became 1@1.1");
+        let under_way = told_outcome(1, &call, Outcome::RequestReused, false);
+        assert_eq!(run(&[own, under_way]), Ok(()), "the other call is under way, and this one may have been before");
+        let bodies =
+            [body_of(&other, vec![put("a", "2")], &json!({})), body_of(&call, vec![put("a", "1")], &json!({}))];
+        let [first, second] = [0, 1].map(|index| applied(1, &chain_of(&bodies)[index]));
+        assert_fails(run(&[first, reused, second]), "and becomes 2@1.1");
     }
 }

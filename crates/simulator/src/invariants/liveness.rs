@@ -42,6 +42,9 @@ struct Healed {
     decided: CommandNumber,
 }
 
+/// A majority set that can speak again can do so by then: its learners have had what they lacked from others.
+const REGAINED: Duration = Duration::from_secs(60);
+
 /// See the module.
 pub(super) struct Liveness {
     bound: Duration,
@@ -49,8 +52,8 @@ pub(super) struct Liveness {
     of_a_gateway: Duration,
     /// When the nodes have started last.
     up_since: BTreeMap<NodeId, Tick>,
-    /// No majority set can speak now, by a change.
-    stuck: bool,
+    /// Since when no majority set can speak, by a change or by damage.
+    stuck: Option<Tick>,
     /// When one could speak again, after the faults: at the end of a run all start once more.
     anew: Option<Tick>,
     healed: Option<Healed>,
@@ -68,7 +71,7 @@ impl Liveness {
             bound,
             of_a_gateway: bound * TIMEOUTS_OF_A_GATEWAY / TIMEOUTS_TO_ANSWER,
             up_since: BTreeMap::new(),
-            stuck: false,
+            stuck: None,
             anew: None,
             healed: None,
             waiting: BTreeMap::new(),
@@ -130,7 +133,9 @@ impl Liveness {
             Question::Read { .. } => matches!(answer, Told::Value { .. }),
         };
         if is_answer {
-            if let Some(Waiting { question, since, .. }) = self.waiting.get(&open.client).filter(|_| !self.stuck) {
+            if let Some(Waiting { question, since, .. }) =
+                self.waiting.get(&open.client).filter(|_| self.stuck.is_none())
+            {
                 let took = now.since(*since).saturating_sub(patience(question));
                 self.slowest = self.slowest.max(took);
             }
@@ -140,7 +145,7 @@ impl Liveness {
     }
 
     fn late(&self, now: Tick) -> Result<(), Violation> {
-        let due = self.until.first().filter(|(until, _)| *until < now && !self.stuck);
+        let due = self.until.first().filter(|(until, _)| *until < now && self.stuck.is_none());
         let Some((until, client)) = due else { return Ok(()) };
         let question = self.waiting.get(client).map(|waiting| &waiting.question);
         Err(format!("client {client} should have been answered by {} us: {question:?}", until.0))
@@ -155,8 +160,11 @@ impl Invariant for Liveness {
     fn check(&mut self, now: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
         self.late(now.tick)?;
         if self.healed.is_some() || matches!(fact, Fact::Healed { .. }) {
-            let stuck = history.is_stuck();
-            if std::mem::replace(&mut self.stuck, stuck) && !stuck {
+            if history.is_stuck() {
+                self.stuck.get_or_insert(now.tick);
+            } else if let Some(since) = self.stuck.take() {
+                let took = now.tick.since(since);
+                ensure(took <= REGAINED, || format!("a majority set could not speak for {took:?} after the faults"))?;
                 self.begin_anew(now.tick);
             }
         }
@@ -212,10 +220,10 @@ impl Invariant for Liveness {
     fn end(&mut self, now: Now, history: &History) -> Result<(), Violation> {
         self.late(now.tick)?;
         let last = history.chain.last();
-        ensure(last > CommandNumber::NULL || history.ruinous && self.stuck, || {
+        ensure(last > CommandNumber::NULL || history.ruinous && self.stuck.is_some(), || {
             "nothing was issued in the whole run".to_owned()
         })?;
-        let had_time = !self.stuck && self.anew.is_none_or(|since| now.tick.since(since) > self.bound);
+        let had_time = self.stuck.is_none() && self.anew.is_none_or(|since| now.tick.since(since) > self.bound);
         let Some(healed) = self.healed.as_ref().filter(|_| had_time) else { return Ok(()) };
         let before = healed.decided;
         ensure(last > before, || format!("nothing was issued after the faults: {before} before and {last} at the end"))

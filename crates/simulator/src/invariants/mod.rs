@@ -316,7 +316,7 @@ mod tests {
             (11, idle.clone(), "acknowledged: "),
             (3, idle.clone(), "ballots: "),
             (5, idle.clone(), "anchored: "),
-            (7, idle.clone(), "leaders execute: "),
+            (9, Fact::Executed { node: NodeId(2), function: "kv.put".to_owned() }, "leaders execute: "),
             (8, idle.clone(), "history: "),
             (15, forgetful, "promises: "),
             (17, Fact::Synced { node: NodeId(1), durable: CommandNumber(2) }, "applied prefix: "),

@@ -1,6 +1,7 @@
 //! A vote is cast only in a ballot equal to the promise; promises never go down, on the disk, in what is said
 //! and across restarts; nothing is said that is not durable, and what was said is there after a restart; and so with
-//! the memberships under which it is cast (DESIGN 14.3, RELIABILITY 3.3).
+//! the memberships under which it is cast (DESIGN 14.3, RELIABILITY 3.3). Whoever is silent by its own disk says nothing
+//! (ADR 0023): `votes_kept` counts on that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -127,6 +128,12 @@ impl Invariant for Promises {
     }
 }
 
+fn may_speak(node: NodeId, disks: &Disks) -> Result<(), Violation> {
+    ensure(disks.speaks_by_its_records(node), || {
+        "promises or votes, and is silent by what it has on its disk".to_owned()
+    })
+}
+
 impl Promise {
     fn written(&mut self, record: &LogRecord) -> Result<(), Violation> {
         match record {
@@ -179,12 +186,14 @@ impl Promise {
     fn sends(&mut self, node: NodeId, to: NodeId, message: &Message, disks: &Disks) -> Result<(), Violation> {
         match message {
             Message::Leader(ToLeader::BallotInfo(info)) => {
+                may_speak(node, disks)?;
                 self.says(info.ballot)?;
                 tells_no_other(node, info, disks)?;
                 self.promises(node, to, info, disks)
             }
             Message::Leader(ToLeader::MyNextBal(next)) => self.says(next.ballot),
             Message::Leader(ToLeader::Voted(voted)) | Message::Learner(ToLearner::Voted(voted)) => {
+                may_speak(node, disks)?;
                 self.says(voted.ballot)?;
                 self.tells(node, voted, disks)
             }
@@ -336,7 +345,7 @@ mod tests {
             }
             fact
         };
-        let run = |facts: &[Fact]| run(Promises::default(), facts);
+        let run = |facts: &[Fact]| run(Promises::default(), &[&[synced(2, 2)], facts].concat());
         assert_eq!(run(&[promised(1), at_once(&[one, two]), voted(1, &[one, two])]), Ok(()));
         let cast = written_votes(2, 1, &[one, two]);
         assert_eq!(run(&[promised(1), cast.clone(), forgotten(), voted(1, &[one, two])]), Ok(()));
@@ -388,13 +397,49 @@ mod tests {
         assert_eq!(with(&[disk_lost(2), up(0, &[])]), Ok(()));
     }
 
+    /// S-14, ADR 0023: catches an acceptor that promises or votes although its log says that its votes are damaged, or its state
+    /// lacks what they were forgotten for; damage that nobody has found yet silences nobody.
+    #[test]
+    fn who_is_silent_says_nothing() {
+        let all = commands();
+        let mut damaged = up(1, &[]);
+        if let Fact::Started { log, .. } = &mut damaged {
+            log.standing = Standing::Damaged;
+        }
+        let rots = Fact::Fault(Fault::BitRot(NodeId(2)));
+        let cast = [promised(1), written_votes(2, 1, &[&all[0]]), rots];
+        let run = |facts: &[Fact]| run(Promises::default(), &[&cast, facts].concat());
+        let promises = || {
+            sent(
+                2,
+                1,
+                Message::Leader(ToLeader::BallotInfo(BallotInfo {
+                    ballot: ballot(1),
+                    first: CommandNumber(2),
+                    issued: CommandId::NULL,
+                    votes: Vec::new(),
+                    part: 0,
+                    parts: 1,
+                })),
+            )
+        };
+        let speaks = || written(2, LogRecord::Standing(Standing::Sound));
+        let votes_again = || written_votes(2, 1, &[&all[0]]);
+        assert_eq!(run(&[voted(1, &[&all[0]]), damaged.clone(), speaks(), votes_again(), promises()]), Ok(()));
+        assert_fails(run(&[damaged.clone(), votes_again(), voted(1, &[&all[0]])]), "is silent by what");
+        assert_fails(run(&[damaged, promises()]), "is silent by what");
+        let forgets = || written(2, LogRecord::Forget(CommandNumber(1)));
+        assert_fails(run(&[forgets(), promises()]), "is silent by what");
+        assert_eq!(run(&[synced(2, 1), forgets(), promises()]), Ok(()));
+    }
+
     /// ADR 0026: catches a vote that is told under a membership that is not durable, to the leader or to a learner, and
     /// memberships that go down, on the disk or in a restart.
     #[test]
     fn the_membership_voted_under_is_durable_and_never_less() {
         let all = commands();
         let under = |number| written(2, LogRecord::VotedUnder(CommandNumber(number)));
-        let cast = [promised(1), written_votes(2, 1, &[&all[0]])];
+        let cast = [promised(1), written_votes(2, 1, &[&all[0]]), synced(2, 4)];
         let run = |facts: &[Fact]| run(Promises::default(), &[&cast, facts].concat());
         let tells = |number| {
             let mut fact = voted(1, &[&all[0]]);
@@ -421,7 +466,7 @@ mod tests {
             }
             fact
         };
-        assert_eq!(run(&[under(4), starts(4), tells(4)]), Ok(()));
+        assert_eq!(run(&[under(4), starts(4), synced(2, 4), tells(4)]), Ok(()));
         assert_fails(run(&[under(4), starts(3)]), "had voted under membership 4, and after its start 3");
         assert_fails(run(&[starts(2), under(2)]), "votes under membership 2 after 2");
     }

@@ -3,13 +3,15 @@
 //! are looked at in `serial_executions`.
 //!
 //! That number may be decided and not yet applied anywhere; then the answer waits here for the chain, and at the end of
-//! the run for no longer: the decided commands tell the rest of it. A key that is used again with another body may be
-//! told what the first one was.
+//! the run for no longer: the decided commands tell the rest of it.
+//!
+//! Some answers have no number, for no state shows in them: that a function does not exist, does not take the arguments, or
+//! would come to too much, or has failed. Those are so in any state.
 
 use std::collections::BTreeMap;
 
 use functions::{ExecutionContext, Failure, Registry};
-use protocol::{Call, CommandNumber, Membership, Now, Outcome, RequestId, Timestamp, Verdict};
+use protocol::{Call, CommandNumber, Membership, Now, Outcome, Timestamp, Verdict};
 
 use super::about_cluster::{AboutCluster, is_about_cluster};
 use super::{Chain, History, Invariant, Violation, ensure};
@@ -18,7 +20,7 @@ use crate::fact::{Fact, Question, Told};
 /// See the module.
 pub(super) struct Replays {
     functions: Registry,
-    waiting: BTreeMap<CommandNumber, Vec<(RequestId, Outcome)>>,
+    waiting: BTreeMap<CommandNumber, Vec<(Call, Outcome)>>,
 }
 
 impl Replays {
@@ -53,16 +55,40 @@ impl Replays {
         }
     }
 
+    /// Whether a call may come to this, of what has no number.
+    fn may_be(&self, call: &Call, outcome: &Outcome, chain: &Chain) -> bool {
+        let function = self.functions.get(&call.function);
+        let fails = |with: fn(&Failure) -> bool| {
+            let state = chain.state_at(chain.last());
+            let context = ExecutionContext::new(&state, Timestamp(0), 0);
+            function.is_some_and(|function| {
+                functions::run(function.as_ref(), context, &call.arguments).result.is_err_and(|failure| with(&failure))
+            })
+        };
+        match outcome {
+            Outcome::UnknownFunction => function.is_none(),
+            Outcome::InvalidArguments { .. } => fails(|failure| matches!(failure, Failure::InvalidArguments(_))),
+            Outcome::TooLarge { .. } => fails(|failure| matches!(failure, Failure::TooLarge(_))),
+            Outcome::Failed { .. } => false,
+            Outcome::Issued { .. }
+            | Outcome::Unchanged { .. }
+            | Outcome::Refused { .. }
+            | Outcome::RequestReused
+            | Outcome::Overloaded
+            | Outcome::DiskFull
+            | Outcome::NotLeader
+            | Outcome::LeadershipLost => true,
+        }
+    }
+
     /// Looks at the answers up to the end of this chain.
     fn look(&mut self, chain: &Chain, history: &History) -> Result<(), Violation> {
         while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= chain.last()) {
             let (at, answers) = first.remove_entry();
             let genesis = history.disks.membership_at(CommandNumber::NULL);
-            for (request, outcome) in answers {
-                let mut calls = history.calls_of(&request);
-                ensure(calls.any(|call| self.says(call, &outcome, chain, at, genesis)), || {
-                    let calls: Vec<&Call> = history.calls_of(&request).collect();
-                    format!("{request} is told {outcome:?}, and that is not so at {at}: {calls:?}")
+            for (call, outcome) in answers {
+                ensure(self.says(&call, &outcome, chain, at, genesis), || {
+                    format!("{} is told {outcome:?}, and that is not so at {at}: {call:?}", call.request)
                 })?;
             }
         }
@@ -78,10 +104,13 @@ impl Invariant for Replays {
     fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
         if let Fact::Told { ticket, answer: Told::Outcome { outcome, .. }, .. } = fact
             && let Some(Question::Call(call)) = history.open(*ticket).map(|open| &open.question)
-            && matches!(outcome, Outcome::Unchanged { .. } | Outcome::Refused { .. })
-            && let Some(at) = outcome.at()
         {
-            self.waiting.entry(at).or_default().push((call.request.clone(), outcome.clone()));
+            if let Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. } = outcome {
+                self.waiting.entry(*at).or_default().push((call.clone(), outcome.clone()));
+            }
+            ensure(self.may_be(call, outcome, &history.chain), || {
+                format!("{} is told {outcome:?}, and that is not so in any state: {call:?}", call.request)
+            })?;
         }
         self.look(&history.chain, history)
     }
@@ -185,16 +214,37 @@ mod tests {
         assert_fails(run(told(2, false)), "2 is not decided");
     }
 
-    /// Catches an answer to a key used again that is neither call's.
+    /// S-23: catches an answer to a key used again that is the other call's.
     #[test]
-    fn a_key_used_again_is_told_what_one_of_its_calls_is() {
+    fn a_key_used_again_is_not_told_what_the_other_call_is() {
         let delete = call("r1", "kv.delete", &json!({"key": "a"}));
         let put = call("r1", "kv.put", &json!({"key": "a", "value": 1}));
-        let told = |result: &str| {
-            let outcome = Outcome::Unchanged { at: CommandNumber(0), result: result.to_owned().into() };
-            run(Replays::new(all()), &[asked(1, &delete), asked(2, &put), told_outcome(2, &put, outcome, true)])
+        let told = |ticket, call: &Call| {
+            let outcome = Outcome::Unchanged { at: CommandNumber(0), result: "{\"deleted\":false}".into() };
+            run(Replays::new(all()), &[asked(1, &delete), asked(2, &put), told_outcome(ticket, call, outcome, true)])
         };
-        assert_eq!(told("{\"deleted\":false}"), Ok(()));
-        assert_fails(told("{}"), "not so at 0");
+        assert_eq!(told(1, &delete), Ok(()));
+        assert_fails(told(2, &put), "not so at 0");
+    }
+
+    /// Catches a good call that is told that its function does not exist, does not take its arguments, or has failed.
+    #[test]
+    fn a_good_call_is_not_called_a_bad_one() {
+        let message = || "m".to_owned();
+        let told =
+            |call: &Call, outcome| run(Replays::new(all()), &[asked(1, call), told_outcome(1, call, outcome, true)]);
+        let good = call("r1", "kv.put", &json!({"key": "a", "value": 1}));
+        let [unknown, wrong] = [("no.such", json!({})), ("kv.put", json!({"key": 1}))]
+            .map(|(function, arguments)| call("r1", function, &arguments));
+        for outcome in [
+            Outcome::UnknownFunction,
+            Outcome::InvalidArguments { message: message() },
+            Outcome::TooLarge { message: message() },
+            Outcome::Failed { message: message() },
+        ] {
+            assert_fails(told(&good, outcome), "not so in any state");
+        }
+        assert_eq!(told(&unknown, Outcome::UnknownFunction), Ok(()));
+        assert_eq!(told(&wrong, Outcome::InvalidArguments { message: message() }), Ok(()));
     }
 }

@@ -34,7 +34,7 @@ impl World {
 
     /// A message has arrived at a node.
     pub(super) fn arrive(&mut self, from: NodeId, to: NodeId, message: Message) {
-        if !self.node(to).is_up() {
+        if !self.node(to).is_up() || !self.network.works(from, to) {
             return self.lose(from, to, message);
         }
         let fact = Fact::Delivered { from, to, message };

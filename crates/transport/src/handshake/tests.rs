@@ -10,6 +10,7 @@ pub(crate) fn identity() -> Identity {
         cluster_name: "demo".into(),
         learn_from: LearnFrom::Leader,
         window: 1024,
+        auth: false,
         versions: Versions::SPOKEN,
     }
 }
@@ -117,7 +118,7 @@ fn who_is_called_by_another_cluster_of_its_name_notices() {
     assert!(matches!(identity().judge(&unsaid, known), Err(Refusal::OtherCluster { claims: false, .. })));
 }
 
-/// Catches a peer of another window that is refused, or not noticed; and a version that does not
+/// Catches a peer of another window, or that asks callers for tokens, that is refused, or not noticed; and a version that does not
 /// say its settings and is refused for that.
 #[test]
 fn a_window_is_compared_and_settings_may_be_missing() {
@@ -125,9 +126,12 @@ fn a_window_is_compared_and_settings_may_be_missing() {
     assert_eq!(identity().judge(&other, known), Ok((NodeId(2), Lane::Protocol)));
     assert_eq!(identity().other_window(&other), Some(16));
     assert_eq!(identity().other_window(&hello()), None);
-    let silent = Hello { learn_from: None, window: None, ..hello() };
+    let open = Hello { auth: Some(true), ..hello() };
+    assert_eq!(identity().judge(&open, known), Ok((NodeId(2), Lane::Protocol)));
+    assert!(identity().other_auth(&open) && !identity().other_auth(&hello()));
+    let silent = Hello { learn_from: None, window: None, auth: None, ..hello() };
     assert_eq!(identity().judge(&silent, known), Ok((NodeId(2), Lane::Protocol)));
-    assert_eq!(identity().other_window(&silent), None);
+    assert_eq!((identity().other_window(&silent), identity().other_auth(&silent)), (None, false));
 }
 
 /// Catches an answer that grows with what a stranger sent, or carries its control characters
@@ -202,6 +206,8 @@ fn hex(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn handshake_frames_never_change() {
     let refused = Answer { verdict: Some(Verdict::Refused("no".into())), ..Answer::default() };
+    let with_auth = Hello { auth: Some(true), ..hello() };
+    let hello = || Hello { auth: None, ..hello() };
     let first = Hello { learn_from: None, window: None, ..hello() };
     let named = Hello { expects_name: Some("a".into()), ..hello() };
     let disk = Disk {
@@ -228,7 +234,7 @@ async fn handshake_frames_never_change() {
     let told = Hello { version: versions.newest, oldest: versions.said_oldest(), ..told };
     let of_two = Identity { versions, ..identity() }.welcome(true);
     let passes = Answer { passes: true, ..refused.clone() };
-    let mut frames = [const { Vec::new() }; 12];
+    let mut frames = [const { Vec::new() }; 13];
     write(&mut frames[0], &first).await.expect("memory");
     write(&mut frames[1], &identity().welcome(false)).await.expect("memory");
     write(&mut frames[2], &refused).await.expect("memory");
@@ -241,6 +247,7 @@ async fn handshake_frames_never_change() {
     write(&mut frames[9], &of_two).await.expect("memory");
     write(&mut frames[10], &passes).await.expect("memory");
     write(&mut frames[11], &named).await.expect("memory");
+    write(&mut frames[12], &with_auth).await.expect("memory");
     assert_eq!(read::<Hello, _>(&mut &frames[0][..]).await.expect("a hello"), first);
     assert_eq!(read::<Hello, _>(&mut &frames[3][..]).await.expect("a hello"), hello());
     assert_eq!(read::<Hello, _>(&mut &frames[4][..]).await.expect("a hello"), with_disk);
@@ -251,6 +258,7 @@ async fn handshake_frames_never_change() {
     assert_eq!(read::<Answer, _>(&mut &frames[9][..]).await.expect("an answer"), of_two);
     assert_eq!(read::<Answer, _>(&mut &frames[10][..]).await.expect("an answer"), passes);
     assert_eq!(read::<Hello, _>(&mut &frames[11][..]).await.expect("a hello"), named);
+    assert_eq!(read::<Hello, _>(&mut &frames[12][..]).await.expect("a hello"), with_auth);
     assert_eq!(frames.map(|frame| hex(&frame)), RECORDED);
 }
 
@@ -258,7 +266,7 @@ async fn handshake_frames_never_change() {
 #[tokio::test]
 async fn frames_of_newcomers_never_change() {
     let join = Join { address: "d:7080".into(), key: Bytes::from_static(&[3; 16]) };
-    let asks = Hello { node: 0, cluster: Bytes::new(), expects: 0, lane: 0, join: Some(join), ..hello() };
+    let asks = Hello { node: 0, cluster: Bytes::new(), expects: 0, lane: 0, join: Some(join), auth: None, ..hello() };
     let admission = Admission {
         node: 4,
         cluster: Bytes::from_static(&[7; 16]),
@@ -297,8 +305,8 @@ const RECORDED_OF_NEWCOMERS: [&str; 6] = [
 
 /// `Hello` without settings, `Welcome`, `Refused`, `Hello`, `Hello` with a disk, `Welcome` that noted it, `Refused` for it,
 /// `Refused` since the node was removed; `Hello` of two versions by a node that was told its id, `Welcome` of two versions,
-/// `Refused` for what passes; `Hello` with the name of whom it expects.
-const RECORDED: [&str; 12] = [
+/// `Refused` for what passes; `Hello` with the name of whom it expects, and with whether callers need tokens.
+const RECORDED: [&str; 13] = [
     "00000031c5c0d95e0a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f280232016238014002",
     "0000000960b781240a07080110011a0161",
     "000000041a9993bc12026e6f",
@@ -311,4 +319,5 @@ const RECORDED: [&str; 12] = [
     "0000000d1b03613c0a0b080210011a016120012801",
     "0000000615f66db112026e6f4001",
     "0000003f2d9f47520a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f2802320162380140024a066c6561646572508008720161",
+    "0000003ef31b7ce90a0c71756f726174652d7065657210011a1007070707070707070707070707070707220464656d6f2802320162380140024a066c65616465725080087801",
 ];

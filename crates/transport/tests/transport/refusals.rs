@@ -269,6 +269,18 @@ async fn nodes_of_different_windows_connect_and_say_so() {
     counted("other_window_total{}").await;
 }
 
+/// RELIABILITY 6.5: catches nodes that are parted while tokens are being switched on, and one that leaves the door open of which
+/// nobody hears.
+#[actix::test]
+async fn who_asks_nobody_for_a_token_is_let_in_and_told_of() {
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let mut a = Node::start(config(A, at_b), listen_a);
+    let mut b = Node::start(TransportConfig { auth: true, ..config(B, at_a) }, listen_b);
+    a.connected(B).await;
+    b.connected(A).await;
+    counted("other_auth_total{}").await;
+}
+
 /// Catches messages that reach another node than the one meant, when two addresses are swapped;
 /// and messages to somebody who is no peer.
 #[actix::test]

@@ -50,13 +50,14 @@ pub(crate) fn identity(node: NodeId) -> Identity {
         cluster_name: "test".into(),
         learn_from: LearnFrom::Leader,
         window: 1024,
+        auth: false,
         versions: Versions::SPOKEN,
     }
 }
 
 /// The configuration of `me`, which expects the other node at `address`.
 pub(crate) fn config(me: NodeId, address: SocketAddr) -> TransportConfig {
-    let Identity { me, name, cluster, cluster_name, learn_from, window, versions } = identity(me);
+    let Identity { me, name, cluster, cluster_name, learn_from, window, auth, versions } = identity(me);
     let other = if me == A { B } else { A };
     let peer = Peer { name: identity(other).name, address: address.to_string() };
     TransportConfig {
@@ -66,6 +67,7 @@ pub(crate) fn config(me: NodeId, address: SocketAddr) -> TransportConfig {
         cluster_name,
         learn_from,
         window,
+        auth,
         versions,
         peers: BTreeMap::from([(other, peer)]),
         last_id: B,

@@ -236,7 +236,12 @@ async fn respond_async_reports_what_is_refused_at_once() {
     assert_eq!(world.ask(request("{\"a\":1}")).await.status, 202);
     assert_eq!(world.ask(request("{\"a\":1}")).await.status, 202, "the same call again");
     let reply = world.ask(request("{\"a\":2}")).await;
-    assert_eq!(reply.problem(), not_executed(422, "idempotency_key_reused"));
+    let (status, code, outcome) = reply.problem();
+    assert_eq!(
+        (status, &code[..], &outcome[..]),
+        (422, "idempotency_key_reused", "unknown"),
+        "it may have come before"
+    );
     assert_eq!(reply.json()["instance"], "/v1/calls/k");
 }
 

@@ -281,6 +281,7 @@ impl FakeBackend {
                         }
                     }
                     Some(Outcome::Issued { .. }) => Stored::Now,
+                    Some(Outcome::RequestReused) => Stored::Plain,
                     _ => Stored::No,
                 };
                 node.calls.push(call);

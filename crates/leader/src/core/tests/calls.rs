@@ -93,7 +93,7 @@ fn a_repetition_finds_its_outcome_at_the_next_leader() {
 }
 
 /// S-23: the same request id with other content. Catches the first answer being given to it, and
-/// an unissued command that shows in the refusal.
+/// an unissued command that shows in the refusal, which is for good where the first one is stored.
 #[test]
 fn a_request_id_is_for_one_request() {
     let mut bench = Bench::with(|config| config.window = 1);
@@ -105,11 +105,11 @@ fn a_request_id_is_for_one_request() {
     assert_eq!(bench.say(2, execute(&put("k", 2))), [], "command 1 is not issued yet");
     bench.end_turn();
     let answers = replies(bench.ack_all());
-    assert_eq!(answers, [issued(2, "k", 1, "{}", false), executed(2, "k", Outcome::RequestReused)]);
+    assert_eq!(answers, [issued(2, "k", 1, "{}", false), stored(2, "k", Outcome::RequestReused, Stored::Plain)]);
     bench.learn(&commands);
     assert_eq!(bench.say(2, execute(&put("k", 2))), [], "applied");
     bench.end_turn();
-    assert_eq!(replies(bench.ack_all())[1..], [executed(2, "k", Outcome::RequestReused)]);
+    assert_eq!(replies(bench.ack_all())[1..], [stored(2, "k", Outcome::RequestReused, Stored::Plain)]);
 }
 
 /// M(p) may be ahead of what this leader was told, with another leader's commands. Catches a

@@ -184,7 +184,7 @@ fn a_refusal_is_recorded_for_all_copies_of_the_call() {
     let other = Call { fingerprint: Fingerprint([9; 16]), ..copy() };
     assert!(matches!(bench.say(3, execute(other))[..], []), "gated");
     bench.end_turn();
-    assert_eq!(replies(bench.ack_all()), [executed(3, "l", Outcome::RequestReused)]);
+    assert_eq!(replies(bench.ack_all()), [stored(3, "l", Outcome::RequestReused, Stored::Plain)]);
 }
 
 /// ADR 0017: catches a first copy that waits and whose refusal is not recorded, although a second
