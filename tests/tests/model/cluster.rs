@@ -22,7 +22,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use protocol::message::{Commands, ToLearner};
 use protocol::{Ballot, Command, CommandId, CommandNumber, Message, NodeId};
@@ -30,9 +30,10 @@ use quorate_tests::world::{Device, Said};
 use stateright::{Model, Property};
 
 pub(crate) use super::config::{Change, Config, Plant};
+use super::properties::{self, Possible};
 use super::prune;
 use super::reached::Reached;
-use super::roles::{Input, LEADERS, LearnerRole, NODES, Place, Role, What, is_change, membership_after};
+use super::roles::{Input, LEADERS, LearnerRole, NODES, Place, Role, What, is_change};
 use super::space::{InputId, RoleId, Space, Tables};
 
 /// What happens.
@@ -83,7 +84,7 @@ pub(crate) struct State {
     crashes_left: u8,
     damages_left: u8,
     /// What any role ever considered issued, from number 1.
-    issued: Vec<Option<CommandId>>,
+    pub(super) issued: Vec<Option<CommandId>>,
     pub(crate) fault: Option<Fault>,
 }
 
@@ -100,7 +101,8 @@ pub(crate) enum Fault {
 pub(crate) struct Cluster {
     pub(crate) config: Config,
     pub(crate) space: Space,
-    seen: [AtomicBool; 6],
+    /// What was possible so far, see [`properties`].
+    pub(super) seen: [AtomicBool; Possible::COUNT],
     reached: Option<Arc<Reached>>,
 }
 
@@ -350,60 +352,7 @@ impl Model for Cluster {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always("agreement", |model: &Self, state: &State| model.agrees(state)),
-            Property::always("no core finds its state broken", |_, state: &State| {
-                state.fault != Some(Fault::Assertion)
-            }),
-            Property::always("dependency", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                NODES.iter().all(|node| tables.learner(state, *node).is_sound)
-            }),
-            Property::always("promises never go down", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                NODES.iter().all(|node| {
-                    let role = tables.acceptor(state, *node);
-                    role.core.next_ballot() >= role.told
-                })
-            }),
-            Property::always("a power cut takes back no promise and no vote", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                NODES.iter().all(|node| tables.acceptor(state, *node).is_durable)
-            }),
-            Property::always("what is issued has the votes of a majority set", |model: &Self, state: &State| {
-                model.is_kept(state)
-            }),
-            Property::sometimes("the first number is issued", |model: &Self, state: &State| {
-                model.is_first(0, state.issued[0].is_some())
-            }),
-            Property::sometimes("the last number is issued", |model: &Self, state: &State| {
-                model.is_first(1, state.issued.iter().all(Option::is_some))
-            }),
-            Property::sometimes(
-                "a later ballot issues the command of an earlier one",
-                |model: &Self, state: &State| {
-                    model.is_first(
-                        2,
-                        !model.seen[2].load(Ordering::Relaxed) && prune::issues_again(&model.space.look(), state),
-                    )
-                },
-            ),
-            Property::sometimes("both lead", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                model.is_first(3, LEADERS.iter().all(|node| tables.leader(state, *node).leads().is_some()))
-            }),
-            Property::sometimes("a damaged acceptor speaks again", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                model.is_first(4, NODES.iter().any(|node| tables.acceptor(state, *node).has_rejoined()))
-            }),
-            Property::sometimes("something is issued above a change", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                let above = |applied: &[Command]| (1..applied.len()).contains(&durable_at_least(applied));
-                let is_so = model.config.change.is_some()
-                    && NODES.iter().any(|node| above(&tables.learner(state, *node).applied));
-                model.is_first(5, is_so)
-            }),
-        ]
+        properties::all()
     }
 
     fn format_action(&self, action: &Action) -> String {
@@ -430,46 +379,6 @@ impl Model for Cluster {
 }
 
 impl Cluster {
-    /// Whether this is seen for the first time: one example is enough, and noting each is slow.
-    fn is_first(&self, property: usize, is_so: bool) -> bool {
-        is_so && !self.seen[property].swap(true, Ordering::Relaxed)
-    }
-
-    /// Invariant 1: what any role ever considered issued, what learners applied and what
-    /// acceptors were told is the same.
-    fn agrees(&self, state: &State) -> bool {
-        let tables = self.space.look();
-        let is_issued = |id: CommandId| {
-            id == CommandId::NULL || state.issued[usize::try_from(id.number.0 - 1).expect("small")] == Some(id)
-        };
-        state.fault != Some(Fault::TwoIssued)
-            && NODES.iter().all(|node| {
-                let applied = &tables.learner(state, *node).applied;
-                applied.iter().all(|command| is_issued(command.id))
-                    && is_issued(tables.acceptor(state, *node).core.issued())
-            })
-    }
-
-    /// Invariant 11.
-    fn is_kept(&self, state: &State) -> bool {
-        let tables = self.space.look();
-        let has = |node, id: &CommandId| {
-            let (acceptor, learner) = (tables.acceptor(state, node), tables.learner(state, node));
-            // Where votes can be damaged, what is applied is durable.
-            let durable = self.config.damages > 0 && learner.applied.iter().any(|command| command.id == *id);
-            acceptor.stored.iter().any(|(_, stored)| stored == id) || durable || acceptor.core.silence().is_some()
-        };
-        let longest = NODES.map(|node| &tables.learner(state, node).applied).into_iter().max_by_key(|all| all.len());
-        let longest = longest.expect("three nodes");
-        state.issued.iter().flatten().all(|id| {
-            let before: Vec<Command> =
-                longest.iter().take_while(|command| command.number() < id.number).cloned().collect();
-            // A leader may know of a change that nobody has applied yet.
-            before.len() as u64 + 1 < id.number.0
-                || membership_after(&self.config, &before).majority().holds(|node| has(node, id))
-        })
-    }
-
     /// What can be done about damaged votes of a node.
     fn damage(&self, tables: &Tables, state: &State, node: NodeId, actions: &mut Vec<Action>) {
         if state.damages_left > 0 && !tables.acceptor(state, node).stored.is_empty() {
@@ -485,6 +394,6 @@ impl Cluster {
 }
 
 /// How many of these commands no power cut takes: a learner makes a change of the membership durable at once.
-fn durable_at_least(applied: &[Command]) -> usize {
+pub(super) fn durable_at_least(applied: &[Command]) -> usize {
     applied.iter().rposition(is_change).map_or(0, |at| at + 1)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cluster::{Cluster, Config};
+use super::properties::Possible;
 use super::reached::{Names, Reached};
 use super::run;
 
@@ -20,8 +21,8 @@ pub(crate) fn with_all_messages(config: &Config) -> Config {
 pub(crate) struct Both {
     /// The numbers of states.
     pub(crate) states: [usize; 2],
-    /// How many of the things that should be possible are.
-    pub(crate) possible: [usize; 2],
+    /// What is possible.
+    pub(crate) possible: [&'static [Possible]; 2],
     /// How much is compared, see [`Reached::sizes`]: a comparison of nothing finds nothing, and passes.
     pub(crate) compared: [usize; 4],
 }
@@ -30,11 +31,9 @@ pub(crate) struct Both {
 #[track_caller]
 pub(crate) fn lose_nothing(more: Config, less: Config, both: &Both) {
     let names = Arc::new(Names::default());
-    let [mut states, mut possible] = [both.states.into_iter(), both.possible.into_iter()];
-    let [more, less] = [more, less].map(|config| {
+    let [more, less] = [(more, 0), (less, 1)].map(|(config, which)| {
         let reached = Arc::new(Reached::new(&names));
-        let pinned = states.next().zip(possible.next()).expect("two of each");
-        run(Cluster::watched(config, &reached), pinned.0, pinned.1);
+        run(Cluster::watched(config, &reached), both.states[which], both.possible[which]);
         reached
     });
     println!("issued, chosen, proposed, open: {:?}, with fewer steps {:?}", more.sizes(), less.sizes());
