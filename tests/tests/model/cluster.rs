@@ -25,11 +25,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use protocol::message::{Commands, ToLearner};
-use protocol::{Ballot, Command, CommandId, CommandNumber, Message, NodeId};
+use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId};
 use quorate_tests::world::{Device, Said};
 use stateright::{Model, Property};
 
-pub(crate) use super::config::{Change, Config, Plant};
+pub(crate) use super::config::{Change, Config, Lack, Plant};
 use super::properties::{self, Possible};
 use super::prune;
 use super::reached::Reached;
@@ -37,9 +37,11 @@ use super::roles::{Input, LEADERS, LearnerRole, NODES, Place, Role, What, is_cha
 use super::space::{InputId, RoleId, Space, Tables};
 
 /// What happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Deliver(InputId),
+    /// A declaration reaches a learner, or two votes of one ballot that decide something do.
+    Declare(Vec<InputId>),
     CatchUp {
         learner: NodeId,
         peer: NodeId,
@@ -75,6 +77,19 @@ pub(crate) enum Action {
     },
 }
 
+impl Action {
+    /// Whether a search that lacks this leaves it out.
+    fn is_of(&self, lack: Lack) -> bool {
+        match self {
+            Self::Begin { node, .. } | Self::Campaign { node, .. } if *node != LEADERS[0] => lack == Lack::OtherLeader,
+            Self::Begin { heard: false, .. } | Self::Ask { heard: false, .. } => lack == Lack::LostAnswers,
+            Self::CatchUp { .. } => lack == Lack::CatchUp,
+            Self::Declare(_) => lack == Lack::Declarations,
+            _ => false,
+        }
+    }
+}
+
 /// A state of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
@@ -108,6 +123,8 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(config: Config) -> Self {
+        let is_equal = config.learn_from == LearnFrom::Leader || config.change.is_none();
+        assert!(!config.reduced || is_equal, "two votes decide where all weigh the same");
         Self { space: Space::new(config.clone()), config, seen: Default::default(), reached: None }
     }
 
@@ -122,7 +139,7 @@ impl Cluster {
     }
 
     pub(crate) fn take_id(&self, state: &mut State, input: InputId) {
-        let mut waiting = VecDeque::from([self.with_bodies(state, input)]);
+        let mut waiting = VecDeque::from([input]);
         while let Some(input) = waiting.pop_front() {
             let place = self.space.look().input(input).to.index();
             let step = self.space.step(state.roles[place], input);
@@ -263,24 +280,7 @@ impl Model for Cluster {
                 }
             }
         }
-        for id in state.net.iter().copied().filter(|id| prune::may_matter_now(&tables, state, *id, &self.config)) {
-            match prune::question(&tables, id).filter(|_| self.config.reduced) {
-                Some(ballot) => {
-                    let leader = tables.leader(state, ballot.node);
-                    let node = tables.input(id).to.node();
-                    let prepares = leader.active == Some(ballot) && leader.leads().is_none();
-                    if leader.active == Some(ballot) {
-                        actions.push(Action::Ask { question: id, heard: true });
-                    }
-                    if leader.active != Some(ballot)
-                        || (prepares && tables.acceptor(state, node).core.next_ballot() < ballot)
-                    {
-                        actions.push(Action::Ask { question: id, heard: false });
-                    }
-                }
-                None => actions.push(Action::Deliver(id)),
-            }
-        }
+        self.deliveries(&tables, state, actions);
         for learner in NODES {
             let known = tables.learner(state, learner).applied.len();
             let peer = NODES.into_iter().find(|peer| tables.learner(state, *peer).applied.len() > known);
@@ -292,12 +292,16 @@ impl Model for Cluster {
                 actions.extend((least..most).map(|kept| Action::PowerCut { node: learner, kept }));
             }
         }
+        if let Some(lack) = self.config.lacks {
+            actions.retain(|action| !action.is_of(lack));
+        }
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
             Action::Deliver(input) => self.take_id(&mut state, input),
+            Action::Declare(messages) => self.declare(&mut state, &messages),
             Action::CatchUp { learner, peer } => {
                 let (commands, issued) = {
                     let tables = self.space.look();
@@ -357,12 +361,8 @@ impl Model for Cluster {
 
     fn format_action(&self, action: &Action) -> String {
         match action {
-            Action::Ask { question: id, heard: _ } | Action::Deliver(id) => {
-                let tables = self.space.look();
-                let input = tables.input(*id);
-                let (from, message) = input.message().expect("what is in the network is a message");
-                format!("{} <- {} {}", Device(input.to.node()), Device(from), Said(message))
-            }
+            Action::Ask { question: id, heard: _ } | Action::Deliver(id) => self.told(*id),
+            Action::Declare(ids) => ids.iter().map(|id| self.told(*id)).collect::<Vec<_>>().join(", and "),
             Action::CatchUp { learner, peer } => {
                 format!("{} <- {} the next issued command", Device(*learner), Device(*peer))
             }
@@ -379,6 +379,42 @@ impl Model for Cluster {
 }
 
 impl Cluster {
+    /// A delivery in words.
+    fn told(&self, id: InputId) -> String {
+        let tables = self.space.look();
+        let input = tables.input(id);
+        let (from, message) = input.message().expect("what is in the network is a message");
+        format!("{} <- {} {}", Device(input.to.node()), Device(from), Said(message))
+    }
+
+    /// What can be done about the messages in the network.
+    fn deliveries(&self, tables: &Tables, state: &State, actions: &mut Vec<Action>) {
+        for id in state.net.iter().copied().filter(|id| prune::may_matter_now(tables, state, *id, &self.config)) {
+            if !self.config.reduced {
+                actions.push(Action::Deliver(id));
+            } else if let Some(ballot) = prune::question(tables, id) {
+                let leader = tables.leader(state, ballot.node);
+                let node = tables.input(id).to.node();
+                let prepares = leader.active == Some(ballot) && leader.leads().is_none();
+                if leader.active == Some(ballot) {
+                    actions.push(Action::Ask { question: id, heard: true });
+                }
+                if leader.active != Some(ballot)
+                    || (prepares && tables.acceptor(state, node).core.next_ballot() < ballot)
+                {
+                    actions.push(Action::Ask { question: id, heard: false });
+                }
+            } else if prune::is_success(tables, id) {
+                actions.push(Action::Declare(vec![id]));
+            } else if prune::is_vote(tables, id) {
+                let others = state.net.iter().filter(|other| prune::decide(tables, state, [id, **other]));
+                actions.extend(others.map(|other| Action::Declare(vec![id, *other])));
+            } else {
+                actions.push(Action::Deliver(id));
+            }
+        }
+    }
+
     /// What can be done about damaged votes of a node.
     fn damage(&self, tables: &Tables, state: &State, node: NodeId, actions: &mut Vec<Action>) {
         if state.damages_left > 0 && !tables.acceptor(state, node).stored.is_empty() {
