@@ -85,7 +85,13 @@ impl Action {
             Self::Begin { heard: false, .. } | Self::Ask { heard: false, .. } => lack == Lack::LostAnswers,
             Self::CatchUp { .. } => lack == Lack::CatchUp,
             Self::Declare(_) => lack == Lack::Declarations,
-            _ => false,
+            Self::Begin { .. }
+            | Self::Campaign { .. }
+            | Self::Ask { .. }
+            | Self::Deliver(_)
+            | Self::PowerCut { .. }
+            | Self::Damage { .. }
+            | Self::Durable { .. } => false,
         }
     }
 }
