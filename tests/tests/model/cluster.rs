@@ -22,23 +22,26 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use protocol::message::{Commands, ToLearner};
-use protocol::{Ballot, Command, CommandId, CommandNumber, Message, NodeId};
+use protocol::{Ballot, Command, CommandId, CommandNumber, LearnFrom, Message, NodeId};
 use quorate_tests::world::{Device, Said};
 use stateright::{Model, Property};
 
-pub(crate) use super::config::{Change, Config, Plant};
+pub(crate) use super::config::{Change, Config, Lack, Plant};
+use super::properties::{self, Possible};
 use super::prune;
 use super::reached::Reached;
-use super::roles::{Input, LEADERS, LearnerRole, NODES, Place, Role, What, is_change, membership_after};
+use super::roles::{Input, LEADERS, LearnerRole, NODES, Place, Role, What, is_change};
 use super::space::{InputId, RoleId, Space, Tables};
 
 /// What happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Deliver(InputId),
+    /// A declaration reaches a learner, or two votes of one ballot that decide something do.
+    Declare(Vec<InputId>),
     CatchUp {
         learner: NodeId,
         peer: NodeId,
@@ -74,6 +77,25 @@ pub(crate) enum Action {
     },
 }
 
+impl Action {
+    /// Whether a search that lacks this leaves it out.
+    fn is_of(&self, lack: Lack) -> bool {
+        match self {
+            Self::Begin { node, .. } | Self::Campaign { node, .. } if *node != LEADERS[0] => lack == Lack::OtherLeader,
+            Self::Begin { heard: false, .. } | Self::Ask { heard: false, .. } => lack == Lack::LostAnswers,
+            Self::CatchUp { .. } => lack == Lack::CatchUp,
+            Self::Declare(_) => lack == Lack::Declarations,
+            Self::Begin { .. }
+            | Self::Campaign { .. }
+            | Self::Ask { .. }
+            | Self::Deliver(_)
+            | Self::PowerCut { .. }
+            | Self::Damage { .. }
+            | Self::Durable { .. } => false,
+        }
+    }
+}
+
 /// A state of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
@@ -83,7 +105,7 @@ pub(crate) struct State {
     crashes_left: u8,
     damages_left: u8,
     /// What any role ever considered issued, from number 1.
-    issued: Vec<Option<CommandId>>,
+    pub(super) issued: Vec<Option<CommandId>>,
     pub(crate) fault: Option<Fault>,
 }
 
@@ -100,12 +122,15 @@ pub(crate) enum Fault {
 pub(crate) struct Cluster {
     pub(crate) config: Config,
     pub(crate) space: Space,
-    seen: [AtomicBool; 6],
+    /// What was possible so far, see [`properties`].
+    pub(super) seen: [AtomicBool; Possible::COUNT],
     reached: Option<Arc<Reached>>,
 }
 
 impl Cluster {
     pub(crate) fn new(config: Config) -> Self {
+        let is_equal = config.learn_from == LearnFrom::Leader || config.change.is_none();
+        assert!(!config.reduced || is_equal, "two votes decide where all weigh the same");
         Self { space: Space::new(config.clone()), config, seen: Default::default(), reached: None }
     }
 
@@ -120,7 +145,7 @@ impl Cluster {
     }
 
     pub(crate) fn take_id(&self, state: &mut State, input: InputId) {
-        let mut waiting = VecDeque::from([self.with_bodies(state, input)]);
+        let mut waiting = VecDeque::from([input]);
         while let Some(input) = waiting.pop_front() {
             let place = self.space.look().input(input).to.index();
             let step = self.space.step(state.roles[place], input);
@@ -261,24 +286,7 @@ impl Model for Cluster {
                 }
             }
         }
-        for id in state.net.iter().copied().filter(|id| prune::may_matter_now(&tables, state, *id, &self.config)) {
-            match prune::question(&tables, id).filter(|_| self.config.reduced) {
-                Some(ballot) => {
-                    let leader = tables.leader(state, ballot.node);
-                    let node = tables.input(id).to.node();
-                    let prepares = leader.active == Some(ballot) && leader.leads().is_none();
-                    if leader.active == Some(ballot) {
-                        actions.push(Action::Ask { question: id, heard: true });
-                    }
-                    if leader.active != Some(ballot)
-                        || (prepares && tables.acceptor(state, node).core.next_ballot() < ballot)
-                    {
-                        actions.push(Action::Ask { question: id, heard: false });
-                    }
-                }
-                None => actions.push(Action::Deliver(id)),
-            }
-        }
+        self.deliveries(&tables, state, actions);
         for learner in NODES {
             let known = tables.learner(state, learner).applied.len();
             let peer = NODES.into_iter().find(|peer| tables.learner(state, *peer).applied.len() > known);
@@ -290,12 +298,16 @@ impl Model for Cluster {
                 actions.extend((least..most).map(|kept| Action::PowerCut { node: learner, kept }));
             }
         }
+        if let Some(lack) = self.config.lacks {
+            actions.retain(|action| !action.is_of(lack));
+        }
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
             Action::Deliver(input) => self.take_id(&mut state, input),
+            Action::Declare(messages) => self.declare(&mut state, &messages),
             Action::CatchUp { learner, peer } => {
                 let (commands, issued) = {
                     let tables = self.space.look();
@@ -350,70 +362,13 @@ impl Model for Cluster {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always("agreement", |model: &Self, state: &State| model.agrees(state)),
-            Property::always("no core finds its state broken", |_, state: &State| {
-                state.fault != Some(Fault::Assertion)
-            }),
-            Property::always("dependency", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                NODES.iter().all(|node| tables.learner(state, *node).is_sound)
-            }),
-            Property::always("promises never go down", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                NODES.iter().all(|node| {
-                    let role = tables.acceptor(state, *node);
-                    role.core.next_ballot() >= role.told
-                })
-            }),
-            Property::always("a power cut takes back no promise and no vote", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                NODES.iter().all(|node| tables.acceptor(state, *node).is_durable)
-            }),
-            Property::always("what is issued has the votes of a majority set", |model: &Self, state: &State| {
-                model.is_kept(state)
-            }),
-            Property::sometimes("the first number is issued", |model: &Self, state: &State| {
-                model.is_first(0, state.issued[0].is_some())
-            }),
-            Property::sometimes("the last number is issued", |model: &Self, state: &State| {
-                model.is_first(1, state.issued.iter().all(Option::is_some))
-            }),
-            Property::sometimes(
-                "a later ballot issues the command of an earlier one",
-                |model: &Self, state: &State| {
-                    model.is_first(
-                        2,
-                        !model.seen[2].load(Ordering::Relaxed) && prune::issues_again(&model.space.look(), state),
-                    )
-                },
-            ),
-            Property::sometimes("both lead", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                model.is_first(3, LEADERS.iter().all(|node| tables.leader(state, *node).leads().is_some()))
-            }),
-            Property::sometimes("a damaged acceptor speaks again", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                model.is_first(4, NODES.iter().any(|node| tables.acceptor(state, *node).has_rejoined()))
-            }),
-            Property::sometimes("something is issued above a change", |model: &Self, state: &State| {
-                let tables = model.space.look();
-                let above = |applied: &[Command]| (1..applied.len()).contains(&durable_at_least(applied));
-                let is_so = model.config.change.is_some()
-                    && NODES.iter().any(|node| above(&tables.learner(state, *node).applied));
-                model.is_first(5, is_so)
-            }),
-        ]
+        properties::all()
     }
 
     fn format_action(&self, action: &Action) -> String {
         match action {
-            Action::Ask { question: id, heard: _ } | Action::Deliver(id) => {
-                let tables = self.space.look();
-                let input = tables.input(*id);
-                let (from, message) = input.message().expect("what is in the network is a message");
-                format!("{} <- {} {}", Device(input.to.node()), Device(from), Said(message))
-            }
+            Action::Ask { question: id, heard: _ } | Action::Deliver(id) => self.told(*id),
+            Action::Declare(ids) => ids.iter().map(|id| self.told(*id)).collect::<Vec<_>>().join(", and "),
             Action::CatchUp { learner, peer } => {
                 format!("{} <- {} the next issued command", Device(*learner), Device(*peer))
             }
@@ -430,44 +385,40 @@ impl Model for Cluster {
 }
 
 impl Cluster {
-    /// Whether this is seen for the first time: one example is enough, and noting each is slow.
-    fn is_first(&self, property: usize, is_so: bool) -> bool {
-        is_so && !self.seen[property].swap(true, Ordering::Relaxed)
+    /// A delivery in words.
+    fn told(&self, id: InputId) -> String {
+        let tables = self.space.look();
+        let input = tables.input(id);
+        let (from, message) = input.message().expect("what is in the network is a message");
+        format!("{} <- {} {}", Device(input.to.node()), Device(from), Said(message))
     }
 
-    /// Invariant 1: what any role ever considered issued, what learners applied and what
-    /// acceptors were told is the same.
-    fn agrees(&self, state: &State) -> bool {
-        let tables = self.space.look();
-        let is_issued = |id: CommandId| {
-            id == CommandId::NULL || state.issued[usize::try_from(id.number.0 - 1).expect("small")] == Some(id)
-        };
-        state.fault != Some(Fault::TwoIssued)
-            && NODES.iter().all(|node| {
-                let applied = &tables.learner(state, *node).applied;
-                applied.iter().all(|command| is_issued(command.id))
-                    && is_issued(tables.acceptor(state, *node).core.issued())
-            })
-    }
-
-    /// Invariant 11.
-    fn is_kept(&self, state: &State) -> bool {
-        let tables = self.space.look();
-        let has = |node, id: &CommandId| {
-            let (acceptor, learner) = (tables.acceptor(state, node), tables.learner(state, node));
-            // Where votes can be damaged, what is applied is durable.
-            let durable = self.config.damages > 0 && learner.applied.iter().any(|command| command.id == *id);
-            acceptor.stored.iter().any(|(_, stored)| stored == id) || durable || acceptor.core.silence().is_some()
-        };
-        let longest = NODES.map(|node| &tables.learner(state, node).applied).into_iter().max_by_key(|all| all.len());
-        let longest = longest.expect("three nodes");
-        state.issued.iter().flatten().all(|id| {
-            let before: Vec<Command> =
-                longest.iter().take_while(|command| command.number() < id.number).cloned().collect();
-            // A leader may know of a change that nobody has applied yet.
-            before.len() as u64 + 1 < id.number.0
-                || membership_after(&self.config, &before).majority().holds(|node| has(node, id))
-        })
+    /// What can be done about the messages in the network.
+    fn deliveries(&self, tables: &Tables, state: &State, actions: &mut Vec<Action>) {
+        for id in state.net.iter().copied().filter(|id| prune::may_matter_now(tables, state, *id, &self.config)) {
+            if !self.config.reduced {
+                actions.push(Action::Deliver(id));
+            } else if let Some(ballot) = prune::question(tables, id) {
+                let leader = tables.leader(state, ballot.node);
+                let node = tables.input(id).to.node();
+                let prepares = leader.active == Some(ballot) && leader.leads().is_none();
+                if leader.active == Some(ballot) {
+                    actions.push(Action::Ask { question: id, heard: true });
+                }
+                if leader.active != Some(ballot)
+                    || (prepares && tables.acceptor(state, node).core.next_ballot() < ballot)
+                {
+                    actions.push(Action::Ask { question: id, heard: false });
+                }
+            } else if prune::is_success(tables, id) {
+                actions.push(Action::Declare(vec![id]));
+            } else if prune::is_vote(tables, id) {
+                let others = state.net.iter().filter(|other| prune::decide(tables, state, [id, **other]));
+                actions.extend(others.map(|other| Action::Declare(vec![id, *other])));
+            } else {
+                actions.push(Action::Deliver(id));
+            }
+        }
     }
 
     /// What can be done about damaged votes of a node.
@@ -485,6 +436,6 @@ impl Cluster {
 }
 
 /// How many of these commands no power cut takes: a learner makes a change of the membership durable at once.
-fn durable_at_least(applied: &[Command]) -> usize {
+pub(super) fn durable_at_least(applied: &[Command]) -> usize {
     applied.iter().rposition(is_change).map_or(0, |at| at + 1)
 }

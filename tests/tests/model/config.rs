@@ -25,6 +25,21 @@ pub(crate) struct Config {
     pub(crate) learn_from: LearnFrom,
     /// A mistake that the search must find.
     pub(crate) plant: Option<Plant>,
+    /// Steps that a comparison must find missing.
+    pub(crate) lacks: Option<Lack>,
+}
+
+/// Steps that matter, and are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Only P leads.
+    OtherLeader,
+    /// Each answer to `NextBallot` is heard.
+    LostAnswers,
+    /// Learners hear only what leaders declare.
+    CatchUp,
+    /// Learners hear only of each other.
+    Declarations,
 }
 
 /// A mistake.

@@ -26,6 +26,12 @@
 //! - *A learner has the bodies that its acceptor voted for when it needs them*, and forgets how
 //!   it learnt a command: it is then as one that started again. Of declarations of one command
 //!   the one with bodies is kept, or through the lowest ballot.
+//! - *Two votes of one ballot arrive together where learners count*, if they decide something; one that arrives alone
+//!   decides nothing, and is still in the network when the second one does. Which of three votes is highest but one, two
+//!   of them show: more than two need not come. (This needs three acceptors that weigh the same, and no change.) What
+//!   was counted and decided nothing is forgotten, as in a restart. A vote goes when no second acceptor has voted in its
+//!   ballot or still may, by its promise; or when two have voted for the same command in a lower ballot. How far back a
+//!   run of votes goes, and its round, no learner looks at. Leaders count as ever, and only do not say what comes of it.
 //! - *A power cut takes back something applied.* One that does not takes back what waits, and a
 //!   lead. That it takes back no promise and no vote is looked at in each state.
 //! - *The end*: no power cut is left and a majority set knows the last number to be issued, or
@@ -52,16 +58,18 @@ pub(crate) fn prune(tables: &Tables, state: &mut State, config: &Config) {
             Some(_) | None => false,
         })
     };
-    let declared: Vec<Declared> =
-        net.iter().filter_map(|id| Declared::of(tables, *id).filter(|_| config.reduced)).collect();
-    let superfluous: Vec<InputId> =
-        declared.iter().filter(|one| declared.iter().any(|other| other.does_all_of(one))).map(|one| one.id).collect();
-    let keep: Vec<bool> = net
-        .iter()
-        .map(|id| may_matter(tables, state, config, *id, &asked_to_vote) && !superfluous.contains(id))
-        .collect();
-    let mut keep = keep.into_iter();
-    net.retain(|_| keep.next().unwrap_or(true));
+    let matters: Vec<InputId> =
+        net.iter().copied().filter(|id| may_matter(tables, state, config, *id, &asked_to_vote)).collect();
+    net = matters;
+    if config.reduced {
+        let declared: Vec<Declared> = net.iter().filter_map(|id| Declared::of(tables, *id)).collect();
+        let is_less = |one: &&Declared| declared.iter().any(|other| other.does_all_of(one));
+        let votes: Vec<Told> = net.iter().filter_map(|id| Told::of(tables, *id)).collect();
+        let is_idle = |vote: &&Told| vote.is_idle(tables, state, &votes);
+        let superfluous = declared.iter().filter(is_less).map(|one| one.id);
+        let superfluous: Vec<InputId> = superfluous.chain(votes.iter().filter(is_idle).map(|vote| vote.id)).collect();
+        net.retain(|id| !superfluous.contains(id));
+    }
     state.net = net;
 }
 
@@ -88,6 +96,55 @@ impl Declared {
         let rank = |one: &Self| (std::cmp::Reverse(one.bodies), one.ballot);
         (self.to, self.issued) == (other.to, other.issued) && rank(self) < rank(other)
     }
+}
+
+/// A vote on its way to a learner that counts.
+struct Told {
+    id: InputId,
+    to: Place,
+    from: NodeId,
+    ballot: Ballot,
+    last: CommandId,
+}
+
+impl Told {
+    fn of(tables: &Tables, id: InputId) -> Option<Self> {
+        match tables.input(id) {
+            Input { to, what: What::Message { from, message: Message::Learner(ToLearner::Voted(voted)) } } => {
+                voted.run.map(|run| Self { id, to: *to, from: *from, ballot: voted.ballot, last: run.last })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the other one is of the same ballot, and for the same learner.
+    fn is_with(&self, other: &Self) -> bool {
+        (self.to, self.ballot) == (other.to, other.ballot)
+    }
+
+    /// Whether no other acceptor can vote with it any more, or two have decided the same through a lower ballot.
+    fn is_idle(&self, tables: &Tables, state: &State, all: &[Self]) -> bool {
+        let votes = |node: &NodeId| {
+            tables.acceptor(state, *node).core.next_ballot() <= self.ballot
+                || all.iter().any(|other| other.is_with(self) && other.from == *node)
+        };
+        let lower =
+            |ballot| all.iter().filter(move |one| one.to == self.to && one.ballot == ballot && one.last == self.last);
+        NODES.iter().filter(|node| votes(node)).count() < 2
+            || all.iter().any(|one| one.ballot < self.ballot && lower(one.ballot).count() > 1)
+    }
+}
+
+/// Whether an acceptor tells a learner of its vote.
+pub(crate) fn is_vote(tables: &Tables, id: InputId) -> bool {
+    Told::of(tables, id).is_some()
+}
+
+/// Whether these two votes, in this order, let one learner decide something that it has not applied.
+pub(crate) fn decide(tables: &Tables, state: &State, votes: [InputId; 2]) -> bool {
+    let [Some(one), Some(other)] = votes.map(|id| Told::of(tables, id)) else { return false };
+    let applied = tables.learner(state, one.to.node()).applied.len() as u64;
+    one.is_with(&other) && one.from < other.from && one.last.number.min(other.last.number).0 > applied
 }
 
 fn may_matter(
@@ -161,6 +218,11 @@ pub(crate) fn question(tables: &Tables, id: InputId) -> Option<Ballot> {
         Some((_, Message::Acceptor(ToAcceptor::NextBallot(next)))) => Some(next.ballot),
         Some(_) | None => None,
     }
+}
+
+/// Whether a leader says what is issued.
+pub(crate) fn is_success(tables: &Tables, id: InputId) -> bool {
+    matches!(tables.input(id).message(), Some((_, Message::Learner(ToLearner::Success(_)))))
 }
 
 /// Whether an acceptor that forgets nothing may ever vote for these.

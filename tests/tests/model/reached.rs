@@ -18,7 +18,7 @@
 //! heard yet; messages on their way.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::{Ballot, CommandId, NodeId};
@@ -150,41 +150,71 @@ impl Reached {
         sets.chosen.insert(chosen);
     }
 
-    /// What this search lost of all that `whole` reached, and what it reached beyond, in words.
-    pub(crate) fn differences_from(&self, whole: &Self) -> String {
+    /// What this search lost of all that `whole` reached, and what it reached beyond.
+    pub(crate) fn differences_from(&self, whole: &Self) -> Vec<Difference> {
         let (reduced, whole) = (locked(&self.sets), locked(&whole.sets));
         let names = locked(&self.names.0);
-        let mut told = String::new();
-        tell(&mut told, "issued", &whole.issued, &reduced.issued);
-        tell(&mut told, "chosen", &whole.chosen, &reduced.chosen);
-        tell(&mut told, "proposed", &whole.proposed, &reduced.proposed);
+        let mut all = Vec::new();
+        all.extend(differences("issued", &whole.issued, &reduced.issued));
+        all.extend(differences("chosen", &whole.chosen, &reduced.chosen));
+        all.extend(differences("proposed", &whole.proposed, &reduced.proposed));
         let none = BTreeSet::new();
         let lost = whole.open.iter().flat_map(|(durable, all)| {
             let known = reduced.open.get(durable).unwrap_or(&none);
             let is_lost = |one: &&Known| !known.contains(*one) && !known.iter().any(|it| names.does_all_of(it, one));
             all.iter().filter(|one| one.is_open()).filter(is_lost).map(|one| (*durable, *one)).collect::<Vec<_>>()
         });
-        names.tell_open(&mut told, "lost", lost);
+        all.extend(Difference::of("open", Way::Lost, lost.map(|(durable, known)| names.told(durable, known))));
         let beyond = reduced.open.iter().flat_map(|(durable, all)| {
             let known = whole.open.get(durable).unwrap_or(&none);
             all.difference(known).map(|one| (*durable, *one)).collect::<Vec<_>>()
         });
-        names.tell_open(&mut told, "beyond", beyond);
-        told
+        all.extend(Difference::of("open", Way::Beyond, beyond.map(|(durable, known)| names.told(durable, known))));
+        all
     }
+}
+
+/// Which search has more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Lost,
+    Beyond,
+}
+
+/// What one search reached and the other one did not, of one kind.
+pub(crate) struct Difference {
+    pub(crate) kind: &'static str,
+    pub(crate) way: Way,
+    pub(crate) count: usize,
+    examples: Vec<String>,
 }
 
 /// How many examples are told of each kind.
 const EXAMPLES: usize = 3;
 
-fn tell<T: Ord + fmt::Debug>(told: &mut String, kind: &str, whole: &BTreeSet<T>, reduced: &BTreeSet<T>) {
-    for (what, all) in [("lost", whole.difference(reduced)), ("beyond", reduced.difference(whole))] {
-        let all: Vec<&T> = all.collect();
-        if !all.is_empty() {
-            _ = writeln!(told, "{kind}, {what}: {} of {}", all.len(), whole.len());
-            all.iter().take(EXAMPLES).for_each(|one| _ = writeln!(told, "  {one:?}"));
-        }
+impl Difference {
+    fn of(kind: &'static str, way: Way, mut all: impl Iterator<Item = String>) -> Option<Self> {
+        let examples: Vec<String> = all.by_ref().take(EXAMPLES).collect();
+        let count = examples.len() + all.count();
+        (count > 0).then_some(Self { kind, way, count, examples })
     }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, {:?}: {}, such as", self.kind, self.way, self.count)?;
+        self.examples.iter().try_for_each(|example| writeln!(f, "  {example}"))
+    }
+}
+
+fn differences<T: Ord + fmt::Debug>(
+    kind: &'static str,
+    whole: &BTreeSet<T>,
+    reduced: &BTreeSet<T>,
+) -> impl Iterator<Item = Difference> {
+    let told = |one: &T| format!("{one:?}");
+    let lost = Difference::of(kind, Way::Lost, whole.difference(reduced).map(told));
+    lost.into_iter().chain(Difference::of(kind, Way::Beyond, reduced.difference(whole).map(told)))
 }
 
 impl Known {
@@ -207,20 +237,11 @@ impl Lists {
             && other.under_way.iter().zip(one.under_way).all(|(less, more)| *less == more || less.is_none_or(is_done))
     }
 
-    fn tell_open(&self, told: &mut String, what: &str, all: impl Iterator<Item = (Durable, Known)>) {
-        let mut count = 0;
-        for (durable, known) in all {
-            count += 1;
-            if count <= EXAMPLES {
-                let disks = durable.disks.map(|id| self.disks.get(id));
-                let under_way = known.under_way.map(|id| id.map(|id| self.under_way.get(id)));
-                let (applied, issued) = (durable.applied, self.issued.get(known.issued));
-                _ = writeln!(told, "  {disks:?}\n    applied {applied:?}, issued {issued:?}, under way {under_way:?}");
-            }
-        }
-        if count > 0 {
-            _ = writeln!(told, "open, {what}: {count}, examples above");
-        }
+    fn told(&self, durable: Durable, known: Known) -> String {
+        let disks = durable.disks.map(|id| self.disks.get(id));
+        let under_way = known.under_way.map(|id| id.map(|id| self.under_way.get(id)));
+        let (applied, issued) = (durable.applied, self.issued.get(known.issued));
+        format!("{disks:?}\n    applied {applied:?}, issued {issued:?}, under way {under_way:?}")
     }
 }
 

@@ -1,6 +1,6 @@
 //! The steps of the reduced search (see `prune`).
 
-use protocol::message::{ToLeader, ToLearner};
+use protocol::message::ToLeader;
 use protocol::{Ballot, Message, NodeId};
 
 use super::cluster::{Cluster, State};
@@ -9,23 +9,19 @@ use super::roles::{Input, LEADERS, Place, What};
 use super::space::InputId;
 
 impl Cluster {
-    /// In the reduced search a declaration arrives together with the bodies that its learner has
-    /// from its acceptor.
-    pub(crate) fn with_bodies(&self, state: &State, input: InputId) -> InputId {
-        if !self.config.reduced {
-            return input;
-        }
+    /// In the reduced search a declaration arrives together with the bodies that its learner has from its acceptor.
+    pub(crate) fn declare(&self, state: &mut State, messages: &[InputId]) {
         let declared = {
             let tables = self.space.look();
-            let Input { to, what: What::Message { from, message: Message::Learner(ToLearner::Success(success)) } } =
-                tables.input(input)
-            else {
-                return input;
-            };
+            let to = tables.input(messages[0]).to;
             let bodies = tables.acceptor(state, to.node()).core.votes().cloned().collect();
-            Input { to: *to, what: What::Declared { from: *from, success: success.clone(), bodies } }
+            let messages = messages.iter().map(|id| match tables.input(*id).message() {
+                Some((from, Message::Learner(message))) => (from, message.clone()),
+                _ => panic!("only learners are told what is issued"),
+            });
+            Input { to, what: What::Declared { messages: messages.collect(), bodies } }
         };
-        self.space.input_id(declared)
+        self.take(state, declared);
     }
 
     /// A leader begins a ballot. False when it has heard of a higher one already.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use functions::Registry;
 use protocol::membership::Rule;
-use protocol::message::Success;
+use protocol::message::ToLearner;
 use protocol::{
     Ballot, Command, CommandBody, CommandId, CommandNumber, Effect, Entry, Member, Membership, Message, NodeId, Now,
     Tick, Timestamp, Vote, membership,
@@ -81,8 +81,8 @@ pub(crate) enum What {
     Message { from: NodeId, message: Message },
     /// The acceptor of the node hands bodies to the learner.
     Proposed { ballot: Ballot, commands: Vec<Command> },
-    /// A declaration arrives, at a learner that has these bodies from its acceptor.
-    Declared { from: NodeId, success: Success, bodies: Vec<Vote> },
+    /// A declaration arrives, or the votes that make one, at a learner that has these bodies from its acceptor.
+    Declared { messages: Vec<(NodeId, ToLearner)>, bodies: Vec<Vote> },
     /// The failure detector wants this node to lead no more.
     StepDown,
     /// The learner of the node has applied all of these, from number 1.

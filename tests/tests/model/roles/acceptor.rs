@@ -1,8 +1,8 @@
 //! An acceptor and its disk.
 
 use acceptor::core::{Acceptor, Effect};
-use protocol::message::{BallotInfo, ToLeader, ToLearner};
-use protocol::{Ballot, CommandId, CommandNumber, Message, NodeId};
+use protocol::message::{BallotInfo, ToLeader, ToLearner, Voted};
+use protocol::{Ballot, CommandId, CommandNumber, LearnFrom, Message, NodeId};
 use simulator::planted::votes_with_gaps;
 use storage::memory::{LogDisk, MemoryLog};
 use storage::{LogImage, LogRecord, LogStore, Standing};
@@ -55,7 +55,18 @@ impl AcceptorRole {
         {
             self.write(&records);
             self.core = self.restarted(self.core.issued(), config);
-            return outcome.send(self.core.me(), voted.ballot.node, Message::Leader(ToLeader::Voted(voted)));
+            match config.learn_from {
+                LearnFrom::Leader => {
+                    outcome.send(self.core.me(), voted.ballot.node, Message::Leader(ToLeader::Voted(voted)));
+                }
+                // What the leader is told is lost, so that it is the learners who count it.
+                LearnFrom::Voters => {
+                    for learner in NODES {
+                        outcome.send(self.core.me(), learner, Message::Learner(ToLearner::Voted(voted.clone())));
+                    }
+                }
+            }
+            return;
         }
         let mut effects = Vec::new();
         self.core.handle(input, &mut effects);
@@ -74,7 +85,7 @@ impl AcceptorRole {
                 }
                 Effect::Send { to, message } => {
                     self.told = self.told.max(promise_in(&message));
-                    outcome.send(me, to, message);
+                    outcome.send(me, to, if config.reduced { as_learners_read(message) } else { message });
                 }
                 Effect::Persist(_) | Effect::Speaks | Effect::Ignored(_) => {}
             }
@@ -86,9 +97,9 @@ impl AcceptorRole {
         self.nonce > 0
     }
 
-    /// Its votes were damaged, and it votes again.
+    /// Its votes were damaged, and it speaks again.
     pub(crate) fn has_rejoined(&self) -> bool {
-        self.was_damaged() && self.core.silence().is_none() && !self.stored.is_empty()
+        self.was_damaged() && self.core.silence().is_none()
     }
 
     fn damage(&mut self, config: &Config) {
@@ -120,6 +131,14 @@ impl AcceptorRole {
         }
         Acceptor::new(acceptor_config(me, config, self.nonce), image, issued)
     }
+}
+
+/// In the reduced search: of a vote without what no learner looks at.
+fn as_learners_read(mut message: Message) -> Message {
+    if let Message::Learner(ToLearner::Voted(Voted { run: Some(run), round, .. })) = &mut message {
+        (run.first, *round) = (run.last.number, 0);
+    }
+    message
 }
 
 /// The promise that a message of an acceptor tells.

@@ -86,6 +86,10 @@ impl LeaderRole {
                 panic!("not for a leader: {what:?}")
             }
         }
+        if self.leads().is_some() {
+            // Where learners count, it tells of nothing but the calls that it took.
+            outcome.issues.extend(&self.chain[..usize::try_from(self.issued()).expect("few")]);
+        }
         if self.leads().is_some() && self.issued() == config.numbers {
             // It has nothing more to say.
             self.step_down(config, functions, outcome);

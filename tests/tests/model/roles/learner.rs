@@ -1,7 +1,6 @@
 //! A learner and what it has applied.
 
 use learner::Learner;
-use protocol::message::ToLearner;
 use protocol::{Command, CommandBody, CommandId, Message, NodeId, RequestId, Verdict, Vote, membership};
 
 use super::super::cluster::Config;
@@ -30,13 +29,14 @@ impl LearnerRole {
                 self.take(learner::Input::Message { from: *from, message: message.clone() }, outcome);
                 self.forget(*from);
             }
-            What::Declared { from, success, bodies } => {
+            What::Declared { messages, bodies } => {
                 for Vote { ballot, command } in bodies {
                     self.take(learner::Input::Proposed { ballot: *ballot, commands: vec![command.clone()] }, outcome);
                 }
-                let message = ToLearner::Success(success.clone());
-                self.take(learner::Input::Message { from: *from, message }, outcome);
-                self.forget(*from);
+                for (from, message) in messages {
+                    self.take(learner::Input::Message { from: *from, message: message.clone() }, outcome);
+                    self.forget(*from);
+                }
             }
             // In the reduced search bodies come when they are needed.
             What::Proposed { .. } if config.reduced => return,
