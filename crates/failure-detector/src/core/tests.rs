@@ -223,6 +223,48 @@ fn timeouts_follow_the_intervals_between_bounds() {
     assert_eq!(hear(&mut peer, 50), TIMEOUT);
 }
 
+/// Catches a timeout that is not the mean and eight mean deviations: too short a one suspects who is well, too long a one finds
+/// the dead late.
+#[test]
+fn a_timeout_is_the_mean_and_eight_mean_deviations() {
+    let bounds = (Duration::from_millis(1), Duration::from_secs(9));
+    let config = Config { timeout_min: bounds.0, timeout_max: bounds.1, ..detector(2).config };
+    let mut peer = Peer::default();
+    let mut hear = |at| {
+        peer.hear(Heartbeat::default(), ms(at), &config);
+        peer.timeout(&config)
+    };
+    let regular = (0..=8).map(|turn| hear(turn * 100)).last();
+    assert_eq!(
+        regular,
+        Some(Duration::from_micros(100_000 + 8 * 6_675)),
+        "the first deviation was half of the interval"
+    );
+    let late = hear(1_000);
+    assert_eq!(late, Duration::from_micros(112_500 + 8 * (6_675 - 1_668 + 25_000)));
+}
+
+/// Catches a node that campaigns at its start before it can have heard the others.
+#[test]
+fn at_its_start_a_node_hears_the_others_first() {
+    let mut bench = Bench::new(3);
+    bench.peers.insert(3, says(&[1, 3], None, None));
+    let seen = bench.run(600);
+    assert_eq!(seen.last(), Some(&(510, Effect::Campaign { rank: 0, attempt: 1 })), "{seen:?}");
+}
+
+/// Catches ticks of a busy node that pass for stalls, so that nobody is ever suspected.
+#[test]
+fn ticks_that_are_a_little_late_are_no_stall() {
+    let mut bench = followers(LEADER);
+    let suspects = |effect: &Effect| matches!(effect, Effect::Suspect { .. });
+    let late = |bench: &mut Bench| {
+        bench.now += 100;
+        bench.input(Input::Tick(bench.local)).iter().any(suspects)
+    };
+    assert!((0..5).any(|_| late(&mut bench)));
+}
+
 /// DESIGN 9: catches a late tick taken for the silence of others, and a campaign right after it.
 #[test]
 fn own_stall_moves_all_deadlines() {
@@ -529,6 +571,31 @@ fn a_leader_without_a_majority_steps_down_after_a_timeout() {
     assert_eq!(steps.len(), 1, "{seen:?}");
     assert!((250..=350).contains(&(steps[0].0 - begun)), "{seen:?}");
     assert!(seen.iter().any(|(_, effect)| *effect == Effect::LeaderIs(None)), "{seen:?}");
+}
+
+/// DESIGN 9: catches a leader that steps down for the time in which it slept.
+#[test]
+fn own_stall_is_no_time_without_a_majority() {
+    let mut bench = leads();
+    let steps_down = |effect: &Effect| matches!(effect, Effect::StepDown { .. });
+    bench.peers = BTreeMap::from([(2, says(&[2], None, None)), (3, says(&[3], None, None))]);
+    assert!(!bench.run(150).iter().any(|(_, effect)| steps_down(effect)));
+    bench.now += 10_000;
+    assert!(!bench.input(Input::Tick(bench.local)).iter().any(steps_down));
+    assert!(bench.run(250).iter().any(|(_, effect)| steps_down(effect)));
+}
+
+/// Catches a view for operators that does not say who is heard, since when, and what it said.
+#[test]
+fn a_view_says_who_is_heard() {
+    let mut bench = followers(LEADER);
+    bench.peers.remove(&3);
+    bench.run(1_000);
+    let View { at, leader, peers } = bench.detector.view();
+    assert_eq!((at, leader), (ms(3_000), Some(LEADER)));
+    let heard = PeerView { heard: true, since: ms(50), heard_at: Some(at), last: Some(bench.peers[&2].clone()) };
+    assert_eq!(peers[&NodeId(2)], heard);
+    assert!(!peers[&NodeId(3)].heard && peers[&NodeId(3)].heard_at == Some(ms(2_000)));
 }
 
 /// Catches a panic or a trace of what strangers and liars say.

@@ -147,8 +147,10 @@ fn old() -> [Effect; 1] {
 #[test]
 fn a_call_goes_to_the_leader_and_its_outcome_to_the_caller() {
     let mut world = World::led_by(A);
+    assert!(world.core.is_idle() && !world.core.is_in_flight(&call("k").request));
     assert_eq!(world.submit(1, call("k")), [sent(A, call("k"))]);
-    assert!(world.core.is_in_flight(&call("k").request));
+    assert!(!world.core.is_idle() && world.core.is_in_flight(&call("k").request));
+    assert_eq!((world.core.calls_in_flight(), world.core.leader()), (1, Some(A)));
     assert_eq!(world.executed(A, "k", issued(7)), [told(1, issued(7), true)]);
     assert!(world.core.is_idle());
     assert_eq!(world.executed(A, "k", issued(7)), [Effect::Ignored(IgnoreReason::NotInFlight)]);
@@ -561,6 +563,7 @@ fn at_the_end_everybody_is_told_what_is_known() {
 fn reads_share_the_next_question_but_never_an_earlier_one() {
     let mut world = World::led_by(A);
     assert_eq!(world.barrier(1), [asked(A, 100)]);
+    assert!(!world.core.is_idle(), "it may have to be asked again");
     assert_eq!(world.barrier(2), []);
     assert_eq!(world.barrier(3), []);
     let passed = |ticket, at| answer(ticket, Answer::BarrierPassed(CommandNumber(at)));
@@ -577,6 +580,7 @@ fn a_repeated_question_is_a_new_one() {
     let mut world = World::led_by(A);
     world.barrier(1);
     world.barrier(2);
+    assert_eq!(world.tick_at(ms(299)), []);
     assert_eq!(world.tick_at(ms(300)), [asked(A, 101)], "silence");
     assert_eq!(world.passed(A, 100, Some(5)), old());
     assert_eq!(world.handle(Input::LeaderIs(Some(B))), [asked(B, 102)]);
@@ -590,11 +594,32 @@ fn a_repeated_question_is_a_new_one() {
     assert_eq!(world.passed(B, 103, Some(6)), [passed(1), passed(2)]);
 }
 
+/// A12: catches a question that is repeated without a pause, or in a pause that other questions have made long.
+#[test]
+fn questions_are_repeated_less_and_less_often_until_one_is_answered() {
+    let mut world = World::led_by(A);
+    let wait = |world: &mut World| {
+        let begun = world.now.0 / 1_000;
+        (begun + 1..).find(|at| !world.tick_at(ms(*at)).is_empty()).expect("a repetition") - begun
+    };
+    let ask = |world: &mut World, ticket| {
+        let deadline = world.now + Duration::from_secs(60);
+        assert_eq!(world.handle(Input::Barrier { ticket, deadline }).len(), 1);
+    };
+    ask(&mut world, 1);
+    let pauses = [(); 3].map(|()| wait(&mut world));
+    assert!(pauses[0] == 300 && (450..=600).contains(&pauses[1]) && pauses[2] > pauses[1], "{pauses:?}");
+    assert_eq!(world.passed(A, 103, Some(7)).len(), 1);
+    ask(&mut world, 2);
+    assert_eq!(wait(&mut world), 300);
+}
+
 /// Catches a read that waits for ever, or that stops others when its reader goes away.
 #[test]
 fn reads_end_at_their_deadlines() {
     let mut world = World::new();
     assert_eq!(world.barrier(1), []);
+    assert!(!world.core.is_idle(), "its time will be up");
     assert_eq!(world.tick_at(SECOND), [answer(1, Answer::NotExecuted(Unavailable::NoLeader))]);
     assert!(world.core.is_idle());
 
@@ -659,6 +684,14 @@ fn what_waits_is_bounded() {
     assert_eq!(world.submit(9, large), overloaded(9));
     world.handle(Input::LeaderIs(Some(A)));
     assert_eq!(world.submit(10, call("k")), [sent(A, call("k"))], "what has ended counts no more");
+    world.tick_at(SECOND);
+    world.now = Tick(0);
+    let largest = Call { arguments: Bytes::from_static(b"1234567"), ..call("l") };
+    assert_eq!(world.submit(11, largest.clone()), [sent(A, largest)], "as many bytes as may be");
+    assert!(!world.core.is_full());
+    assert_eq!((world.barrier(12).len(), world.barrier(13).len()), (1, 0));
+    assert!(world.core.is_full(), "one caller, one reader that has asked, one that has not");
+    assert_eq!(world.barrier(14), [answer(14, Answer::NotExecuted(Unavailable::TooMany))]);
 }
 
 #[derive(Clone, Debug)]
