@@ -672,6 +672,7 @@ fn what_waits_is_bounded() {
     for (ticket, key) in [(1, "k"), (2, "l"), (3, "m")] {
         assert_eq!(world.submit(ticket, call(key)), []);
     }
+    assert_eq!(world.core.calls_in_flight(), 3);
     assert_eq!(world.submit(4, call("n")), overloaded(4));
     assert_eq!(world.submit(5, call("k")), overloaded(5), "callers of one call count too");
     assert_eq!(world.barrier(6), [answer(6, Answer::NotExecuted(Unavailable::TooMany))]);
