@@ -152,7 +152,7 @@ fn a_call_goes_to_the_leader_and_its_outcome_to_the_caller() {
     assert!(!world.core.is_idle() && world.core.is_in_flight(&call("k").request));
     assert_eq!((world.core.calls_in_flight(), world.core.leader()), (1, Some(A)));
     assert_eq!(world.executed(A, "k", issued(7)), [told(1, issued(7), true)]);
-    assert!(world.core.is_idle());
+    assert!(world.core.is_idle() && world.core.bytes == 0);
     assert_eq!(world.executed(A, "k", issued(7)), [Effect::Ignored(IgnoreReason::NotInFlight)]);
 }
 
