@@ -295,9 +295,12 @@ fn own_stall_is_no_time_of_a_peer() {
     bench.input(Input::Tick(bench.local));
     bench.peers.remove(&3);
     let seen = bench.run(1_000);
-    let silent = |effect: &Effect| match effect {
-        Effect::Suspect { peer: NodeId(3), why: Suspicion::Silent(silent) } => Some(*silent),
-        _ => None,
+    let silent = |effect: &Effect| {
+        if let Effect::Suspect { peer: NodeId(3), why: Suspicion::Silent(silent) } = effect {
+            Some(*silent)
+        } else {
+            None
+        }
     };
     let silence = seen.iter().find_map(|(_, effect)| silent(effect)).expect("it is missed");
     assert!((TIMEOUT..TIMEOUT * 2).contains(&silence), "{silence:?}");
