@@ -18,10 +18,12 @@ use storage::memory::MemoryState;
 
 mod backup;
 mod configuration;
+mod sealed;
 
 pub use backup::backup_file;
 pub use configuration::configuration;
 pub use http_api::fuzz::{rest_body, rest_head};
+pub use sealed::sealed_file;
 pub use storage::rocksdb::fuzz::{log_file, stored_record};
 pub use transport::fuzz::{frames, handshake, message};
 
@@ -30,7 +32,7 @@ pub use transport::fuzz::{frames, handshake, message};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("backup_file", backup_file),
     ("command_body", command_body),
     ("configuration", configuration),
@@ -42,6 +44,7 @@ pub const TARGETS: [Target; 12] = [
     ("message", message),
     ("rest_body", rest_body),
     ("rest_head", rest_head),
+    ("sealed_file", sealed_file),
     ("stored_record", stored_record),
 ];
 

@@ -17,7 +17,7 @@ static ALLOCATED: PeakAlloc = PeakAlloc;
 const MEMORY_MAX: usize = 64 << 20;
 
 /// The most files of the corpus, so that the replay stays short.
-const FILES_MAX: usize = 200;
+const FILES_MAX: usize = 240;
 /// The most bytes of the corpus, so that the checkout stays small.
 const BYTES_MAX: u64 = 1 << 20;
 

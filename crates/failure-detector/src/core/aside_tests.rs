@@ -87,14 +87,15 @@ fn who_is_not_heard_may_be_able() {
     );
 }
 
-/// Catches a node that says it could lead, or campaigns, before another one has had its turn; and one that never does again.
+/// Catches a node that says it could lead, or campaigns, before another one has had its turn, be it because something is
+/// issued at last; and one that never does again.
 #[test]
 fn who_stands_aside_leaves_others_their_turn() {
     let mut bench = fringe();
     bench.local.waits = true;
     let aside = stands_aside(&bench.run(PATIENCE + 100))[0];
     assert!(!bench.detector.heartbeat().can_lead, "others do not wait for it");
-    bench.local = LocalStatus { leads: None, waits: false, ..bench.local };
+    bench.local = LocalStatus { leads: None, waits: false, issued: CommandNumber(1), ..bench.local };
     bench.peers.values_mut().for_each(|word| word.follows = None);
     let campaigned = |seen: Vec<(u64, Effect)>| {
         seen.into_iter().find_map(|(at, effect)| matches!(effect, Effect::Campaign { .. }).then_some(at))

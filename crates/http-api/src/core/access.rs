@@ -275,6 +275,7 @@ mod tests {
         }
         let access = confined(rights(true, &["kv.*", "x"], false));
         assert_eq!(access.check(Need::ReadAll), Err(Denied::Confined));
+        assert_eq!((access.keys(), Access::root().keys()), (&["a/".to_owned()][..], &[][..]));
         assert_eq!(confined(rights(false, &["kv.*"], false)).check(Need::ReadAll), Err(Denied::Forbidden));
         for (start, reached) in
             [("a/", Ok(())), ("a/b", Ok(())), ("a", Err(Denied::Confined)), ("", Err(Denied::Confined))]

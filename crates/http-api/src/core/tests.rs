@@ -7,6 +7,8 @@ use protocol::message::{BarrierPassed, ReadBarrier};
 
 use super::*;
 
+mod reads;
+
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
 const SECOND: Tick = Tick(1_000_000);
@@ -147,10 +149,12 @@ fn old() -> [Effect; 1] {
 #[test]
 fn a_call_goes_to_the_leader_and_its_outcome_to_the_caller() {
     let mut world = World::led_by(A);
+    assert!(world.core.is_idle() && !world.core.is_in_flight(&call("k").request));
     assert_eq!(world.submit(1, call("k")), [sent(A, call("k"))]);
-    assert!(world.core.is_in_flight(&call("k").request));
+    assert!(!world.core.is_idle() && world.core.is_in_flight(&call("k").request));
+    assert_eq!((world.core.calls_in_flight(), world.core.leader()), (1, Some(A)));
     assert_eq!(world.executed(A, "k", issued(7)), [told(1, issued(7), true)]);
-    assert!(world.core.is_idle());
+    assert!(world.core.is_idle() && world.core.bytes == 0);
     assert_eq!(world.executed(A, "k", issued(7)), [Effect::Ignored(IgnoreReason::NotInFlight)]);
 }
 
@@ -561,66 +565,6 @@ fn at_the_end_everybody_is_told_what_is_known() {
     assert_eq!(world.handle(Input::End), []);
 }
 
-/// S-20: catches a read that is answered by a question asked before it arrived, and a question
-/// for every read.
-#[test]
-fn reads_share_the_next_question_but_never_an_earlier_one() {
-    let mut world = World::led_by(A);
-    assert_eq!(world.barrier(1), [asked(A, 100)]);
-    assert_eq!(world.barrier(2), []);
-    assert_eq!(world.barrier(3), []);
-    let passed = |ticket, at| answer(ticket, Answer::BarrierPassed(CommandNumber(at)));
-    assert_eq!(world.passed(A, 100, Some(5)), [passed(1, 5), asked(A, 101)]);
-    assert_eq!(world.passed(A, 100, Some(5)), old(), "the same answer, doubled on its way");
-    assert_eq!(world.passed(A, 101, Some(6)), [passed(2, 6), passed(3, 6)]);
-    assert!(world.core.is_idle());
-}
-
-/// S-20, S-21: catches an answer to an earlier question, or of an earlier leader, that is taken
-/// for a newer one's.
-#[test]
-fn a_repeated_question_is_a_new_one() {
-    let mut world = World::led_by(A);
-    world.barrier(1);
-    world.barrier(2);
-    assert_eq!(world.tick_at(ms(300)), [asked(A, 101)], "silence");
-    assert_eq!(world.passed(A, 100, Some(5)), old());
-    assert_eq!(world.handle(Input::LeaderIs(Some(B))), [asked(B, 102)]);
-    assert_eq!(world.passed(A, 101, Some(5)), old());
-    assert_eq!(world.passed(A, 102, Some(5)), old(), "asked of another node");
-    assert_eq!(world.passed(B, 102, None), []);
-    assert_eq!(world.tick_at(ms(324)), []);
-    assert_eq!(world.tick_at(ms(325)), [asked(B, 103)]);
-    assert_eq!(world.passed(B, 102, Some(5)), old());
-    let passed = |ticket| answer(ticket, Answer::BarrierPassed(CommandNumber(6)));
-    assert_eq!(world.passed(B, 103, Some(6)), [passed(1), passed(2)]);
-}
-
-/// Catches a read that waits for ever, or that stops others when its reader goes away.
-#[test]
-fn reads_end_at_their_deadlines() {
-    let mut world = World::new();
-    assert_eq!(world.barrier(1), []);
-    assert_eq!(world.tick_at(SECOND), [answer(1, Answer::NotExecuted(Unavailable::NoLeader))]);
-    assert!(world.core.is_idle());
-
-    let mut world = World::led_by(A);
-    world.barrier(1);
-    world.barrier(2);
-    world.handle(Input::Abandon { ticket: 2 });
-    assert_eq!(world.tick_at(SECOND), [answer(1, Answer::NotExecuted(Unavailable::NoAnswer))]);
-    assert!(world.core.is_idle());
-    assert_eq!(world.passed(A, 100, Some(1)), old());
-
-    world.now = Tick(0);
-    world.barrier(3);
-    world.barrier(4);
-    world.handle(Input::Abandon { ticket: 3 });
-    let passed = answer(4, Answer::BarrierPassed(CommandNumber(9)));
-    assert_eq!(world.passed(A, 101, Some(9)), [asked(A, 102)]);
-    assert_eq!(world.passed(A, 102, Some(9)), [passed]);
-}
-
 /// Catches a gateway that sends the leader all that comes after it was told that there is no room, at the cost of a call
 /// each; one that never sends more again; and a repetition that is refused although its call is under way.
 #[test]
@@ -653,6 +597,7 @@ fn what_waits_is_bounded() {
     for (ticket, key) in [(1, "k"), (2, "l"), (3, "m")] {
         assert_eq!(world.submit(ticket, call(key)), []);
     }
+    assert_eq!(world.core.calls_in_flight(), 3);
     assert_eq!(world.submit(4, call("n")), overloaded(4));
     assert_eq!(world.submit(5, call("k")), overloaded(5), "callers of one call count too");
     assert_eq!(world.barrier(6), [answer(6, Answer::NotExecuted(Unavailable::TooMany))]);
@@ -665,6 +610,14 @@ fn what_waits_is_bounded() {
     assert_eq!(world.submit(9, large), overloaded(9));
     world.handle(Input::LeaderIs(Some(A)));
     assert_eq!(world.submit(10, call("k")), [sent(A, call("k"))], "what has ended counts no more");
+    world.tick_at(SECOND);
+    world.now = Tick(0);
+    let largest = Call { arguments: Bytes::from_static(b"1234567"), ..call("l") };
+    assert_eq!(world.submit(11, largest.clone()), [sent(A, largest)], "as many bytes as may be");
+    assert!(!world.core.is_full());
+    assert_eq!((world.barrier(12).len(), world.barrier(13).len()), (1, 0));
+    assert!(world.core.is_full(), "one caller, one reader that has asked, one that has not");
+    assert_eq!(world.barrier(14), [answer(14, Answer::NotExecuted(Unavailable::TooMany))]);
 }
 
 #[derive(Clone, Debug)]
