@@ -1,10 +1,14 @@
-//! What each role is told, from the configuration of the node.
+//! What each role, and the transport between nodes, is told, from the configuration of the node.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Membership;
+use transport::TransportConfig;
+use transport::handshake::Versions;
+use transport::tls::Tls;
 
+use super::router;
 use crate::config::{Config, NodeRole};
 
 /// Bytes proposed and not issued at a leader: several of the largest commands, and what one
@@ -76,6 +80,23 @@ pub(super) fn detector(config: &Config, membership: Arc<Membership>) -> failure_
         timeout_max: config.detector.timeout_max,
         http: config.listen.advertise.clone(),
         spare: config.replacement.spare,
+    }
+}
+
+pub(super) fn transport(config: &Config, membership: &Membership, tls: Option<Tls>) -> TransportConfig {
+    TransportConfig {
+        me: config.cluster.me,
+        name: config.node.name.clone(),
+        cluster: config.cluster.id,
+        cluster_name: config.cluster.name.clone(),
+        learn_from: config.learn_from,
+        window: config.window,
+        auth: config.auth.is_some(),
+        versions: Versions::SPOKEN,
+        peers: router::peers(membership),
+        last_id: membership.last_id(),
+        limits: transport::Limits { silence: config.detector.timeout_max, ..transport::Limits::default() },
+        tls,
     }
 }
 

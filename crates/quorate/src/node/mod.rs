@@ -52,9 +52,8 @@ use storage::rocksdb::Stores;
 use storage::{LogStore as _, Standing, StateStore as _, StorageError};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
-use transport::handshake::Versions;
 use transport::tls::Tls;
-use transport::{Runtimes, Transport, TransportConfig};
+use transport::{Runtimes, Transport};
 
 use crate::audit;
 use crate::certificates::Certificates;
@@ -448,21 +447,7 @@ impl Node {
 
     /// Lets peers in and dials them.
     fn connect(&self, came: Came, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<transport::Handle> {
-        let (cluster, membership) = (&self.config.cluster, self.router.membership());
-        let config = TransportConfig {
-            me: cluster.me,
-            name: self.config.node.name.clone(),
-            cluster: cluster.id,
-            cluster_name: cluster.name.clone(),
-            learn_from: self.config.learn_from,
-            window: self.config.window,
-            auth: self.config.auth.is_some(),
-            versions: Versions::SPOKEN,
-            peers: router::peers(&membership),
-            last_id: membership.last_id(),
-            limits: transport::Limits { silence: self.config.detector.timeout_max, ..transport::Limits::default() },
-            tls,
-        };
+        let config = cores::transport(&self.config, &self.router.membership(), tls);
         let runtimes = Runtimes { heartbeat: self.detector_thread.handle(), data: self.core_thread.handle() };
         let messages = Arc::clone(&self.router);
         let on_message = Arc::new(move |from, message| messages.deliver(from, message));

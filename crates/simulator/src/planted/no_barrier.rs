@@ -88,14 +88,48 @@ impl Machine for Veiled<'_> {
 }
 
 /// The functions of a node, of which one that changes the membership writes on the leader's side of the veil, and the
-/// others that do are not there.
+/// others that do refuse.
 pub fn registry(all: &Registry, genesis: &Arc<Membership>) -> Registry {
     let mut veiled = Registry::new();
-    for function in all.iter().filter(|function| !function.name().starts_with("cluster.")) {
-        veiled.register(Arc::clone(function)).expect("their names differ");
+    for function in all.iter().map(Arc::clone) {
+        let function: Arc<dyn Function> = match function.name() {
+            SET_ACCEPTOR => Arc::new(SetAcceptor(Arc::clone(genesis))),
+            name if name.starts_with("cluster.") => Arc::new(Refuses(function)),
+            _ => function,
+        };
+        veiled.register(function).expect("their names differ");
     }
-    veiled.register(Arc::new(SetAcceptor(Arc::clone(genesis)))).expect("there is no other one left");
     veiled
+}
+
+/// As where another change is under way.
+fn refused(message: String) -> Refusal {
+    Refusal { code: "another_change", message, may_pass: false }
+}
+
+/// In the place of a function.
+struct Refuses(Arc<dyn Function>);
+
+impl Function for Refuses {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn description(&self) -> &str {
+        self.0.description()
+    }
+
+    fn arguments_schema(&self) -> Value {
+        self.0.arguments_schema()
+    }
+
+    fn result_schema(&self) -> Value {
+        self.0.result_schema()
+    }
+
+    fn execute(&self, _: &mut ExecutionContext<'_>, _: Value) -> Result<Value, Failure> {
+        Err(refused("nothing else changes the membership here".to_owned()).into())
+    }
 }
 
 struct SetAcceptor(Arc<Membership>);
@@ -124,7 +158,6 @@ impl Function for SetAcceptor {
             None => (*self.0).clone(),
         };
         // Where it says anything, it says what the shipped one does: this mistake is to be found by what it leads to.
-        let refused = |message: String| Refusal { code: "another_change", message, may_pass: false };
         let number = |name: &str| arguments[name].as_u64().ok_or_else(|| refused(format!("no `{name}`")));
         let (node, weight) = (number("node")?, number("weight")?);
         if arguments.get("replaces").is_some() {

@@ -2,8 +2,8 @@
 
 use std::mem;
 
-use protocol::message::ToLeader;
-use protocol::{Message, NodeId, Space};
+use protocol::message::{ToLeader, ToLearner};
+use protocol::{LearnFrom, Message, NodeId, Space};
 use storage::LogRecord;
 
 use super::World;
@@ -71,6 +71,11 @@ impl World {
                 let Some(roles) = &self.node(id).roles else { return false };
                 let config = acceptor_config(id, &self.swarm, roles.learner.membership());
                 rebuild(self.node_mut(id), config);
+                if self.swarm.learn_from == LearnFrom::Voters {
+                    for learner in self.present() {
+                        self.send(id, learner, Message::Learner(ToLearner::Voted(voted.clone())));
+                    }
+                }
                 self.send(id, voted.ballot.node, Message::Leader(ToLeader::Voted(voted)));
             }
             false
