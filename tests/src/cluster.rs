@@ -28,7 +28,7 @@ mod presence;
 mod small_disk;
 mod tap;
 
-pub use certified::create_certificates;
+pub use certified::{create_certificate_of_gateway, create_certificates};
 pub use collector::{CollectedSpan, Collector};
 pub use gateway::Gateway;
 pub use history::History;

@@ -8,9 +8,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::{RequestId, Tracer};
 use tokio::sync::Semaphore;
 
+use crate::audit::Refusals;
 use crate::auth::Auth;
 use crate::backend::{Backend, Limits};
 use crate::reply::Room;
+use crate::request::Arriving;
 use crate::traces::Traces;
 
 /// Pages that are made at a time: each keeps a processor busy, and some MiB; more would only take them from calls.
@@ -27,9 +29,13 @@ pub(crate) struct Api {
     pub(crate) pages: Arc<Semaphore>,
     /// For replies that are not taken yet.
     pub(crate) room: Room,
+    /// For bodies that have not arrived whole.
+    pub(crate) arriving: Arriving,
     /// The value of `Quorate-Node`.
     pub(crate) node_header: HeaderValue,
     pub(crate) traces: Traces,
+    /// Who was refused lately, for the audit log.
+    pub(crate) refusals: Refusals,
     entropy: u64,
     calls: AtomicU64,
 }
@@ -48,23 +54,33 @@ impl Api {
         let calls = AtomicU64::new(0);
         let traces = Traces::new(backend.cluster_name(), tracer, id);
         let (limits, pages, room) = (backend.limits(), Arc::new(Semaphore::new(PAGES_MAX)), Room::new());
-        Self { backend, limits, prometheus, auth, pages, room, node_header, traces, entropy, calls }
+        Self {
+            backend,
+            limits,
+            prometheus,
+            auth,
+            pages,
+            room,
+            arriving: Arriving::new(),
+            node_header,
+            traces,
+            refusals: Refusals::default(),
+            entropy,
+            calls,
+        }
     }
 
-    /// A number that no other call of this gateway, its other lives or other gateways has.
-    fn fresh(&self) -> u128 {
-        (u128::from(self.entropy) << 64) | u128::from(self.calls.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// An id for a call whose caller gave none.
+    /// An id for a call whose caller gave none: no other call of this gateway, its other lives or other gateways has it. It is no
+    /// secret, `GET /v1/commands` shows it.
     pub(crate) fn request_id(&self) -> RequestId {
-        RequestId::Gateway(self.fresh())
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        RequestId::Gateway((u128::from(self.entropy) << 64) | u128::from(number))
     }
 
-    /// A key for a caller who gave none and wants to ask later. Who is told one cannot tell the next: it would take the
-    /// call of another caller for its own.
+    /// A key for a caller who gave none and wants to ask later. Nobody can tell the next one, by keys or by ids: it would be
+    /// taken for a call of its own, and the caller's would never be executed.
     pub(crate) fn caller_key(&self) -> RequestId {
-        RequestId::Caller(unforeseen(self.fresh()))
+        RequestId::Caller(self.backend.chance()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 

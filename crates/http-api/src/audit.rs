@@ -1,8 +1,10 @@
 //! The audit log: what operators do, and what somebody tried who is none. Lines of the target `audit`, at any level of the
 //! log but `off`. Names of tokens stand in it, never what their owners present, nor where they
-//! present it in the wrong place.
+//! present it in the wrong place. Who is refused again and again cannot fill it ([`Refusals`]).
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
@@ -28,9 +30,46 @@ pub(crate) fn request(access: &Access, request: &HttpRequest, status: StatusCode
     tracing::info!(target: "audit", who = who(access), %method, path, status = status.as_u16(), "request");
 }
 
-/// Somebody with a token was refused for what it allows.
-pub(crate) fn denied(access: &Access, what: &str) {
-    tracing::warn!(target: "audit", who = who(access), what = shown(what), "denied");
+/// So many refusals of one token are told of in each [`REFUSALS_TIME`]; the next line says how many were not.
+const REFUSALS_TOLD: u64 = 20;
+const REFUSALS_TIME: Duration = Duration::from_secs(10);
+/// Tokens whose refusals are counted at a time. Others are told of as if each were the first.
+const REFUSED_MAX: usize = 1_000;
+
+/// The tokens that were refused lately: since when these are counted, and how many there were.
+#[derive(Default)]
+pub(crate) struct Refusals(Mutex<BTreeMap<String, (Instant, u64)>>);
+
+impl Refusals {
+    /// Somebody with a token was refused for what it allows.
+    pub(crate) fn denied(&self, access: &Access, what: &str) {
+        if let Some(untold) = self.count(who(access), clock()) {
+            tracing::warn!(target: "audit", who = who(access), what = shown(what), untold, "denied");
+        }
+    }
+
+    /// How many were not told of before this one, where this one is.
+    fn count(&self, who: &str, now: Instant) -> Option<u64> {
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = |since: Instant| now.saturating_duration_since(since) < REFUSALS_TIME;
+        if let Some((since, count)) = refused.get_mut(who) {
+            if is_fresh(*since) {
+                *count += 1;
+                return (*count <= REFUSALS_TOLD).then_some(0);
+            }
+            let untold = count.saturating_sub(REFUSALS_TOLD);
+            (*since, *count) = (now, 1);
+            return Some(untold);
+        }
+        if refused.len() >= REFUSED_MAX {
+            // Whose refusals were not all told of waits for the next one.
+            refused.retain(|_, (since, count)| is_fresh(*since) || *count > REFUSALS_TOLD);
+        }
+        if refused.len() < REFUSED_MAX {
+            refused.insert(who.to_owned(), (now, 1));
+        }
+        Some(0)
+    }
 }
 
 /// What a caller has sent, for a line: cut, and without what looks like a secret.
@@ -93,4 +132,33 @@ fn without_hash(arguments: &Bytes) -> String {
         Err(_) => "not an object".to_owned(),
     };
     shown(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RELIABILITY 6.15: catches an audit log that one weak token fills, or in which nobody sees that it was refused more often,
+    /// and one token's refusals that hide another's.
+    #[test]
+    fn who_is_refused_again_and_again_does_not_fill_the_log() {
+        let (refusals, begun) = (Refusals::default(), clock());
+        let count = |who: &str, millis| refusals.count(who, begun + Duration::from_millis(millis));
+        for n in 0..REFUSALS_TOLD {
+            assert_eq!(count("weak", n), Some(0), "{n}");
+        }
+        for millis in 20..120 {
+            assert_eq!(count("weak", millis), None);
+        }
+        assert_eq!(count("other", 120), Some(0));
+        assert_eq!(count("weak", 9_999), None);
+        assert_eq!(count("weak", 10_000), Some(101), "and says how often it was not told");
+        assert_eq!((count("weak", 10_001), count("weak", 30_000)), (Some(0), Some(0)));
+        for n in 0..REFUSED_MAX {
+            assert_eq!(count(&n.to_string(), 30_001), Some(0));
+        }
+        assert_eq!(refusals.0.lock().expect("no panic").len(), REFUSED_MAX, "bounded");
+        assert_eq!(count("late", 50_000), Some(0));
+        assert_eq!(refusals.0.lock().expect("no panic").len(), 1, "what is over is forgotten");
+    }
 }

@@ -59,14 +59,14 @@ fn enter(api: &Api, need: Need, request: &HttpRequest) -> Result<Access, Problem
         let may_have_run = why == Denied::NotCurrent && may_have_run_before(request);
         if may_have_run { denied(why).unknown() } else { denied(why) }
     })?;
-    access.check(need).map_err(|why| forbidden(&access, why, &format!("{need:?}")))?;
+    access.check(need).map_err(|why| forbidden(api, &access, why, &format!("{need:?}")))?;
     Ok(access)
 }
 
 /// Whether who asks may make this call: the function, and with a token that is confined to some keys, those that the
 /// arguments name. What a function does not take is refused as the leader would.
 pub(crate) fn check_call(api: &Api, access: &Access, function: &str, arguments: &Bytes) -> Result<(), Problem> {
-    access.check_call(function).map_err(|why| forbidden(access, why, function))?;
+    access.check_call(function).map_err(|why| forbidden(api, access, why, function))?;
     if access.keys().is_empty() {
         return Ok(());
     }
@@ -77,17 +77,17 @@ pub(crate) fn check_call(api: &Api, access: &Access, function: &str, arguments: 
             Ok(_) => Err(Denied::Confined),
         },
     };
-    checked.map_err(|why| forbidden(access, why, function))
+    checked.map_err(|why| forbidden(api, access, why, function))
 }
 
 /// Whether who asks may see the key of that text, and all that begin with it.
-pub(crate) fn check_keys(access: &Access, start: &str) -> Result<(), Problem> {
-    access.check_keys(start).map_err(|why| forbidden(access, why, &format!("keys {start}")))
+pub(crate) fn check_keys(api: &Api, access: &Access, start: &str) -> Result<(), Problem> {
+    access.check_keys(start).map_err(|why| forbidden(api, access, why, &format!("keys {start}")))
 }
 
 /// What somebody is told whose token is good, and does not allow what he wants.
-fn forbidden(access: &Access, why: Denied, what: &str) -> Problem {
-    audit::denied(access, what);
+fn forbidden(api: &Api, access: &Access, why: Denied, what: &str) -> Problem {
+    api.refusals.denied(access, what);
     let problem = denied(why);
     if why != Denied::Confined {
         return problem;

@@ -20,6 +20,8 @@ pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idem
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The same of a reply: the trace of the call, and its span.
 pub(crate) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+/// Fetch Metadata: where a browser's request is from.
+pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// RFC 7240.
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// RFC 7240.

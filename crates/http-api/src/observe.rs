@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError as _, web};
 use metrics::{Counter, Histogram};
@@ -100,7 +100,29 @@ pub(crate) fn check_head(request: &ServiceRequest) -> Result<(), Problem> {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Problem::new(status, "headers_too_large", detail));
     }
-    Ok(())
+    check_site(request.method(), request.headers())
+}
+
+/// A page of another site must not change anything through the browser of somebody who reaches this node: with neither a
+/// `Content-Type` nor a token its requests would be those of any other client. Browsers say where a request is from
+/// (Fetch Metadata; older ones only `Origin`), and others need not.
+fn check_site(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    let is_ours = |origin: &HeaderValue| {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        origin.is_some_and(|(_, from)| host.is_some_and(|host| from.eq_ignore_ascii_case(host)))
+    };
+    let may_come = if headers.contains_key(names::SEC_FETCH_SITE) {
+        headers.get_all(names::SEC_FETCH_SITE).all(|site| site == "same-origin" || site == "none")
+    } else {
+        headers.get_all(header::ORIGIN).all(is_ours)
+    };
+    if may_come || [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
+        return Ok(());
+    }
+    let detail = "a page of another site has sent this through a browser, which this API does not take; let your own server \
+                  send it, or a page that is served under the same address";
+    Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail))
 }
 
 /// A request that says for which cluster it is must not be taken by another one: addresses change hands.
@@ -118,4 +140,39 @@ pub(crate) fn check_cluster(headers: &HeaderMap, ours: &str) -> Result<(), Probl
 #[expect(clippy::disallowed_methods, reason = "requests are timed")]
 pub(crate) fn clock() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RELIABILITY 6.11: catches a page of another site that changes something through a browser, by what new or old browsers
+    /// say; and clients that are none, pages of this node, also behind a proxy, or reading that is refused.
+    #[test]
+    fn pages_of_other_sites_change_nothing() {
+        let with = |method: Method, said: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in said.iter().chain(&[("host", "node:8080")]) {
+                headers.append(header::HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            check_site(&method, &headers).is_ok()
+        };
+        for (said, may_come) in [
+            (&[][..], true),
+            (&[("sec-fetch-site", "same-origin"), ("origin", "https://shop.example")], true),
+            (&[("sec-fetch-site", "none")], true),
+            (&[("sec-fetch-site", "cross-site")], false),
+            (&[("sec-fetch-site", "same-site")], false),
+            (&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")], false),
+            (&[("origin", "http://node:8080")], true),
+            (&[("origin", "http://node:8081")], false),
+            (&[("origin", "https://shop.example")], false),
+            (&[("origin", "null")], false),
+        ] {
+            for method in [Method::POST, Method::PUT, Method::DELETE] {
+                assert_eq!(with(method, said), may_come, "{said:?}");
+            }
+            assert!(with(Method::GET, said) && with(Method::HEAD, said), "{said:?}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use actix_web::{HttpRequest, web};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use protocol::{CommandNumber, RequestId};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api::Api;
 use crate::backend::Limits;
@@ -19,6 +20,48 @@ use crate::problem::Problem;
 
 /// The most that is set aside for a body that has only begun to come.
 const AT_ONCE: usize = 64 << 10;
+/// What bodies may weigh that are arriving, in KiB, all together: each has a bound, and anybody may send one on each
+/// connection, a byte at a time.
+const ARRIVING_KIB: usize = 64 << 10;
+
+/// What bodies that are arriving may still weigh, of all threads of a server.
+pub(crate) struct Arriving(Semaphore);
+
+impl Arriving {
+    pub(crate) fn new() -> Self {
+        Self(Semaphore::new(ARRIVING_KIB))
+    }
+}
+
+/// A body that is arriving, and what it weighs in whole KiB: less than one is that of its connection.
+struct Body<'a> {
+    bytes: Vec<u8>,
+    room: &'a Arriving,
+    weight: Option<SemaphorePermit<'a>>,
+}
+
+impl<'a> Body<'a> {
+    fn new(room: &'a Arriving) -> Self {
+        Self { bytes: Vec::new(), room, weight: None }
+    }
+
+    /// Sets as much aside as is wanted, and more where it has grown before; at most `max`. Whether there is room for that.
+    fn reserve(&mut self, wanted: usize, max: usize) -> bool {
+        let before = self.bytes.capacity();
+        if wanted <= before {
+            return true;
+        }
+        let capacity = wanted.max(before.saturating_mul(2).min(max));
+        let more = u32::try_from(capacity / 1024 - before / 1024).unwrap_or(u32::MAX);
+        let Ok(more) = self.room.0.try_acquire_many(more) else { return false };
+        match &mut self.weight {
+            Some(weight) => weight.merge(more),
+            None => self.weight = Some(more),
+        }
+        self.bytes.reserve_exact(capacity - self.bytes.len());
+        true
+    }
+}
 
 /// Whether another node or gateway may have executed what this request asks for: it has a key, or, as a batch, may have some.
 /// Who does not execute it speaks for itself only.
@@ -269,7 +312,7 @@ pub(crate) async fn body(
     api: &Api,
     max: usize,
 ) -> Result<Bytes, Problem> {
-    body_within(request, payload, &Limits { body_bytes: max, ..api.limits.clone() }).await
+    body_within(request, payload, &Limits { body_bytes: max, ..api.limits.clone() }, &api.arriving).await
 }
 
 /// The same without a node.
@@ -277,6 +320,7 @@ pub(crate) async fn body_within(
     request: &HttpRequest,
     payload: web::Payload,
     limits: &Limits,
+    room: &Arriving,
 ) -> Result<Bytes, Problem> {
     let max = limits.body_bytes;
     let too_large = || Problem::too_large("body_too_large", format!("the body has more than {max} bytes"));
@@ -291,23 +335,28 @@ pub(crate) async fn body_within(
     }
     let read = async {
         let mut payload = payload;
-        let mut body = Vec::new();
+        let mut body = Body::new(room);
         while let Some(piece) = payload.next().await {
             // The server says the same of a body cut short and of chunks that it cannot read.
             let piece = piece.map_err(|_| {
                 let detail = "the body ended before all of it had arrived, or is not chunked as its head says";
                 Problem::bad_request("incomplete_body", detail)
             })?;
-            if piece.len() > max - body.len() {
+            if piece.len() > max - body.bytes.len() {
                 return Err(too_large());
             }
-            if body.capacity() == 0 {
-                body.reserve_exact(usize::try_from(announced).unwrap_or(0).min(AT_ONCE).max(piece.len()));
+            let at_once = usize::try_from(announced).unwrap_or(0).min(AT_ONCE);
+            if !body.reserve(at_once.max(body.bytes.len() + piece.len()), max) {
+                return Err(if may_have_run_before(request) {
+                    Problem::overloaded().unknown()
+                } else {
+                    Problem::overloaded()
+                });
             }
             // A piece keeps the whole buffer of its connection, however small it is.
-            body.extend_from_slice(&piece);
+            body.bytes.extend_from_slice(&piece);
         }
-        Ok(Bytes::from(body))
+        Ok(Bytes::from(body.bytes))
     };
     let mut read = pin!(read);
     // Most bodies are there when this is polled again: the server has read them with their heads. No timer for those.
@@ -319,4 +368,38 @@ pub(crate) async fn body_within(
         let seconds = limits.body_wait.as_secs();
         Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", format!("the body did not arrive within {seconds} s"))
     })?
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::FromRequest as _;
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    async fn arrives(bytes: usize, announced: Option<usize>, room: &Arriving) -> Result<Bytes, Problem> {
+        let request = TestRequest::post().uri("/v1/calls").set_payload(vec![7; bytes]);
+        let request = request.insert_header((header::CONTENT_LENGTH, announced.unwrap_or(bytes)));
+        let (request, mut payload) = request.to_http_parts();
+        let payload = web::Payload::from_request(&request, &mut payload).await.expect("a payload");
+        body_within(&request, payload, &Limits::default(), room).await
+    }
+
+    /// RELIABILITY 5, class 13: catches bodies that fill the memory together although each is within its bound, room that is
+    /// not given back when one has arrived or not, and small bodies that are refused for the sake of large ones.
+    #[actix_web::test]
+    async fn bodies_that_arrive_weigh_no_more_than_there_is_room() {
+        let room = Arriving(Semaphore::new(100));
+        let mut slow = Body::new(&room);
+        assert!(slow.reserve(90 << 10, 1 << 20) && room.0.available_permits() == 10);
+        assert!(!slow.reserve(101 << 10, 1 << 20), "it would double");
+        assert_eq!(arrives(20 << 10, None, &room).await.expect_err("no room").code(), "overloaded");
+        assert_eq!(arrives(1, Some(20 << 10), &room).await.expect_err("no room").code(), "overloaded");
+        assert_eq!(arrives(1_000, None, &room).await.expect("a small one").len(), 1_000);
+        assert_eq!(arrives(9 << 10, None, &room).await.expect("there is room").len(), 9 << 10);
+        assert_eq!(room.0.available_permits(), 10, "given back");
+        drop(slow);
+        assert_eq!(arrives(20 << 10, None, &room).await.expect("there is room").len(), 20 << 10);
+        assert_eq!(room.0.available_permits(), 100);
+    }
 }

@@ -44,12 +44,21 @@ impl Cluster {
     }
 }
 
-/// Lets the binary make an authority, where there is none yet, and certificates.
+/// Lets the binary make an authority, where there is none yet, and certificates of nodes.
 pub fn create_certificates(directory: &Path, cluster: &str, nodes: &[&str]) {
+    create_of(directory, cluster, "--node", nodes);
+}
+
+/// The same of a gateway without data.
+pub fn create_certificate_of_gateway(directory: &Path, cluster: &str, gateway: &str) {
+    create_of(directory, cluster, "--gateway", &[gateway]);
+}
+
+fn create_of(directory: &Path, cluster: &str, kind: &str, names: &[&str]) {
     let mut create = quorate();
     create.args(["certificates", "create", "--cluster", cluster]).arg(directory);
-    for node in nodes {
-        create.args(["--node", node]);
+    for name in names {
+        create.args([kind, name]);
     }
     let made = create.output().expect("the binary runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -24,6 +24,8 @@ pub(super) const VALUE: usize = 200_000;
 const SMALL: usize = 1_000;
 /// What a state is larger than.
 const STATE: f64 = 20e6;
+/// What a node has applied.
+const APPLIED: &str = "quorate_learner_applied";
 /// Counts what a node has sent of whole states since it began.
 const SENT: &str = "quorate_snapshot_sent_bytes_total";
 
@@ -73,6 +75,12 @@ impl Writers {
     /// Checks that each write that was acknowledged is there on every node, and that the nodes have one state.
     pub(super) async fn finish(self, cluster: &Cluster) {
         self.stop.store(true, Ordering::SeqCst);
+        // A node may have begun to copy a state: a read would wait for that, and not for ever.
+        for node in 0..cluster.size() {
+            let done = self.done.load(Ordering::SeqCst) as f64;
+            eventually("a node to catch up", async || (cluster.metric(node, APPLIED).await >= done).then_some(()))
+                .await;
+        }
         for (client, task) in self.tasks.into_iter().enumerate() {
             let rounds = task.await.expect("every write came to something");
             for round in 0..rounds {
@@ -146,7 +154,7 @@ async fn nodes_are_killed_while_a_state_is_copied() {
     writers.progress(FILLING).await;
     for round in 0..3 {
         let away = cluster.follower().await;
-        let applied = cluster.metric(away, "quorate_learner_applied").await;
+        let applied = cluster.metric(away, APPLIED).await;
         cluster.kill9(away);
         let sent = until_needs_a_state(&cluster, applied).await;
         let (_, whole) = transfers(&cluster, away);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use quorate_tests::cluster::{
-    Cluster, DEADLINE, Gateway, Reply, client_trusting, create_certificates, eventually, quorate, send,
+    Cluster, DEADLINE, Gateway, Reply, client_trusting, create_certificate_of_gateway, eventually, quorate, send,
 };
 use serde_json::{Value, json};
 
@@ -172,8 +172,8 @@ async fn a_gateway_stands_before_sealed_members() {
     let (directory, new) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let mut cluster = sealed(directory.path()).await;
     let files = cluster.certificates();
-    create_certificates(&files, "sealed", &["front"]);
-    create_certificates(new.path(), "sealed", &["front"]);
+    create_certificate_of_gateway(&files, "sealed", "front");
+    create_certificate_of_gateway(new.path(), "sealed", "front");
     let authority = |directory: &Path| fs::read(directory.join("ca.crt")).expect("an authority");
     cluster.trust(&[authority(&files), authority(new.path())].concat());
     let looks = token(&cluster, json!({"name": "looks", "read": true})).await;

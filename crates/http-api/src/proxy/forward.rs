@@ -36,7 +36,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 const WHOLE_MAX: u64 = 16 << 20;
 
 /// Headers of one connection (RFC 9110, 7.6.1), and those that are made anew here.
-const NOT_PASSED_ON: [&str; 12] = [
+const NOT_PASSED_ON: [&str; 14] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
@@ -49,6 +49,9 @@ const NOT_PASSED_ON: [&str; 12] = [
     "host",
     "expect",
     "content-length",
+    // Judged here: to a member its own address would be another site.
+    "origin",
+    "sec-fetch-site",
 ];
 
 /// With these a member refuses for itself: another one may have executed the call.
@@ -153,7 +156,7 @@ impl Passed {
         let is_call = ![Method::GET, Method::HEAD].contains(request.method());
         let is_batch = NOT_SENT_TWICE.contains(&request.path());
         let wait = Wishes::of(request, limits.wait_max)?.wait.unwrap_or(limits.wait);
-        let body = request::body_within(request, payload, limits).await?;
+        let body = request::body_within(request, payload, limits, &proxy.arriving).await?;
         let mut headers = passed_on(request.headers());
         if is_call && !is_batch && !headers.contains_key(&names::IDEMPOTENCY_KEY) {
             headers.insert(names::IDEMPOTENCY_KEY, proxy.fresh_key());

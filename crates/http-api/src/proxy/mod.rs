@@ -37,7 +37,7 @@ use crate::names;
 use crate::observe::{self, Requests};
 use crate::problem::Problem;
 use crate::reply::{Body, Held, Room};
-use crate::request::Query;
+use crate::request::{Arriving, Query};
 use crate::routes::{ROUTES, no_route, probes};
 use crate::traces::Forwards;
 use members::Members;
@@ -89,6 +89,7 @@ pub struct Proxy {
     scheme: &'static str,
     token: RwLock<Option<Token>>,
     requests: Semaphore,
+    arriving: Arriving,
     room: Semaphore,
     /// For replies that are not taken yet.
     replies: Room,
@@ -134,6 +135,7 @@ impl Proxy {
             scheme: if options.authorities.is_some() { "https" } else { "http" },
             token: RwLock::new(None),
             requests: Semaphore::new(options.requests),
+            arriving: Arriving::new(),
             room: Semaphore::new(ROOM_KIB as usize),
             replies: Room::new(),
             members: watch::Sender::new(Members::new(&options.members)),

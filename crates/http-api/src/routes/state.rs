@@ -72,7 +72,7 @@ pub(crate) async fn get(request: HttpRequest, api: web::Data<Api>) -> Result<Htt
     let query = Query::of(&request, &read::PARAMETERS)?;
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let key = key(&request)?;
-    check_keys(&access_of(&request), key.as_str())?;
+    check_keys(&api, &access_of(&request), key.as_str())?;
     let tags = Tags::of(&request, &header::IF_NONE_MATCH)?;
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let snapshot = api.backend.snapshot()?;
@@ -107,7 +107,7 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let limit = query.limit(LIMIT, LIMIT_MAX)?;
     let (prefix, after) = (query.text("prefix").unwrap_or_default().to_owned(), query.text("after").map(str::to_owned));
-    check_keys(&access_of(&request), &prefix)?;
+    check_keys(&api, &access_of(&request), &prefix)?;
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let backend = api.backend.clone();
     let made = ready.page(&api, move || -> Result<(CommandNumber, StatePage), StateError> {

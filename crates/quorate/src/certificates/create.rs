@@ -1,7 +1,8 @@
 //! `quorate certificates create`: an authority and certificates of nodes, for tests and for who has no authority.
 //!
 //! What is there is never overwritten. Where the authority is there already, it signs for the nodes that are new. Each
-//! node gets one certificate that serves both uses: it names the node for the others, and the host for callers.
+//! node gets one certificate that serves both uses: it names the node for the others, and the host for callers. A gateway
+//! without data is no peer: its certificate names hosts only, so that who takes it is taken for no node.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -35,8 +36,8 @@ const AUTHORITY_DAYS: u32 = 3650;
 /// # Errors
 /// A name or host that is none, a file that is there already, or a disk that fails.
 pub(crate) fn run(create: &Create) -> Result<(), Failure> {
-    let Create { directory, cluster, nodes, hosts, days, output } = create;
-    for name in nodes.iter().chain([cluster]) {
+    let Create { directory, cluster, nodes, gateways, hosts, days, output } = create;
+    for name in nodes.iter().chain(gateways).chain([cluster]) {
         if !is_name(name) {
             let needs = "a name has 1 to 64 letters, digits, '.', '_' or '-'";
             return Err(Failure::Usage(format!("{name:?}: {needs}, as in node.name and cluster.name")));
@@ -44,7 +45,10 @@ pub(crate) fn run(create: &Create) -> Result<(), Failure> {
     }
     let (ca_certificate, ca_key) = (directory.join("ca.crt"), directory.join("ca.key"));
     let has_authority = ca_key.exists();
-    let new = nodes.iter().flat_map(|node| [".crt", ".key"].map(|end| directory.join(format!("{node}{end}"))));
+    let new = nodes
+        .iter()
+        .chain(gateways)
+        .flat_map(|node| [".crt", ".key"].map(|end| directory.join(format!("{node}{end}"))));
     let of_authority = (!has_authority).then(|| ca_certificate.clone());
     if let Some(taken) = new.chain(of_authority).find(|file| file.exists()) {
         return Err(Failure::Usage(format!("{} is there already; name another directory or node", taken.display())));
@@ -61,10 +65,10 @@ pub(crate) fn run(create: &Create) -> Result<(), Failure> {
             made.extend([ca_certificate.clone(), ca_key.clone()]);
             issuer
         };
-        for node in nodes {
-            let name = Name { cluster: cluster.clone(), node: node.clone() };
-            let (certificate, key) = new_node(&issuer, &name, hosts, *days)?;
-            let files = [directory.join(format!("{node}.crt")), directory.join(format!("{node}.key"))];
+        let peers = nodes.iter().map(|node| (node, Some(Name { cluster: cluster.clone(), node: node.clone() })));
+        for (name, peer) in peers.chain(gateways.iter().map(|gateway| (gateway, None))) {
+            let (certificate, key) = new_certificate(&issuer, name, peer, hosts, *days)?;
+            let files = [directory.join(format!("{name}.crt")), directory.join(format!("{name}.key"))];
             write(&files[1], &key, 0o600)?;
             write(&files[0], &certificate, 0o644)?;
             made.extend(files);
@@ -92,17 +96,23 @@ fn read_authority(certificate: &Path, key: &Path) -> anyhow::Result<Issuer<'stat
     issuer.with_context(|| format!("{} holds no certificate", certificate.display()))
 }
 
-fn new_node(
+/// For REST, and for a peer of that name.
+fn new_certificate(
     issuer: &Issuer<'static, KeyPair>,
-    name: &Name,
+    name: &str,
+    peer: Option<Name>,
     hosts: &[String],
     days: u32,
 ) -> anyhow::Result<(String, String)> {
     let key = KeyPair::generate()?;
     let mut params = valid_for(days);
-    params.distinguished_name = called(&name.node);
-    params.subject_alt_names = vec![SanType::URI(name.to_string().try_into()?)];
-    let own = ["localhost", "127.0.0.1", "::1", &name.node];
+    params.distinguished_name = called(name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    if let Some(peer) = peer {
+        params.subject_alt_names = vec![SanType::URI(peer.to_string().try_into()?)];
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    }
+    let own = ["localhost", "127.0.0.1", "::1", name];
     for host in own.into_iter().chain(hosts.iter().map(String::as_str)) {
         let name = match host.parse::<IpAddr>() {
             Ok(address) => SanType::IpAddress(address),
@@ -111,7 +121,6 @@ fn new_node(
         params.subject_alt_names.push(name);
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
 }

@@ -5,10 +5,16 @@ use super::*;
 use crate::cli::{Create, Output};
 
 fn create(directory: &Path, node: &str) -> Result<(), Failure> {
+    create_both(directory, &[node], &[])
+}
+
+fn create_both(directory: &Path, nodes: &[&str], gateways: &[&str]) -> Result<(), Failure> {
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     create::run(&Create {
         directory: directory.to_owned(),
         cluster: "demo".into(),
-        nodes: vec![node.into()],
+        nodes: owned(nodes),
+        gateways: owned(gateways),
         hosts: vec!["10.0.0.1".into(), "example.com".into()],
         days: 60,
         output: Output::Json,
@@ -57,6 +63,19 @@ fn what_is_created_is_taken() {
     assert_eq!(fs::read(directory.join("ca.crt")).expect("a certificate"), ca);
     Certificates::read(&config(&directory, "b")).expect("usable").check_name("demo", "b").expect("b");
     assert!(usage(create(&directory, "no name")).contains("1 to 64 letters"));
+}
+
+/// RELIABILITY 6.2: catches a certificate of a gateway by which who takes it is taken for a node, and one that serves no callers.
+#[test]
+fn a_gateway_is_no_peer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    create_both(directory, &["a"], &["front"]).expect("created");
+    let as_peer = usage(Certificates::read(&config(directory, "front")).map(drop));
+    assert!(as_peer.starts_with("tls.peer_certificate = "), "{as_peer}");
+    let http = config::Tls { peer: None, ..config(directory, "front") };
+    assert!(Certificates::read(&http).expect("usable").server_config().expect("TLS").is_some());
+    assert!(usage(create_both(directory, &[], &["front"])).contains("front.crt is there already"));
 }
 
 /// Catches an error that names the wrong key, or none; and a key that everybody may read.

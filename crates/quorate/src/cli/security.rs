@@ -108,7 +108,7 @@ pub(crate) enum Certificates {
 /// `quorate certificates create`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Makes DIR/ca.crt and DIR/ca.key, and for each node DIR/NODE.crt and DIR/NODE.key, which serve for REST and between\nthe nodes; valid for localhost, 127.0.0.1, the name of the node, and each --host. Nothing is overwritten. Where\nDIR/ca.key is there already, it signs for the nodes that are new.\n\nExamples:\n  quorate certificates create --cluster shop --node a --node b --node c --host shop.example certificates\n  quorate certificates create --cluster shop --node d certificates"
+    after_help = "Makes DIR/ca.crt and DIR/ca.key, and for each node DIR/NODE.crt and DIR/NODE.key, which serve for REST and between\nthe nodes; valid for localhost, 127.0.0.1, the name of the node, and each --host. Nothing is overwritten. Where\nDIR/ca.key is there already, it signs for the nodes that are new.\n\nExamples:\n  quorate certificates create --cluster shop --node a --node b --node c --host shop.example certificates\n  quorate certificates create --cluster shop --node d certificates\n  quorate certificates create --cluster shop --gateway front --host shop.example certificates"
 )]
 pub(crate) struct Create {
     /// Where the files go
@@ -118,12 +118,15 @@ pub(crate) struct Create {
     #[arg(long, value_name = "NAME", default_value = "quorate")]
     pub(crate) cluster: String,
     /// The name of a node, as in node.name; may be given several times
-    #[arg(long = "node", value_name = "NAME", required = true)]
+    #[arg(long = "node", value_name = "NAME", required_unless_present = "gateways")]
     pub(crate) nodes: Vec<String>,
+    /// The name of a gateway without data, whose certificate is for REST and for no peer; may be given several times
+    #[arg(long = "gateway", value_name = "NAME")]
+    pub(crate) gateways: Vec<String>,
     /// A name or an address by which callers reach the nodes; may be given several times
     #[arg(long = "host", value_name = "HOST")]
     pub(crate) hosts: Vec<String>,
-    /// For how long the certificates of the nodes are valid
+    /// For how long the certificates are valid, but for that of the authority
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub(crate) days: u32,
     /// For people or for programs

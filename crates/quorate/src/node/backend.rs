@@ -20,7 +20,7 @@ use protocol::{
 use storage::StorageError;
 use tokio::sync::{Semaphore, watch};
 
-use super::current::Current;
+use super::current::{self, Current};
 use super::disks::Disks;
 use super::members::{REMOVED, what_to_do};
 use super::router::Router;
@@ -299,8 +299,10 @@ impl Backend for NodeBackend {
     }
 
     fn is_current(&self) -> bool {
-        let newest = self.status.leader().map(|_| CommandNumber(self.newest()));
         let (now, applied) = (super::outside::now().tick, self.status.progress().applied);
+        let membership = self.router.membership();
+        let told_at = current::told_at(&self.view.borrow(), self.config.cluster.me, now, membership.majority());
+        let newest = told_at.map(|at| (at, CommandNumber(self.newest())));
         self.current.lock().unwrap_or_else(PoisonError::into_inner).look(now, newest, applied)
     }
 

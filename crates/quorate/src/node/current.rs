@@ -1,19 +1,34 @@
 //! Whether what this node has applied is recent enough to say whose token counts (ADR 0029): pure.
 //!
 //! That a token is revoked is a command. A node that has applied what was newest at some moment knows all that was revoked by
-//! then. What was newest it hears in heartbeats, which say so only while somebody leads: a side of a partition without a leader
-//! hears nothing new, and takes itself for up to date.
+//! then. What was newest it hears in heartbeats of the leader, so the moment is that of the last one ([`told_at`]). A side of a
+//! partition without a leader hears nothing new, and takes itself for up to date.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use protocol::{CommandNumber, Tick};
+use failure_detector::core::View;
+use protocol::{CommandNumber, MajoritySets, NodeId, Tick};
 
 /// How old what a node knows of tokens may be: far longer than a change of leader, whose callers wait instead of being
 /// refused; within what revoking a token may take.
 const AGE_MAX: Duration = Duration::from_secs(5);
 /// Two looks closer to each other say the same.
 const LOOKED_AT: Duration = Duration::from_millis(100);
+
+/// When this node last heard what was newest: from the leader; where it leads itself, when it last heard a majority set, without
+/// which nothing can be newer. Nothing when no leader is known.
+pub(super) fn told_at(view: &View, me: NodeId, now: Tick, majority: &MajoritySets) -> Option<Tick> {
+    let heard_at = |node: NodeId| view.peers.get(&node).and_then(|peer| peer.heard_at);
+    let leader = view.leader?.node;
+    if leader != me {
+        return heard_at(leader);
+    }
+    let is_heard = |since: Tick| majority.holds(|node| node == me || heard_at(node).is_some_and(|at| at >= since));
+    let mut moments: Vec<Tick> = view.peers.values().filter_map(|peer| peer.heard_at).chain([now]).collect();
+    moments.sort_unstable();
+    moments.into_iter().rev().find(|since| is_heard(*since))
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -25,16 +40,17 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// Looks at what is newest (nothing when no leader is known) and what is applied. Whether that is recent.
-    pub(super) fn look(&mut self, now: Tick, newest: Option<CommandNumber>, applied: CommandNumber) -> bool {
+    /// Looks at what was newest at a moment (nothing when no leader is known) and what is applied. Whether that is recent.
+    pub(super) fn look(&mut self, now: Tick, newest: Option<(Tick, CommandNumber)>, applied: CommandNumber) -> bool {
         let last = self.ahead.back().copied();
-        if let Some(newest) = newest.filter(|_| last.is_none_or(|(at, _)| now.since(at) >= LOOKED_AT)) {
+        let is_later = |at: Tick| last.is_none_or(|(last, _)| at.since(last) >= LOOKED_AT);
+        if let Some((at, newest)) = newest.filter(|(at, _)| is_later(*at)) {
             // Who told of more may not be heard any more; it is there all the same.
-            self.ahead.push_back((now, newest.max(last.map_or(CommandNumber(0), |(_, newest)| newest))));
+            self.ahead.push_back((at, newest.max(last.map_or(CommandNumber(0), |(_, newest)| newest))));
         }
         while let Some((at, newest)) = self.ahead.front().copied() {
             if newest <= applied {
-                self.as_of = Some(at);
+                self.as_of = self.as_of.max(Some(at));
             } else if now.since(at) <= AGE_MAX {
                 break;
             }
@@ -46,11 +62,42 @@ impl Current {
 
 #[cfg(test)]
 mod tests {
+    use failure_detector::core::PeerView;
+    use protocol::Ballot;
+
     use super::*;
 
-    /// A look at that many milliseconds.
+    /// A look at that many milliseconds, at which the leader is heard.
     fn look(current: &mut Current, at: u64, newest: Option<u64>, applied: u64) -> bool {
-        current.look(Tick(at * 1_000), newest.map(CommandNumber), CommandNumber(applied))
+        let now = Tick(at * 1_000);
+        current.look(now, newest.map(|newest| (now, CommandNumber(newest))), CommandNumber(applied))
+    }
+
+    /// RELIABILITY 6.5: catches a node that goes by when it looks, not by when it last heard the leader, which it takes for
+    /// working for a while; and a leader that is cut off and goes by itself.
+    #[test]
+    fn it_counts_from_what_was_heard_last() {
+        let (me, second) = (NodeId(1), |seconds: u64| Tick(seconds * 1_000_000));
+        let majority = MajoritySets::simple([1, 2, 3].map(NodeId)).expect("three nodes");
+        let view = |leader: u64, heard: [Option<u64>; 2]| {
+            let peer = |at: Option<u64>| PeerView { heard_at: at.map(second), ..PeerView::default() };
+            let peers = [2, 3].map(NodeId).into_iter().zip(heard.map(peer)).collect();
+            View { leader: Some(Ballot::new(1, NodeId(leader))), peers, ..View::default() }
+        };
+        let told = |view: &View| told_at(view, me, second(9), &majority);
+        assert_eq!(told(&view(2, [Some(3), Some(8)])), Some(second(3)), "its leader");
+        assert_eq!(
+            told(&view(1, [Some(3), Some(8)])),
+            Some(second(8)),
+            "it leads, and hears a majority set with itself"
+        );
+        assert_eq!(told(&view(1, [None, None])), None);
+        assert_eq!(told(&View { leader: None, ..view(2, [Some(3), None]) }), None);
+        let mut current = Current::default();
+        let heard = Some((second(3), CommandNumber(7)));
+        for (at, is_current) in [(4, true), (8, true), (9, false)] {
+            assert_eq!(current.look(second(at), heard, CommandNumber(7)), is_current, "at {at}");
+        }
     }
 
     /// Catches a node without a leader that counts as up to date for ever; one that is refused while the lead changes; and

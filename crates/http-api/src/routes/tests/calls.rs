@@ -225,6 +225,18 @@ async fn respond_async_says_where_to_ask() {
     assert_eq!(world.calls()[0].request, RequestId::caller(key).expect("a caller's key"));
 }
 
+/// Catches a key for a caller who gave none that whoever reads commands can tell: they show the ids of calls without a key.
+#[actix_web::test]
+async fn a_key_that_is_given_is_nobodys_guess() {
+    let world = World::new(|_| Some(issued(1)));
+    world.post(INBOUND, "{}").await;
+    let asked = world.with_header(Method::POST, INBOUND, ("Prefer", "respond-async")).await;
+    let RequestId::Gateway(shown) = world.calls()[0].request else { panic!("no key was given") };
+    let key = asked.json()["idempotency_key"].as_str().expect("a key").to_owned();
+    assert_eq!(key, "01".repeat(16), "all of it is chance");
+    assert_ne!(key, crate::api::unforeseen(shown + 1), "what it was made of before");
+}
+
 /// Catches a call that was turned away and is reported as accepted.
 #[actix_web::test]
 async fn respond_async_reports_what_is_refused_at_once() {
