@@ -51,12 +51,7 @@ struct Disk {
 impl Disk {
     /// Whether its node may promise and vote: otherwise no majority set is formed with it.
     fn speaks(&self) -> bool {
-        !self.broken && self.speaks_by_its_records()
-    }
-
-    /// The same, by what is written there; damage is found by the next start.
-    fn speaks_by_its_records(&self) -> bool {
-        self.standing == Standing::Sound && self.forgotten.max(self.voted_under) <= self.durable
+        !self.broken && self.standing == Standing::Sound && self.forgotten.max(self.voted_under) <= self.durable
     }
 
     /// Whether its node knows which ballots it has begun.
@@ -282,10 +277,11 @@ impl Disks {
         self.disks.get(&node).is_some_and(|disk| disk.broken)
     }
 
-    /// Whether a node may promise and vote by what is written on its disk.
+    /// Whether a node may promise and vote by what is written on its disk; damage is found by the next start. One that has just
+    /// voted under a membership knows it, though its state may not be durable so far: only after a start it would not.
     #[must_use]
-    pub fn speaks_by_its_records(&self, node: NodeId) -> bool {
-        self.disks.get(&node).is_none_or(Disk::speaks_by_its_records)
+    pub fn may_speak(&self, node: NodeId) -> bool {
+        self.disks.get(&node).is_none_or(|disk| disk.standing == Standing::Sound && disk.forgotten <= disk.durable)
     }
 
     /// Whether the state of this node is durable up to here, and those of a majority of all learners are, or were

@@ -129,9 +129,7 @@ impl Invariant for Promises {
 }
 
 fn may_speak(node: NodeId, disks: &Disks) -> Result<(), Violation> {
-    ensure(disks.speaks_by_its_records(node), || {
-        "promises or votes, and is silent by what it has on its disk".to_owned()
-    })
+    ensure(disks.may_speak(node), || "promises or votes, and is silent by what it has on its disk".to_owned())
 }
 
 impl Promise {
