@@ -145,9 +145,7 @@ impl Network {
         fate.arrivals.push(arrives);
         if chance.happens(duplicate) {
             fate.faults.push(Mishap::Duplicate);
-            // At once, or so late that all has changed meanwhile.
-            let late = if chance.coin() { some_of(self.weather.spike_max, chance) } else { Duration::ZERO };
-            fate.arrivals.push(arrives + self.delay(chance) + late);
+            fate.arrivals.push(arrives + self.delay(chance));
         }
         fate
     }
