@@ -67,7 +67,7 @@ fn planted_mistakes_are_caught() {
         (Planted::NeverRejoins, 1, "liveness: "),
         (Planted::ForgetsTooMuch, 1, "votes kept: "),
         (Planted::TakesVotesForIssued, 1, "agreement: "),
-        (Planted::GoesByFirstBallots, 200, "anchored: "),
+        (Planted::GoesByFirstBallots, 900, "anchored: "),
         (Planted::ForgetsItsBallots, 1, "ballots: "),
         (Planted::ForgetsItsPromise, 1, "promises: "),
         (Planted::TrustsANewDisk, 1, "lost disks: "),
