@@ -4,6 +4,7 @@
 //! They are made here, around the shipped cores, so that nothing of them is in what is shipped. The model
 //! check of `tests/` makes its own from here too.
 
+mod instead;
 mod lacking;
 mod leading;
 pub mod no_barrier;
