@@ -227,7 +227,7 @@ impl Clients {
         let state = self.client(client);
         let waits = state.waits.take().expect("a client that waits has a question");
         state.known.learn(&waits.question, answer);
-        state.has_read |= healed && state.fresh == 0 && matches!(answer, Told::Value { .. });
+        state.has_read |= healed && state.fresh == 0 && matches!(answer, Told::Shown { .. });
         let asked = state.again.as_ref().is_some_and(|task| waits.question == Question::Call(task.call.clone()));
         if asked && is_final(answer) {
             let task = state.again.take();
@@ -372,7 +372,7 @@ impl Clients {
             return work::read(chance, &state.known);
         }
         if healed && state.fresh == 0 {
-            return work::read_all(chance);
+            return work::read_all(chance, &state.known);
         }
         let number = self.next_request;
         self.next_request += 1;
@@ -414,6 +414,6 @@ pub(crate) fn is_final(answer: &Told) -> bool {
     match answer {
         Told::Outcome { outcome: Outcome::Issued { .. }, .. } | Told::NotExecuted => true,
         Told::Outcome { settled, .. } => *settled,
-        Told::Unknown | Told::Left { .. } | Told::Value { .. } => false,
+        Told::Unknown | Told::Left { .. } | Told::Shown { .. } => false,
     }
 }

@@ -6,6 +6,7 @@
 use leader::core::Note;
 use protocol::{
     Ballot, Call, Command, CommandId, CommandNumber, Entry, Key, Message, NodeId, Now, Outcome, RequestId, SnapshotId,
+    StateError, StateView,
 };
 use storage::{LogImage, LogRecord};
 
@@ -172,13 +173,48 @@ pub enum Stop {
 pub enum Question {
     /// A call.
     Call(Call),
-    /// One entry of the state.
-    Read {
-        /// Its key.
-        key: Key,
-        /// Of which state.
-        consistency: Consistency,
+    /// A read.
+    Read(Read),
+}
+
+/// What a client wants to see of the state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Read {
+    /// Which entries.
+    pub sought: Sought,
+    /// Of which state.
+    pub consistency: Consistency,
+    /// Of no state before this number (`min_command`).
+    pub least: CommandNumber,
+}
+
+/// Which entries a read shows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sought {
+    /// That of this key.
+    Entry(Key),
+    /// Those whose keys begin so and come after that one, in order, so many at most.
+    Page {
+        /// How they begin.
+        prefix: String,
+        /// After which one.
+        after: Option<String>,
+        /// How many.
+        limit: usize,
     },
+}
+
+impl Sought {
+    /// What there is of it in a state.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn in_state(&self, state: &dyn StateView) -> Result<Vec<(Key, Entry)>, StateError> {
+        match self {
+            Self::Entry(key) => Ok(state.get(key)?.map(|entry| (key.clone(), entry)).into_iter().collect()),
+            Self::Page { prefix, after, limit } => state.scan(prefix, after.as_deref(), *limit),
+        }
+    }
 }
 
 /// Which state a read shows.
@@ -188,8 +224,6 @@ pub enum Consistency {
     Linearizable,
     /// What the asked node has applied.
     Local,
-    /// The same, once it is at this number or past it (`min_command`).
-    AtLeast(CommandNumber),
 }
 
 /// What a client is told.
@@ -214,11 +248,11 @@ pub enum Told {
         early: bool,
     },
     /// What a read shows.
-    Value {
+    Shown {
         /// The number of the state.
         at: CommandNumber,
-        /// The entry; none when there is none.
-        entry: Option<Entry>,
+        /// The entries, in order of their keys.
+        entries: Vec<(Key, Entry)>,
     },
 }
 

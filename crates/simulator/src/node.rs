@@ -15,13 +15,12 @@ use http_api::Gateway;
 use leader::core::Leader;
 use learner::{Learner, Progress, Stored, Timing};
 use protocol::message::HandOver;
-use protocol::{
-    Ballot, CommandId, CommandNumber, Key, Membership, Message, NodeId, SnapshotId, SnapshotPiece, Space, Tick,
-};
+use protocol::{Ballot, CommandId, CommandNumber, Membership, Message, NodeId, SnapshotId, SnapshotPiece, Space, Tick};
 use storage::memory::{Fault, MemoryLog, MemoryState};
 use storage::{Checkpoint, LogRecord, LogStore as _, Standing, StateStore as _, StorageError};
 
 use crate::clocks::Clocks;
+use crate::fact::Read;
 use crate::functions::{Executions, registry};
 use crate::planted;
 use crate::schedule::Event;
@@ -125,8 +124,8 @@ pub(crate) fn heard_by(me: NodeId, own: &Heard, view: &View, replaced: &BTreeSet
 
 /// A read that waits for the state to be recent enough.
 #[derive(Debug)]
-pub(crate) struct Read {
-    pub(crate) key: Key,
+pub(crate) struct Reader {
+    pub(crate) read: Read,
     /// The number that it must reach; none until the leader has said so.
     pub(crate) number: Option<CommandNumber>,
     /// On the clock of the node.
@@ -162,7 +161,7 @@ pub(crate) struct Roles {
     /// The state may show more than the learner knows.
     pub(crate) installing: bool,
     pub(crate) checkpoints: BTreeMap<SnapshotId, Box<dyn Checkpoint>>,
-    pub(crate) reads: BTreeMap<u64, Read>,
+    pub(crate) reads: BTreeMap<u64, Reader>,
     /// What the failure detector says of the room of all nodes.
     pub(crate) takes_calls: bool,
     /// Whether the gateway's timer runs.

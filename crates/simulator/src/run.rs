@@ -89,6 +89,11 @@ pub struct Kind {
 }
 
 impl Kind {
+    /// How many events there are in the faults of a seed of full length, or of a longer one.
+    fn events(&self) -> u64 {
+        if self.longest >= Duration::from_secs(GOALS_FAULTS) { MANY_EVENTS } else { 0 }
+    }
+
     /// For which there are goals: the usual one.
     fn is_usual(&self) -> bool {
         *self == Self { longest: Duration::from_secs(GOALS_FAULTS), planted: None, changes: None }
@@ -99,7 +104,8 @@ impl Kind {
 fn world(seed: u64, kind: Kind, lines: usize) -> World {
     let mut chance = Chance::new(seed);
     let faults = faults(&mut chance, kind.longest);
-    let swarm = Swarm { planted: kind.planted, ..Swarm::draw(&mut chance, faults, kind.changes) };
+    let swarm =
+        Swarm { planted: kind.planted, faults_events: kind.events(), ..Swarm::draw(&mut chance, faults, kind.changes) };
     let bound = swarm.timeout_max * TIMEOUTS_TO_ANSWER;
     // A function that is wrong wherever it runs.
     let functions = if kind.planted == Some(Planted::LetsLessComeIn) { less_comes_in() } else { functions::all() };
@@ -224,7 +230,7 @@ pub struct Summary {
     pub took: Duration,
 }
 
-/// How many events a seed should have (RELIABILITY 5, class 1); a world in which little happens has fewer.
+/// How many events a seed of full length has (RELIABILITY 5, class 1), unless too little happens in its world.
 const MANY_EVENTS: u64 = 50_000;
 
 /// After so many failed seeds no more are begun: they say it all.

@@ -238,6 +238,8 @@ pub struct Swarm {
     pub think: Duration,
     /// How long the faults last.
     pub faults: Duration,
+    /// They go on until there were so many events, at most eight times as long.
+    pub faults_events: u64,
     /// What becomes of the rest then.
     pub rest: Rest,
     /// How long outcomes of calls are kept that have a key of their caller's.
@@ -306,6 +308,7 @@ impl Swarm {
             clients: 4,
             think: millis(50),
             faults: Duration::ZERO,
+            faults_events: 0,
             rest: Rest::CutOff,
             caller_retention: KEPT,
             gateway_retention: KEPT,

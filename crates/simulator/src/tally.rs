@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use leader::core::Note;
-use protocol::{Ballot, NodeId, Now, RequestId};
+use protocol::{Ballot, CommandNumber, NodeId, Now, RequestId};
 use storage::{LogRecord, Standing};
 
-use crate::fact::{Consistency, Fact, Observer, Question, Told};
+use crate::fact::{Consistency, Fact, Observer, Question, Read, Sought, Told};
 use crate::fault::{Fault, Shape};
 use crate::invariants::Disks;
 
@@ -53,8 +53,11 @@ const SHARES: [(&str, u64); 3] = [("one_way", 30), ("of_other_shape", 30), ("any
 /// The time of faults for which the goals are meant, in virtual seconds: the usual one.
 pub const GOALS_FAULTS: u64 = 30;
 
-/// Reads that gave a value, by their consistency.
-const READS: [&str; 3] = ["read_linearizable", "read_local", "read_at_least"];
+/// Reads that were answered: by their consistency, those that named a number as well apart; then pages among all of them.
+const READS: [&str; 5] =
+    ["read_linearizable", "read_linearizable_at_least", "read_local", "read_local_at_least", "read_page"];
+/// Where pages stand there.
+const PAGES: usize = 4;
 
 /// What goes on after the faults outside of the core.
 const OUTSIDE: [&str; 3] = ["flapping_outside", "suspicion_outside", "restart_outside"];
@@ -110,7 +113,7 @@ pub struct Tally {
     pub questions: u64,
     /// Calls that were asked again under the same key.
     pub retries: u64,
-    /// Values that reads gave, by [`READS`].
+    /// Reads that were answered, by [`READS`].
     pub reads: [u64; READS.len()],
     /// Virtual time, in microseconds.
     pub micros: u64,
@@ -126,7 +129,7 @@ pub struct Tally {
     led: Option<Ballot>,
     keys: BTreeSet<RequestId>,
     /// Reads under way: the index of their consistency, by ticket.
-    reading: BTreeMap<u64, usize>,
+    reading: BTreeMap<u64, (usize, bool)>,
     /// Nodes that are up and have not rejoined.
     damaged: BTreeSet<NodeId>,
 }
@@ -246,12 +249,12 @@ impl Tally {
     }
 }
 
-/// Where a consistency stands in [`READS`].
-fn index(consistency: Consistency) -> usize {
-    match consistency {
-        Consistency::Linearizable => 0,
-        Consistency::Local => 1,
-        Consistency::AtLeast(_) => 2,
+/// Where a read stands in [`READS`].
+fn index(read: &Read) -> usize {
+    let number = usize::from(read.least > CommandNumber::NULL);
+    match read.consistency {
+        Consistency::Linearizable => number,
+        Consistency::Local => 2 + number,
     }
 }
 
@@ -286,8 +289,8 @@ impl Observer for Tally {
             }
             Fact::Asked { ticket, question, .. } => {
                 self.questions += 1;
-                if let Question::Read { consistency, .. } = question {
-                    self.reading.insert(*ticket, index(*consistency));
+                if let Question::Read(read) = question {
+                    self.reading.insert(*ticket, (index(read), matches!(read.sought, Sought::Page { .. })));
                 }
                 if let Question::Call(call) = question
                     && matches!(call.request, RequestId::Caller(_))
@@ -296,8 +299,9 @@ impl Observer for Tally {
                 }
             }
             Fact::Told { ticket, answer, .. } => {
-                if let (Some(read), Told::Value { .. }) = (self.reading.remove(ticket), answer) {
+                if let (Some((read, page)), Told::Shown { .. }) = (self.reading.remove(ticket), answer) {
                     self.reads[read] += 1;
+                    self.reads[PAGES] += u64::from(page);
                 }
             }
             Fact::Sent { .. }

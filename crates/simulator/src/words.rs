@@ -9,7 +9,7 @@ use leader::core::Note;
 use protocol::message::{Executed, Stored, ToAcceptor, ToGateway, ToLeader, ToLearner};
 use protocol::{Command, CommandNumber, Message, NodeId, Now, Outcome, Run, Vote};
 
-use crate::fact::{Consistency, Fact, Question, Stop, Told};
+use crate::fact::{Consistency, Fact, Question, Read, Sought, Stop, Told};
 use crate::fault::Fault;
 
 /// A node by the letter that the patent would give it.
@@ -193,10 +193,19 @@ impl fmt::Display for Asks<'_> {
             Question::Call(call) => {
                 write!(f, "{} = {} {}", call.request, call.function, String::from_utf8_lossy(&call.arguments))
             }
-            Question::Read { key, consistency: Consistency::Linearizable } => write!(f, "reads {key} linearizably"),
-            Question::Read { key, consistency: Consistency::Local } => write!(f, "reads {key} locally"),
-            Question::Read { key, consistency: Consistency::AtLeast(number) } => {
-                write!(f, "reads {key} at {number} or later")
+            Question::Read(Read { sought, consistency, least }) => {
+                let how = match consistency {
+                    Consistency::Linearizable => "linearizably",
+                    Consistency::Local => "locally",
+                };
+                match sought {
+                    Sought::Entry(key) => write!(f, "reads {key} {how}")?,
+                    Sought::Page { prefix, after, limit } => {
+                        write!(f, "reads {limit} keys of {prefix:?} {how}")?;
+                        after.iter().try_for_each(|after| write!(f, ", after {after}"))?;
+                    }
+                }
+                if *least > CommandNumber::NULL { write!(f, ", at {least} or later") } else { Ok(()) }
             }
         }
     }
@@ -216,10 +225,12 @@ impl fmt::Display for Hears<'_> {
             Told::Unknown => f.write_str("outcome unknown"),
             Told::Left { early: true } => f.write_str("nothing, and does not wait for it"),
             Told::Left { early: false } => f.write_str("nothing"),
-            Told::Value { at, entry: None } => write!(f, "nothing there at {at}"),
-            Told::Value { at, entry: Some(entry) } => {
-                let value = String::from_utf8_lossy(&entry.value);
-                write!(f, "{value} at {at}, written by {}", entry.version)
+            Told::Shown { at, entries } if entries.is_empty() => write!(f, "nothing there at {at}"),
+            Told::Shown { at, entries } => {
+                for (key, entry) in entries {
+                    write!(f, "{key} = {} of {}, ", String::from_utf8_lossy(&entry.value), entry.version)?;
+                }
+                write!(f, "at {at}")
             }
         }
     }

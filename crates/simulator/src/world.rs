@@ -322,6 +322,7 @@ impl World {
             Event::Clients => self.clients_act(),
             Event::Nemesis => self.nemesis(),
             Event::Flap => self.flap(),
+            Event::Heal if self.is_too_early() => self.schedule.after(self.swarm.faults / 8, Event::Heal),
             Event::Heal => self.heal(),
             Event::Plan => {
                 for plan in self.plans.remove(&self.schedule.now()).unwrap_or_default() {

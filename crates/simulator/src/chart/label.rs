@@ -89,7 +89,7 @@ pub(super) fn ballot(message: &Message) -> Option<Ballot> {
 pub(super) fn question(question: &Question) -> String {
     match question {
         Question::Call(call) => format!("{} = {}", named(&call.request), asked(&call.function, &call.arguments)),
-        Question::Read { .. } => Asks(question).to_string(),
+        Question::Read(_) => Asks(question).to_string(),
     }
 }
 
@@ -100,8 +100,11 @@ pub(super) fn answer(answer: &Told) -> String {
         Told::NotExecuted => "not executed".to_owned(),
         Told::Unknown => "outcome unknown".to_owned(),
         Told::Left { .. } => "left without an answer".to_owned(),
-        Told::Value { at, entry: None } => format!("nothing, at {at}"),
-        Told::Value { at, entry: Some(entry) } => format!("{}, at {at}", String::from_utf8_lossy(&entry.value)),
+        Told::Shown { at, entries } => match entries.as_slice() {
+            [] => format!("nothing, at {at}"),
+            [(_, entry)] => format!("{}, at {at}", String::from_utf8_lossy(&entry.value)),
+            several => format!("{} entries, at {at}", several.len()),
+        },
     }
 }
 

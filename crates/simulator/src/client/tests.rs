@@ -1,7 +1,7 @@
 use protocol::CommandNumber;
 
 use super::*;
-use crate::fact::Consistency;
+use crate::fact::{Consistency, Read, Sought};
 
 fn settings(clients: u64) -> Settings {
     Settings {
@@ -49,7 +49,7 @@ fn well(asking: &Asking) -> Option<Told> {
             let outcome = Outcome::Issued { command: CommandNumber(1), result: "{}".into() };
             Told::Outcome { request: call.request.clone(), outcome, settled: true }
         }
-        Question::Read { .. } => Told::Value { at: CommandNumber(1), entry: None },
+        Question::Read(_) => Told::Shown { at: CommandNumber(1), entries: Vec::new() },
     })
 }
 
@@ -84,8 +84,14 @@ fn every_kind_of_question_is_asked() {
     for name in names.filter(|name| !others.iter().any(|other| name.starts_with(other))) {
         assert!(functions.contains(name), "{name} is never called");
     }
-    let consistencies: BTreeSet<u8> = asked.iter().filter_map(|ask| consistency(ask)).collect();
-    assert_eq!(consistencies.len(), 3);
+    let reads = asked.iter().filter_map(|ask| read_of(ask));
+    let kinds: BTreeSet<_> = reads
+        .map(|read| {
+            let page = matches!(read.sought, Sought::Page { .. });
+            (page, read.consistency == Consistency::Local, read.least.0.min(2))
+        })
+        .collect();
+    assert_eq!(kinds.len(), 2 * 2 * 3, "with no number, with one that was seen, and with one that was not");
     assert!(asked.iter().filter_map(|ask| call_of(ask)).any(is_keyed));
     assert!(asked.iter().filter_map(|ask| call_of(ask)).any(|call| !is_keyed(call)));
     assert!(asked.iter().filter_map(|ask| call_of(ask)).any(|call| !call.patience.is_zero()));
@@ -93,13 +99,8 @@ fn every_kind_of_question_is_asked() {
     assert_eq!(tickets.len(), asked.len());
 }
 
-fn consistency(asking: &Asking) -> Option<u8> {
-    match asking.question {
-        Question::Call(_) => None,
-        Question::Read { consistency: Consistency::Linearizable, .. } => Some(0),
-        Question::Read { consistency: Consistency::Local, .. } => Some(1),
-        Question::Read { consistency: Consistency::AtLeast(_), .. } => Some(2),
-    }
+fn read_of(asking: &Asking) -> Option<&Read> {
+    if let Question::Read(read) = &asking.question { Some(read) } else { None }
 }
 
 /// S-23: catches a call with a key that is given up or asked for with another key, one without a key that is asked
@@ -170,7 +171,8 @@ fn after_the_faults_all_comes_to_its_end() {
     let mut last = BTreeMap::new();
     asked.iter().for_each(|ask| _ = last.insert(ask.client, *ask));
     assert_eq!(last.len(), 3);
-    assert!(last.values().all(|ask| ask.via == core[1] && consistency(ask) == Some(0)), "{last:?}");
+    let reads = |ask: &Asking| read_of(ask).is_some_and(|read| read.consistency == Consistency::Linearizable);
+    assert!(last.values().all(|ask| ask.via == core[1] && reads(ask)), "{last:?}");
 }
 
 /// Catches clients that go on asking for changes of the membership when that is to be over, or never do.

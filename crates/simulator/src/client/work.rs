@@ -12,7 +12,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::fact::{Consistency, Question, Told};
+use crate::fact::{Consistency, Question, Read, Sought, Told};
 use crate::functions::{DICE, SLOW};
 
 const WAREHOUSES: [&str; 3] = ["A", "B", "C"];
@@ -23,6 +23,13 @@ const LOG: &str = "log";
 /// The longest that a caller waits for a refusal to pass: long enough for other clients to bring goods,
 /// short beside the time within which all must be answered.
 const PATIENCE_MAX: u64 = 1_000;
+
+/// How the keys of pages begin.
+const PREFIXES: [&str; 5] = ["", "inventory/", "doc/", "counter/1", "no such"];
+/// The largest page: all there is, with what functions keep beside it.
+const PAGE_MAX: usize = 20;
+/// So far a reader asks for more than it has seen.
+const AHEAD_MAX: u64 = 3;
 
 /// What a client has learnt from answers.
 #[derive(Debug, Default)]
@@ -37,12 +44,12 @@ impl Known {
     /// An answer has come.
     pub(super) fn learn(&mut self, question: &Question, answer: &Told) {
         match answer {
-            Told::Value { at, entry } => {
+            Told::Shown { at, entries } => {
                 self.seen = self.seen.max(*at);
-                if let Question::Read { key, .. } = question {
-                    self.versions
-                        .insert(key.clone(), entry.as_ref().map_or(CommandNumber::NULL, |entry| entry.version));
+                if let Question::Read(Read { sought: Sought::Entry(key), .. }) = question {
+                    self.versions.insert(key.clone(), CommandNumber::NULL);
                 }
+                self.versions.extend(entries.iter().map(|(key, entry)| (key.clone(), entry.version)));
             }
             Told::Outcome { outcome: Outcome::Issued { command: at, .. }, .. }
             | Told::Outcome { outcome: Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. }, .. } => {
@@ -129,19 +136,31 @@ pub(super) fn other_body(call: &Call) -> Call {
 }
 
 /// A read of all that anybody was told before.
-pub(super) fn read_all(chance: &mut ChaCha8Rng) -> Question {
-    Question::Read { key: key(chance), consistency: Consistency::Linearizable }
+pub(super) fn read_all(chance: &mut ChaCha8Rng, known: &Known) -> Question {
+    let least = if chance.random_bool(0.5) { known.seen } else { CommandNumber::NULL };
+    Question::Read(Read { sought: sought(chance), consistency: Consistency::Linearizable, least })
 }
 
-/// Any read.
+/// Any read. Now and then it wants to see what is not there yet, and may wait in vain.
 pub(super) fn read(chance: &mut ChaCha8Rng, known: &Known) -> Question {
-    let key = key(chance);
-    let consistency = match chance.random_range(0..20) {
-        0..9 => Consistency::Linearizable,
-        9..14 => Consistency::Local,
-        _ => Consistency::AtLeast(known.seen),
+    let sought = sought(chance);
+    let consistency = if chance.random_bool(0.5) { Consistency::Linearizable } else { Consistency::Local };
+    let least = match chance.random_range(0..20) {
+        0..11 => CommandNumber::NULL,
+        11..18 => known.seen,
+        _ => CommandNumber(known.seen.0 + chance.random_range(1..=AHEAD_MAX)),
     };
-    Question::Read { key, consistency }
+    Question::Read(Read { sought, consistency, least })
+}
+
+/// Some entries; a page may be too small for all, begin after one, and hold none.
+fn sought(chance: &mut ChaCha8Rng) -> Sought {
+    if chance.random_bool(0.7) {
+        return Sought::Entry(key(chance));
+    }
+    let prefix = one(chance, &PREFIXES).to_owned();
+    let after = chance.random_bool(0.5).then(|| key(chance).as_str().to_owned());
+    Sought::Page { prefix, after, limit: chance.random_range(1..=PAGE_MAX) }
 }
 
 fn key(chance: &mut ChaCha8Rng) -> Key {

@@ -27,6 +27,8 @@ pub(super) struct ExactlyOnce {
     never: BTreeMap<Named, (u64, Option<CommandNumber>)>,
     /// How many different calls were asked for under an id.
     bodies: BTreeMap<RequestId, Vec<[u8; 16]>>,
+    /// The commands that came of an id, with what was asked.
+    commands: BTreeMap<RequestId, Vec<(CommandNumber, [u8; 16])>>,
 }
 
 impl Invariant for ExactlyOnce {
@@ -48,6 +50,8 @@ impl Invariant for ExactlyOnce {
             self.is_told(*ticket, call, answer, history)?;
         }
         let Some(issued) = history.chain.fresh() else { return Ok(()) };
+        let command = (issued.command.number(), issued.body.fingerprint.0);
+        self.commands.entry(issued.body.request.clone()).or_default().push(command);
         if !matches!(issued.body.verdict, Verdict::Changed(_)) {
             return Ok(());
         }
@@ -85,11 +89,16 @@ impl ExactlyOnce {
                 })?;
                 let Some(issued) = stored.filter(|_| *settled) else { return Ok(()) };
                 let id = issued.command.id;
-                ensure(issued.body.fingerprint != call.fingerprint, || {
+                if issued.body.fingerprint != call.fingerprint {
+                    self.never.insert(named(call), (ticket, Some(id.number)));
+                    return Ok(());
+                }
+                let commands = self.commands.get(request).into_iter().flatten();
+                let mut others = commands.filter(|(_, body)| *body != call.fingerprint.0);
+                // What it was told may have been so until the other one was forgotten.
+                ensure(others.any(|(number, _)| history.chain.is_forgotten(*number)), || {
                     format!("{request} is told that its key is another call's for good, and became {id}")
-                })?;
-                self.never.insert(named(call), (ticket, Some(id.number)));
-                Ok(())
+                })
             }
             Told::NotExecuted | Told::Outcome { settled: true, .. } => {
                 let changed = |issued: &&Issued| matches!(issued.body.verdict, Verdict::Changed(_));
@@ -102,7 +111,7 @@ impl ExactlyOnce {
                 self.never.insert(named(call), (ticket, by.filter(own)));
                 Ok(())
             }
-            Told::Outcome { settled: false, .. } | Told::Unknown | Told::Left { .. } | Told::Value { .. } => Ok(()),
+            Told::Outcome { settled: false, .. } | Told::Unknown | Told::Left { .. } | Told::Shown { .. } => Ok(()),
         }
     }
 }
@@ -245,6 +254,17 @@ mod tests {
         let bodies =
             [body_of(&other, vec![put("a", "2")], &json!({})), body_of(&call, vec![put("a", "1")], &json!({}))];
         let [first, second] = [0, 1].map(|index| applied(1, &chain_of(&bodies)[index]));
-        assert_fails(run(&[first, reused, second]), "and becomes 2@1.1");
+        assert_fails(run(&[first, reused.clone(), second]), "and becomes 2@1.1");
+        // The other one's outcome is forgotten, and an answer from before comes late.
+        let forgets = |callers| {
+            let forget = Forget { callers: Timestamp(callers), ..Forget::default() };
+            let filler = CommandBody { forget, ..body("r2", vec![put("b", "1")]) };
+            let [other, own] = bodies.clone();
+            let mut facts: Vec<Fact> = chain_of(&[other, filler, own]).iter().map(|next| applied(1, next)).collect();
+            facts.push(reused.clone());
+            run(&facts)
+        };
+        assert_eq!(forgets(2), Ok(()));
+        assert_fails(forgets(1), "and became 3@1.1");
     }
 }

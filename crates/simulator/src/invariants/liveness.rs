@@ -127,7 +127,7 @@ impl Liveness {
         }
         let is_answer = match &open.question {
             Question::Call(call) => !is_keyed(call) || is_final(answer),
-            Question::Read { .. } => matches!(answer, Told::Value { .. }),
+            Question::Read(_) => matches!(answer, Told::Shown { .. }),
         };
         if is_answer {
             if let Some(Waiting { question, since, .. }) =
@@ -228,13 +228,13 @@ impl Invariant for Liveness {
 fn patience(question: &Question) -> Duration {
     match question {
         Question::Call(call) => call.patience,
-        Question::Read { .. } => Duration::ZERO,
+        Question::Read(_) => Duration::ZERO,
     }
 }
 
 /// Whether a client that asks this still waits for what it asked before.
 fn goes_on(before: &Question, now: &Question) -> bool {
-    matches!((before, now), (Question::Read { .. }, Question::Read { .. })) || before == now
+    matches!((before, now), (Question::Read(_), Question::Read(_))) || before == now
 }
 
 #[cfg(test)]
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn every_read_has_a_value_in_time() {
         let read = |ticket, name: &str| asked_read(ticket, name, Consistency::Linearizable);
-        let value = |ticket| told(ticket, Told::Value { at: CommandNumber(1), entry: None });
+        let value = |ticket| told(ticket, Told::Shown { at: CommandNumber(1), entries: Vec::new() });
         for not in [Told::NotExecuted, Told::Unknown, Told::Left { early: true }] {
             let again = [(10, healed()), (20, read(1, "a")), (30, told(1, not)), (60, read(2, "b"))];
             assert_eq!(run(&[&again[..], &[(120, value(2))]].concat()), Ok(()));
@@ -340,7 +340,7 @@ mod tests {
         let unknown = told(1, Told::Unknown);
         let (asked_again, known) = (asked(2, &call), told_issued(2, &call, 1, "{}"));
         let read = asked_read(3, "a", Consistency::Linearizable);
-        let value = told(3, Told::Value { at: CommandNumber(1), entry: None });
+        let value = told(3, Told::Shown { at: CommandNumber(1), entries: Vec::new() });
         let facts = [
             (5, asked(1, &call)),
             (10, healed()),
@@ -389,7 +389,7 @@ mod tests {
         }
         assert_eq!(run(&[(0, elsewhere), (10, healed()), (500, healed())]), Ok(()));
         let read = asked_read(1, "a", Consistency::Linearizable);
-        let value = Told::Value { at: CommandNumber(1), entry: None };
+        let value = Told::Shown { at: CommandNumber(1), entries: Vec::new() };
         assert_eq!(run(&[(10, healed()), (20, read.clone()), (30, told(1, value))]), Ok(()));
         assert_fails(run(&[(10, healed()), (20, read), (130, healed())]), "by 120 us");
     }

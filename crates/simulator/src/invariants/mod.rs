@@ -227,7 +227,7 @@ fn ensure(so: bool, says: impl FnOnce() -> Violation) -> Result<(), Violation> {
 fn shown_to_client(answer: &Told) -> Option<CommandNumber> {
     match answer {
         Told::Outcome { outcome, .. } => outcome.at(),
-        Told::Value { at, .. } => Some(*at),
+        Told::Shown { at, .. } => Some(*at),
         Told::NotExecuted | Told::Unknown | Told::Left { .. } => None,
     }
 }
@@ -250,7 +250,7 @@ mod tests {
         let (first, second) = (&commands[0], &commands[1]);
         let runs = Fact::Executed { node: NodeId(1), function: "kv.put".to_owned() };
         let entry = protocol::Entry { value: "1".into(), version: CommandNumber(1) };
-        let value = Told::Value { at: CommandNumber(1), entry: Some(entry) };
+        let value = Told::Shown { at: CommandNumber(1), entries: vec![(key("a"), entry)] };
         vec![
             started(1, 1, &[]),
             started(2, 1, &[]),

@@ -68,7 +68,7 @@ mod tests {
         let (request, fingerprint) = (RequestId::Gateway(1), protocol::Fingerprint::default());
         let executed = Executed { request, copy: None, fingerprint, outcome: refused.clone(), stored: Stored::No };
         let passed = BarrierPassed { id: 1, at: Some(CommandNumber(1)) };
-        let value = Told::Value { at: CommandNumber(1), entry: None };
+        let value = Told::Shown { at: CommandNumber(1), entries: Vec::new() };
         for answer in [
             sent(1, 2, Message::Gateway(ToGateway::Executed(executed))),
             sent(1, 2, Message::Gateway(ToGateway::BarrierPassed(passed))),

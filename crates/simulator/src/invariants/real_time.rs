@@ -34,10 +34,10 @@ impl Invariant for RealTime {
                 Question::Call(call) => {
                     self.calls.entry((call.request.clone(), call.fingerprint.0)).or_insert(self.told);
                 }
-                Question::Read { consistency: Consistency::Linearizable, .. } => {
-                    self.reads.insert(*ticket, self.told);
-                }
-                Question::Read { consistency: Consistency::Local | Consistency::AtLeast(_), .. } => {}
+                Question::Read(read) => match read.consistency {
+                    Consistency::Linearizable => _ = self.reads.insert(*ticket, self.told),
+                    Consistency::Local => {}
+                },
             },
             Fact::Told { ticket, answer, .. } => {
                 let read = self.reads.remove(ticket);
@@ -45,7 +45,7 @@ impl Invariant for RealTime {
                 let open = history.open(*ticket).map(|open| &open.question);
                 let before = match open {
                     Some(Question::Call(call)) => self.calls.get(&(call.request.clone(), call.fingerprint.0)).copied(),
-                    Some(Question::Read { .. }) | None => read,
+                    Some(Question::Read(_)) | None => read,
                 };
                 if let (Some(shown), Some(before)) = (shown, before) {
                     let changes = matches!(answer, Told::Outcome { outcome: Outcome::Issued { .. }, .. });
@@ -94,7 +94,7 @@ mod tests {
     fn what_was_told_before_comes_before() {
         let [one, two] = ["r1", "r2"].map(put_call);
         let first = [asked(1, &one), told_issued(1, &one, 5, "{}")];
-        let value = |at| Told::Value { at: CommandNumber(at), entry: None };
+        let value = |at| Told::Shown { at: CommandNumber(at), entries: Vec::new() };
         let after = |facts: &[Fact]| run(RealTime::default(), &[&first, facts].concat());
         let refused = |at| {
             let outcome = Outcome::Refused { at: CommandNumber(at), code: "c".into(), message: "m".into() };

@@ -14,7 +14,7 @@ use storage::memory::MemoryState;
 use storage::{LogImage, LogRecord, StateSnapshot as _, StateStore as _};
 
 use super::{History, Invariant, Violation};
-use crate::fact::{Consistency, Fact, Question, Stop, Told};
+use crate::fact::{Consistency, Fact, Question, Read, Sought, Stop, Told};
 
 /// Shows the facts to a checker, a microsecond apart, then the end of the run.
 pub(super) fn run(invariant: impl Invariant, facts: &[Fact]) -> Result<(), Violation> {
@@ -196,7 +196,11 @@ pub(super) fn asked(ticket: u64, call: &Call) -> Fact {
 }
 
 pub(super) fn asked_read(ticket: u64, name: &str, consistency: Consistency) -> Fact {
-    let question = Question::Read { key: key(name), consistency };
+    asked_to_see(ticket, Sought::Entry(key(name)), consistency, CommandNumber::NULL)
+}
+
+pub(super) fn asked_to_see(ticket: u64, sought: Sought, consistency: Consistency, least: CommandNumber) -> Fact {
+    let question = Question::Read(Read { sought, consistency, least });
     Fact::Asked { client: 1, ticket, via: NodeId(1), question }
 }
 

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use http_api::core::{Answer, Input};
-use protocol::{CommandNumber, NodeId};
+use protocol::NodeId;
 use storage::StateStore as _;
 
 use super::{Asked, World};
 use crate::client::Act;
 use crate::fact::{Consistency, Fact, Question, Stop, Told};
-use crate::node::Read;
+use crate::node::Reader;
 use crate::planted::Planted;
 use crate::schedule::Event;
 
@@ -81,16 +81,11 @@ impl World {
                 let applied = self.node(via).state.applied().number;
                 self.gateway(via, Input::Submit { ticket, call, deadline, applied });
             }
-            Question::Read { key, consistency } => {
-                let number = match consistency {
-                    Consistency::Linearizable => {
-                        self.plants(Planted::ReadsWithoutBarrier).then_some(CommandNumber::NULL)
-                    }
-                    Consistency::Local => Some(CommandNumber::NULL),
-                    Consistency::AtLeast(number) => Some(number),
-                };
+            Question::Read(read) => {
+                let asks = read.consistency == Consistency::Linearizable && !self.plants(Planted::ReadsWithoutBarrier);
+                let number = (!asks).then_some(read.least);
                 let roles = self.node_mut(via).roles.as_mut().expect("it is up");
-                roles.reads.insert(ticket, Read { key, number, deadline });
+                roles.reads.insert(ticket, Reader { read, number, deadline });
                 match number {
                     None => self.gateway(via, Input::Barrier { ticket, deadline }),
                     Some(_) => {
@@ -107,8 +102,8 @@ impl World {
         let told = match answer {
             Answer::BarrierPassed(number) => {
                 let Some(roles) = &mut self.node_mut(via).roles else { return };
-                if let Some(read) = roles.reads.get_mut(&ticket) {
-                    read.number = Some(number);
+                if let Some(reader) = roles.reads.get_mut(&ticket) {
+                    reader.number = Some(number.max(reader.read.least));
                 }
                 return self.serve_reads(via);
             }
@@ -135,19 +130,22 @@ impl World {
             return;
         }
         let applied = roles.progress.applied;
-        let ready = |read: &Read| read.number.is_some_and(|number| number <= applied);
-        let tickets: Vec<u64> = roles.reads.iter().filter(|(_, read)| ready(read)).map(|(ticket, _)| *ticket).collect();
+        let ready = |reader: &Reader| reader.number.is_some_and(|number| number <= applied);
+        let tickets: Vec<u64> =
+            roles.reads.iter().filter(|(_, reader)| ready(reader)).map(|(ticket, _)| *ticket).collect();
         let mut answers = Vec::new();
         for ticket in tickets {
-            let read = roles.reads.remove(&ticket).expect("it was there");
-            let number = read.number.filter(|_| mislabels);
-            let shown = node.state.snapshot().ok();
-            let value = shown.and_then(|view| Some((number.unwrap_or(view.at()), view.get(&read.key).ok()?)));
-            answers.push((ticket, value));
+            let reader = roles.reads.remove(&ticket).expect("it was there");
+            let number = reader.number.filter(|_| mislabels);
+            let shown = node.state.snapshot().ok().and_then(|view| {
+                let at = number.unwrap_or(view.at());
+                Some(Told::Shown { at, entries: reader.read.sought.in_state(&*view).ok()? })
+            });
+            answers.push((ticket, shown));
         }
-        for (ticket, value) in answers {
-            let Some((at, entry)) = value else { return self.stop(via, Stop::Disk) };
-            self.reply(ticket, Told::Value { at, entry });
+        for (ticket, shown) in answers {
+            let Some(shown) = shown else { return self.stop(via, Stop::Disk) };
+            self.reply(ticket, shown);
         }
     }
 
@@ -156,7 +154,7 @@ impl World {
         let now = self.clock(via).tick;
         let Some(roles) = &mut self.node_mut(via).roles else { return };
         let late: Vec<u64> =
-            roles.reads.iter().filter(|(_, read)| read.deadline <= now).map(|(ticket, _)| *ticket).collect();
+            roles.reads.iter().filter(|(_, reader)| reader.deadline <= now).map(|(ticket, _)| *ticket).collect();
         for ticket in late {
             if let Some(roles) = &mut self.node_mut(via).roles {
                 roles.reads.remove(&ticket);

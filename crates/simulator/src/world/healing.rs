@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use acceptor::core::{Silence, notes_needed};
-use protocol::{NodeId, Space};
+use protocol::{NodeId, Space, Tick};
 
 use super::{FRESH_CALLS, TIMEOUTS_TO_ANSWER, World};
 use crate::fact::{Fact, Stop};
@@ -27,7 +27,16 @@ const CAUGHT_UP: Duration = Duration::from_secs(60);
 /// is late in this is found at once (`invariants::liveness`); who asks on and on beyond it gets no good answers.
 const QUESTIONS: u32 = 2 * (1 + FRESH_CALLS + 1);
 
+/// So many times as long as drawn the faults may last where little happens.
+const LONGER_MAX: u32 = 8;
+
 impl World {
+    /// Whether too little has happened for the faults to be over.
+    pub(super) fn is_too_early(&self) -> bool {
+        let Swarm { faults, faults_events, .. } = self.swarm;
+        self.events() < faults_events && self.schedule.now() < Tick(0) + faults * LONGER_MAX
+    }
+
     /// The faults are over.
     pub(super) fn heal(&mut self) {
         self.healed = true;
@@ -332,6 +341,30 @@ mod tests {
         assert_eq!(asked(&core(Silence::Fresh, 4), 6, &six, true), [NodeId(6)]);
         assert_eq!(asked(&core(Silence::Fresh, 2), 6, &six, true), [NodeId(6)], "nobody need speak for that");
         assert_eq!(asked(&core(Silence::Replaced, 4), 6, &six, true), []);
+    }
+
+    /// Catches faults that end before enough has happened, and ones that never do where too little happens.
+    #[test]
+    fn faults_last_until_enough_has_happened() {
+        let world = |faults_events| {
+            let swarm = Swarm { faults: Duration::from_secs(1), faults_events, ..Swarm::calm(3) };
+            let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+            let mut world = World::new(swarm, 1, watchers);
+            world.trouble();
+            world
+        };
+        let mut healed = [0, 5_000, u64::MAX].map(|events| {
+            let mut world = world(events);
+            while !world.healed {
+                let event = world.schedule.pop().expect("the faults end");
+                world.handle(event).expect("nothing is broken");
+            }
+            (world.events(), world.schedule.now())
+        });
+        let [short, long, longest] = &mut healed;
+        assert!(short.0 < 5_000 && short.1 == Tick(1_000_000), "{short:?}");
+        assert!(long.0 >= 5_000 && (1_000_001..8_000_000).contains(&long.1.0), "{long:?}");
+        assert_eq!(longest.1, Tick(8_000_000));
     }
 
     /// S-28: catches a fringe that has links with all of the core, or with nobody in it, none of whose links flap, or that

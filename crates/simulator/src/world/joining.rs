@@ -128,7 +128,7 @@ impl World {
                 self.ask_later(newcomer, again);
             }
             Told::Outcome { outcome: Outcome::Refused { .. }, .. } => _ = self.newcomers.remove(&newcomer),
-            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Left { .. } | Told::Value { .. } => {
+            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Left { .. } | Told::Shown { .. } => {
                 self.ask_later(newcomer, again);
             }
         }
@@ -242,7 +242,7 @@ impl World {
         roles.errand = None;
         let refused = match answer {
             Told::Outcome { outcome: Outcome::Refused { code, .. }, .. } => Some(code.as_str()),
-            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Left { .. } | Told::Value { .. } => None,
+            Told::Outcome { .. } | Told::NotExecuted | Told::Unknown | Told::Left { .. } | Told::Shown { .. } => None,
         };
         match errand {
             // Whether it has the vote, the membership says; an operator who takes it away is not contradicted.

@@ -43,7 +43,7 @@ impl World {
             let Verdict::Changed(_) = &body.verdict else { continue };
             let is_asked = |question: &Question| match question {
                 Question::Call(call) => call.request == body.request && call.fingerprint == body.fingerprint,
-                Question::Read { .. } => false,
+                Question::Read(_) => false,
             };
             let waiting = self.questions.iter().find(|(_, asked)| asked.via == leader && is_asked(&asked.question));
             let Some((ticket, _)) = waiting else { continue };

@@ -13,7 +13,7 @@ use storage::{LogRecord, StateStore as _};
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::fault::{Fault, Mishap};
-use crate::network::some_of;
+use crate::network::{Doubles, some_of};
 use crate::node::{Cut, Mail, Node, Roles, heard_by};
 use crate::planted::{self, Planted, no_barrier};
 use crate::schedule::{Event, Timer};
@@ -418,7 +418,9 @@ impl World {
         if to == from {
             return self.arrive(from, to, message);
         }
-        let mut fate = self.network.send(from, to, self.schedule.now(), &mut self.chance);
+        let is_call = matches!(message, Message::Leader(ToLeader::ExecuteFunction(_)));
+        let doubles = if is_call { Doubles::Soon } else { Doubles::AnyTime };
+        let mut fate = self.network.send((from, to), doubles, self.schedule.now(), &mut self.chance);
         let Some(last) = fate.arrivals.pop() else {
             self.tell_mishaps(to, &message, &fate.faults);
             return self.lose(from, to, message);
