@@ -27,6 +27,7 @@ mod load;
 mod presence;
 mod small_disk;
 mod tap;
+mod witness;
 
 pub use certified::{create_certificate_of_gateway, create_certificates};
 pub use collector::{CollectedSpan, Collector};
@@ -37,6 +38,7 @@ pub use load::{Ledger, Load};
 pub use presence::Presence;
 pub use small_disk::{lying_disks, power_cuts, small_disks};
 pub use tap::{Damage, Link, Tap, Taps};
+pub use witness::{Testimony, Witnesses};
 
 /// Longer than anything here takes on a busy machine; only a failing test waits so long.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -31,6 +31,11 @@ impl History {
         Self(commands)
     }
 
+    #[cfg(test)]
+    pub(super) fn of(commands: Vec<Value>) -> Self {
+        Self(commands)
+    }
+
     /// The number of the last command; 0 when there is none.
     #[must_use]
     pub fn last(&self) -> u64 {

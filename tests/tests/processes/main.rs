@@ -24,6 +24,7 @@ mod links;
 mod lost;
 mod membership;
 mod modes;
+mod nemesis;
 mod overload;
 mod owners;
 mod partial;

@@ -31,7 +31,8 @@ pub(super) struct Anchored {
 #[derive(Default)]
 struct Prepared {
     ballot: Ballot,
-    promises: BTreeMap<NodeId, Promise>,
+    /// What each acceptor answered, again and again: a full mailbox may have refused an answer, and the next one is another.
+    promises: BTreeMap<NodeId, Vec<Promise>>,
     /// Since it leads: what it may propose again, by one majority set or another, and has proposed so far.
     choices: Option<Vec<Choice>>,
 }
@@ -75,13 +76,17 @@ impl Prepared {
         if info.ballot < self.ballot || self.choices.is_some() {
             return;
         }
-        let promise = self.promises.entry(from).or_default();
-        if promise.is_complete() {
+        let promises = self.promises.entry(from).or_default();
+        let is_it = |promise: &Promise| (promise.issued, promise.of) == (info.issued, info.parts);
+        if promises.iter().any(|promise| promise.is_complete() && is_it(promise)) {
             return;
         }
-        if (promise.issued, promise.of) != (info.issued, info.parts) {
-            *promise = Promise { issued: info.issued, of: info.parts, ..Promise::default() };
+        if !promises.last().is_some_and(is_it) {
+            // Parts of different answers are not mixed.
+            promises.retain(Promise::is_complete);
+            promises.push(Promise { issued: info.issued, of: info.parts, ..Promise::default() });
         }
+        let promise = promises.last_mut().expect("there is one");
         if promise.parts.insert(info.part) {
             promise.votes.extend(info.votes.iter().cloned());
         }
@@ -92,21 +97,23 @@ impl Prepared {
         if ballot != self.ballot {
             *self = Self { ballot, ..Self::default() };
         }
-        let complete: Vec<(NodeId, &Promise)> = self
-            .promises
-            .iter()
-            .filter(|(_, promise)| promise.is_complete())
-            .map(|(id, promise)| (*id, promise))
-            .collect();
-        let membership = history.disks.membership_at(applied);
-        let mut choices = Vec::new();
-        for mask in 1..1_u64 << complete.len() {
-            let some: BTreeMap<NodeId, &Promise> =
-                complete.iter().zip(0..).filter(|(_, bit)| mask >> bit & 1 == 1).map(|(promise, _)| *promise).collect();
-            if membership.majority().is_majority(&some.keys().copied().collect()) {
-                choices.extend(choices_of(&some, applied, &history.chain));
-            }
+        let mut sets: Vec<BTreeMap<NodeId, &Promise>> = vec![BTreeMap::new()];
+        for (acceptor, promises) in &self.promises {
+            let complete = promises.iter().filter(|promise| promise.is_complete());
+            let with = |promise| {
+                let with = |set: &BTreeMap<_, _>| {
+                    set.iter().map(|(id, other)| (*id, *other)).chain([(*acceptor, promise)]).collect()
+                };
+                sets.iter().map(with).collect::<Vec<_>>()
+            };
+            let larger: Vec<_> = complete.flat_map(with).collect();
+            sets.extend(larger);
         }
+        let membership = history.disks.membership_at(applied);
+        let is_majority =
+            |set: &&BTreeMap<NodeId, _>| membership.majority().is_majority(&set.keys().copied().collect());
+        let majorities = sets.iter().filter(is_majority);
+        let choices: Vec<Choice> = majorities.flat_map(|set| choices_of(set, applied, &history.chain)).collect();
         ensure(!choices.is_empty(), || format!("ballot {ballot} is led without the promises of a majority set"))?;
         self.choices = Some(choices);
         Ok(())
