@@ -22,7 +22,7 @@ use crate::actor::AskBarrier;
 use crate::api::Api;
 use crate::backend::Consistency;
 use crate::call::{refused, unavailable};
-use crate::core::Answer;
+use crate::core::{Answer, must_reach};
 use crate::names;
 use crate::observe::clock;
 use crate::problem::Problem;
@@ -111,8 +111,8 @@ pub(crate) async fn ready(api: &Api, query: &Query, wait: Option<Duration>) -> R
         Consistency::Linearizable => Some(barrier(api, wait).await?),
         Consistency::Local => None,
     };
-    if let Some(number) = barrier.max(min_command)
-        && api.backend.applied() < number
+    let number = must_reach(barrier, min_command.unwrap_or_default());
+    if api.backend.applied() < number
         && !api.backend.wait_applied(number, wait.saturating_sub(clock().duration_since(begun))).await
     {
         if api.backend.stopping() {

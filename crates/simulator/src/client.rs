@@ -265,6 +265,11 @@ impl Clients {
         }
     }
 
+    /// Calls about the membership go on until then.
+    pub fn go_on_changing(&mut self, until: Tick) {
+        self.settings.changing = until;
+    }
+
     /// A node has joined: it is asked too.
     pub fn meet(&mut self, node: NodeId) {
         self.nodes.push(node);

@@ -54,6 +54,8 @@ pub enum Planted {
     MislabelsReads,
     /// S-22: a caller is told that its call was not executed when nobody knows.
     DeniesWhatIsUnknown,
+    /// S-23: a caller is told that its key is another call's for good when that one is only under way.
+    GivesKeysAway,
     /// A gateway says of a call that was refused that it changed nothing.
     HidesRefusals,
     /// S-23: a leader does not find what became of a call in the state.

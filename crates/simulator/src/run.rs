@@ -44,6 +44,10 @@ const STUCK_FEW: usize = 3;
 /// the slowest of very many are slower.
 const SLOWEST_USUAL: u64 = 800;
 
+/// In half of the seeds of the usual kind as many commands are issued during the faults: where little is decided, little can
+/// be decided wrongly.
+const ISSUED_USUAL: u64 = 100;
+
 /// What came of one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -224,6 +228,8 @@ pub struct Summary {
     pub failed: Vec<Report>,
     /// Those that ended without a majority set that can speak.
     pub stuck: Vec<u64>,
+    /// Commands issued in the faults of each.
+    pub issued: Vec<u64>,
     /// The slowest answer after the faults of each, as in [`Report::slowest`], and the seed.
     pub slowest: Vec<(u64, u64)>,
     /// How long it took.
@@ -256,6 +262,7 @@ pub fn all(job: &Job, failed: &(dyn Fn(&Report) + Sync)) -> Summary {
             summary.events += report.events;
             summary.long += u64::from(report.events >= MANY_EVENTS);
             summary.tally.add(&report.tally);
+            summary.issued.push(report.tally.issued_in_faults);
             summary.slowest.push((report.slowest, report.seed));
             summary.stuck.extend((report.tally.stuck > 0).then_some(report.seed));
             if report.failure.is_some() {
@@ -283,6 +290,14 @@ impl Summary {
         all.sort_unstable();
         let slower = all.len().checked_div(one_of).unwrap_or_default();
         all.into_iter().rev().nth(slower)
+    }
+
+    /// So many commands were issued in the faults of all seeds but one of so many.
+    fn issued_but(&self, one_of: usize) -> u64 {
+        let mut all = self.issued.clone();
+        all.sort_unstable();
+        let fewer = all.len() / one_of;
+        all.get(fewer).copied().unwrap_or_default()
     }
 
     /// What the seeds lacked that ended without a majority set that can speak.
@@ -322,6 +337,10 @@ impl Summary {
             return Some(format!(
                 "more than 1 % of the seeds wait longer than {usual} timeouts: seed {seed} {slowest}"
             ));
+        }
+        let issued = self.issued_but(2);
+        if self.judges_goals() && issued < ISSUED_USUAL {
+            return Some(format!("in half of the seeds {issued} commands or fewer were issued during the faults"));
         }
         let missing = self.tally.missing();
         if self.judges_kinds() && !missing.is_empty() {
@@ -415,8 +434,10 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "{issued} commands issued, {installed} snapshots installed, {rejoined} damaged nodes rejoined, \
-             {leader_changes} leader changes, {stood_aside} leaders stood aside, {questions} questions, {retries} retries"
+            "{issued} commands issued, in half of the seeds {} or more during the faults, in nine of ten {}; {installed} snapshots installed, {rejoined} damaged nodes rejoined, \
+             {leader_changes} leader changes, {stood_aside} leaders stood aside, {questions} questions, {retries} retries",
+            self.issued_but(2),
+            self.issued_but(10)
         )?;
         if *changing > 0 {
             writeln!(
@@ -520,7 +541,10 @@ mod tests {
         once.faults.0.fill(1);
         once.shapes.fill(1);
         once.faults.0[Fault::Partition { shape: Shape::Ring, cut: Vec::new() }.kind()] = 8;
-        let of = |kind, seeds, tally: &Tally| Summary { kind, seeds, tally: tally.clone(), ..Summary::default() };
+        let of = |kind, seeds, tally: &Tally| {
+            let issued = vec![ISSUED_USUAL; 1_000];
+            Summary { kind, seeds, issued, tally: tally.clone(), ..Summary::default() }
+        };
         let complaint = |kind, seeds, tally: &Tally| of(kind, seeds, tally).complaint().unwrap_or_default();
         assert!(complaint(usual, 200, &Tally::default()).starts_with("never injected in 200 seeds: loss, "));
         assert_eq!(complaint(usual, 199, &Tally::default()), "");
@@ -546,6 +570,12 @@ mod tests {
         assert_eq!(complaint(usual, 1_000, &often), "", "half of the changes of the lead, and of the retries");
         often.leader_changes -= 1;
         assert!(complaint(usual, 1_000, &often).ends_with(": leader_change 4999 of 10000, retry 5000 of 10000"));
+        let idle = |few| {
+            let issued = (0..1_000).map(|seed| if seed < few { 3 } else { ISSUED_USUAL }).collect();
+            Summary { issued, ..of(usual, 1_000, &often) }.complaint().unwrap_or_default()
+        };
+        assert!(idle(501).starts_with("in half of the seeds 3 commands or fewer were issued"));
+        assert!(idle(500).starts_with("for 1,000 seeds"));
         assert_eq!(says(usual, 199), (true, true));
         assert_eq!(says(usual, 200), (false, true));
         assert_eq!(says(usual, 1_000), (false, false));

@@ -27,6 +27,8 @@ pub enum Event {
         message: Message,
         /// What has happened to it on the way.
         mishaps: Vec<Mishap>,
+        /// The life of the receiver in which it must arrive, if it must: that is so for the double of a call (ADR 0043).
+        life: Option<u32>,
     },
     /// A role handles what its mailbox holds.
     Turn {
@@ -130,6 +132,8 @@ pub enum Event {
     Nemesis,
     /// Flapping links change.
     Flap,
+    /// The faults begin again, or rest.
+    Spell,
     /// The faults are over.
     Heal,
     /// Something that a scenario planned happens.
@@ -210,6 +214,7 @@ pub struct Schedule {
     waiting: Vec<Option<Event>>,
     free: Vec<usize>,
     sequence: u64,
+    happened: u64,
     now: Tick,
 }
 
@@ -220,10 +225,10 @@ impl Schedule {
         self.now
     }
 
-    /// How many events came in so far.
+    /// How many events have happened so far.
     #[must_use]
-    pub fn scheduled(&self) -> u64 {
-        self.sequence
+    pub fn happened(&self) -> u64 {
+        self.happened
     }
 
     /// Something happens after a while.
@@ -246,6 +251,7 @@ impl Schedule {
     pub fn pop(&mut self) -> Option<Event> {
         let Reverse((at, _, place)) = self.order.pop()?;
         self.now = at;
+        self.happened += 1;
         self.free.push(place);
         self.waiting[place].take()
     }

@@ -107,7 +107,7 @@ impl Trouble {
     /// All of them, with how often each comes where it is on, beside the others: so often, twice, or four times.
     const ALL: [(Self, u64); 29] = [
         (Self::Partition(Shape::TwoSided), 6),
-        (Self::Partition(Shape::OneWay), 20),
+        (Self::Partition(Shape::OneWay), 26),
         (Self::Partition(Shape::Partial), 8),
         (Self::Partition(Shape::Bridge), 4),
         (Self::Partition(Shape::Chain), 4),
@@ -236,6 +236,8 @@ pub struct Swarm {
     pub asked: Vec<NodeId>,
     /// Between an answer and the next question, at most.
     pub think: Duration,
+    /// The faults come and go: as long as this each, on average, there are none, and there are all. Always all, if nothing.
+    pub spells: Duration,
     /// How long the faults last.
     pub faults: Duration,
     /// They go on until there were so many events, at most eight times as long.
@@ -307,6 +309,7 @@ impl Swarm {
             flaps_apart: false,
             clients: 4,
             think: millis(50),
+            spells: Duration::ZERO,
             faults: Duration::ZERO,
             faults_events: 0,
             rest: Rest::CutOff,
@@ -360,6 +363,7 @@ impl Swarm {
             flaps_apart: true,
             clients: chance.between(2, 10),
             think: millis(chance.pick(&[2, 20, 100])),
+            spells: millis(chance.pick(&[0, 1_000, 4_000])),
             faults,
             rest: chance.pick(&[Rest::CutOff, Rest::OneWay, Rest::Fringe, Rest::Fringe]),
             changes,

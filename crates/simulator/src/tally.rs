@@ -89,6 +89,8 @@ pub struct Tally {
     pub facts: u64,
     /// Commands issued: the highest number applied anywhere.
     pub issued: u64,
+    /// The same before the faults ended.
+    pub issued_in_faults: u64,
     /// Worlds in which the membership may change.
     pub changing: u64,
     /// Decided changes of the membership.
@@ -238,6 +240,9 @@ impl Tally {
         } else if let Fact::Fault(Fault::Restart(node)) = fact {
             self.outside[2] += u64::from(is_outside(node));
         } else if let Fact::Healed { core } = fact {
+            if self.core.is_none() {
+                self.issued_in_faults = self.issued;
+            }
             self.core = Some(core.iter().copied().collect());
         }
     }

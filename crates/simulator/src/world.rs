@@ -90,6 +90,8 @@ pub struct World {
     /// Those that stay up and connected, once the faults are over.
     core: Vec<NodeId>,
     healed: bool,
+    /// The faults rest for a while.
+    calm: bool,
     /// Since when all is answered, and what was decided by then.
     ending: Option<(Tick, CommandNumber)>,
     ended: bool,
@@ -132,6 +134,7 @@ impl World {
             watchers,
             core: Vec::new(),
             healed: false,
+            calm: false,
             ending: None,
             ended: false,
             plans: BTreeMap::new(),
@@ -157,6 +160,9 @@ impl World {
     pub fn trouble(&mut self) {
         self.schedule.after(self.swarm.trouble_pause, Event::Nemesis);
         self.schedule.after(self.swarm.faults, Event::Heal);
+        if !self.swarm.spells.is_zero() {
+            self.schedule.after(self.swarm.spells, Event::Spell);
+        }
     }
 
     /// Something is done at a moment from now.
@@ -183,7 +189,7 @@ impl World {
             if let Some(broken) = self.watchers.broken() {
                 return Err(broken);
             }
-            if self.schedule.scheduled() > EVENTS_MAX {
+            if self.schedule.happened() > EVENTS_MAX {
                 return Err(format!("no end after {EVENTS_MAX} events"));
             }
         }
@@ -211,7 +217,7 @@ impl World {
     /// How many events there were.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.schedule.scheduled()
+        self.schedule.happened()
     }
 
     /// The time of the world.
@@ -290,7 +296,10 @@ impl World {
     fn handle(&mut self, event: Event) -> Result<(), String> {
         let Some(event) = self.unless_held(event) else { return Ok(()) };
         match event {
-            Event::Arrive { from, to, message, mishaps } => {
+            Event::Arrive { from, to, message, life: Some(life), .. } if !self.lives(to, life) => {
+                self.lose(from, to, message);
+            }
+            Event::Arrive { from, to, message, mishaps, .. } => {
                 self.tell_mishaps(to, &message, &mishaps);
                 self.arrive(from, to, message);
             }
@@ -322,7 +331,8 @@ impl World {
             Event::Clients => self.clients_act(),
             Event::Nemesis => self.nemesis(),
             Event::Flap => self.flap(),
-            Event::Heal if self.is_too_early() => self.schedule.after(self.swarm.faults / 8, Event::Heal),
+            Event::Spell => self.spell(),
+            Event::Heal if self.is_too_early() => self.go_on(),
             Event::Heal => self.heal(),
             Event::Plan => {
                 for plan in self.plans.remove(&self.schedule.now()).unwrap_or_default() {
@@ -364,6 +374,7 @@ impl World {
             | Event::Clients
             | Event::Nemesis
             | Event::Flap
+            | Event::Spell
             | Event::Heal
             | Event::Plan
             | Event::End => return Some(event),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -65,7 +66,7 @@ impl Dialer {
             () = self.link.gone() => {}
             () = self.keep_dialing() => {}
         }
-        self.close_queue();
+        self.close_queue(0);
     }
 
     async fn keep_dialing(&self) {
@@ -183,11 +184,12 @@ impl Dialer {
             tracing::info!(peer = %self.label, address = self.address(), "connected to a peer");
         }
         let (mut reading, mut writing) = tokio::io::split(stream);
+        let in_hand = AtomicUsize::new(0);
         let why = tokio::select! {
             why = until_closed(&mut reading) => why,
-            error = self.write(&mut writing) => error,
+            error = self.write(&mut writing, &in_hand) => error,
         };
-        let lost = self.close_queue();
+        let lost = self.close_queue(in_hand.load(Ordering::Relaxed));
         if lane == Lane::Protocol {
             tracing::info!(peer = %self.label, messages_dropped = lost, "lost the connection to a peer: {why}");
         }
@@ -196,13 +198,15 @@ impl Dialer {
     }
 
     /// Encodes all that waits into one buffer and writes it at once, again and again, until
-    /// writing fails.
-    async fn write(&self, writing: &mut WriteHalf<Stream>) -> io::Error {
+    /// writing fails. `in_hand` says how many messages are being written: they may or may not arrive, and
+    /// are never written again (ADR 0043).
+    async fn write(&self, writing: &mut WriteHalf<Stream>, in_hand: &AtomicUsize) -> io::Error {
         let (mut batch, mut buffer) = (Vec::new(), BytesMut::new());
         let counters = self.shared.report.lane(self.lane);
         loop {
             self.queue().take(WRITE_BYTES, &mut batch).await;
-            let frames: u64 = batch.drain(..).map(|message| u64::from(self.append(&mut buffer, &message))).sum();
+            let frames = batch.drain(..).filter(|message| self.append(&mut buffer, message)).count();
+            in_hand.store(frames, Ordering::Relaxed);
             // TLS keeps what it could not pass on at once.
             let written = async {
                 writing.write_all(&buffer).await?;
@@ -211,7 +215,8 @@ impl Dialer {
             if let Err(error) = written.await {
                 return error;
             }
-            counters.frames_sent.increment(frames);
+            in_hand.store(0, Ordering::Relaxed);
+            counters.frames_sent.increment(frames as u64);
             counters.bytes_sent.increment(buffer.len() as u64);
             buffer.clear();
             if buffer.capacity() > BUFFER_KEPT {
@@ -236,8 +241,9 @@ impl Dialer {
         }
     }
 
-    fn close_queue(&self) -> usize {
-        let lost = self.queue().close();
+    /// Drops what waits; that many messages were in hand. Says how many are dropped.
+    fn close_queue(&self, in_hand: usize) -> usize {
+        let lost = self.queue().close() + in_hand;
         self.shared.report.dropped(self.lane, Dropped::ConnectionLost, lost);
         lost
     }

@@ -41,6 +41,8 @@ pub use interface::{Answer, Effect, IgnoreReason, Input, Settings, Unavailable};
 
 pub(crate) use share::Share;
 
+pub use reads::must_reach;
+
 use reads::Round;
 
 /// A call that has no outcome yet.

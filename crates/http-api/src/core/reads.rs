@@ -18,6 +18,13 @@ pub(super) struct Round {
     pub(super) again: Tick,
 }
 
+/// The number that the state of this node must have reached before it is shown: what the leader answered, where it was asked,
+/// and not below what the reader wants.
+#[must_use]
+pub fn must_reach(barrier: Option<CommandNumber>, least: CommandNumber) -> CommandNumber {
+    barrier.map_or(least, |barrier| barrier.max(least))
+}
+
 impl Gateway {
     pub(super) fn barrier(&mut self, ticket: u64, deadline: Tick, now: Tick, effects: &mut Vec<Effect>) {
         if self.ended {

@@ -1,6 +1,6 @@
 //! The issued commands, as any node has applied them, and the state after each of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -41,7 +41,8 @@ struct Outcomes {
     stored: BTreeMap<RequestId, CommandNumber>,
     /// The same, of callers, then of gateways, by age.
     by_age: [BTreeMap<(Timestamp, CommandNumber), RequestId>; 2],
-    forgotten: BTreeSet<CommandNumber>,
+    /// Commands whose outcome was forgotten, each with the one that made it so.
+    forgotten: BTreeMap<CommandNumber, CommandNumber>,
     /// The command whose outcome was stored when the last command was decided on, under the same id.
     repeats: Option<CommandNumber>,
     anew: u64,
@@ -54,9 +55,9 @@ impl Outcomes {
         for (by_age, mark) in self.by_age.iter_mut().zip([body.forget.callers, body.forget.gateways]) {
             while let Some(oldest) = by_age.first_entry().filter(|oldest| room > 0 && oldest.key().0 < mark) {
                 room -= 1;
-                let ((_, number), request) = oldest.remove_entry();
+                let ((_, old), request) = oldest.remove_entry();
                 self.stored.remove(&request);
-                self.forgotten.insert(number);
+                self.forgotten.insert(old, number);
             }
         }
         self.stored.insert(body.request.clone(), number);
@@ -108,7 +109,13 @@ impl Chain {
     /// Whether the outcome of this command was stored, and is not any more.
     #[must_use]
     pub fn is_forgotten(&self, number: CommandNumber) -> bool {
-        self.outcomes.forgotten.contains(&number)
+        self.forgotten_by(number).is_some()
+    }
+
+    /// The command that made the outcome of this one forgotten.
+    #[must_use]
+    pub fn forgotten_by(&self, number: CommandNumber) -> Option<CommandNumber> {
+        self.outcomes.forgotten.get(&number).copied()
     }
 
     /// The command whose outcome was stored under the id of the last command when that was decided on: there must be none.

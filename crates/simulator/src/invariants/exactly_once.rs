@@ -8,8 +8,9 @@
 //! is settled.
 
 use std::collections::BTreeMap;
+use std::mem;
 
-use protocol::{Call, CommandNumber, Now, Outcome, RequestId, Verdict};
+use protocol::{Call, CommandNumber, NodeId, Now, Outcome, RequestId, Verdict};
 
 use super::chain::Issued;
 use super::{History, Invariant, Violation, ensure};
@@ -18,6 +19,10 @@ use crate::fact::{Fact, Question, Told};
 /// A call as its client knows it: the id, and what was asked under it.
 type Named = (RequestId, [u8; 16]);
 
+/// Who was told that its key is another call's for good: by which ticket, what all had applied when that was asked, and the last decided
+/// command when it was told.
+type Claim = (u64, Named, CommandNumber, CommandNumber);
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct ExactlyOnce {
@@ -25,6 +30,12 @@ pub(super) struct ExactlyOnce {
     told: BTreeMap<Named, Outcome>,
     /// Calls of which the last word is that they were not executed; who said so, and the command that says it, if any.
     never: BTreeMap<Named, (u64, Option<CommandNumber>)>,
+    /// Those who were told that their key is another call's, of which no node has applied anything yet.
+    claims: Vec<Claim>,
+    /// What each living node has applied.
+    applied: BTreeMap<NodeId, CommandNumber>,
+    /// What all living nodes had applied when a call was asked for, by ticket: what they had forgotten by then none of them finds.
+    asked: BTreeMap<u64, CommandNumber>,
     /// How many different calls were asked for under an id.
     bodies: BTreeMap<RequestId, Vec<[u8; 16]>>,
     /// The commands that came of an id, with what was asked.
@@ -37,7 +48,27 @@ impl Invariant for ExactlyOnce {
     }
 
     fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
-        if let Fact::Asked { question: Question::Call(call), .. } = fact {
+        match fact {
+            Fact::Applied { node, command, .. } => _ = self.applied.insert(*node, command.number()),
+            Fact::Installed { node, id } => _ = self.applied.insert(*node, id.at.number),
+            Fact::Started { node, applied, .. } => _ = self.applied.insert(*node, applied.number),
+            Fact::Stopped { node, .. } => _ = self.applied.remove(node),
+            Fact::Sent { .. }
+            | Fact::Delivered { .. }
+            | Fact::Lost { .. }
+            | Fact::Written { .. }
+            | Fact::Synced { .. }
+            | Fact::Executed { .. }
+            | Fact::Leads { .. }
+            | Fact::Noted { .. }
+            | Fact::Ignored { .. }
+            | Fact::Asked { .. }
+            | Fact::Told { .. }
+            | Fact::Fault(_)
+            | Fact::Healed { .. } => {}
+        }
+        if let Fact::Asked { ticket, question: Question::Call(call), .. } = fact {
+            self.asked.insert(*ticket, self.applied.values().min().copied().unwrap_or_default());
             self.never.remove(&named(call));
             let bodies = self.bodies.entry(call.request.clone()).or_default();
             if !bodies.contains(&call.fingerprint.0) {
@@ -48,10 +79,14 @@ impl Invariant for ExactlyOnce {
             && let Some(Question::Call(call)) = history.open(*ticket).map(|open| &open.question)
         {
             self.is_told(*ticket, call, answer, history)?;
+            self.asked.remove(ticket);
         }
         let Some(issued) = history.chain.fresh() else { return Ok(()) };
         let command = (issued.command.number(), issued.body.fingerprint.0);
         self.commands.entry(issued.body.request.clone()).or_default().push(command);
+        for claim in mem::take(&mut self.claims) {
+            self.is_another_ones(claim, history)?;
+        }
         if !matches!(issued.body.verdict, Verdict::Changed(_)) {
             return Ok(());
         }
@@ -79,40 +114,78 @@ impl ExactlyOnce {
                 first.clone_from(now);
             }
         }
-        let stored = history.chain.stored(request).and_then(|number| history.chain.at(number));
         match answer {
             Told::Outcome { outcome: Outcome::Issued { .. }, .. } => Ok(()),
             Told::Outcome { outcome: Outcome::RequestReused, settled, .. } => {
-                let bodies = self.bodies.get(request).map_or(0, Vec::len);
-                ensure(bodies > 1, || {
-                    format!("{request} is told that its key was used with another body: it was not")
-                })?;
-                let Some(issued) = stored.filter(|_| *settled) else { return Ok(()) };
-                let id = issued.command.id;
-                if issued.body.fingerprint != call.fingerprint {
-                    self.never.insert(named(call), (ticket, Some(id.number)));
-                    return Ok(());
-                }
-                let commands = self.commands.get(request).into_iter().flatten();
-                let mut others = commands.filter(|(_, body)| *body != call.fingerprint.0);
-                // What it was told may have been so until the other one was forgotten.
-                ensure(others.any(|(number, _)| history.chain.is_forgotten(*number)), || {
-                    format!("{request} is told that its key is another call's for good, and became {id}")
-                })
+                self.is_told_of_another(ticket, call, *settled, history)
             }
             Told::NotExecuted | Told::Outcome { settled: true, .. } => {
+                let named = named(call);
                 let changed = |issued: &&Issued| matches!(issued.body.verdict, Verdict::Changed(_));
-                let own = stored.filter(|issued| issued.body.fingerprint == call.fingerprint);
-                if let Some(own) = own.filter(changed) {
+                if let Some(own) = self.kept(&named, history).find(changed) {
                     return Err(format!("{request} is told {answer:?}, and became {}", own.command.id));
                 }
                 let by = if let Told::Outcome { outcome, .. } = answer { outcome.at() } else { None };
                 let own = |at: &CommandNumber| history.chain.at(*at).is_some_and(|at| at.body.request == *request);
-                self.never.insert(named(call), (ticket, by.filter(own)));
+                self.never.insert(named, (ticket, by.filter(own)));
                 Ok(())
             }
             Told::Outcome { settled: false, .. } | Told::Unknown | Told::Left { .. } | Told::Shown { .. } => Ok(()),
         }
+    }
+
+    /// The commands of this very call that count: a new call may come of one that is forgotten, where it has a key of its caller's.
+    fn kept<'a>(&'a self, (request, asked): &'a Named, history: &'a History) -> impl Iterator<Item = &'a Issued> {
+        let is_of_gateway = matches!(request, RequestId::Gateway(_));
+        let own = self.commands.get(request).into_iter().flatten().filter(move |(_, body)| body == asked);
+        let counts = own.filter(move |(number, _)| is_of_gateway || !history.chain.is_forgotten(*number));
+        counts.filter_map(|(number, _)| history.chain.at(*number))
+    }
+
+    /// The key of a call is another one's; where that is settled, for as long as the outcome of that one is stored.
+    fn is_told_of_another(
+        &mut self,
+        ticket: u64,
+        call: &Call,
+        settled: bool,
+        history: &History,
+    ) -> Result<(), Violation> {
+        let request = &call.request;
+        let bodies = self.bodies.get(request).map_or(0, Vec::len);
+        ensure(bodies > 1, || format!("{request} is told that its key was used with another body: it was not"))?;
+        if !settled {
+            return Ok(());
+        }
+        let asked = self.asked.get(&ticket).copied().unwrap_or_default();
+        self.is_another_ones((ticket, named(call), asked, history.disks.last_decided()), history)
+    }
+
+    /// Whether another call's outcome was stored under that key when this was asked for, or since.
+    fn is_another_ones(&mut self, claim: Claim, history: &History) -> Result<(), Violation> {
+        let (ticket, named, asked, decided) = claim.clone();
+        let was_there = |number: CommandNumber| history.chain.forgotten_by(number).is_none_or(|by| by > asked);
+        let commands = self.commands.get(&named.0).into_iter().flatten();
+        let mut others = commands.filter(|(number, body)| *body != named.1 && was_there(*number));
+        let Some((other, _)) = others.next_back().copied() else {
+            ensure(history.chain.last() < decided, || {
+                format!("{} is told that its key is another call's for good, and none is stored", named.0)
+            })?;
+            self.claims.push(claim);
+            return Ok(());
+        };
+        if history.chain.is_forgotten(other) {
+            return Ok(());
+        }
+        let own = self.kept(&named, history).next().map(|issued| issued.command.id);
+        ensure(own.is_none(), || {
+            format!(
+                "{} is told that its key is another call's for good, and became {}",
+                named.0,
+                own.unwrap_or_default()
+            )
+        })?;
+        self.never.insert(named, (ticket, Some(other)));
+        Ok(())
     }
 }
 
@@ -245,26 +318,36 @@ mod tests {
         assert_fails(run(ExactlyOnce::default(), &[asked(1, &call), reused.clone()]), "it was not");
         assert_fails(run(ExactlyOnce::default(), &[asked(2, &call), asked(1, &call), reused.clone()]), "it was not");
         let own = applied(1, &chain_of(&[body_of(&call, vec![put("a", "1")], &json!({}))])[0]);
-        let asked = [asked(1, &call), asked(2, &other)];
-        let run = |facts: &[Fact]| run(ExactlyOnce::default(), &[&asked, facts].concat());
+        let asks = [asked(1, &call), asked(2, &other)];
+        let run = |facts: &[Fact]| run(ExactlyOnce::default(), &[&asks, facts].concat());
         assert_fails(run(&[refused(1, true), own.clone()]), "and becomes 1@1.1");
-        assert_fails(run(&[own.clone(), reused.clone()]), "and became 1@1.1");
+        assert_fails(run(&[own.clone(), reused.clone()]), "and none is stored");
+        assert_fails(run(std::slice::from_ref(&reused)), "and none is stored");
         let under_way = told_outcome(1, &call, Outcome::RequestReused, false);
         assert_eq!(run(&[own, under_way]), Ok(()), "the other call is under way, and this one may have been before");
         let bodies =
             [body_of(&other, vec![put("a", "2")], &json!({})), body_of(&call, vec![put("a", "1")], &json!({}))];
         let [first, second] = [0, 1].map(|index| applied(1, &chain_of(&bodies)[index]));
         assert_fails(run(&[first, reused.clone(), second]), "and becomes 2@1.1");
+        // Decided, and not applied yet.
+        let decided = |body: &CommandBody| {
+            let command = &chain_of(std::slice::from_ref(body))[0];
+            run(&[votes(1, 1, &[command]), votes(2, 1, &[command]), reused.clone(), applied(1, command)])
+        };
+        assert_eq!(decided(&bodies[0]), Ok(()));
+        assert_fails(decided(&bodies[1]), "and none is stored");
         // The other one's outcome is forgotten, and an answer from before comes late.
-        let forgets = |callers| {
+        let forgets = |callers, asked_late: bool| {
             let forget = Forget { callers: Timestamp(callers), ..Forget::default() };
             let filler = CommandBody { forget, ..body("r2", vec![put("b", "1")]) };
             let [other, own] = bodies.clone();
             let mut facts: Vec<Fact> = chain_of(&[other, filler, own]).iter().map(|next| applied(1, next)).collect();
-            facts.push(reused.clone());
+            facts.extend(asked_late.then(|| asked(3, &call)));
+            facts.push(told_outcome(if asked_late { 3 } else { 1 }, &call, Outcome::RequestReused, true));
             run(&facts)
         };
-        assert_eq!(forgets(2), Ok(()));
-        assert_fails(forgets(1), "and became 3@1.1");
+        assert_eq!(forgets(2, false), Ok(()));
+        assert_fails(forgets(1, false), "and became 3@1.1");
+        assert_fails(forgets(2, true), "and none is stored");
     }
 }

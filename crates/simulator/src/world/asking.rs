@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http_api::core::{Answer, Input};
-use protocol::NodeId;
+use http_api::core::{Answer, Input, must_reach};
+use protocol::{NodeId, Outcome};
 use storage::StateStore as _;
 
 use super::{Asked, World};
@@ -83,7 +83,7 @@ impl World {
             }
             Question::Read(read) => {
                 let asks = read.consistency == Consistency::Linearizable && !self.plants(Planted::ReadsWithoutBarrier);
-                let number = (!asks).then_some(read.least);
+                let number = (!asks).then(|| must_reach(None, read.least));
                 let roles = self.node_mut(via).roles.as_mut().expect("it is up");
                 roles.reads.insert(ticket, Reader { read, number, deadline });
                 match number {
@@ -103,13 +103,15 @@ impl World {
             Answer::BarrierPassed(number) => {
                 let Some(roles) = &mut self.node_mut(via).roles else { return };
                 if let Some(reader) = roles.reads.get_mut(&ticket) {
-                    reader.number = Some(number.max(reader.read.least));
+                    reader.number = Some(must_reach(Some(number), reader.read.least));
                 }
                 return self.serve_reads(via);
             }
             Answer::Outcome { outcome, settled, .. } => {
                 let Some(Asked { question: Question::Call(call), .. }) = self.questions.get(&ticket) else { return };
-                Told::Outcome { request: call.request.clone(), outcome: self.said_of_a_call(outcome), settled }
+                let request = call.request.clone();
+                let settled = settled || outcome == Outcome::RequestReused && self.plants(Planted::GivesKeysAway);
+                Told::Outcome { request, outcome: self.said_of_a_call(outcome), settled }
             }
             Answer::NotExecuted(_) => Told::NotExecuted,
             Answer::NotHere(_) | Answer::Unknown if self.plants(Planted::DeniesWhatIsUnknown) => Told::NotExecuted,

@@ -37,6 +37,16 @@ impl World {
         self.events() < faults_events && self.schedule.now() < Tick(0) + faults * LONGER_MAX
     }
 
+    /// The faults last longer, and changes of the membership with them, where these were to last as long.
+    pub(super) fn go_on(&mut self) {
+        let longer = self.swarm.faults / 8;
+        self.schedule.after(longer, Event::Heal);
+        if self.schedule.now() <= Tick(0) + self.swarm.changing {
+            self.swarm.changing = self.swarm.changing.saturating_add(longer);
+            self.clients.go_on_changing(Tick(0) + self.swarm.changing);
+        }
+    }
+
     /// The faults are over.
     pub(super) fn heal(&mut self) {
         self.healed = true;

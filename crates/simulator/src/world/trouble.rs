@@ -27,6 +27,9 @@ impl World {
         }
         let pause = some_of(self.swarm.trouble_pause, &mut self.chance);
         self.schedule.after(pause, Event::Nemesis);
+        if self.calm {
+            return;
+        }
         let total: u64 = self.swarm.troubles.iter().map(|(_, weight)| weight).sum();
         let mut drawn = self.chance.below(total);
         for (trouble, weight) in self.swarm.troubles.clone() {
@@ -35,6 +38,23 @@ impl World {
             }
             drawn -= weight;
         }
+    }
+
+    /// The faults begin again, or rest: all links work, and who is down comes back by itself. What is being damaged already, and
+    /// clocks, stay as they are.
+    pub(super) fn spell(&mut self) {
+        if self.healed {
+            return;
+        }
+        self.calm = !self.calm;
+        if self.calm {
+            self.network.calm();
+            self.make(Trouble::Heal);
+        } else {
+            self.network.worsen(self.swarm.weather.clone());
+        }
+        let lasts = some_of(self.swarm.spells * 2, &mut self.chance);
+        self.schedule.after(lasts, Event::Spell);
     }
 
     pub(super) fn make(&mut self, trouble: Trouble) {

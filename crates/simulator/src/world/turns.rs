@@ -13,7 +13,7 @@ use storage::{LogRecord, StateStore as _};
 use super::World;
 use crate::fact::{Fact, Stop};
 use crate::fault::{Fault, Mishap};
-use crate::network::{Doubles, some_of};
+use crate::network::some_of;
 use crate::node::{Cut, Mail, Node, Roles, heard_by};
 use crate::planted::{self, Planted, no_barrier};
 use crate::schedule::{Event, Timer};
@@ -418,9 +418,7 @@ impl World {
         if to == from {
             return self.arrive(from, to, message);
         }
-        let is_call = matches!(message, Message::Leader(ToLeader::ExecuteFunction(_)));
-        let doubles = if is_call { Doubles::Soon } else { Doubles::AnyTime };
-        let mut fate = self.network.send((from, to), doubles, self.schedule.now(), &mut self.chance);
+        let mut fate = self.network.send(from, to, self.schedule.now(), &mut self.chance);
         let Some(last) = fate.arrivals.pop() else {
             self.tell_mishaps(to, &message, &fate.faults);
             return self.lose(from, to, message);
@@ -430,11 +428,14 @@ impl World {
             return self.lose(from, to, message);
         }
         // The copy that comes first has had all else.
+        let is_double = !fate.arrivals.is_empty();
         for at in fate.arrivals {
             let mishaps = fate.faults.extract_if(.., |mishap| *mishap != Mishap::Duplicate).collect();
-            self.schedule.at(at, Event::Arrive { from, to, message: message.clone(), mishaps });
+            self.schedule.at(at, Event::Arrive { from, to, message: message.clone(), mishaps, life: None });
         }
-        self.schedule.at(last, Event::Arrive { from, to, message, mishaps: fate.faults });
+        let is_call = matches!(message, Message::Leader(ToLeader::ExecuteFunction(_)));
+        let life = (is_double && is_call).then_some(self.node(to).life);
+        self.schedule.at(last, Event::Arrive { from, to, message, mishaps: fate.faults, life });
     }
 
     /// Nothing bad happens to what nobody would have heard anyway.

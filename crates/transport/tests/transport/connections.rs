@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::message::{Heartbeat, ToLeader};
 use protocol::{Call, CommandNumber, Fingerprint, Message, RequestId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 use transport::handshake::Hello;
 use transport::{Lane, Limits, PeerEvent, QueueLimit, TransportConfig, wire};
@@ -90,6 +94,100 @@ async fn a_peer_dies_and_comes_back() {
     a.connected(B).await;
     assert!(a.handle.send(B, numbered(2)));
     assert_eq!(b.message().await, numbered(2), "and nothing from before");
+}
+
+/// What a relay does with the next bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passes {
+    All,
+    /// Of the next that come a part, and then nothing.
+    APart,
+    /// The connection on which a part has passed ends.
+    Ends,
+}
+
+/// Passes on what its dialer sends, as it is told.
+async fn relay(passes: Arc<watch::Sender<Passes>>, relay: tokio::net::TcpListener, target: SocketAddr) {
+    loop {
+        let (from, _) = relay.accept().await.expect("it listens");
+        let to = TcpStream::connect(target).await.expect("it listens");
+        let mut told = passes.subscribe();
+        actix::spawn(async move {
+            let ((mut from, mut back), (mut answers, mut to)) = (from.into_split(), to.into_split());
+            let forward = async {
+                let mut buffer = vec![0; 64 << 10];
+                loop {
+                    let count = from.read(&mut buffer).await.unwrap_or(0);
+                    let all = *told.borrow() == Passes::All;
+                    let passed = if all { count } else { count / 2 };
+                    if to.write_all(&buffer[..passed]).await.is_err() || count == 0 {
+                        return;
+                    }
+                    if !all {
+                        _ = told.wait_for(|passes| *passes == Passes::Ends).await;
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = forward => {}
+                _ = tokio::io::copy(&mut answers, &mut back) => {}
+            }
+        });
+    }
+}
+
+/// ADR 0043: catches a message that is written again on the next connection, because its frame was not whole on the last
+/// one, or waited behind one that was not.
+#[actix::test]
+async fn nothing_is_sent_twice_over_two_connections() {
+    let call = |id| {
+        let (request, arguments) = (RequestId::Gateway(id), Bytes::from(vec![b'x'; 100_000]));
+        let (function, fingerprint, patience) = ("f".to_owned(), Fingerprint::default(), Duration::ZERO);
+        Message::Leader(ToLeader::ExecuteFunction(Call {
+            request,
+            fingerprint,
+            function,
+            arguments,
+            patience,
+            copy: 0,
+        }))
+    };
+    let ((listen_a, at_a), (listen_b, at_b)) = (listener(), listener());
+    let dialed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let at_relay = dialed.local_addr().expect("it is bound");
+    let passes = Arc::new(watch::Sender::new(Passes::All));
+    actix::spawn(relay(Arc::clone(&passes), dialed, at_b));
+    let (mut a, mut b) = (Node::start(config(A, at_relay), listen_a), Node::start(config(B, at_a), listen_b));
+    a.connected(B).await;
+    assert!(a.handle.send(B, call(1)));
+    assert_eq!(b.message().await, call(1));
+    passes.send_replace(Passes::APart);
+    // Until one is in hand and the queue behind it is full.
+    let taken = timeout(DEADLINE, async {
+        for id in 2.. {
+            if !a.handle.send(B, call(id)) {
+                return id - 2;
+            }
+            tokio::task::yield_now().await;
+        }
+        unreachable!("the queue has a bound")
+    });
+    let taken = taken.await.expect("a full queue in time");
+    passes.send_replace(Passes::Ends);
+    a.event(PeerEvent::Closed { peer: B, lane: Lane::Protocol }).await;
+    counted("dropped_total{lane=protocol,cause=connection_lost}").await;
+    passes.send_replace(Passes::All);
+    a.event(PeerEvent::Connected { peer: B, lane: Lane::Protocol }).await;
+    assert!(a.handle.send(B, call(u128::MAX)));
+    let mut ids = vec![1];
+    while ids.last() < Some(&u128::MAX) {
+        let Message::Leader(ToLeader::ExecuteFunction(call)) = b.message().await else { panic!("it was not sent") };
+        let RequestId::Gateway(id) = call.request else { panic!("it was not sent") };
+        ids.push(id);
+    }
+    assert!(ids.windows(2).all(|two| two[0] < two[1]), "one came twice: {ids:?}");
+    assert!((ids.len() as u128) < taken, "some were lost: {} of {taken}", ids.len());
 }
 
 /// Catches a node that works only if its peers were started before it.
