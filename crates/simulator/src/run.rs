@@ -34,8 +34,9 @@ pub const SEEDS_FOR_ALL_KINDS: u64 = 200;
 pub const SEEDS_FOR_GOALS: u64 = 1_000;
 
 /// Of so many seeds in which the membership changes, one may end without a majority set that can speak: then liveness
-/// was not tried, and a fault of the product could hide there. A few are always allowed.
-const STUCK_SHARE: u64 = 30;
+/// was not tried, and a fault of the product could hide there. A few are always allowed. Measured since changes go on until there
+/// were 50,000 events: one of 27 to one of 50.
+const STUCK_SHARE: u64 = 15;
 const STUCK_FEW: usize = 3;
 
 /// In 99 % of the seeds nobody waits longer for an answer after the faults, in hundredths of the longest election timeout:

@@ -69,6 +69,8 @@ pub enum Trouble {
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// In 10,000: worlds in which they are forgotten within the run.
 const FORGETFUL: u32 = 1_500;
+/// In so many of 10,000 nodes campaign all the time: the lead changes between votes of some for each of its commands.
+const CONTENDED: u32 = 1_000;
 
 /// In 10,000: worlds in which damage is not bounded by what a cluster stands.
 const RUINOUS: u32 = 300;
@@ -372,7 +374,17 @@ impl Swarm {
             ruinous: chance.happens(RUINOUS),
             ..calm
         };
+        let swarm = if chance.happens(CONTENDED) { swarm.contended() } else { swarm };
         if chance.happens(FORGETFUL) { swarm.forgetful() } else { swarm }
+    }
+
+    /// The lead changes so often, and so much is lost, that commands of several ballots have some votes each: what a new leader makes
+    /// of them decides (S-02).
+    fn contended(self) -> Self {
+        let troubles = vec![(Trouble::Suspicion, 10), (Trouble::Partition(Shape::OneWay), 1), (Trouble::Heal, 2)];
+        let weather = Weather { loss: 3_000, ..self.weather };
+        let (trouble_pause, spells) = (Duration::from_millis(60), Duration::ZERO);
+        Self { troubles, weather, trouble_pause, spells, changes: 0, ..self }
     }
 
     /// Outcomes are forgotten while clients ask on. Of a call that a gateway has named no copy is under way for as long, and

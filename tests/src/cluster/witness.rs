@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::http::{Reply, send};
-use super::{Cluster, History, eventually};
+use super::{Cluster, DEADLINE, History, eventually};
 
 /// How many counters, and values that are swapped.
 const KEYS: u64 = 4;
@@ -50,8 +50,8 @@ struct Told {
 
 #[derive(Debug)]
 enum What {
-    /// The call under this key took effect, and this is its result.
-    Added { key: String, result: Value },
+    /// The call under this key added so much to an entry, and this is its result.
+    Added { key: String, entry: String, by: u64, result: Value },
     /// The call under this key was to swap the value at this version, and did or did not.
     Swapped { key: String, entry: String, expected: u64, took: bool },
     /// The entry was shown with this version, or was not there (0).
@@ -105,7 +105,8 @@ impl Witnesses {
         self.stop.store(true, Ordering::SeqCst);
         let mut all = Vec::new();
         for task in self.tasks {
-            all.extend(task.await.expect("every client got its answers"));
+            let told = tokio::time::timeout(DEADLINE, task).await.expect("every call is decided in the end");
+            all.extend(told.expect("every client got its answers"));
         }
         Testimony(all)
     }
@@ -131,11 +132,12 @@ impl Client {
         let key = format!("client/{}/{round}", self.number);
         let told = match round % 5 {
             0 | 3 => {
-                let arguments = json!({"key": entry("counter"), "by": 1 + round % 3});
+                let (entry, by) = (entry("counter"), 1 + round % 3);
+                let arguments = json!({"key": entry, "by": by});
                 let reply = self.call(node, &key, "kv.increment", &arguments).await;
                 assert_eq!(reply.status, 200, "{key}: {}", reply.text());
                 let result = reply.json()["result"].clone();
-                Told { what: What::Added { key, result }, after, at: number(&reply) }
+                Told { what: What::Added { key, entry, by, result }, after, at: number(&reply) }
             }
             1 => {
                 let entry = entry("value");
@@ -239,19 +241,22 @@ impl Testimony {
                 What::Added { key, .. } | What::Swapped { key, .. } if !once(key) => {
                     return wrong(&format!("its commands are {:?}", numbers.get(key.as_str())));
                 }
-                What::Added { .. } | What::Swapped { took: true, .. } if at == after => {
+                What::Added { .. } | What::Swapped { .. } if at == after => {
                     return wrong("another call was told the same number before");
                 }
-                What::Added { result, .. } => {
-                    let issued = &history.commands()[place(*at)];
-                    let value = &issued["effects"][0]["put"]["value"];
-                    if *value != result["value"] {
-                        return wrong(&format!("and this was issued: {issued}"));
+                What::Added { entry, by, result, .. } => {
+                    let sum = versions.of_entry(entry, *at - 1).1.as_u64().unwrap_or_default() + by;
+                    if result["value"] != sum || !has_put(history, *at, entry, &json!(sum)) {
+                        return wrong(&format!("it should make {sum}, and this was issued: {}", issued(history, *at)));
                     }
                 }
-                What::Swapped { entry, expected, took, .. } => {
+                What::Swapped { key, entry, expected, took } => {
                     if (versions.of_entry(entry, *at - 1).0 == *expected) != *took {
                         return wrong("the version was another one");
+                    }
+                    let none = issued(history, *at)["effects"] == json!([]);
+                    if *took && !has_put(history, *at, entry, &json!(key)) || !took && !none {
+                        return wrong(&format!("and this was issued: {}", issued(history, *at)));
                     }
                 }
                 What::Read { entry, version, value } => {
@@ -269,8 +274,13 @@ impl Testimony {
     }
 }
 
-fn place(number: u64) -> usize {
-    usize::try_from(number).expect("a small number") - 1
+fn issued(history: &History, number: u64) -> &Value {
+    &history.commands()[usize::try_from(number).expect("a small number") - 1]
+}
+
+/// Whether this command does nothing but put that value there.
+fn has_put(history: &History, number: u64, entry: &str, value: &Value) -> bool {
+    issued(history, number)["effects"] == json!([{"put": {"key": entry, "value": value}}])
 }
 
 /// The values that each entry has had, with their versions.
@@ -301,57 +311,89 @@ impl<'a> Versions<'a> {
 mod tests {
     use super::*;
 
-    fn history() -> History {
-        let command = |number: u64, request: &str, effects: Value| json!({"number": number, "request_id": request, "function": "kv", "effects": effects});
-        let put = |key: &str, value: Value| json!([{"put": {"key": key, "value": value}}]);
-        History::of(vec![
-            command(1, "a", put("counter/0", json!(1))),
-            command(2, "b", put("value/0", json!("b"))),
-            command(3, "c", json!([])),
-        ])
+    fn put(key: &str, value: &Value) -> Value {
+        json!([{"put": {"key": key, "value": value}}])
     }
 
-    fn added(key: &str, result: u64, after: u64, at: u64) -> Told {
-        Told { what: What::Added { key: key.to_owned(), result: json!({"value": result}) }, after, at }
+    fn history(effects: [Value; 4]) -> History {
+        let commands = effects.into_iter().zip(["a", "b", "c", "d"]).zip(1..).map(|((effects, request), number)| {
+            json!({"number": number, "request_id": request, "function": "kv", "effects": effects})
+        });
+        History::of(commands.collect())
     }
 
-    fn swapped(key: &str, expected: u64, took: bool, at: u64) -> Told {
+    fn good_effects() -> [Value; 4] {
+        [put("counter/0", &json!(1)), put("value/0", &json!("b")), json!([]), put("counter/0", &json!(3))]
+    }
+
+    fn added(key: &str, by: u64, result: u64, after: u64, at: u64) -> Told {
+        let (key, entry, result) = (key.to_owned(), "counter/0".to_owned(), json!({"value": result}));
+        Told { what: What::Added { key, entry, by, result }, after, at }
+    }
+
+    fn swapped(key: &str, expected: u64, took: bool, after: u64, at: u64) -> Told {
         let (key, entry) = (key.to_owned(), "value/0".to_owned());
-        Told { what: What::Swapped { key, entry, expected, took }, after: 0, at }
+        Told { what: What::Swapped { key, entry, expected, took }, after, at }
     }
 
     fn read(version: u64, value: Value, after: u64, at: u64) -> Told {
         Told { what: What::Read { entry: "value/0".to_owned(), version, value }, after, at }
     }
 
-    /// Catches a judge who lets anything pass: an effect that is lost, made twice or at another number, another result, a
-    /// swap against its version, a stale read, one of a value that was not there then, and a command that nobody asked for.
+    fn good() -> Vec<Told> {
+        vec![added("a", 1, 1, 0, 1), swapped("b", 0, true, 0, 2), swapped("c", 0, false, 0, 3), added("d", 2, 3, 0, 4)]
+    }
+
+    /// Catches a judge who lets anything pass that a client was told wrongly: an effect that is lost, made twice or at another
+    /// number, another result, a swap against its version, a number that was told before, a stale read, one of a value that was
+    /// not there then.
     #[test]
-    fn what_is_not_so_is_found() {
-        let good = || vec![added("a", 1, 0, 1), swapped("b", 0, true, 2), swapped("c", 0, false, 3)];
-        let judge = |more: Option<Told>| {
-            let mut all = good();
-            all.extend(more);
-            Testimony(all).judge(&history())
-        };
+    fn what_is_told_wrongly_is_found() {
+        let judge =
+            |more: Option<Told>| Testimony(good().into_iter().chain(more).collect()).judge(&history(good_effects()));
         assert_eq!(judge(None), Ok(()));
         assert_eq!(judge(Some(read(2, json!("b"), 2, 2))), Ok(()));
         assert_eq!(judge(Some(read(0, Value::Null, 0, 1))), Ok(()));
         assert!(judge(Some(read(0, Value::Null, 2, 1))).is_err_and(|why| why.contains("less than was told")));
         assert!(judge(Some(read(2, json!("x"), 0, 2))).is_err_and(|why| why.contains("there was")));
         assert!(judge(Some(read(2, json!("b"), 0, 1))).is_err_and(|why| why.contains("there was")));
-        let instead = |index: usize, told: Told| {
+        let instead = |index: usize, told: Told, says: &str| {
             let mut all = good();
             all[index] = told;
-            Testimony(all).judge(&history())
+            let judged = Testimony(all).judge(&history(good_effects()));
+            assert!(judged.as_ref().is_err_and(|why| why.contains(says)), "{judged:?}");
         };
-        assert!(instead(0, added("x", 1, 0, 1)).is_err_and(|why| why.contains("its commands are None")));
-        assert!(instead(0, added("a", 1, 0, 2)).is_err_and(|why| why.contains("its commands are Some([1])")));
-        assert!(instead(0, added("a", 2, 0, 1)).is_err_and(|why| why.contains("this was issued")));
-        assert!(instead(0, added("a", 1, 1, 1)).is_err_and(|why| why.contains("the same number")));
-        assert!(instead(1, swapped("b", 1, true, 2)).is_err_and(|why| why.contains("another one")));
-        assert!(instead(2, swapped("c", 2, false, 3)).is_err_and(|why| why.contains("another one")));
-        let two = Testimony(good().into_iter().take(2).collect());
-        assert_eq!(two.judge(&history()), Err("3 commands of 2 calls".to_owned()));
+        instead(0, added("x", 1, 1, 0, 1), "its commands are None");
+        instead(0, added("a", 1, 1, 0, 2), "its commands are Some([1])");
+        instead(0, added("a", 1, 2, 0, 1), "it should make 1");
+        instead(0, added("a", 1, 1, 1, 1), "the same number");
+        instead(1, swapped("b", 1, true, 0, 2), "another one");
+        instead(2, swapped("c", 2, false, 0, 3), "another one");
+        instead(2, swapped("c", 0, false, 3, 3), "the same number");
+    }
+
+    /// Catches a judge who lets pass that the wrong thing was issued: two calls that added to the same old value, of which one is
+    /// lost; another key, another value, one effect too many or none; and a command that nobody asked for.
+    #[test]
+    fn what_is_issued_wrongly_is_found() {
+        let issued = |index: usize, effects: Value, says: &str| {
+            let mut all = good_effects();
+            all[index] = effects;
+            let judged = Testimony(good()).judge(&history(all));
+            assert!(judged.as_ref().is_err_and(|why| why.contains(says)), "{judged:?}");
+        };
+        issued(3, put("counter/0", &json!(2)), "it should make 3");
+        issued(3, put("counter/1", &json!(3)), "it should make 3");
+        issued(3, json!([]), "it should make 3");
+        issued(1, put("value/0", &json!("x")), "this was issued");
+        issued(1, put("value/1", &json!("b")), "this was issued");
+        issued(2, put("value/1", &json!("c")), "this was issued");
+        let mut lost = good();
+        lost[3] = added("d", 2, 2, 0, 4);
+        let mut both_on_nothing = good_effects();
+        both_on_nothing[3] = put("counter/0", &json!(2));
+        assert!(Testimony(lost).judge(&history(both_on_nothing)).is_err_and(|why| why.contains("it should make 3")));
+        let three = Testimony(good().into_iter().take(3).collect());
+        assert_eq!(three.judge(&history(good_effects())), Err("4 commands of 3 calls".to_owned()));
     }
 }

@@ -36,6 +36,23 @@ fn manifests_are_what_the_api_takes() {
     }
 }
 
+/// Catches probes, or a hint for Prometheus, at a port at which nothing listens, or that the network policy of the pod closes.
+#[test]
+fn who_watches_finds_the_port() {
+    let read = |file: &str| std::fs::read_to_string(deploy("kubernetes").join(file)).expect("a manifest");
+    for (pods, policy) in
+        [("nodes.yaml", "network.yaml"), ("acceptors.yaml", "network.yaml"), ("gateway.yaml", "gateway.yaml")]
+    {
+        let (manifest, policy) = (read(pods), read(policy));
+        assert!(manifest.contains(r#"prometheus.io/port: "9080""#), "{pods}");
+        assert!(manifest.contains("- {name: metrics, containerPort: 9080}"), "{pods}");
+        assert!(manifest.contains(r#"- {name: QUORATE_LISTEN__METRICS, value: "0.0.0.0:9080"}"#), "{pods}");
+        let probes: Vec<&str> = manifest.lines().filter(|line| line.contains("httpGet:")).collect();
+        assert!(probes.len() > 1 && probes.iter().all(|probe| probe.contains("port: metrics}")), "{pods}: {probes:?}");
+        assert!(policy.contains("- {protocol: TCP, port: metrics}"), "{pods}: its policy closes the port");
+    }
+}
+
 /// Catches a manifest that the kustomization does not name, and settings that a node would refuse.
 #[test]
 fn the_kustomization_has_it_all() {

@@ -136,6 +136,14 @@ impl Nemesis {
     }
 }
 
+impl Drop for Nemesis {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("it failed after: {}", self.done);
+        }
+    }
+}
+
 /// One run; says how long calls took to be decided again, at most.
 async fn run(seed: u64, lasts: Duration) -> Duration {
     let mut nemesis = Nemesis::new(seed).await;
@@ -166,7 +174,7 @@ async fn run(seed: u64, lasts: Duration) -> Duration {
     );
     assert!(calls as u64 >= rounds * CALLS && reads > 0, "{calls} calls and {reads} reads in {rounds} rounds");
     if let Err(wrong) = testimony.judge(&history) {
-        panic!("{wrong}\nafter: {}", nemesis.done);
+        panic!("{wrong}");
     }
     longest
 }

@@ -18,6 +18,9 @@ const ENDS_WITHIN: f64 = 2.0;
 /// The same.
 const SLOW: Syncs = Syncs::Take(300_000);
 
+/// Longer than this test.
+const HANGS: Syncs = Syncs::Take(600_000_000);
+
 /// What becomes of syncs.
 #[derive(Clone, Copy, Debug)]
 enum Syncs {
@@ -207,6 +210,31 @@ async fn slow_syncs_cost_time_and_nothing_else() {
     assert_eq!(cluster.leader().await, leader, "the lead has changed");
     assert_eq!(cluster.metric(leader, "quorate_leader_elections_won_total").await, 1.0, "{}", cluster.log(leader));
     slow.into_iter().for_each(Tampered::end);
+    load.finish().await.assert_kept(&cluster.assert_agreement().await);
+}
+
+/// Catches a node that says it is ready while a role of it waits for a disk that hangs, and one that is not ready again when
+/// the disk goes on.
+#[tokio::test]
+async fn a_node_whose_disk_hangs_is_not_ready() {
+    if !can_be_traced() {
+        return;
+    }
+    let cluster = Cluster::start("hangs", 3, &[]).await;
+    let load = Load::start(&cluster, "load", 6).await;
+    load.progress(CALLS).await;
+    let node = cluster.follower().await;
+    let hangs = Tampered::begin(&cluster, node, HANGS).await;
+    let said = eventually("a role that hangs", async || {
+        let reply = cluster.get(node, "/readyz").await;
+        (reply.status == 503 && reply.text().contains("[-]roles failed")).then(|| reply.text())
+    });
+    let said = said.await;
+    assert!(said.contains("[-]roles failed: the acceptor has answered nothing for "), "{said}");
+    assert_eq!(cluster.get(node, "/livez").await.status, 200, "a start would not mend the disk");
+    load.progress(CALLS).await;
+    hangs.end();
+    cluster.wait_ready().await;
     load.finish().await.assert_kept(&cluster.assert_agreement().await);
 }
 

@@ -53,6 +53,9 @@ pub(super) struct NodeBackend {
 /// The state is synced every second; a disk that needs longer than this cannot be worked with.
 const SYNC_WAIT_MAX: Duration = Duration::from_secs(15);
 
+/// A role that answers nothing for longer waits for a disk that hangs, or for a processor.
+const ROLE_WAIT_MAX: Duration = Duration::from_secs(15);
+
 /// How often it is looked who leads, while somebody waits for another leader.
 const LED_LOOKED_AT: Duration = Duration::from_millis(10);
 
@@ -172,6 +175,15 @@ impl NodeBackend {
             ok: standing < SYNC_WAIT_MAX,
             detail: format!("durable {} of applied {}", progress.durable, progress.applied),
         }
+    }
+
+    fn roles(&self) -> Check {
+        let hangs = self.router.unanswered.longest().filter(|(_, since)| *since >= ROLE_WAIT_MAX);
+        let detail = hangs.map_or_else(
+            || "all roles of this node answer".to_owned(),
+            |(role, since)| format!("the {role} has answered nothing for {} s", since.as_secs()),
+        );
+        Check { name: "roles", ok: hangs.is_none(), detail }
     }
 
     fn is_member(&self) -> Check {
@@ -414,6 +426,7 @@ impl Backend for NodeBackend {
                 self.leader(&known),
                 self.caught_up(),
                 self.disk(),
+                self.roles(),
                 self.acceptor(&known),
                 self.status.room.check(),
                 self.is_member(),

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use transport::{Lane, PeerEvent};
 
 use super::disks::Disks;
-use super::mailbox::{measure, tell};
+use super::mailbox::{Unanswered, measure, tell};
 use super::removal::Removal;
 use super::status::Status;
 
@@ -35,6 +35,8 @@ pub(super) struct Router {
     disks: Arc<Disks>,
     /// What the others say of this node.
     pub(super) removal: Removal,
+    /// Which roles hang.
+    pub(super) unanswered: Unanswered,
     /// Held while the gateway is told who leads: two roles know something of it, on two threads.
     telling: Mutex<()>,
     pub(super) transport: OnceLock<transport::Handle>,
@@ -54,6 +56,7 @@ impl Router {
             membership: watch::Sender::new(membership),
             leaving: Mutex::default(),
             removal: Removal::new(),
+            unanswered: Unanswered::default(),
             telling: Mutex::new(()),
             transport: OnceLock::new(),
             acceptor: OnceLock::new(),
@@ -162,12 +165,12 @@ impl Router {
     /// Measures how long messages wait for the roles, by messages that change nothing. Nothing waits for the failure
     /// detector: its thread never blocks.
     pub(super) async fn measure_mailboxes(&self) {
-        let space = acceptor::core::Input::Space(self.status.room.space());
+        let (space, unanswered) = (acceptor::core::Input::Space(self.status.room.space()), &self.unanswered);
         futures_util::future::join4(
-            measure("gateway", self.gateway.get(), IsInFlight(RequestId::Gateway(0))),
-            measure("leader", self.leader.get(), leader::actor::Deliver(leader::core::Input::Tick)),
-            measure("acceptor", self.acceptor.get(), acceptor::actor::Deliver(space)),
-            measure("learner", self.learner.get(), learner::Deliver(learner::Input::Tick)),
+            measure("gateway", self.gateway.get(), IsInFlight(RequestId::Gateway(0)), unanswered),
+            measure("leader", self.leader.get(), leader::actor::Deliver(leader::core::Input::Tick), unanswered),
+            measure("acceptor", self.acceptor.get(), acceptor::actor::Deliver(space), unanswered),
+            measure("learner", self.learner.get(), learner::Deliver(learner::Input::Tick), unanswered),
         )
         .await;
     }

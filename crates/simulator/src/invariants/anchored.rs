@@ -282,6 +282,32 @@ mod tests {
         assert_fails(leads(&[none(), half], &[&new]), "without the promises of a majority set");
     }
 
+    /// Seed 110002084: an acceptor answers again, and otherwise. Catches a check that takes one of its answers for the only one,
+    /// and one that puts parts of both together.
+    #[test]
+    fn any_answer_of_an_acceptor_may_be_the_one_that_is_heard() {
+        let old = first_in(2, 1, CommandId::NULL);
+        let after = first_in(9, 2, old.id);
+        let own = || promise(1, 9, CommandId::NULL, &[]);
+        let voted = || promise(2, 9, CommandId::NULL, &[(2, &old)]);
+        let knows = || promise(2, 9, old.id, &[]);
+        let has = applied(1, &old);
+        for answers in [[voted(), knows()], [knows(), voted()]] {
+            let [one, other] = answers;
+            assert_eq!(leads(&[own(), one.clone(), other.clone()], &[&old]), Ok(()));
+            assert_eq!(leads(&[has.clone(), own(), one, other], &[&after]), Ok(()));
+        }
+        assert_fails(leads(&[own(), knows()], &[&old]), "without the promises of a majority set");
+        let part = |mut fact: Fact, part| {
+            if let Fact::Delivered { message: Message::Leader(ToLeader::BallotInfo(info)), .. } = &mut fact {
+                (info.part, info.parts) = (part, 2);
+            }
+            fact
+        };
+        assert_eq!(leads(&[own(), part(voted(), 0), part(voted(), 1)], &[&old]), Ok(()));
+        assert_fails(leads(&[has, own(), part(voted(), 0), part(knows(), 1)], &[&old]), "without the promises");
+    }
+
     /// ADR 0025: catches a leader that counts promises by another membership than that of its node's state, be it an
     /// earlier or a later one.
     #[test]

@@ -7,10 +7,11 @@
 //! [`Outcome::RequestReused`] a caller learns that its key is taken: by another call, which must exist, and for good where that
 //! is settled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use protocol::{Call, CommandNumber, NodeId, Now, Outcome, RequestId, Verdict};
+use protocol::message::{Executed, Stored, ToGateway, ToLeader};
+use protocol::{Call, CommandNumber, Message, NodeId, Now, Outcome, RequestId, Verdict};
 
 use super::chain::Issued;
 use super::{History, Invariant, Violation, ensure};
@@ -19,9 +20,15 @@ use crate::fact::{Fact, Question, Told};
 /// A call as its client knows it: the id, and what was asked under it.
 type Named = (RequestId, [u8; 16]);
 
-/// Who was told that its key is another call's for good: by which ticket, what all had applied when that was asked, and the last decided
-/// command when it was told.
-type Claim = (u64, Named, CommandNumber, CommandNumber);
+/// A leader says that a key is another call's for good.
+#[derive(Clone)]
+struct Claim {
+    call: Named,
+    /// What the leader had applied when the call came to it.
+    heard: CommandNumber,
+    /// The last command that was decided when it said so.
+    decided: CommandNumber,
+}
 
 /// See the module.
 #[derive(Default)]
@@ -30,12 +37,14 @@ pub(super) struct ExactlyOnce {
     told: BTreeMap<Named, Outcome>,
     /// Calls of which the last word is that they were not executed; who said so, and the command that says it, if any.
     never: BTreeMap<Named, (u64, Option<CommandNumber>)>,
-    /// Those who were told that their key is another call's, of which no node has applied anything yet.
-    claims: Vec<Claim>,
-    /// What each living node has applied.
+    /// What each node has applied.
     applied: BTreeMap<NodeId, CommandNumber>,
-    /// What all living nodes had applied when a call was asked for, by ticket: what they had forgotten by then none of them finds.
-    asked: BTreeMap<u64, CommandNumber>,
+    /// The same, when a call first came to it in this life.
+    heard: BTreeMap<(NodeId, Named), CommandNumber>,
+    /// What gateways were told by leaders: that the key of this call is another one's for good.
+    reused: BTreeSet<(NodeId, Named)>,
+    /// Claims about commands that no node has applied yet.
+    claims: Vec<Claim>,
     /// How many different calls were asked for under an id.
     bodies: BTreeMap<RequestId, Vec<[u8; 16]>>,
     /// The commands that came of an id, with what was asked.
@@ -48,27 +57,8 @@ impl Invariant for ExactlyOnce {
     }
 
     fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
-        match fact {
-            Fact::Applied { node, command, .. } => _ = self.applied.insert(*node, command.number()),
-            Fact::Installed { node, id } => _ = self.applied.insert(*node, id.at.number),
-            Fact::Started { node, applied, .. } => _ = self.applied.insert(*node, applied.number),
-            Fact::Stopped { node, .. } => _ = self.applied.remove(node),
-            Fact::Sent { .. }
-            | Fact::Delivered { .. }
-            | Fact::Lost { .. }
-            | Fact::Written { .. }
-            | Fact::Synced { .. }
-            | Fact::Executed { .. }
-            | Fact::Leads { .. }
-            | Fact::Noted { .. }
-            | Fact::Ignored { .. }
-            | Fact::Asked { .. }
-            | Fact::Told { .. }
-            | Fact::Fault(_)
-            | Fact::Healed { .. } => {}
-        }
-        if let Fact::Asked { ticket, question: Question::Call(call), .. } = fact {
-            self.asked.insert(*ticket, self.applied.values().min().copied().unwrap_or_default());
+        self.look(fact, history)?;
+        if let Fact::Asked { question: Question::Call(call), .. } = fact {
             self.never.remove(&named(call));
             let bodies = self.bodies.entry(call.request.clone()).or_default();
             if !bodies.contains(&call.fingerprint.0) {
@@ -76,16 +66,16 @@ impl Invariant for ExactlyOnce {
             }
         }
         if let Fact::Told { ticket, answer, .. } = fact
-            && let Some(Question::Call(call)) = history.open(*ticket).map(|open| &open.question)
+            && let Some(open) = history.open(*ticket)
+            && let Question::Call(call) = &open.question
         {
-            self.is_told(*ticket, call, answer, history)?;
-            self.asked.remove(ticket);
+            self.is_told((*ticket, open.via), call, answer, history)?;
         }
         let Some(issued) = history.chain.fresh() else { return Ok(()) };
         let command = (issued.command.number(), issued.body.fingerprint.0);
         self.commands.entry(issued.body.request.clone()).or_default().push(command);
         for claim in mem::take(&mut self.claims) {
-            self.is_another_ones(claim, history)?;
+            self.judge(claim, history)?;
         }
         if !matches!(issued.body.verdict, Verdict::Changed(_)) {
             return Ok(());
@@ -100,7 +90,13 @@ impl Invariant for ExactlyOnce {
 }
 
 impl ExactlyOnce {
-    fn is_told(&mut self, ticket: u64, call: &Call, answer: &Told, history: &History) -> Result<(), Violation> {
+    fn is_told(
+        &mut self,
+        (ticket, via): (u64, NodeId),
+        call: &Call,
+        answer: &Told,
+        history: &History,
+    ) -> Result<(), Violation> {
         let request = &call.request;
         if let (RequestId::Caller(_), Told::Outcome { outcome: now, settled: true, .. }) = (request, answer)
             && matches!(now, Outcome::Issued { .. } | Outcome::Unchanged { .. } | Outcome::Refused { .. })
@@ -117,7 +113,7 @@ impl ExactlyOnce {
         match answer {
             Told::Outcome { outcome: Outcome::Issued { .. }, .. } => Ok(()),
             Told::Outcome { outcome: Outcome::RequestReused, settled, .. } => {
-                self.is_told_of_another(ticket, call, *settled, history)
+                self.is_told_of_another((ticket, via), call, *settled, history)
             }
             Told::NotExecuted | Told::Outcome { settled: true, .. } => {
                 let named = named(call);
@@ -142,51 +138,100 @@ impl ExactlyOnce {
         counts.filter_map(|(number, _)| history.chain.at(*number))
     }
 
-    /// The key of a call is another one's; where that is settled, for as long as the outcome of that one is stored.
+    /// The key of a call is another one's; where that is settled a leader has said so, and this call is not executed for as long as the
+    /// outcome of the other one is stored.
     fn is_told_of_another(
         &mut self,
-        ticket: u64,
+        (ticket, via): (u64, NodeId),
         call: &Call,
         settled: bool,
         history: &History,
     ) -> Result<(), Violation> {
-        let request = &call.request;
+        let (request, named) = (&call.request, named(call));
         let bodies = self.bodies.get(request).map_or(0, Vec::len);
         ensure(bodies > 1, || format!("{request} is told that its key was used with another body: it was not"))?;
         if !settled {
             return Ok(());
         }
-        let asked = self.asked.get(&ticket).copied().unwrap_or_default();
-        self.is_another_ones((ticket, named(call), asked, history.disks.last_decided()), history)
-    }
-
-    /// Whether another call's outcome was stored under that key when this was asked for, or since.
-    fn is_another_ones(&mut self, claim: Claim, history: &History) -> Result<(), Violation> {
-        let (ticket, named, asked, decided) = claim.clone();
-        let was_there = |number: CommandNumber| history.chain.forgotten_by(number).is_none_or(|by| by > asked);
-        let commands = self.commands.get(&named.0).into_iter().flatten();
-        let mut others = commands.filter(|(number, body)| *body != named.1 && was_there(*number));
-        let Some((other, _)) = others.next_back().copied() else {
-            ensure(history.chain.last() < decided, || {
-                format!("{} is told that its key is another call's for good, and none is stored", named.0)
-            })?;
-            self.claims.push(claim);
-            return Ok(());
-        };
-        if history.chain.is_forgotten(other) {
-            return Ok(());
-        }
-        let own = self.kept(&named, history).next().map(|issued| issued.command.id);
-        ensure(own.is_none(), || {
-            format!(
-                "{} is told that its key is another call's for good, and became {}",
-                named.0,
-                own.unwrap_or_default()
-            )
+        ensure(self.reused.contains(&(via, named.clone())), || {
+            format!("{request} is told that its key is another call's for good, which no leader has said")
         })?;
-        self.never.insert(named, (ticket, Some(other)));
+        let others = self.commands.get(request).into_iter().flatten().filter(|(_, body)| *body != named.1);
+        let stored = others.map(|(number, _)| *number).find(|number| !history.chain.is_forgotten(*number));
+        if let Some(other) = stored {
+            self.never.insert(named, (ticket, Some(other)));
+        }
         Ok(())
     }
+
+    /// Follows what leaders hear and say of keys that were used before.
+    fn look(&mut self, fact: &Fact, history: &History) -> Result<(), Violation> {
+        match fact {
+            Fact::Applied { node, command, .. } => _ = self.applied.insert(*node, command.number()),
+            Fact::Installed { node, id } => _ = self.applied.insert(*node, id.at.number),
+            Fact::Started { node, applied, .. } => {
+                self.applied.insert(*node, applied.number);
+                self.heard.retain(|(leader, _), _| leader != node);
+            }
+            Fact::Delivered { to, message: Message::Leader(ToLeader::ExecuteFunction(call)), .. } => {
+                let applied = self.applied.get(to).copied().unwrap_or_default();
+                self.heard.entry((*to, named(call))).or_insert(applied);
+            }
+            Fact::Sent { from, message: Message::Gateway(ToGateway::Executed(executed)), .. }
+                if says_reused(executed) =>
+            {
+                let call = (executed.request.clone(), executed.fingerprint.0);
+                let heard = self.heard.get(&(*from, call.clone())).copied().unwrap_or_default();
+                self.judge(Claim { call, heard, decided: history.disks.last_decided() }, history)?;
+            }
+            Fact::Delivered { to, message: Message::Gateway(ToGateway::Executed(executed)), .. }
+                if says_reused(executed) =>
+            {
+                self.reused.insert((*to, (executed.request.clone(), executed.fingerprint.0)));
+            }
+            Fact::Sent { .. }
+            | Fact::Delivered { .. }
+            | Fact::Lost { .. }
+            | Fact::Written { .. }
+            | Fact::Synced { .. }
+            | Fact::Executed { .. }
+            | Fact::Leads { .. }
+            | Fact::Noted { .. }
+            | Fact::Ignored { .. }
+            | Fact::Stopped { .. }
+            | Fact::Asked { .. }
+            | Fact::Told { .. }
+            | Fact::Fault(_)
+            | Fact::Healed { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Whether another call's outcome was stored under that key when this one came to the leader, or since, and none of its own.
+    fn judge(&mut self, claim: Claim, history: &History) -> Result<(), Violation> {
+        let Claim { call: (request, body), heard, decided } = &claim;
+        let of_key = self.commands.get(request).into_iter().flatten();
+        let (own, others): (Vec<_>, Vec<_>) = of_key.partition(|(_, other)| other == body);
+        let own = own.into_iter().find(|(number, _)| number <= heard && !history.chain.is_forgotten(*number));
+        if let Some((number, _)) = own {
+            return Err(format!(
+                "a leader says that the key {request} is another call's for good, and it became {number}"
+            ));
+        }
+        let was_there = |number| history.chain.forgotten_by(number).is_none_or(|by| by > *heard);
+        if others.iter().any(|(number, _)| was_there(*number)) {
+            return Ok(());
+        }
+        ensure(history.chain.last() < *decided, || {
+            format!("a leader says that the key {request} is another call's for good, and none is stored")
+        })?;
+        self.claims.push(claim);
+        Ok(())
+    }
+}
+
+fn says_reused(executed: &Executed) -> bool {
+    executed.outcome == Outcome::RequestReused && executed.stored == Stored::Plain
 }
 
 fn named(call: &Call) -> Named {
@@ -306,48 +351,81 @@ mod tests {
         assert_fails(run(&[&asks, &becomes, &refused(1, true)]), "and became 1@1.1");
     }
 
-    /// Catches a key that is called used without having been, a call that is told so for good and was executed, or is
-    /// afterwards, and one used with another body that is taken for the same call.
+    /// Node 1 hears a call as a leader, and says that its key is another one's for good; its own gateway hears that.
+    fn says_so(call: &Call) -> [Fact; 3] {
+        let (one, request) = (NodeId(1), call.request.clone());
+        let (fingerprint, outcome, stored) = (call.fingerprint, Outcome::RequestReused, Stored::Plain);
+        let heard = Message::Leader(ToLeader::ExecuteFunction(call.clone()));
+        let executed = Executed { request, copy: None, fingerprint, outcome, stored };
+        let says = Message::Gateway(ToGateway::Executed(executed));
+        [
+            Fact::Delivered { from: one, to: one, message: heard },
+            Fact::Sent { from: one, to: one, message: says.clone() },
+            Fact::Delivered { from: one, to: one, message: says },
+        ]
+    }
+
+    fn becomes(node: u64, bodies: &[CommandBody]) -> Vec<Fact> {
+        chain_of(bodies).iter().map(|command| applied(node, command)).collect()
+    }
+
+    /// Catches a key that is called used without having been, a call that is told so for good by a gateway to which no leader has
+    /// said it, and one that is executed afterwards.
     #[test]
     fn a_key_is_used_with_one_body() {
         let (call, other) = (put_call(1), put_call(2));
-        let reused = told_outcome(1, &call, Outcome::RequestReused, true);
-        let becomes = applied(1, &chain_of(&[body_of(&other, vec![put("a", "2")], &json!({}))])[0]);
-        let both = [asked(1, &call), asked(2, &other), becomes, reused.clone()];
-        assert_eq!(run(ExactlyOnce::default(), &both), Ok(()));
-        assert_fails(run(ExactlyOnce::default(), &[asked(1, &call), reused.clone()]), "it was not");
-        assert_fails(run(ExactlyOnce::default(), &[asked(2, &call), asked(1, &call), reused.clone()]), "it was not");
-        let own = applied(1, &chain_of(&[body_of(&call, vec![put("a", "1")], &json!({}))])[0]);
-        let asks = [asked(1, &call), asked(2, &other)];
-        let run = |facts: &[Fact]| run(ExactlyOnce::default(), &[&asks, facts].concat());
-        assert_fails(run(&[refused(1, true), own.clone()]), "and becomes 1@1.1");
-        assert_fails(run(&[own.clone(), reused.clone()]), "and none is stored");
-        assert_fails(run(std::slice::from_ref(&reused)), "and none is stored");
-        let under_way = told_outcome(1, &call, Outcome::RequestReused, false);
-        assert_eq!(run(&[own, under_way]), Ok(()), "the other call is under way, and this one may have been before");
-        let bodies =
-            [body_of(&other, vec![put("a", "2")], &json!({})), body_of(&call, vec![put("a", "1")], &json!({}))];
-        let [first, second] = [0, 1].map(|index| applied(1, &chain_of(&bodies)[index]));
-        assert_fails(run(&[first, reused.clone(), second]), "and becomes 2@1.1");
-        // Decided, and not applied yet.
+        let bodies = [&other, &call].map(|call| body_of(call, vec![put("a", "1")], &json!({})));
+        let (asks, also) = (asked(1, &call), asked(2, &other));
+        let told = |settled| told_outcome(1, &call, Outcome::RequestReused, settled);
+        let run = |facts: &[&[Fact]]| run(ExactlyOnce::default(), &facts.concat());
+        let first = becomes(1, &bodies[..1]);
+        let all = [asks.clone(), also.clone()];
+        assert_eq!(run(&[&all, &first, &says_so(&call), &[told(true)]]), Ok(()));
+        assert_eq!(
+            run(&[&all, &[told(false)]]),
+            Ok(()),
+            "the other call is under way, and this one may have been before"
+        );
+        assert_fails(run(&[&[asks.clone(), told(false)]]), "it was not");
+        assert_fails(run(&[&[also, asks, told(false)][1..]]), "it was not");
+        assert_fails(run(&[&all, &first, &[told(true)]]), "which no leader has said");
+        let later = applied(1, &chain_of(&bodies)[1]);
+        assert_fails(run(&[&all, &first, &says_so(&call), &[told(true), later]]), "and becomes 2@1.1");
+        assert_fails(run(&[&all, &[refused(1, true)], &becomes(1, &bodies[1..])]), "and becomes 1@1.1");
+    }
+
+    /// Catches a leader that calls a key another call's for good when none is stored, when it is this very call's, or when the
+    /// other one's outcome is forgotten; not one that has not applied yet what others have forgotten, that has started again
+    /// with less, or whose other call is decided and not applied.
+    #[test]
+    fn a_leader_calls_a_key_anothers_while_that_is_stored() {
+        let (call, other) = (put_call(1), put_call(2));
+        let of = |call: &Call| body_of(call, vec![put("a", "1")], &json!({}));
+        let forgets = CommandBody {
+            forget: Forget { callers: Timestamp(2), ..Forget::default() },
+            ..body("r2", vec![put("b", "1")])
+        };
+        let run = |facts: &[&[Fact]]| run(ExactlyOnce::default(), &facts.concat());
+        let says = says_so(&call);
+        assert_fails(run(&[&says]), "and none is stored");
+        assert_fails(run(&[&becomes(1, &[of(&call)]), &says]), "and it became 1");
+        let both = becomes(1, &[of(&other), forgets.clone()]);
+        assert_eq!(run(&[&both[..1], &says]), Ok(()));
+        assert_fails(run(&[&both, &says]), "and none is stored");
+        let anew = becomes(1, &[of(&other), forgets.clone(), of(&call)]);
+        assert_fails(run(&[&anew, &says]), "and it became 3");
+        let elsewhere = becomes(2, &[of(&other), forgets.clone()]);
+        assert_eq!(run(&[&both[..1], &elsewhere, &says]), Ok(()), "this leader has not forgotten it");
+        let meanwhile = [&both[..1], &says[..1], &both[1..], &says[1..]].concat();
+        assert_eq!(run(&[&meanwhile]), Ok(()), "it was so when the call came");
+        let again = [started_at(1, 2, &chain_of(&[of(&other)]))];
+        assert_eq!(run(&[&both, &again, &says]), Ok(()), "it has started again with less");
+        assert_fails(run(&[&both[..1], &says[..1], &again, &both[1..], &says]), "and none is stored");
         let decided = |body: &CommandBody| {
             let command = &chain_of(std::slice::from_ref(body))[0];
-            run(&[votes(1, 1, &[command]), votes(2, 1, &[command]), reused.clone(), applied(1, command)])
+            run(&[&[votes(1, 1, &[command]), votes(2, 1, &[command])], &says, &[applied(1, command)]])
         };
-        assert_eq!(decided(&bodies[0]), Ok(()));
-        assert_fails(decided(&bodies[1]), "and none is stored");
-        // The other one's outcome is forgotten, and an answer from before comes late.
-        let forgets = |callers, asked_late: bool| {
-            let forget = Forget { callers: Timestamp(callers), ..Forget::default() };
-            let filler = CommandBody { forget, ..body("r2", vec![put("b", "1")]) };
-            let [other, own] = bodies.clone();
-            let mut facts: Vec<Fact> = chain_of(&[other, filler, own]).iter().map(|next| applied(1, next)).collect();
-            facts.extend(asked_late.then(|| asked(3, &call)));
-            facts.push(told_outcome(if asked_late { 3 } else { 1 }, &call, Outcome::RequestReused, true));
-            run(&facts)
-        };
-        assert_eq!(forgets(2, false), Ok(()));
-        assert_fails(forgets(1, false), "and became 3@1.1");
-        assert_fails(forgets(2, true), "and none is stored");
+        assert_eq!(decided(&of(&other)), Ok(()));
+        assert_fails(decided(&of(&call)), "and none is stored");
     }
 }

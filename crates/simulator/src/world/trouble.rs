@@ -40,8 +40,8 @@ impl World {
         }
     }
 
-    /// The faults begin again, or rest: all links work, and who is down comes back by itself. What is being damaged already, and
-    /// clocks, stay as they are.
+    /// The faults begin again, or rest: all links work, the network loses nothing, and who is down comes back by itself. What is
+    /// damaged already, clocks, full mailboxes, and what strikes a change, stay as they are.
     pub(super) fn spell(&mut self) {
         if self.healed {
             return;

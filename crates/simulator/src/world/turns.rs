@@ -18,8 +18,8 @@ use crate::node::{Cut, Mail, Node, Roles, heard_by};
 use crate::planted::{self, Planted, no_barrier};
 use crate::schedule::{Event, Timer};
 
-/// Inputs that a mailbox holds: as the smallest of the actors'.
-const MAILBOX: usize = 1_024;
+/// Inputs that a mailbox holds: as the acceptor's, and more than the parts of the longest promise here. The leader's is larger.
+const MAILBOX: usize = 4_096;
 /// The leader's and the learner's ticks, the gateway's, the learner's sync, and how often who
 /// leads is said again: as the actors have them.
 const LEADER_TICK: Duration = Duration::from_millis(10);
