@@ -435,8 +435,8 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "{issued} commands issued, in half of the seeds {} or more during the faults, in nine of ten {}; {installed} snapshots installed, {rejoined} damaged nodes rejoined, \
-             {leader_changes} leader changes, {stood_aside} leaders stood aside, {questions} questions, {retries} retries",
+            "{issued} commands issued, in half of the seeds {} or more during the faults, in nine of ten {}; {installed} \
+             snapshots installed, {rejoined} damaged nodes rejoined, {leader_changes} leader changes, {stood_aside} leaders stood aside, {questions} questions, {retries} retries",
             self.issued_but(2),
             self.issued_but(10)
         )?;
