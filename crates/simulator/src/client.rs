@@ -135,6 +135,8 @@ struct Client {
     fresh: u32,
     /// After those it has read a value.
     has_read: bool,
+    /// Its last question was a read, and showed nothing: after the faults it reads on.
+    unread: bool,
 }
 
 #[derive(Debug)]
@@ -186,6 +188,7 @@ impl Clients {
                 known,
                 fresh,
                 has_read: false,
+                unread: false,
             };
             clients.clients.insert(client, idle);
             clients.think(client, now);
@@ -205,9 +208,10 @@ impl Clients {
         if due > now {
             return None;
         }
-        if let Some(Waits { ticket, via, patient, .. }) = self.client(client).waits.take() {
+        if let Some(Waits { ticket, via, patient, question }) = self.client(client).waits.take() {
             self.waiting.remove(&ticket);
             let state = self.client(client);
+            state.unread = matches!(question, Question::Read(_));
             state.again = state.again.take().filter(|task| is_keyed(&task.call));
             self.think(client, now);
             return Some(Act::GoAway { client, ticket, via, early: now < patient });
@@ -227,7 +231,9 @@ impl Clients {
         let state = self.client(client);
         let waits = state.waits.take().expect("a client that waits has a question");
         state.known.learn(&waits.question, answer);
-        state.has_read |= healed && state.fresh == 0 && matches!(answer, Told::Shown { .. });
+        let shown = matches!(answer, Told::Shown { .. });
+        state.unread = matches!(waits.question, Question::Read(_)) && !shown;
+        state.has_read |= healed && state.fresh == 0 && shown;
         let asked = state.again.as_ref().is_some_and(|task| waits.question == Question::Call(task.call.clone()));
         if asked && is_final(answer) {
             let task = state.again.take();
@@ -376,7 +382,7 @@ impl Clients {
         if !healed && chance.random_ratio(self.settings.reads.min(1000), 1000) {
             return work::read(chance, &state.known);
         }
-        if healed && state.fresh == 0 {
+        if healed && (state.fresh == 0 || state.unread) {
             return work::read_all(chance, &state.known);
         }
         let number = self.next_request;

@@ -6,7 +6,7 @@
 use leader::core::Note;
 use protocol::{
     Ballot, Call, Command, CommandId, CommandNumber, Entry, Key, Message, NodeId, Now, Outcome, RequestId, SnapshotId,
-    StateError, StateView,
+    StateError, StateView, StoredOutcome,
 };
 use storage::{LogImage, LogRecord};
 
@@ -180,7 +180,7 @@ pub enum Question {
 /// What a client wants to see of the state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Read {
-    /// Which entries.
+    /// What of it.
     pub sought: Sought,
     /// Of which state.
     pub consistency: Consistency,
@@ -188,12 +188,12 @@ pub struct Read {
     pub least: CommandNumber,
 }
 
-/// Which entries a read shows.
+/// What a read shows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Sought {
-    /// That of this key.
+    /// The entry of this key.
     Entry(Key),
-    /// Those whose keys begin so and come after that one, in order, so many at most.
+    /// The entries whose keys begin so and come after that one, in order, so many at most.
     Page {
         /// How they begin.
         prefix: String,
@@ -202,18 +202,44 @@ pub enum Sought {
         /// How many.
         limit: usize,
     },
+    /// What became of this call, as far as that is stored.
+    Call(RequestId),
+    /// The commands from this number on, so many at most.
+    Commands {
+        /// The first one.
+        from: CommandNumber,
+        /// How many.
+        limit: usize,
+    },
+}
+
+/// What a read was shown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    /// Entries, in order of their keys.
+    Entries(Vec<(Key, Entry)>),
+    /// What is stored of a call.
+    Call(Option<StoredOutcome>),
+    /// Commands, in order; none when the first one is not kept any more.
+    Commands(Option<Vec<Command>>),
 }
 
 impl Sought {
-    /// What there is of it in a state.
+    /// What there is of it in a state, and among its commands: those from a number on, so many at most.
     ///
     /// # Errors
     /// The disk fails.
-    pub fn in_state(&self, state: &dyn StateView) -> Result<Vec<(Key, Entry)>, StateError> {
-        match self {
-            Self::Entry(key) => Ok(state.get(key)?.map(|entry| (key.clone(), entry)).into_iter().collect()),
-            Self::Page { prefix, after, limit } => state.scan(prefix, after.as_deref(), *limit),
-        }
+    pub fn look(
+        &self,
+        state: &dyn StateView,
+        commands: impl FnOnce(CommandNumber, usize) -> Result<Option<Vec<Command>>, StateError>,
+    ) -> Result<Seen, StateError> {
+        Ok(match self {
+            Self::Entry(key) => Seen::Entries(state.get(key)?.map(|entry| (key.clone(), entry)).into_iter().collect()),
+            Self::Page { prefix, after, limit } => Seen::Entries(state.scan(prefix, after.as_deref(), *limit)?),
+            Self::Call(request) => Seen::Call(state.outcome(request)?),
+            Self::Commands { from, limit } => Seen::Commands(commands(*from, *limit)?),
+        })
     }
 }
 
@@ -251,8 +277,8 @@ pub enum Told {
     Shown {
         /// The number of the state.
         at: CommandNumber,
-        /// The entries, in order of their keys.
-        entries: Vec<(Key, Entry)>,
+        /// What.
+        seen: Seen,
     },
 }
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser;
+use protocol::Tick;
 use quorate_simulator::planted::Planted;
 use quorate_simulator::run::{self, Job, Kind, Report};
 use quorate_simulator::scenarios::{self, Scenario};
@@ -20,6 +21,7 @@ use quorate_simulator::tally::GOALS_FAULTS;
     simulate --seeds 1000\n  \
     simulate --seed 42 --seeds 1 --log 200\n  \
     simulate --seed 42 --trace seed-42.svg\n  \
+    simulate --seed 42 --trace seed-42.svg --until 12\n  \
     simulate --scenario flapping --seed 0 --log 200\n  \
     simulate --minutes 60\n  \
     simulate --planted votes-with-gaps --seeds 2000"
@@ -48,14 +50,17 @@ struct Arguments {
     #[arg(long)]
     threads: Option<usize>,
     /// Print a line for each seed, with the hash of its trace, in the order of the seeds.
-    #[arg(long, requires = "seeds")]
+    #[arg(long, requires = "seeds", conflicts_with_all = ["minutes", "trace", "log"])]
     each: bool,
     /// Play the scenario of partial connectivity whose name contains this, with this seed; with --log or --trace as well.
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
-    /// Run one seed and draw it into this file, as SVG.
+    /// Run one seed and draw its last facts into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Draw what came before this, in virtual seconds, instead of the end.
+    #[arg(long, value_name = "SECONDS", requires = "trace", conflicts_with = "scenario", value_parser = clap::value_parser!(u64).range(1..1_000_000))]
+    until: Option<u64>,
     /// Run one seed and print its last facts, so many.
     #[arg(long, value_name = "LINES")]
     log: Option<usize>,
@@ -71,10 +76,16 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Some(name) = &arguments.scenario {
         return play(name, &arguments);
     }
+    if (arguments.trace.is_some() || arguments.log.is_some()) && arguments.seeds.is_some_and(|seeds| seeds != 1) {
+        bail!("--trace and --log show one seed, that of --seed: leave --seeds out");
+    }
     if let Some(file) = &arguments.trace {
-        let (report, svg) = run::drawn(arguments.seed, kind);
+        let until = arguments.until.map_or(Tick(u64::MAX), |seconds| Tick(0) + Duration::from_secs(seconds));
+        let (report, svg) = run::drawn(arguments.seed, kind, until);
         std::fs::write(file, svg).with_context(|| format!("{} cannot be written", file.display()))?;
-        return Ok(say(&report));
+        if arguments.log.is_none() {
+            return Ok(say(&report));
+        }
     }
     if let Some(lines) = arguments.log {
         let (report, log) = run::logged(arguments.seed, kind, lines, arguments.heartbeats);

@@ -62,7 +62,7 @@ pub struct Scenario {
 const MESH: &[(u64, u64)] = &[(1, 2), (1, 3), (2, 3)];
 
 /// How long a node is cut off before, to be behind: some commands, or some dozens.
-const BEHIND: Duration = Duration::from_millis(300);
+const BEHIND: Duration = Duration::from_millis(1_500);
 const FAR_BEHIND: Duration = Duration::from_secs(6);
 
 /// How long a node is down that comes back silent: something is proposed by then, which it must learn to speak again, and

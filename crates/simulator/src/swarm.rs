@@ -222,16 +222,16 @@ impl Swarm {
         }
     }
 
-    /// What a seed draws. Faults last `faults`; of a thousand calls `changes` are about the membership, where that is
+    /// What a seed draws. Faults last `faults`; of a thousand calls `asked` are about the membership, where that is
     /// not left to the seed.
     #[must_use]
-    pub fn draw(chance: &mut Chance, faults: Duration, changes: Option<u32>) -> Self {
+    pub fn draw(chance: &mut Chance, faults: Duration, asked: Option<u32>) -> Self {
         let millis = Duration::from_millis;
         let nodes = chance.pick(&[3, 3, 3, 4, 5, 5, 6, 7]);
         let calm = Self::calm(nodes);
         let heartbeat = chance.pick(&[20, 50, 100]);
         let drawn = chance.pick(&CHANGES);
-        let changes = changes.unwrap_or(drawn);
+        let changes = asked.unwrap_or(drawn);
         let (majority, rule) = majority(&calm.nodes, chance);
         let swarm = Self {
             majority,
@@ -269,7 +269,9 @@ impl Swarm {
             ruinous: chance.happens(RUINOUS),
             ..calm
         };
-        let swarm = if chance.happens(CONTENDED) { swarm.contended() } else { swarm };
+        // Not where changes are asked for, which such a world has none of.
+        let contended = chance.happens(CONTENDED) && asked.unwrap_or_default() == 0;
+        let swarm = if contended { swarm.contended() } else { swarm };
         if chance.happens(FORGETFUL) { swarm.forgetful() } else { swarm }
     }
 

@@ -53,11 +53,18 @@ const SHARES: [(&str, u64); 3] = [("one_way", 30), ("of_other_shape", 30), ("any
 /// The time of faults for which the goals are meant, in virtual seconds: the usual one.
 pub const GOALS_FAULTS: u64 = 30;
 
-/// Reads that were answered: by their consistency, those that named a number as well apart; then pages among all of them.
-const READS: [&str; 5] =
-    ["read_linearizable", "read_linearizable_at_least", "read_local", "read_local_at_least", "read_page"];
-/// Where pages stand there.
-const PAGES: usize = 4;
+/// Reads that were answered: by their consistency, those that named a number as well apart; then all of them, by what they
+/// show ([`Sought`]).
+const READS: [&str; 8] = [
+    "read_linearizable",
+    "read_linearizable_at_least",
+    "read_local",
+    "read_local_at_least",
+    "read_entry",
+    "read_page",
+    "read_call",
+    "read_commands",
+];
 
 /// What goes on after the faults outside of the core.
 const OUTSIDE: [&str; 3] = ["flapping_outside", "suspicion_outside", "restart_outside"];
@@ -130,8 +137,8 @@ pub struct Tally {
     core: Option<BTreeSet<NodeId>>,
     led: Option<Ballot>,
     keys: BTreeSet<RequestId>,
-    /// Reads under way: the index of their consistency, by ticket.
-    reading: BTreeMap<u64, (usize, bool)>,
+    /// Reads under way: where they count in [`READS`], by ticket.
+    reading: BTreeMap<u64, [usize; 2]>,
     /// Nodes that are up and have not rejoined.
     damaged: BTreeSet<NodeId>,
 }
@@ -188,7 +195,12 @@ impl Tally {
             ("any_flapping", self.of("flapping") + self.of("flapping_edges")),
             ("of_other_shape", self.of("partition") - self.of("two_sided") - self.of("one_way")),
         ];
-        kinds.chain(shapes).chain(others).chain(self.after_faults()).chain(READS.into_iter().zip(self.reads)).collect()
+        kinds.chain(shapes).chain(others).chain(self.after_faults()).chain(self.answered_reads()).collect()
+    }
+
+    /// Reads that were answered: by their consistency, and all of them again by what they show.
+    pub fn answered_reads(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        READS.into_iter().zip(self.reads)
     }
 
     /// What there was after the faults, and of outcomes.
@@ -211,11 +223,20 @@ impl Tally {
                 || CORES.contains(&name)
                 || Fault::KINDS[Fault::KINDS.len() - Fault::OF_CHANGES..].contains(&name)
         };
-        // Of some hundreds of worlds one has these.
-        let rare = ["stood_aside", "ruined", CORES[1]];
+        // Of dozens or hundreds of worlds one has these.
+        let rare = ["stood_aside", "ruinous", "ruined", CORES[1]];
         let usual = self.counts().into_iter().filter(|(name, _)| !rare.contains(name));
         let never = usual.filter(|(_, count)| *count == 0).map(|(name, _)| name);
         never.filter(|name| self.changing > 0 || !of_changes(name)).collect()
+    }
+
+    /// Of those, what even some dozens of seeds must have brought: kinds of which their goals say that there are a hundred in
+    /// so many seconds of faults.
+    #[must_use]
+    pub fn missing_frequent(&self, seconds: u64) -> Vec<&'static str> {
+        let due = |(_, goal): &(&str, u64)| goal * seconds / (1_000 * GOALS_FAULTS) >= 100;
+        let is_due = |name: &&str| GOALS.iter().any(|goal| goal.0 == *name && due(goal));
+        self.missing().into_iter().filter(is_due).collect()
     }
 
     /// What was rarer than its goal in a run of so many seeds, of the usual length of faults: each with its count for
@@ -255,12 +276,19 @@ impl Tally {
 }
 
 /// Where a read stands in [`READS`].
-fn index(read: &Read) -> usize {
+fn indices(read: &Read) -> [usize; 2] {
     let number = usize::from(read.least > CommandNumber::NULL);
-    match read.consistency {
+    let consistency = match read.consistency {
         Consistency::Linearizable => number,
         Consistency::Local => 2 + number,
-    }
+    };
+    let sought = match read.sought {
+        Sought::Entry(_) => 4,
+        Sought::Page { .. } => 5,
+        Sought::Call(_) => 6,
+        Sought::Commands { .. } => 7,
+    };
+    [consistency, sought]
 }
 
 impl Observer for Tally {
@@ -295,7 +323,7 @@ impl Observer for Tally {
             Fact::Asked { ticket, question, .. } => {
                 self.questions += 1;
                 if let Question::Read(read) = question {
-                    self.reading.insert(*ticket, (index(read), matches!(read.sought, Sought::Page { .. })));
+                    self.reading.insert(*ticket, indices(read));
                 }
                 if let Question::Call(call) = question
                     && matches!(call.request, RequestId::Caller(_))
@@ -304,9 +332,8 @@ impl Observer for Tally {
                 }
             }
             Fact::Told { ticket, answer, .. } => {
-                if let (Some((read, page)), Told::Shown { .. }) = (self.reading.remove(ticket), answer) {
-                    self.reads[read] += 1;
-                    self.reads[PAGES] += u64::from(page);
+                if let (Some(kinds), Told::Shown { .. }) = (self.reading.remove(ticket), answer) {
+                    kinds.into_iter().for_each(|kind| self.reads[kind] += 1);
                 }
             }
             Fact::Sent { .. }

@@ -9,7 +9,7 @@ use leader::core::Note;
 use protocol::message::{Executed, Stored, ToAcceptor, ToGateway, ToLeader, ToLearner};
 use protocol::{Command, CommandNumber, Message, NodeId, Now, Outcome, Run, Vote};
 
-use crate::fact::{Consistency, Fact, Question, Read, Sought, Stop, Told};
+use crate::fact::{Consistency, Fact, Question, Read, Seen, Sought, Stop, Told};
 use crate::fault::Fault;
 
 /// A node by the letter that the patent would give it.
@@ -204,6 +204,8 @@ impl fmt::Display for Asks<'_> {
                         write!(f, "reads {limit} keys of {prefix:?} {how}")?;
                         after.iter().try_for_each(|after| write!(f, ", after {after}"))?;
                     }
+                    Sought::Call(request) => write!(f, "reads the outcome of {request} {how}")?,
+                    Sought::Commands { from, limit } => write!(f, "reads {limit} commands from {from} on {how}")?,
                 }
                 if *least > CommandNumber::NULL { write!(f, ", at {least} or later") } else { Ok(()) }
             }
@@ -225,13 +227,28 @@ impl fmt::Display for Hears<'_> {
             Told::Unknown => f.write_str("outcome unknown"),
             Told::Left { early: true } => f.write_str("nothing, and does not wait for it"),
             Told::Left { early: false } => f.write_str("nothing"),
-            Told::Shown { at, entries } if entries.is_empty() => write!(f, "nothing there at {at}"),
-            Told::Shown { at, entries } => {
+            Told::Shown { at, seen } => write!(f, "{} at {at}", Sees(seen)),
+        }
+    }
+}
+
+/// What a read was shown, in words.
+pub struct Sees<'a>(pub &'a Seen);
+
+impl fmt::Display for Sees<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Seen::Entries(entries) if entries.is_empty() => f.write_str("nothing there"),
+            Seen::Entries(entries) => {
                 for (key, entry) in entries {
                     write!(f, "{key} = {} of {}, ", String::from_utf8_lossy(&entry.value), entry.version)?;
                 }
-                write!(f, "at {at}")
+                Ok(())
             }
+            Seen::Call(None) => f.write_str("nothing known of it"),
+            Seen::Call(Some(stored)) => write!(f, "stored by {}", stored.command),
+            Seen::Commands(None) => f.write_str("not kept any more"),
+            Seen::Commands(Some(commands)) => write!(f, "{} commands", commands.len()),
         }
     }
 }

@@ -4,8 +4,8 @@ use protocol::message::{ToAcceptor, ToGateway, ToLeader, ToLearner};
 use protocol::{Ballot, Command, Message, Outcome, RequestId};
 use serde_json::Value;
 
-use crate::fact::{Question, Told};
-use crate::words::Asks;
+use crate::fact::{Question, Seen, Told};
+use crate::words::{Asks, Sees};
 
 /// The longest arguments of a call that stand in a picture, in bytes; others would be cut anyway.
 const ARGUMENT_BYTES: usize = 200;
@@ -100,11 +100,12 @@ pub(super) fn answer(answer: &Told) -> String {
         Told::NotExecuted => "not executed".to_owned(),
         Told::Unknown => "outcome unknown".to_owned(),
         Told::Left { .. } => "left without an answer".to_owned(),
-        Told::Shown { at, entries } => match entries.as_slice() {
+        Told::Shown { at, seen: Seen::Entries(entries) } => match entries.as_slice() {
             [] => format!("nothing, at {at}"),
             [(_, entry)] => format!("{}, at {at}", String::from_utf8_lossy(&entry.value)),
             several => format!("{} entries, at {at}", several.len()),
         },
+        Told::Shown { at, seen: seen @ (Seen::Call(_) | Seen::Commands(_)) } => format!("{}, at {at}", Sees(seen)),
     }
 }
 

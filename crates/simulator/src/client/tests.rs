@@ -1,7 +1,7 @@
 use protocol::CommandNumber;
 
 use super::*;
-use crate::fact::{Consistency, Read, Sought};
+use crate::fact::{Consistency, Read, Seen, Sought};
 
 fn settings(clients: u64) -> Settings {
     Settings {
@@ -49,7 +49,7 @@ fn well(asking: &Asking) -> Option<Told> {
             let outcome = Outcome::Issued { command: CommandNumber(1), result: "{}".into() };
             Told::Outcome { request: call.request.clone(), outcome, settled: true }
         }
-        Question::Read(_) => Told::Shown { at: CommandNumber(1), entries: Vec::new() },
+        Question::Read(_) => Told::Shown { at: CommandNumber(1), seen: Seen::Entries(Vec::new()) },
     })
 }
 
@@ -87,11 +87,16 @@ fn every_kind_of_question_is_asked() {
     let reads = asked.iter().filter_map(|ask| read_of(ask));
     let kinds: BTreeSet<_> = reads
         .map(|read| {
-            let page = matches!(read.sought, Sought::Page { .. });
-            (page, read.consistency == Consistency::Local, read.least.0.min(2))
+            let sought = match read.sought {
+                Sought::Entry(_) => 0,
+                Sought::Page { .. } => 1,
+                Sought::Call(_) => 2,
+                Sought::Commands { .. } => 3,
+            };
+            (sought, read.consistency == Consistency::Local, read.least.0.min(2))
         })
         .collect();
-    assert_eq!(kinds.len(), 2 * 2 * 3, "with no number, with one that was seen, and with one that was not");
+    assert_eq!(kinds.len(), 4 * 2 * 3, "with no number, with one that was seen, and with one that was not");
     assert!(asked.iter().filter_map(|ask| call_of(ask)).any(is_keyed));
     assert!(asked.iter().filter_map(|ask| call_of(ask)).any(|call| !is_keyed(call)));
     assert!(asked.iter().filter_map(|ask| call_of(ask)).any(|call| !call.patience.is_zero()));
@@ -191,4 +196,22 @@ fn changes_are_asked_for_until_their_time_is_over() {
     }
     assert!(of_changes[0] > 50 && of_changes[1] == 0, "{of_changes:?}");
     assert!(!clients.may_change());
+}
+
+/// A13: catches a client that gives a read up after the faults, as the cluster may then never answer it: whether that was asked
+/// before, or the node left it without an answer.
+#[test]
+fn after_the_faults_a_read_goes_on_until_it_shows_something() {
+    for answer in [Some(Told::NotExecuted), Some(Told::Unknown), None] {
+        let mut clients = Clients::new(Settings { reads: 1_000, ..settings(3) }, 11, Tick(0));
+        let before = play(&mut clients, 100_000, |_| answer.clone());
+        assert!(!before.is_empty());
+        clients.healed(Tick(100_000), &[NodeId(1), NodeId(2)]);
+        let acts = play(&mut clients, 20_000_000, |_| answer.clone());
+        let asked = asked(&acts);
+        assert!(asked.len() > 9, "{answer:?}: {}", asked.len());
+        assert!(asked.iter().all(|ask| read_of(ask).is_some()), "{answer:?}");
+        play(&mut clients, 60_000_000, well);
+        assert!(clients.done(), "{answer:?}");
+    }
 }

@@ -12,7 +12,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::fact::{Consistency, Question, Read, Sought, Told};
+use crate::fact::{Consistency, Question, Read, Seen, Sought, Told};
 use crate::functions::{DICE, SLOW};
 
 const WAREHOUSES: [&str; 3] = ["A", "B", "C"];
@@ -38,18 +38,25 @@ pub(super) struct Known {
     seen: CommandNumber,
     /// The versions of keys that it has read.
     versions: BTreeMap<Key, CommandNumber>,
+    /// Its last call under a key.
+    called: Option<RequestId>,
 }
 
 impl Known {
     /// An answer has come.
     pub(super) fn learn(&mut self, question: &Question, answer: &Told) {
+        if let Question::Call(Call { request: request @ RequestId::Caller(_), .. }) = question {
+            self.called = Some(request.clone());
+        }
         match answer {
-            Told::Shown { at, entries } => {
+            Told::Shown { at, seen } => {
                 self.seen = self.seen.max(*at);
                 if let Question::Read(Read { sought: Sought::Entry(key), .. }) = question {
                     self.versions.insert(key.clone(), CommandNumber::NULL);
                 }
-                self.versions.extend(entries.iter().map(|(key, entry)| (key.clone(), entry.version)));
+                if let Seen::Entries(entries) = seen {
+                    self.versions.extend(entries.iter().map(|(key, entry)| (key.clone(), entry.version)));
+                }
             }
             Told::Outcome { outcome: Outcome::Issued { command: at, .. }, .. }
             | Told::Outcome { outcome: Outcome::Unchanged { at, .. } | Outcome::Refused { at, .. }, .. } => {
@@ -138,12 +145,12 @@ pub(super) fn other_body(call: &Call) -> Call {
 /// A read of all that anybody was told before.
 pub(super) fn read_all(chance: &mut ChaCha8Rng, known: &Known) -> Question {
     let least = if chance.random_bool(0.5) { known.seen } else { CommandNumber::NULL };
-    Question::Read(Read { sought: sought(chance), consistency: Consistency::Linearizable, least })
+    Question::Read(Read { sought: sought(chance, known), consistency: Consistency::Linearizable, least })
 }
 
 /// Any read. Now and then it wants to see what is not there yet, and may wait in vain.
 pub(super) fn read(chance: &mut ChaCha8Rng, known: &Known) -> Question {
-    let sought = sought(chance);
+    let sought = sought(chance, known);
     let consistency = if chance.random_bool(0.5) { Consistency::Linearizable } else { Consistency::Local };
     let least = match chance.random_range(0..20) {
         0..11 => CommandNumber::NULL,
@@ -153,14 +160,23 @@ pub(super) fn read(chance: &mut ChaCha8Rng, known: &Known) -> Question {
     Question::Read(Read { sought, consistency, least })
 }
 
-/// Some entries; a page may be too small for all, begin after one, and hold none.
-fn sought(chance: &mut ChaCha8Rng) -> Sought {
-    if chance.random_bool(0.7) {
-        return Sought::Entry(key(chance));
+/// Anything that can be read. A page may be too small for all, begin after an entry, and hold none; commands may be asked for
+/// that are not kept any more, or not there yet; and a call that nobody has made.
+fn sought(chance: &mut ChaCha8Rng, known: &Known) -> Sought {
+    let limit = chance.random_range(1..=PAGE_MAX);
+    match chance.random_range(0..20) {
+        0..12 => Sought::Entry(key(chance)),
+        12..16 => {
+            let prefix = one(chance, &PREFIXES).to_owned();
+            let after = chance.random_bool(0.5).then(|| key(chance).as_str().to_owned());
+            Sought::Page { prefix, after, limit }
+        }
+        16..18 => {
+            let nobodys = || RequestId::Caller("nobody's".to_owned());
+            Sought::Call(known.called.clone().unwrap_or_else(nobodys))
+        }
+        _ => Sought::Commands { from: CommandNumber(chance.random_range(1..=known.seen.0 + AHEAD_MAX)), limit },
     }
-    let prefix = one(chance, &PREFIXES).to_owned();
-    let after = chance.random_bool(0.5).then(|| key(chance).as_str().to_owned());
-    Sought::Page { prefix, after, limit: chance.random_range(1..=PAGE_MAX) }
 }
 
 fn key(chance: &mut ChaCha8Rng) -> Key {

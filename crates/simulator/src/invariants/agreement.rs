@@ -2,7 +2,7 @@
 //! decided (DESIGN 14.1, RELIABILITY 3.1).
 
 use protocol::message::{ToLeader, ToLearner};
-use protocol::{CommandId, Message, NodeId, Now};
+use protocol::{CommandId, CommandNumber, Message, NodeId, Now};
 
 use super::{History, Invariant, Violation, ensure};
 use crate::fact::Fact;
@@ -16,6 +16,9 @@ impl Invariant for Agreement {
     }
 
     fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
+        if let Fact::Sent { from, message: Message::FailureDetector(heartbeat), .. } = fact {
+            return is_some_decided(*from, heartbeat.issued, history);
+        }
         if let Fact::Sent { from, message, .. } = fact {
             return said_issued(message).map_or(Ok(()), |id| is_decided(*from, id, history));
         }
@@ -63,10 +66,17 @@ fn is_decided(node: NodeId, id: CommandId, history: &History) -> Result<(), Viol
     })
 }
 
+/// A heartbeat names a number only.
+fn is_some_decided(node: NodeId, number: CommandNumber, history: &History) -> Result<(), Violation> {
+    ensure(number == CommandNumber::NULL || history.disks.decided_at(number).is_some(), || {
+        format!("node {node} says that {number} is issued, and nothing is decided there")
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use protocol::message::{BallotInfo, Commands, Snapshot, Success};
-    use protocol::{Ballot, CommandNumber, SnapshotId};
+    use protocol::message::{BallotInfo, Commands, Heartbeat, Snapshot, Success};
+    use protocol::{Ballot, SnapshotId};
 
     use super::super::testing::*;
     use super::*;
@@ -102,6 +112,21 @@ mod tests {
         for message in says(CommandId::NULL) {
             assert_eq!(run(Agreement, &[sent(1, 2, message)]), Ok(()));
         }
+    }
+
+    /// A1h: catches a heartbeat that names a number which is not decided yet.
+    #[test]
+    fn what_a_heartbeat_says_to_be_issued_was_decided() {
+        let decided = &chain_of(&[body("r1", vec![put("a", "1")])])[0];
+        let votes = [votes(1, 1, &[decided]), votes(2, 1, &[decided])];
+        let says = |issued| {
+            let heartbeat = Heartbeat { issued: CommandNumber(issued), ..Heartbeat::default() };
+            sent(1, 2, Message::FailureDetector(heartbeat))
+        };
+        assert_eq!(run(Agreement, &[says(0)]), Ok(()));
+        assert_eq!(run(Agreement, &[&votes[..], &[says(1)]].concat()), Ok(()));
+        assert_fails(run(Agreement, &[votes[0].clone(), says(1)]), "says that 1 is issued");
+        assert_fails(run(Agreement, &[&votes[..], &[says(2)]].concat()), "says that 2 is issued");
     }
 
     /// A1h: catches two commands applied at one number, one that nobody has voted for, and one with

@@ -29,7 +29,8 @@ type Versions = Vec<(CommandNumber, Option<Bytes>)>;
 pub struct Chain {
     commands: Vec<Issued>,
     versions: BTreeMap<Key, Versions>,
-    requests: BTreeMap<RequestId, CommandNumber>,
+    /// The commands of each request: more than one where the outcome was forgotten.
+    requests: BTreeMap<RequestId, Vec<CommandNumber>>,
     outcomes: Outcomes,
     fresh: bool,
 }
@@ -97,7 +98,7 @@ impl Chain {
     /// The number of the first command of a request.
     #[must_use]
     pub fn number_of(&self, request: &RequestId) -> Option<CommandNumber> {
-        self.requests.get(request).copied()
+        self.requests.get(request)?.first().copied()
     }
 
     /// The number of the command whose outcome is stored under this id.
@@ -154,8 +155,9 @@ impl Chain {
             self.versions.entry(effect.key().clone()).or_default().push((command.number(), value));
         }
         self.outcomes.apply(command.number(), &body);
-        let first = *self.requests.entry(body.request.clone()).or_insert(command.number());
-        self.outcomes.anew += u64::from(first != command.number());
+        let numbers = self.requests.entry(body.request.clone()).or_default();
+        self.outcomes.anew += u64::from(!numbers.is_empty());
+        numbers.push(command.number());
         self.commands.push(Issued { command: command.clone(), body });
         Ok(())
     }
@@ -170,7 +172,7 @@ fn index(number: CommandNumber) -> Option<usize> {
     usize::try_from(number.0.checked_sub(1)?).ok()
 }
 
-/// The state after a command: keys and values, no outcomes.
+/// The state after a command: entries, and outcomes that are stored.
 #[derive(Clone, Copy, Debug)]
 pub struct StateAt<'a> {
     chain: &'a Chain,
@@ -203,8 +205,16 @@ impl StateView for StateAt<'_> {
         Ok(found.take(limit).collect())
     }
 
-    fn outcome(&self, _: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
-        Err(StateError("outcomes are not kept here".to_owned()))
+    fn outcome(&self, request: &RequestId) -> Result<Option<StoredOutcome>, StateError> {
+        let numbers = self.chain.requests.get(request).into_iter().flatten();
+        let last = numbers.copied().rfind(|number| *number <= self.number);
+        let stored = last.filter(|last| self.chain.forgotten_by(*last).is_none_or(|by| by > self.number));
+        Ok(stored.and_then(|number| self.chain.at(number)).map(|Issued { command, body }| StoredOutcome {
+            command: command.number(),
+            fingerprint: body.fingerprint,
+            verdict: body.verdict.clone(),
+            time: body.time,
+        }))
     }
 }
 

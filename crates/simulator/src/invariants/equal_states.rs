@@ -1,6 +1,7 @@
 //! Replicas at one number have equal states, and a state from a disk, for another node, or from one, is that of a full
-//! replay (DESIGN 14.7, RELIABILITY 3.6 and 3.13). A node tells the digest that it keeps with every command; the model's
-//! is computed from all of its state.
+//! replay (DESIGN 14.7, RELIABILITY 3.6 and 3.13). That each command is the issued one of its number is looked at with every
+//! command (`agreement`); the digest of a whole state is told with every 64th, and with each start and whole
+//! state: the model computes its own from all records.
 //!
 //! The reference is a model to which the issued commands are applied one by one. Wherever a node tells a digest,
 //! it is compared with the model's at the same number. The model moves forward; for a number that it has

@@ -240,7 +240,7 @@ mod tests {
 
     use super::testing::*;
     use super::*;
-    use crate::fact::Consistency;
+    use crate::fact::{Consistency, Seen};
 
     /// Two calls and a read, through one leader, one of the calls after the faults; as a good cluster does it.
     fn good_run() -> Vec<Fact> {
@@ -250,7 +250,7 @@ mod tests {
         let (first, second) = (&commands[0], &commands[1]);
         let runs = Fact::Executed { node: NodeId(1), function: "kv.put".to_owned() };
         let entry = protocol::Entry { value: "1".into(), version: CommandNumber(1) };
-        let value = Told::Shown { at: CommandNumber(1), entries: vec![(key("a"), entry)] };
+        let value = Told::Shown { at: CommandNumber(1), seen: Seen::Entries(vec![(key("a"), entry)]) };
         vec![
             started(1, 1, &[]),
             started(2, 1, &[]),

@@ -56,7 +56,7 @@ mod tests {
 
     use super::super::testing::*;
     use super::*;
-    use crate::fact::Told;
+    use crate::fact::{Seen, Told};
 
     /// S-08: catches results, refusals and reads that show a command which is not decided, on the way to a
     /// gateway and to a client.
@@ -68,7 +68,7 @@ mod tests {
         let (request, fingerprint) = (RequestId::Gateway(1), protocol::Fingerprint::default());
         let executed = Executed { request, copy: None, fingerprint, outcome: refused.clone(), stored: Stored::No };
         let passed = BarrierPassed { id: 1, at: Some(CommandNumber(1)) };
-        let value = Told::Shown { at: CommandNumber(1), entries: Vec::new() };
+        let value = Told::Shown { at: CommandNumber(1), seen: Seen::Entries(Vec::new()) };
         for answer in [
             sent(1, 2, Message::Gateway(ToGateway::Executed(executed))),
             sent(1, 2, Message::Gateway(ToGateway::BarrierPassed(passed))),

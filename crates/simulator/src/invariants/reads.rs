@@ -1,10 +1,11 @@
-//! A read shows the entries that it wants at the number that it names, all of them and no others, whatever its
-//! consistency; that number is applied, and not below the one asked for (RELIABILITY 3.7, 3.8).
+//! A read shows what it wants at the number that it names, all of it and nothing else, whatever its consistency; that
+//! number is applied, and not below the one asked for (RELIABILITY 3.8 and 5, class 7). Of what is wanted, entries and the
+//! outcome of a call are those of that number; commands are the first of those up to it, unless they are not kept.
 
-use protocol::Now;
+use protocol::{CommandNumber, Now, StateError};
 
 use super::{History, Invariant, Violation, ensure};
-use crate::fact::{Fact, Question, Read, Told};
+use crate::fact::{Fact, Question, Read, Seen, Sought, Told};
 
 /// See the module.
 pub(super) struct Reads;
@@ -15,29 +16,36 @@ impl Invariant for Reads {
     }
 
     fn check(&mut self, _: Now, fact: &Fact, history: &History) -> Result<(), Violation> {
-        let Fact::Told { ticket, answer: Told::Shown { at, entries }, .. } = fact else { return Ok(()) };
+        let Fact::Told { ticket, answer: Told::Shown { at, seen }, .. } = fact else { return Ok(()) };
         let open = history.open(*ticket).map(|open| &open.question);
         let Some(Question::Read(Read { sought, least, .. })) = open else {
-            return Err(format!("ticket {ticket} is shown entries, and did not ask for any"));
+            return Err(format!("ticket {ticket} is shown something, and did not ask for it"));
         };
         ensure(*at <= history.chain.last(), || {
             format!("ticket {ticket} is shown {sought:?} at {at}, which no node has applied")
         })?;
         ensure(at >= least, || format!("ticket {ticket} is shown {sought:?} at {at}, and wanted {least} at least"))?;
-        let there = sought.in_state(&history.chain.state_at(*at)).map_err(|error| error.to_string())?;
-        ensure(*entries == there, || {
-            format!("ticket {ticket} is shown {sought:?} at {at} as {entries:?}, which is {there:?}")
+        let commands = |from: CommandNumber, limit| -> Result<_, StateError> {
+            let numbers = (from.0..=at.0).take(limit).map(CommandNumber);
+            Ok(Some(
+                numbers.filter_map(|number| history.chain.at(number)).map(|issued| issued.command.clone()).collect(),
+            ))
+        };
+        let there = sought.look(&history.chain.state_at(*at), commands).map_err(|error| error.to_string())?;
+        let is_gone = matches!((sought, seen), (Sought::Commands { from, .. }, Seen::Commands(None)) if from <= at);
+        ensure(is_gone || *seen == there, || {
+            format!("ticket {ticket} is shown {sought:?} at {at} as {seen:?}, which is {there:?}")
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use protocol::{CommandNumber, Entry, Key};
+    use protocol::{Command, CommandBody, Entry, Key, RequestId, StoredOutcome, Timestamp, Verdict};
 
     use super::super::testing::*;
     use super::*;
-    use crate::fact::{Consistency, Sought};
+    use crate::fact::Consistency;
 
     fn entry(name: &str, value: &str, version: u64) -> (Key, Entry) {
         (key(name), Entry { value: value.to_owned().into(), version: CommandNumber(version) })
@@ -45,13 +53,74 @@ mod tests {
 
     /// What is said when a read of this is answered so, after `a` became 1, then 2, and `b` 3.
     fn shown(read: (Sought, Consistency, u64), at: u64, entries: Vec<(Key, Entry)>) -> Result<(), String> {
-        let bodies = [("a", "1"), ("a", "2"), ("b", "3")];
-        let bodies = bodies.map(|(name, value)| body(&format!("r{value}"), vec![put(name, value)]));
-        let mut facts: Vec<Fact> = chain_of(&bodies).iter().map(|command| applied(1, command)).collect();
+        sees(&three(), read, at, Seen::Entries(entries))
+    }
+
+    fn three() -> Vec<CommandBody> {
+        let puts = [("a", "1"), ("a", "2"), ("b", "3")];
+        puts.map(|(name, value)| body(&format!("r{value}"), vec![put(name, value)])).to_vec()
+    }
+
+    fn sees(bodies: &[CommandBody], read: (Sought, Consistency, u64), at: u64, seen: Seen) -> Result<(), String> {
+        let mut facts: Vec<Fact> = chain_of(bodies).iter().map(|command| applied(1, command)).collect();
         let (sought, consistency, least) = read;
         facts.push(asked_to_see(1, sought, consistency, CommandNumber(least)));
-        facts.push(told(1, Told::Shown { at: CommandNumber(at), entries }));
+        facts.push(told(1, Told::Shown { at: CommandNumber(at), seen }));
         run(Reads, &facts)
+    }
+
+    /// Catches an outcome of another call or number, one that is shown before it is there or after it is forgotten, and one
+    /// that is there and not shown.
+    #[test]
+    fn a_call_has_the_outcome_of_its_number() {
+        let mut bodies = three();
+        for (time, body) in (1..).map(Timestamp).zip(&mut bodies) {
+            body.time = time;
+        }
+        bodies[2].forget.callers = Timestamp(2);
+        let stored = |place: usize| StoredOutcome {
+            command: CommandNumber(place as u64 + 1),
+            fingerprint: bodies[place].fingerprint,
+            verdict: bodies[place].verdict.clone(),
+            time: bodies[place].time,
+        };
+        let shows = |request: &str, at, seen: Option<StoredOutcome>| {
+            let call = Sought::Call(RequestId::Caller(request.to_owned()));
+            sees(&bodies, (call, Consistency::Local, 0), at, Seen::Call(seen))
+        };
+        assert_eq!(shows("r1", 1, Some(stored(0))), Ok(()));
+        assert_eq!(shows("r1", 2, Some(stored(0))), Ok(()));
+        assert_eq!(shows("r1", 3, None), Ok(()), "it is forgotten");
+        assert_eq!(shows("r2", 1, None), Ok(()), "it is not there yet");
+        assert_eq!(shows("never", 3, None), Ok(()));
+        assert_fails(shows("r1", 3, Some(stored(0))), "at 3 as");
+        assert_fails(shows("r1", 2, None), "at 2 as");
+        assert_fails(shows("r2", 1, Some(stored(1))), "at 1 as");
+        assert_fails(shows("r2", 2, Some(stored(0))), "at 2 as");
+        let mut other = stored(1);
+        other.verdict = Verdict::Unchanged("{}".into());
+        assert_fails(shows("r2", 2, Some(other)), "at 2 as");
+    }
+
+    /// Catches commands that are not those of the chain, that leave some out, or go beyond the number that is shown.
+    #[test]
+    fn commands_are_those_up_to_the_number() {
+        let commands = chain_of(&three());
+        let shows = |from, limit, at, seen: Option<&[Command]>| {
+            let sought = Sought::Commands { from: CommandNumber(from), limit };
+            sees(&three(), (sought, Consistency::Local, 0), at, Seen::Commands(seen.map(<[Command]>::to_vec)))
+        };
+        assert_eq!(shows(1, 9, 3, Some(&commands)), Ok(()));
+        assert_eq!(shows(2, 1, 3, Some(&commands[1..2])), Ok(()));
+        assert_eq!(shows(1, 9, 2, Some(&commands[..2])), Ok(()));
+        assert_eq!(shows(4, 9, 3, Some(&[])), Ok(()), "not there yet");
+        assert_eq!(shows(1, 9, 3, None), Ok(()), "not kept");
+        assert_fails(shows(4, 9, 3, None), "at 3 as");
+        assert_fails(shows(1, 9, 2, Some(&commands)), "at 2 as");
+        assert_fails(shows(1, 9, 3, Some(&commands[..2])), "at 3 as");
+        assert_fails(shows(1, 2, 3, Some(&commands[1..])), "at 3 as");
+        let other = chain_of(&[three().remove(1)]);
+        assert_fails(shows(1, 1, 3, Some(&other)), "at 3 as");
     }
 
     /// Catches a read of another value or version than its number says, of a number that is not applied, and of
@@ -94,12 +163,12 @@ mod tests {
         assert_fails(shows(page("", None, 9), 3, &[old, b]), "at 3 as");
     }
 
-    /// Catches entries that are shown to a caller, who did not ask for any.
+    /// Catches something that is shown to a caller, who did not ask for it.
     #[test]
     fn only_readers_are_shown_entries() {
         let call = call("r1", "kv.put", &serde_json::json!({"key": "a", "value": 1}));
-        let nothing = told(1, Told::Shown { at: CommandNumber::NULL, entries: Vec::new() });
+        let nothing = told(1, Told::Shown { at: CommandNumber::NULL, seen: Seen::Entries(Vec::new()) });
         assert_eq!(run(Reads, &[asked_read(1, "a", Consistency::Local), nothing.clone()]), Ok(()));
-        assert_fails(run(Reads, &[asked(1, &call), nothing]), "did not ask for any");
+        assert_fails(run(Reads, &[asked(1, &call), nothing]), "did not ask for it");
     }
 }

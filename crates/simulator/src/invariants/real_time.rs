@@ -83,6 +83,7 @@ mod tests {
 
     use super::super::testing::*;
     use super::*;
+    use crate::fact::Seen;
 
     fn put_call(request: &str) -> Call {
         call(request, "kv.put", &json!({"key": "a", "value": 1}))
@@ -94,7 +95,7 @@ mod tests {
     fn what_was_told_before_comes_before() {
         let [one, two] = ["r1", "r2"].map(put_call);
         let first = [asked(1, &one), told_issued(1, &one, 5, "{}")];
-        let value = |at| Told::Shown { at: CommandNumber(at), entries: Vec::new() };
+        let value = |at| Told::Shown { at: CommandNumber(at), seen: Seen::Entries(Vec::new()) };
         let after = |facts: &[Fact]| run(RealTime::default(), &[&first, facts].concat());
         let refused = |at| {
             let outcome = Outcome::Refused { at: CommandNumber(at), code: "c".into(), message: "m".into() };

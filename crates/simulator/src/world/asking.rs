@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http_api::core::{Answer, Input, must_reach};
-use protocol::{NodeId, Outcome};
-use storage::StateStore as _;
+use protocol::{NodeId, Outcome, StateError};
+use storage::{StateStore as _, StorageError};
 
 use super::{Asked, World};
 use crate::client::Act;
@@ -141,7 +141,9 @@ impl World {
             let number = reader.number.filter(|_| mislabels);
             let shown = node.state.snapshot().ok().and_then(|view| {
                 let at = number.unwrap_or(view.at());
-                Some(Told::Shown { at, entries: reader.read.sought.in_state(&*view).ok()? })
+                let unreadable = |error: StorageError| StateError(error.to_string());
+                let commands = |from, limit| node.state.commands(from, limit, usize::MAX).map_err(unreadable);
+                Some(Told::Shown { at, seen: reader.read.sought.look(&*view, commands).ok()? })
             });
             answers.push((ticket, shown));
         }

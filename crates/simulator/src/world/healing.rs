@@ -253,16 +253,23 @@ impl World {
     }
 
     /// Members of the core that have not applied what was decided when all was answered. Who was away while all that it
-    /// knows of were replaced finds nobody: to it the others are strangers, and it must join anew.
+    /// knows of were replaced finds nobody: to it the others are strangers, and it must join anew. So must those that only
+    /// such nodes could help.
     fn still_behind(&self) -> Vec<NodeId> {
         let Some((_, decided)) = self.ending else { return Vec::new() };
         let (membership, _) = self.watchers.membership();
-        let members = self.core.iter().copied().filter(|id| membership.node(*id).is_some());
-        let is_there =
-            |id: &NodeId| self.node(*id).roles.as_ref().is_some_and(|roles| roles.progress.applied >= decided);
-        let knows_nobody = |id: &NodeId| !self.core.iter().any(|other| other != id && self.knows(*id, *other));
-        let is_lost = |id: &NodeId| self.core.len() > 1 && knows_nobody(id);
-        members.filter(|id| !(is_there(id) || is_lost(id))).collect()
+        let applied = |id: &NodeId| Some(self.nodes.get(id)?.roles.as_ref()?.progress.applied);
+        let is_there = |id: &NodeId| applied(id) >= Some(decided);
+        let (mut found, mut behind): (Vec<_>, Vec<_>) = self.core.iter().copied().partition(is_there);
+        let nobody_is = found.is_empty();
+        let mut lost = behind.clone();
+        while let Some(one) = found.pop() {
+            let (near, far) = lost.into_iter().partition(|id| self.knows(*id, one));
+            lost = far;
+            found.extend::<Vec<_>>(near);
+        }
+        behind.retain(|id| membership.node(*id).is_some() && (nobody_is || !lost.contains(id)));
+        behind
     }
 
     /// Last, the core starts once more from its disks: what it has there is what it showed.
@@ -320,7 +327,9 @@ fn must_speak(
 
 #[cfg(test)]
 mod tests {
-    use protocol::{CommandNumber, MajoritySets, Tick};
+    use std::sync::Arc;
+
+    use protocol::{CommandNumber, MajoritySets, Membership, Tick};
 
     use super::*;
     use crate::invariants::Invariants;
@@ -400,6 +409,36 @@ mod tests {
             assert_eq!(kept, if rest == Rest::Fringe { [1, 2].into() } else { [0].into() }, "{rest:?}");
             assert_eq!((flaps, one_way), (rest == Rest::Fringe, rest != Rest::CutOff), "{rest:?}");
         }
+    }
+
+    /// Seeds 876 and 150000476: catches a member that is asked for although it can hear of nothing, as who it knows of the
+    /// core knows none of those that are there; and one that is let off although somebody who is behind with it could help.
+    #[test]
+    fn who_knows_only_lost_nodes_must_join_anew() {
+        let swarm = Swarm::calm(4);
+        let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+        let mut world = World::new(swarm, 1, watchers);
+        let all = Membership::of_equals(4);
+        let only = |nodes: &[u64]| {
+            let gone = (1..=4).filter(|id| !nodes.contains(id));
+            Arc::new(gone.fold((*all).clone(), |left, id| left.without(NodeId(id)).expect("others are left")))
+        };
+        let mut behind = |seats: [&Arc<Membership>; 3], decided: u64| {
+            for (id, seat) in (2..).map(NodeId).zip(seats) {
+                world.node_mut(id).roles.as_mut().expect("it is up").membership = Arc::clone(seat);
+            }
+            let first = world.node_mut(NodeId(1)).roles.as_mut().expect("it is up");
+            first.progress.applied = CommandNumber(1);
+            world.core = (1..=4).map(NodeId).collect();
+            world.ending = Some((Tick(0), CommandNumber(decided)));
+            world.still_behind()
+        };
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<Vec<_>>();
+        let (two, three, four) = (only(&[2, 3]), only(&[3]), only(&[3, 4]));
+        assert_eq!(behind([&all, &all, &all], 1), ids(&[2, 3, 4]));
+        assert_eq!(behind([&two, &three, &all], 1), ids(&[4]), "2 knows 3, which knows nobody");
+        assert_eq!(behind([&two, &four, &all], 1), ids(&[2, 3, 4]), "2 knows 3, which knows 4");
+        assert_eq!(behind([&two, &three, &all], 2), ids(&[1, 2, 3, 4]), "nobody is there");
     }
 
     /// S-16: catches a new disk that stays unknown and is not asked for, and one that is asked for although too few of the

@@ -169,7 +169,8 @@ impl World {
         let before = node.state.applied().number;
         node.state.crash_keeping(batches);
         let left = node.state.applied().number;
-        if left < before {
+        // A lost disk is a fault of its own.
+        if left < before && why != Stop::DiskLost {
             self.tell(&Fact::Fault(Fault::LostUnsynced(id, left.next())));
         }
     }

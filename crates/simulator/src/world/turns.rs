@@ -383,6 +383,7 @@ impl World {
                 self.crash(id);
                 return false;
             }
+            // Some whole records, and perhaps bytes of the next one.
             Some(Cut::Within) => {
                 let kept = self.chance.index(records.len());
                 self.node(id).log.tear(&records, kept);
