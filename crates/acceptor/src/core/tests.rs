@@ -2,6 +2,7 @@
 
 mod membership;
 mod silence;
+mod table;
 
 use bytes::Bytes;
 use protocol::Run;
