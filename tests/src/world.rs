@@ -66,6 +66,8 @@ pub struct Settings {
     pub local_delays: bool,
     /// How long outcomes of calls are kept.
     pub retention: Duration,
+    /// Whether the states of all nodes are compared after every command: that reads all of them.
+    pub digests: bool,
 }
 
 impl Default for Settings {
@@ -79,6 +81,7 @@ impl Default for Settings {
             run_bytes: 1 << 20,
             local_delays: false,
             retention: Duration::from_secs(24 * 3600),
+            digests: true,
         }
     }
 }

@@ -16,6 +16,7 @@ mod compare;
 mod coverage;
 mod fuzz;
 mod image;
+mod instructions;
 mod mutants;
 mod previous;
 mod profile;
@@ -71,6 +72,8 @@ enum Job {
     Compare(compare::Arguments),
     /// Say where a call's processor time goes, by the threads of the nodes under load
     Profile(profile::Arguments),
+    /// Count the instructions that a call takes in each core, and compare them with what is recorded (needs valgrind)
+    Instructions(instructions::Arguments),
     /// Run whole clusters under faults, each from one seed, and look for broken invariants
     Simulate(simulate::Arguments),
     /// Build a container image that holds a static binary and nothing else (needs Docker Engine)
@@ -118,7 +121,11 @@ fn run(job: Job) -> anyhow::Result<()> {
             lint()?;
             test(&arguments)?;
             // Whoever asked for some tests only gets these.
-            if arguments.is_empty() { simulate::prove() } else { Ok(()) }
+            if !arguments.is_empty() {
+                return Ok(());
+            }
+            simulate::prove()?;
+            instructions::check()
         }
         Job::Lint => {
             setup::run()?;
@@ -136,6 +143,10 @@ fn run(job: Job) -> anyhow::Result<()> {
         Job::Profile(arguments) => {
             setup::run()?;
             profile::run(&arguments)
+        }
+        Job::Instructions(arguments) => {
+            setup::run()?;
+            instructions::run(&arguments)
         }
         Job::Simulate(arguments) => {
             setup::run()?;

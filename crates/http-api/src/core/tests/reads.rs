@@ -84,3 +84,14 @@ fn reads_end_at_their_deadlines() {
     assert_eq!(world.passed(A, 101, Some(9)), [asked(A, 102)]);
     assert_eq!(world.passed(A, 102, Some(9)), [passed]);
 }
+
+/// S-20: catches a read that is shown a state before the number that the leader answered, or before the one that it wants.
+#[test]
+fn a_state_must_reach_what_the_leader_says_and_the_reader_wants() {
+    let reaches = |barrier: Option<u64>, least| must_reach(barrier.map(CommandNumber), CommandNumber(least)).0;
+    assert_eq!(reaches(None, 0), 0);
+    assert_eq!(reaches(None, 7), 7);
+    assert_eq!(reaches(Some(5), 0), 5);
+    assert_eq!(reaches(Some(5), 7), 7);
+    assert_eq!(reaches(Some(7), 5), 7);
+}
