@@ -226,7 +226,7 @@ pub struct NodeView {
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// What it does: `acceptor`, `learner`, `leader`, `gateway`.
+    /// What it does: `acceptor`, `learner`, `leader`, `gateway`; the last two as far as it has said so.
     pub roles: Vec<String>,
     /// Where it listens.
     pub addresses: Addresses,
@@ -256,7 +256,7 @@ pub struct Addresses {
     /// For other nodes.
     #[schema(example = "127.0.0.1:7080")]
     pub peer: String,
-    /// For clients.
+    /// For clients; empty also for a node that is no gateway.
     #[schema(example = "127.0.0.1:8080")]
     pub http: String,
 }

@@ -48,6 +48,8 @@ pub struct Options {
     pub entropy: u64,
     /// What `/metrics` shows. Its recorder must be installed before the server is built.
     pub prometheus: PrometheusHandle,
+    /// Whether the node is a gateway. One that is none says how it is, and nothing else.
+    pub is_gateway: bool,
     /// Metrics are at a listener of their own ([`watched`]), and not here.
     pub metrics_apart: bool,
     /// Whether callers present tokens. Nothing: everybody may do everything.
@@ -105,7 +107,8 @@ pub fn listen(address: SocketAddr, reader_wait: Duration) -> io::Result<TcpListe
 pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
     let (limits, api, has_metrics) = (backend.limits(), api(backend, &options), !options.metrics_apart);
     let serving = Serving::of(&limits, &options);
-    serve(listener, move || routes::app(api.clone(), move |config| routes::of_callers(config, has_metrics)), serving)
+    let routes = if options.is_gateway { routes::of_callers } else { routes::of_no_gateway };
+    serve(listener, move || routes::app(api.clone(), move |config| routes(config, has_metrics)), serving)
 }
 
 /// The server of the metrics of a node, and of its health, on a listener of their own.

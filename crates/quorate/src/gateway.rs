@@ -77,6 +77,7 @@ fn options(config: &GatewayOnly, begun: &mut Begun) -> anyhow::Result<proxy::Opt
             workers: node::http_workers(),
             entropy: node::chance(),
             prometheus: begun.prometheus.clone(),
+            is_gateway: true,
             metrics_apart: begun.metrics.is_some(),
             auth: None,
             tls: begun.certificates.server_config()?,

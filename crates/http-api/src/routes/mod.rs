@@ -14,6 +14,7 @@ use crate::core::access::Need;
 use crate::gate::{Needs, gate};
 use crate::observe::{self, Requests};
 use crate::problem::Problem;
+use crate::request::may_have_run_before;
 
 pub(crate) mod acceptors;
 pub(crate) mod calls;
@@ -68,8 +69,8 @@ pub(crate) fn app(
         InitError = (),
     >,
 > {
-    let app = App::new().app_data(api).app_data(web::Data::new(Requests::new())).configure(routes);
-    app.default_service(web::to(no_route)).wrap(middleware::from_fn(observe::observe))
+    let app = App::new().app_data(api).app_data(web::Data::new(Requests::new()));
+    app.default_service(web::to(no_route)).configure(routes).wrap(middleware::from_fn(observe::observe))
 }
 
 /// The routes of callers; with metrics where these have no listener of their own.
@@ -106,6 +107,15 @@ pub(crate) fn of_callers(config: &mut ServiceConfig, has_metrics: bool) {
     if has_metrics {
         metrics(config);
     }
+}
+
+/// What a node answers that is no gateway: how it is; with metrics where these have no listener of their own.
+pub(crate) fn of_no_gateway(config: &mut ServiceConfig, has_metrics: bool) {
+    health(config);
+    if has_metrics {
+        metrics(config);
+    }
+    config.default_service(web::to(no_gateway));
 }
 
 /// The routes of a listener for those who watch.
@@ -157,6 +167,14 @@ pub(crate) async fn no_route() -> Result<HttpResponse, Problem> {
         "unknown_route",
         "there is no such route; GET /openapi.json describes all, GET /docs shows them",
     ))
+}
+
+/// Another node may have had the call before. Gateways without data take this status for a node that is not to be asked.
+async fn no_gateway(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let detail = "this node is no gateway (node.roles): it answers /livez, /readyz, /healthz and /metrics, and nothing else; \
+                  ask one that is, GET /v1/cluster there says which nodes are";
+    let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, "not_a_gateway", detail);
+    Err(if may_have_run_before(&request) { problem.unknown() } else { problem })
 }
 
 async fn no_method(request: HttpRequest) -> Result<HttpResponse, Problem> {

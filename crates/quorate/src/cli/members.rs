@@ -101,7 +101,7 @@ pub(crate) enum Leader {
 /// `quorate leader transfer`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The node must be an acceptor with the role leader that has caught up (`quorate status`). A leader that is asked to\nstop (SIGTERM) hands over by itself.\n\nExamples:\n  quorate leader transfer b\n  quorate leader transfer b --dry-run"
+    after_help = "The node must have the role leader and have caught up (`quorate status`). A leader that is asked to\nstop (SIGTERM) hands over by itself.\n\nExamples:\n  quorate leader transfer b\n  quorate leader transfer b --dry-run"
 )]
 pub(crate) struct Transfer {
     /// The node, by name or id

@@ -44,8 +44,9 @@ pub(crate) const KEYS: &[Key] = &[
         "node.roles",
         Shape::Texts,
         r#"["acceptor", "learner", "leader", "gateway"]"#,
-        "a list of \"acceptor\", \"learner\", \"leader\", \"gateway\"; \"acceptor\" and \"leader\" imply \"learner\", and \
-         \"gateway\" must be there; [\"gateway\"] alone keeps no data and needs gateway.members",
+        "a list of \"acceptor\", \"learner\", \"leader\", \"gateway\"; \"acceptor\" and \"leader\" imply \"learner\", which \
+         every node with data has; one without \"gateway\" serves health and metrics only; [\"gateway\"] alone keeps no data \
+         and needs gateway.members",
     ),
     key("cluster.name", Shape::Text, "\"quorate\"", "1 to 64 letters, digits, '.', '_' or '-', the same on every node"),
     key(

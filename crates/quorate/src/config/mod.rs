@@ -100,7 +100,7 @@ pub(crate) enum NodeRole {
     Learner,
     /// May become the leader.
     Leader,
-    /// Serves REST.
+    /// Serves REST. A node without it says over HTTP how it is, and nothing else.
     Gateway,
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct Listen {
     pub(crate) metrics: Option<SocketAddr>,
     /// The other nodes.
     pub(crate) peer: SocketAddr,
-    /// The REST address that others are told, `host:port`; that of `http` by default.
+    /// The REST address that others are told, `host:port`; that of `http` by default; empty for a node that is no gateway.
     pub(crate) advertise: String,
     /// Where the other nodes reach `peer`, `host:port`.
     pub(crate) advertise_peer: String,
@@ -216,8 +216,8 @@ impl Config {
     pub(crate) fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
         let tls = Tls::from_settings(settings)?;
         let auth = Auth::from_settings(settings)?;
-        let listen = Listen::from_settings(settings, &tls, auth.is_some())?;
         let node = Node::from_settings(settings)?;
+        let listen = Listen::from_settings(settings, &tls, auth.is_some(), node.roles.contains(&NodeRole::Gateway))?;
         let cluster = Cluster::from_settings(settings, &node, &listen.advertise_peer)?;
         let learn_from = settings.text("protocol.learn_from")?;
         let learn_from = [LearnFrom::Leader, LearnFrom::Voters].into_iter().find(|way| way.name() == learn_from);
@@ -296,10 +296,6 @@ impl Node {
             let needs = "leave it out: only a node whose node.roles is [\"gateway\"] asks others for everything";
             return Err(settings.refuse(key, needs));
         }
-        if !roles.contains(&NodeRole::Gateway) {
-            let needs = "a node without \"gateway\" is not yet available in this version: every node serves REST";
-            return Err(settings.refuse("node.roles", needs));
-        }
         Ok(Self { name, data_dir: data_dir.into(), roles })
     }
 }
@@ -332,7 +328,23 @@ impl Listen {
         Ok(Some(metrics))
     }
 
-    fn from_settings(settings: &Settings, tls: &Tls, has_auth: bool) -> Result<Self, ConfigError> {
+    /// Where callers reach this node, as others are told.
+    fn advertise(settings: &Settings, http: SocketAddr, is_gateway: bool) -> Result<String, ConfigError> {
+        const KEY: &str = "listen.advertise";
+        match settings.text(KEY)? {
+            text if !is_gateway && text.is_empty() => Ok(text),
+            _ if !is_gateway => {
+                Err(settings.refuse(KEY, "leave it out: without \"gateway\" in node.roles this node serves no callers"))
+            }
+            text if text.is_empty() && http.ip().is_unspecified() => Ok(format!("{}:{}", host_name()?, http.port())),
+            text if text.is_empty() => Ok(http.to_string()),
+            // What the other nodes would refuse in every heartbeat must not start.
+            text if protocol::membership::is_address(&text) && text.len() <= Heartbeat::HTTP_BYTES_MAX => Ok(text),
+            _ => Err(settings.wrong(KEY)),
+        }
+    }
+
+    fn from_settings(settings: &Settings, tls: &Tls, has_auth: bool, is_gateway: bool) -> Result<Self, ConfigError> {
         let is_safe = tls.http.is_some() && has_auth;
         let http = Self::address(
             settings,
@@ -350,13 +362,7 @@ impl Listen {
         if (http == peer || metrics == Some(peer)) && peer.port() != 0 {
             return Err(settings.refuse("listen.peer", "must differ from listen.http and listen.metrics"));
         }
-        let advertise = match settings.text("listen.advertise")? {
-            text if text.is_empty() && http.ip().is_unspecified() => format!("{}:{}", host_name()?, http.port()),
-            text if text.is_empty() => http.to_string(),
-            // What the other nodes would refuse in every heartbeat must not start.
-            text if protocol::membership::is_address(&text) && text.len() <= Heartbeat::HTTP_BYTES_MAX => text,
-            _ => return Err(settings.wrong("listen.advertise")),
-        };
+        let advertise = Self::advertise(settings, http, is_gateway)?;
         let advertise_peer = match settings.text("listen.advertise_peer")? {
             text if text.is_empty() && peer.ip().is_unspecified() => format!("{}:{}", host_name()?, peer.port()),
             text if text.is_empty() => peer.to_string(),

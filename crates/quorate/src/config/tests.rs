@@ -117,7 +117,11 @@ const MISTAKES: &[(&[&str], &str)] = &[
     (&["node.data_dir="], "node.data_dir = \"\" (--set): must be a directory"),
     (&["node.roles=acceptor,king"], "node.roles = [\"acceptor\", \"king\"] (--set): must be a list of \"acceptor\""),
     (&["node.roles=gateway"], "node.roles = [\"gateway\"] (--set): a node needs \"learner\""),
-    (&["node.roles=leader"], "node.roles = [\"leader\"] (--set): a node without \"gateway\" is not yet available"),
+    (&["node.roles=leader"], "node.roles = [\"leader\"] (--set): this node counts in the majority sets"),
+    (
+        &["node.roles=acceptor,leader", "listen.advertise=h:1"],
+        "listen.advertise = \"h:1\" (--set): leave it out: without \"gateway\" in node.roles",
+    ),
     (&["cluster.name="], "cluster.name = \"\" (--set): must be 1 to 64 letters"),
     (&["cluster.members=a"], "\"a\" is not name=host:port"),
     (&["cluster.members=a=localhost"], "\"a=localhost\" is not name=host:port"),

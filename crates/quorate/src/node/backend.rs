@@ -142,7 +142,8 @@ impl NodeBackend {
         let plays = |role: NodeRole| match role {
             NodeRole::Acceptor => membership.is_acceptor(id),
             NodeRole::Leader => last.can_lead,
-            NodeRole::Learner | NodeRole::Gateway => true,
+            NodeRole::Learner => true,
+            NodeRole::Gateway => !last.http.is_empty(),
         };
         let roles = NodeRole::ALL.into_iter().filter(|(role, _)| plays(*role));
         let roles = roles.map(|(_, word)| word.to_owned()).collect();

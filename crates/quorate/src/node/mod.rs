@@ -215,6 +215,7 @@ fn options(config: &Config, listeners: &Listeners, watched: &Watched) -> anyhow:
         workers: http_workers(),
         entropy: outside::chance(),
         prometheus: watched.prometheus.clone(),
+        is_gateway: config.node.roles.contains(&NodeRole::Gateway),
         metrics_apart: listeners.metrics.is_some(),
         auth: listeners.auth.clone(),
         tls: listeners.certificates.server_config()?,

@@ -46,6 +46,7 @@ pub(super) fn options() -> Options {
         workers: 1,
         entropy: 1,
         prometheus,
+        is_gateway: true,
         metrics_apart: false,
         auth: None,
         tls: None,
