@@ -31,7 +31,7 @@ pub(crate) mod tokens;
 mod tests;
 
 /// All patterns, with the methods of each.
-pub(crate) const ROUTES: [(&str, &str); 22] = [
+pub(crate) const ROUTES: [(&str, &str); 23] = [
     ("/v1/functions", "GET, HEAD"),
     ("/v1/functions/{name}", "POST"),
     ("/v1/calls", "POST"),
@@ -42,6 +42,7 @@ pub(crate) const ROUTES: [(&str, &str); 22] = [
     ("/v1/cluster", "GET, HEAD"),
     ("/v1/cluster/acceptors", "POST"),
     ("/v1/cluster/acceptors/{id}", "DELETE"),
+    ("/v1/cluster/majority", "POST"),
     ("/v1/cluster/leader", "POST"),
     ("/v1/digest", "GET, HEAD"),
     ("/v1/backup", "GET"),
@@ -91,6 +92,7 @@ pub(crate) fn of_callers(config: &mut ServiceConfig, has_metrics: bool) {
         .service(resource("/v1/cluster", all(Need::Look)).route(get().to(cluster::view)))
         .service(resource("/v1/cluster/acceptors", all(Need::Operate)).route(web::post().to(acceptors::set)))
         .service(resource("/v1/cluster/acceptors/{id}", all(Need::Operate)).route(web::delete().to(acceptors::remove)))
+        .service(resource("/v1/cluster/majority", all(Need::Operate)).route(web::post().to(acceptors::set_majority)))
         .service(resource("/v1/cluster/leader", all(Need::Operate)).route(web::post().to(leader::hand_over)))
         .service(resource("/v1/digest", all(Need::Read)).route(get().to(cluster::digest)))
         .service(resource("/v1/backup", all(Need::Operate)).route(web::get().to(cluster::backup)))

@@ -55,8 +55,8 @@ fn opens(operation: &str) -> Option<[bool; 4]> {
         "execute_calls" | "get_call" => [true; 4],
         "get_value" | "get_cluster" | "get_digest" | "metrics" | "home" => read,
         "list_state" | "list_commands" => [true, false, false, false],
-        "set_acceptor" | "remove_acceptor" | "hand_over" | "get_backup" | "create_token" | "list_tokens"
-        | "revoke_token" => operate,
+        "set_acceptor" | "remove_acceptor" | "set_majority" | "hand_over" | "get_backup" | "create_token"
+        | "list_tokens" | "revoke_token" => operate,
         other => panic!("{other} is new: say here who may ask it"),
     })
 }
