@@ -7,6 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
+use protocol::token::is_for_operators;
 use protocol::trace::SpanContext;
 use protocol::{Call, CommandNumber, Outcome, RequestId};
 use serde_json::json;
@@ -18,7 +19,7 @@ use crate::audit;
 use crate::core::access::Access;
 use crate::core::{Answer, Share, Unavailable};
 use crate::fingerprint;
-use crate::gate::{access_of, check_call};
+use crate::gate::{access_of, check_call, check_port};
 use crate::names;
 use crate::problem::Problem;
 use crate::request::{Wishes, path_segment};
@@ -74,6 +75,9 @@ pub(crate) fn new_call(
     arguments: Bytes,
     asked: &Asked,
 ) -> Result<Call, Problem> {
+    if is_for_operators(&function) {
+        check_port(api, matches!(asked.request, RequestId::Caller(_)))?;
+    }
     check_call(api, access, &function, &arguments)?;
     let request = asked.request.clone();
     let fingerprint = match request {

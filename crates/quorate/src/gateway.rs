@@ -79,6 +79,7 @@ fn options(config: &GatewayOnly, begun: &mut Begun) -> anyhow::Result<proxy::Opt
             prometheus: begun.prometheus.clone(),
             is_gateway: true,
             metrics_apart: begun.metrics.is_some(),
+            admin_apart: false,
             auth: None,
             tls: begun.certificates.server_config()?,
             grace: config.shutdown_grace,

@@ -127,6 +127,13 @@ pub(crate) const KEYS: &[Key] = &[
          listen.http",
     ),
     key(
+        "listen.admin",
+        Shape::Text,
+        "\"\"",
+        "an IP address and a port, such as 127.0.0.1:8090, at which operators do what they do (POST and DELETE /v1/cluster/…, \
+         /v1/tokens, /v1/backup, calls of cluster.* and auth.*), and at listen.http no more; empty: at listen.http",
+    ),
+    key(
         "listen.advertise",
         Shape::Text,
         "\"\"",

@@ -21,6 +21,7 @@ mod cores;
 mod current;
 mod disks;
 mod ending;
+mod listeners;
 mod mailbox;
 mod members;
 mod meters;
@@ -33,7 +34,7 @@ mod status;
 mod threads;
 mod waiting;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ use actix::{Actor as _, Addr, Arbiter, System};
 use anyhow::Context as _;
 use failure_detector::actor::FailureDetectorActor;
 use functions::Registry;
+use futures_util::future::join_all;
 use http_api::actor::EndCalls;
 use http_api::{Auth, Door, Gateway, GatewayActor};
 use leader::actor::LeaderActor;
@@ -57,7 +59,7 @@ use transport::{Runtimes, Transport};
 
 use crate::audit;
 use crate::certificates::Certificates;
-use crate::config::{Config, Limits, NodeRole};
+use crate::config::{Config, NodeRole};
 use crate::failure::Failure;
 use crate::seat::Came;
 use crate::stop::Requests;
@@ -65,6 +67,7 @@ use crate::traces::Traces;
 use backend::NodeBackend;
 use disks::Disks;
 use ending::Ending;
+use listeners::Listeners;
 use members::Members;
 use ports::Ports;
 use router::Router;
@@ -72,6 +75,7 @@ use space::Room;
 use status::Status;
 use waiting::Waiting;
 
+pub(crate) use listeners::{bind_http, http_workers};
 pub(crate) use meters::{install as install_metrics, keep as keep_metrics};
 pub(crate) use outside::chance;
 
@@ -94,10 +98,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         crate::files::allow(config.limits.connections);
         let certificates = Certificates::read(&config.tls)?;
         let auth = auth(&config)?;
-        let http = bind_http("listen.http", config.listen.http, &config.limits)?;
-        let metrics = config.listen.metrics.map(|at| bind_http("listen.metrics", at, &config.limits)).transpose()?;
-        let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
-        let listeners = Listeners { http, metrics, peer, certificates, auth };
+        let listeners = Listeners::bind(&config, certificates, auth)?;
         let waiting = Waiting::begin(&config, &listeners).await?;
         let seated = be_seated(&mut config, listeners.certificates.peer(), &waiting, stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };
@@ -135,34 +136,6 @@ fn auth(config: &Config) -> Result<Option<Auth>, Failure> {
 struct Watched {
     prometheus: PrometheusHandle,
     traces: Option<Traces>,
-}
-
-struct Listeners {
-    http: TcpListener,
-    metrics: Option<TcpListener>,
-    peer: TcpListener,
-    certificates: Certificates,
-    auth: Option<Auth>,
-}
-
-/// Listens for callers, or for those who watch.
-///
-/// # Errors
-/// An address that cannot be used.
-pub(crate) fn bind_http(key: &str, address: SocketAddr, limits: &Limits) -> Result<TcpListener, Failure> {
-    bind(address, key, |address| http_api::listen(address, limits.reader_wait))
-}
-
-fn bind(
-    address: SocketAddr,
-    key: &str,
-    listen: impl FnOnce(SocketAddr) -> std::io::Result<TcpListener>,
-) -> Result<TcpListener, Failure> {
-    listen(address).map_err(|error| {
-        let line =
-            format!("{key} = \"{address}\" cannot be listened on ({error}); stop what uses it, or choose another port");
-        Failure::Usage(line)
-    })
 }
 
 /// Finds out who this node is; one that joins asks the cluster first. `None`: it was asked to stop meanwhile.
@@ -210,20 +183,6 @@ fn open(config: &Config, came: Came) -> Result<Stores, Failure> {
     Ok(stores)
 }
 
-fn options(config: &Config, listeners: &Listeners, watched: &Watched) -> anyhow::Result<http_api::Options> {
-    Ok(http_api::Options {
-        workers: http_workers(),
-        entropy: outside::chance(),
-        prometheus: watched.prometheus.clone(),
-        is_gateway: config.node.roles.contains(&NodeRole::Gateway),
-        metrics_apart: listeners.metrics.is_some(),
-        auth: listeners.auth.clone(),
-        tls: listeners.certificates.server_config()?,
-        grace: config.shutdown_grace,
-        tracer: watched.traces.as_ref().map(Traces::tracer),
-    })
-}
-
 async fn serve(
     config: Arc<Config>,
     listeners: Listeners,
@@ -234,7 +193,7 @@ async fn serve(
     mut stop: Requests,
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
-    let options = options(&config, &listeners, &watched)?;
+    let options = listeners.options(&config, &watched)?;
     let node = Node::start(Arc::clone(&config), stores, came, failed, options.tracer.clone())?;
     let transport = node.connect(came, listeners.peer, listeners.certificates.peer().cloned())?;
     waiting.says("it waits for calls of those who may know it");
@@ -256,10 +215,7 @@ async fn serve(
     ));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
     waiting.end().await;
-    if let Some(listener) = listeners.metrics {
-        let watched = http_api::watched(listener, Arc::clone(&backend) as _, &options);
-        actix::spawn(watched.context("the HTTP server of metrics")?);
-    }
+    let operators = listeners::serve_apart([listeners.metrics, listeners.admin], &backend, &options)?;
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);
@@ -277,7 +233,8 @@ async fn serve(
     backend.stop();
     // Those who still wait near the end of the grace are told so while they can be.
     let margin = (config.shutdown_grace / 4).min(Duration::from_secs(1));
-    let mut answered = std::pin::pin!(http.stop(true));
+    let servers = operators.iter().chain([&http]);
+    let mut answered = std::pin::pin!(join_all(servers.map(|server| server.stop(true))));
     let (began, grace) = (tokio::time::Instant::now(), config.shutdown_grace - margin);
     // First, while all of it works: what is in flight is finished by who leads then.
     _ = tokio::time::timeout(grace, node.router.hand_over()).await;
@@ -326,11 +283,6 @@ async fn repeat_leader(router: Arc<Router>) {
         interval.tick().await;
         router.repeat_leader();
     }
-}
-
-/// HTTP threads: half of the processors, since the roles need the other half.
-pub(crate) fn http_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 8))
 }
 
 /// The membership in force in the state of this node. A change is durable before anybody hears of it.

@@ -48,6 +48,7 @@ pub(super) fn options() -> Options {
         prometheus,
         is_gateway: true,
         metrics_apart: false,
+        admin_apart: false,
         auth: None,
         tls: None,
         grace: Duration::from_secs(1),
