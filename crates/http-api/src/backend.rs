@@ -277,6 +277,27 @@ pub struct MembershipView {
     pub number: u64,
     /// The acceptors.
     pub acceptors: Vec<AcceptorView>,
+    /// How far the change that set it has come; null where all members have applied it.
+    #[schema(required)]
+    pub change: Option<ChangeView>,
+}
+
+/// A change of the membership that not all members have applied, as far as the answering node knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ChangeView {
+    /// Whether a majority set that is heard has applied it. Until then the next change is refused.
+    pub in_force: bool,
+    /// The members that have not.
+    pub not_applied: Vec<MemberView>,
+}
+
+/// A member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MemberView {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
 }
 
 /// One acceptor.

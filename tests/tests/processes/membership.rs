@@ -86,6 +86,39 @@ async fn acceptors_change_under_load() {
     assert_eq!(acceptors(&cluster, 4).await, [(1, 1), (2, 1), (3, 1), (6, 1)]);
 }
 
+/// S-34: one node stands still while the membership changes. Catches a change of which nobody sees that a node has not applied it,
+/// or that the others go by it already; and one that is over and still shown.
+#[tokio::test]
+async fn a_change_says_who_has_not_applied_it() {
+    let mut cluster = Cluster::start("progress", 3, &[]).await;
+    for node in 0..3 {
+        let view = cluster.get(node, "/v1/cluster").await.json();
+        assert_eq!(view["membership"]["change"], Value::Null, "nothing has changed yet");
+    }
+    cluster.freeze(2);
+    change(&cluster, "cluster.set_acceptor", &json!({"node": "b", "weight": 2})).await;
+    let waits = json!({"in_force": true, "not_applied": [{"id": 3, "name": "c"}]});
+    for node in [0, 1] {
+        eventually("the change in force", async || {
+            (cluster.get(node, "/v1/cluster").await.json()["membership"]["change"] == waits).then_some(())
+        })
+        .await;
+    }
+    let mut status = quorate();
+    status.args(["status", "--url", &cluster.url(0, "")]);
+    let output = tokio::task::spawn_blocking(move || status.output()).await.expect("no panic").expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(": in force; not applied by c\n"), "{said}");
+    cluster.thaw(2);
+    for node in 0..3 {
+        eventually("the end of the change", async || {
+            let view = cluster.get(node, "/v1/cluster").await.json();
+            (view["membership"]["number"] != 0 && view["membership"]["change"] == Value::Null).then_some(())
+        })
+        .await;
+    }
+}
+
 /// A1c: an operator says which sets decide, by the command. Catches sets that are not the ones named, a dry run that changes
 /// them, a change that is not in force, and disjoint sets that are taken, or refused without their names.
 #[tokio::test]

@@ -17,6 +17,7 @@
 
 mod admission;
 mod backend;
+mod changing;
 mod cores;
 mod current;
 mod disks;

@@ -485,7 +485,7 @@ impl Backend for FakeBackend {
             name: "<demo>".into(),
             nodes: vec![node],
             leader: Some(LeaderView { id: 2, name: "b".into() }),
-            membership: MembershipView { number: 0, acceptors: vec![AcceptorView { id: 2, weight: 1 }] },
+            membership: MembershipView { number: 0, acceptors: vec![AcceptorView { id: 2, weight: 1 }], change: None },
             rule: "1 of 1".into(),
         }
     }
