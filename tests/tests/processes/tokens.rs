@@ -37,7 +37,7 @@ async fn as_caller(cluster: &Cluster, node: usize, path: &str, token: &str) -> R
 }
 
 /// All files below a directory that hold a text.
-fn holding(directory: &Path, text: &str) -> Vec<String> {
+pub(crate) fn holding(directory: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("a directory").flatten() {
         let path = entry.path();

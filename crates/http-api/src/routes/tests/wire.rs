@@ -207,6 +207,17 @@ async fn what_is_not_http_is_refused_by_status_alone() {
         ("GET /livez HTTP/9.9\r\n\r\n".to_owned(), 400),
         ("GET /livez HTTP/1.1\r\n\r\n".to_owned(), 400),
         ("F(O /livez HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
+        // HTTP/0.9, which has no status, no headers and no end.
+        ("GET /\r\n".to_owned(), 400),
+        ("GET /livez\r\n\r\n".to_owned(), 400),
+        // Null bytes, at which others cut a text short.
+        ("GE\0T /livez HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
+        ("GET /livez\0 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
+        ("GET /livez HTTP/1.1\0\r\nHost: a\r\n\r\n".to_owned(), 400),
+        ("GET /livez HTTP/1.1\r\nHost: a\0b\r\n\r\n".to_owned(), 400),
+        (format!("{get}Authorization: Bearer a\0b\r\n\r\n"), 400),
+        (format!("{get}X\0: a\r\n\r\n"), 400),
+        ("\0GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
         (format!("{get}ba d: x\r\n\r\n"), 400),
         (format!("{start}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"), 400),
         (format!("{start}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
