@@ -222,6 +222,7 @@ pub(crate) fn submit(api: &Api, call: Call, asked: Asked) -> Result<oneshot::Rec
     let (wait, applied) = (asked.wait.unwrap_or(api.limits.wait).max(WAY_BACK), api.backend.applied());
     let sent = api.backend.gateway().try_send(Submit { call, wait, applied, caller: asked.caller, reply });
     sent.map_err(|error| turned_away(refused(&error), instance))?;
+    api.backend.door().count();
     Ok(answer)
 }
 
@@ -233,6 +234,7 @@ async fn take_in(api: &Api, call: Call, asked: Asked) -> Result<(), Problem> {
     }
     let (reply, mut answer) = oneshot::channel();
     let (wait, applied) = (asked.wait.unwrap_or(api.limits.wait_max), api.backend.applied());
+    api.backend.door().count();
     let taken = api.backend.gateway().send(Submit { call, wait, applied, caller: asked.caller, reply }).await;
     match taken {
         Ok(true) => Ok(()),

@@ -332,9 +332,8 @@ impl Node {
             durable: stores.state.durable(),
         });
         let room = Arc::new(Room::new(config.storage.clone(), config.node.data_dir.clone()));
-        let highest = image.last_tried.max(image.next_ballot);
+        let (last_tried, highest) = (image.last_tried, image.last_tried.max(image.next_ballot));
         let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), room));
-        let last_tried = image.last_tried;
         let membership = membership(&config, &stores)?;
         // On every node: which of them are asked for votes is for the membership to say; and any may be barred.
         let core = cores::acceptor(&config, &membership, outside::chance());
@@ -355,19 +354,19 @@ impl Node {
         let (seen, view) = watch::channel(failure_detector::core::View::default());
 
         let actor = AcceptorActor::new(acceptor, stores.log.clone(), ports.acceptor());
-        router.acceptor.set(AcceptorActor::start_in_arbiter(&threads::named(c"acceptor").handle(), |_| actor)).ok();
+        router.acceptor.set(AcceptorActor::start_in_arbiter(&threads::named(c"acceptor").handle(), |_| actor));
         let core = cores::learner(&config, Arc::clone(&membership));
         let core = learner::Learner::new(core, learner::Stored::of(&*stores.state));
         let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress)
             .receiving(config.storage.receive_rate);
         let learner = LearnerActor::start_in_arbiter(&threads::named(c"learner").handle(), |_| actor);
-        router.learner.set(learner.clone()).ok();
+        router.learner.set(learner.clone());
         if config.node.roles.contains(&NodeRole::Leader) {
             let core = cores::leader(&config, Arc::clone(&membership));
             let core = leader::core::Leader::new(core, last_tried, applied);
             let (log, state) = (stores.log.clone(), stores.state.clone());
             let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader(view.clone()));
-            router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();
+            router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor));
         }
         let core = Gateway::new(cores::gateway(&config), outside::chance());
         let actor = GatewayActor::new(core, ports.send("gateway"), Box::new(outside::now));
@@ -375,11 +374,12 @@ impl Node {
         let actor = actor.following(tracer, config.cluster.me);
         let door = actor.door();
         let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| actor);
-        router.gateway.set(gateway.clone()).ok();
+        router.gateway.set(gateway.clone());
+        router.door.set(Arc::clone(&door)).ok();
         let core = failure_detector::core::FailureDetector::new(cores::detector(&config, membership));
         let actor = FailureDetectorActor::new(core, ports.detector(), seen);
         let detector = FailureDetectorActor::start_in_arbiter(&detector_thread.handle(), |_| actor);
-        router.detector.set(detector).ok();
+        router.detector.set(detector);
 
         let queries = Queries::new(stores.state.clone(), progressed, learner);
         Ok(Self {
