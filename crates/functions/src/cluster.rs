@@ -10,6 +10,7 @@
 //! before is not in force at a majority set. That is for the sake of progress; agreement needs neither, nor that the
 //! majority sets before and after a change meet (ADR 0026).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protocol::membership::MembershipError;
@@ -223,6 +224,15 @@ fn check_caught_up(context: &ExecutionContext<'_>, membership: &Membership, node
     Ok(())
 }
 
+/// Whether those that are heard have applied the change that made this membership, as far as the next one needs it: a majority set
+/// that speaks.
+#[must_use]
+pub fn is_in_force(membership: &Membership, heard: &BTreeMap<NodeId, Heard>) -> bool {
+    let number = membership.number();
+    let knows = |node: NodeId| heard.get(&node).is_some_and(|heard| heard.speaks && heard.applied >= number);
+    number == CommandNumber::NULL || membership.majority().holds(knows)
+}
+
 /// Writes the new membership, if it is another one and nothing is in its way.
 fn change(
     context: &mut ExecutionContext<'_>,
@@ -232,9 +242,8 @@ fn change(
     dry_run: bool,
 ) -> Result<Changed, Failure> {
     let heard = context.cluster().heard();
-    let number = now.number();
-    let knows = |node: NodeId| heard.get(&node).is_some_and(|heard| heard.speaks && heard.applied >= number);
-    if number > CommandNumber::NULL && !now.majority().holds(knows) {
+    if !is_in_force(now, &heard) {
+        let number = now.number();
         let text = format!("the change before this one, command {number}, is not in force everywhere yet; ask again");
         return Err(refusal("another_change", text, true));
     }

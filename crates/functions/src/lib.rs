@@ -20,7 +20,7 @@ mod testing;
 mod text;
 mod typed;
 
-pub use cluster::successor;
+pub use cluster::{is_in_force, successor};
 pub use context::{
     Cluster, EFFECTS_BYTES_MAX, EFFECTS_MAX, ExecutionContext, Heard, READS_MAX, ReadSet, SCAN_LIMIT_MAX, ScanRead,
 };

@@ -25,6 +25,8 @@ pub(crate) struct Api {
     pub(crate) prometheus: PrometheusHandle,
     /// Whether callers present tokens. Nothing: everybody may do everything.
     pub(crate) auth: Option<Auth>,
+    /// Whether operators are answered here. If not, they are at a listener of their own.
+    pub(crate) is_for_operators: bool,
     /// For pages that are made.
     pub(crate) pages: Arc<Semaphore>,
     /// For replies that are not taken yet.
@@ -59,6 +61,7 @@ impl Api {
             limits,
             prometheus,
             auth,
+            is_for_operators: true,
             pages,
             room,
             arriving: Arriving::new(),
@@ -68,6 +71,11 @@ impl Api {
             entropy,
             calls,
         }
+    }
+
+    /// The same where operators have a listener of their own.
+    pub(crate) fn of_callers_only(self) -> Self {
+        Self { is_for_operators: false, ..self }
     }
 
     /// An id for a call whose caller gave none: no other call of this gateway, its other lives or other gateways has it. It is no

@@ -226,7 +226,7 @@ pub struct NodeView {
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// What it does: `acceptor`, `learner`, `leader`, `gateway`.
+    /// What it does: `acceptor`, `learner`, `leader`, `gateway`; the last two as far as it has said so.
     pub roles: Vec<String>,
     /// Where it listens.
     pub addresses: Addresses,
@@ -256,7 +256,7 @@ pub struct Addresses {
     /// For other nodes.
     #[schema(example = "127.0.0.1:7080")]
     pub peer: String,
-    /// For clients.
+    /// For clients; empty also for a node that is no gateway.
     #[schema(example = "127.0.0.1:8080")]
     pub http: String,
 }
@@ -277,6 +277,27 @@ pub struct MembershipView {
     pub number: u64,
     /// The acceptors.
     pub acceptors: Vec<AcceptorView>,
+    /// How far the change that set it has come; null where all members have applied it.
+    #[schema(required)]
+    pub change: Option<ChangeView>,
+}
+
+/// A change of the membership that not all members have applied, as far as the answering node knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ChangeView {
+    /// Whether a majority set that is heard has applied it. Until then the next change is refused.
+    pub in_force: bool,
+    /// The members that have not.
+    pub not_applied: Vec<MemberView>,
+}
+
+/// A member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MemberView {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
 }
 
 /// One acceptor.

@@ -7,6 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
+use protocol::token::is_for_operators;
 use protocol::trace::SpanContext;
 use protocol::{Call, CommandNumber, Outcome, RequestId};
 use serde_json::json;
@@ -18,7 +19,7 @@ use crate::audit;
 use crate::core::access::Access;
 use crate::core::{Answer, Share, Unavailable};
 use crate::fingerprint;
-use crate::gate::{access_of, check_call};
+use crate::gate::{access_of, check_call, check_port};
 use crate::names;
 use crate::problem::Problem;
 use crate::request::{Wishes, path_segment};
@@ -74,6 +75,9 @@ pub(crate) fn new_call(
     arguments: Bytes,
     asked: &Asked,
 ) -> Result<Call, Problem> {
+    if is_for_operators(&function) {
+        check_port(api, matches!(asked.request, RequestId::Caller(_)))?;
+    }
     check_call(api, access, &function, &arguments)?;
     let request = asked.request.clone();
     let fingerprint = match request {
@@ -218,6 +222,7 @@ pub(crate) fn submit(api: &Api, call: Call, asked: Asked) -> Result<oneshot::Rec
     let (wait, applied) = (asked.wait.unwrap_or(api.limits.wait).max(WAY_BACK), api.backend.applied());
     let sent = api.backend.gateway().try_send(Submit { call, wait, applied, caller: asked.caller, reply });
     sent.map_err(|error| turned_away(refused(&error), instance))?;
+    api.backend.door().count();
     Ok(answer)
 }
 
@@ -229,6 +234,7 @@ async fn take_in(api: &Api, call: Call, asked: Asked) -> Result<(), Problem> {
     }
     let (reply, mut answer) = oneshot::channel();
     let (wait, applied) = (asked.wait.unwrap_or(api.limits.wait_max), api.backend.applied());
+    api.backend.door().count();
     let taken = api.backend.gateway().send(Submit { call, wait, applied, caller: asked.caller, reply }).await;
     match taken {
         Ok(true) => Ok(()),

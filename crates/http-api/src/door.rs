@@ -2,7 +2,7 @@
 //! each must cost as little as possible.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use metrics::Counter;
 
@@ -11,6 +11,8 @@ use crate::meters;
 /// See the module. What it says may be a moment old: the gateway still decides on what comes through.
 pub struct Door {
     is_shut: AtomicBool,
+    /// What callers have sent to the gateway.
+    let_in: AtomicU64,
     /// Calls that were turned away, by function.
     refused: BTreeMap<String, Counter>,
     unknown: Counter,
@@ -21,7 +23,22 @@ impl Door {
     pub(crate) fn new(functions: impl IntoIterator<Item = String>) -> Self {
         let counter = |function: String| meters::calls(function, meters::OVERLOADED);
         let refused = functions.into_iter().map(|name| (name.clone(), counter(name))).collect();
-        Self { is_shut: AtomicBool::new(false), refused, unknown: counter(meters::UNKNOWN_FUNCTION.to_owned()) }
+        Self {
+            is_shut: AtomicBool::new(false),
+            let_in: AtomicU64::new(0),
+            refused,
+            unknown: counter(meters::UNKNOWN_FUNCTION.to_owned()),
+        }
+    }
+
+    /// Something of a caller was sent to the gateway.
+    pub(crate) fn count(&self) {
+        self.let_in.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many messages of callers were sent to the gateway.
+    pub fn let_in(&self) -> u64 {
+        self.let_in.load(Ordering::Relaxed)
     }
 
     pub(crate) fn shut(&self, is_shut: bool) {

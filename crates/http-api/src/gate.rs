@@ -50,6 +50,9 @@ pub(crate) async fn gate(
 }
 
 fn enter(api: &Api, need: Need, request: &HttpRequest) -> Result<Access, Problem> {
+    if need == Need::Operate {
+        check_port(api, may_have_run_before(request))?;
+    }
     let Some(auth) = &api.auth else { return Ok(Access::everything()) };
     if need == Need::Nothing {
         return Ok(Access::nothing());
@@ -61,6 +64,15 @@ fn enter(api: &Api, need: Need, request: &HttpRequest) -> Result<Access, Problem
     })?;
     access.check(need).map_err(|why| forbidden(api, &access, why, &format!("{need:?}")))?;
     Ok(access)
+}
+
+/// Whether operators are answered at this port. What may have been done at another one before is not called undone.
+pub(crate) fn check_port(api: &Api, may_have_run: bool) -> Result<(), Problem> {
+    if api.is_for_operators {
+        return Ok(());
+    }
+    let problem = denied(Denied::Elsewhere);
+    Err(if may_have_run { problem.unknown() } else { problem })
 }
 
 /// Whether who asks may make this call: the function, and with a token that is confined to some keys, those that the
@@ -124,6 +136,11 @@ pub(crate) fn denied(why: Denied) -> Problem {
         }
         Denied::Forbidden | Denied::Confined => {
             let detail = "this token does not allow that; GET /openapi.json says what each route needs";
+            (StatusCode::FORBIDDEN, detail, None)
+        }
+        Denied::Elsewhere => {
+            let detail =
+                "what operators do is answered at another port of this node (listen.admin), and not at that of callers";
             (StatusCode::FORBIDDEN, detail, None)
         }
         Denied::NotCurrent => {

@@ -47,5 +47,5 @@ pub use backend::Backend;
 pub use call::call_of_node;
 pub use core::Gateway;
 pub use door::Door;
-pub use server::{Options, listen, server, watched};
+pub use server::{Options, administered, listen, server, watched};
 pub use waiting::{Reason, waiting};

@@ -130,6 +130,7 @@ pub(crate) async fn ready(api: &Api, query: &Query, wait: Option<Duration>) -> R
 async fn barrier(api: &Api, wait: Duration) -> Result<CommandNumber, Problem> {
     let (reply, answer) = oneshot::channel();
     api.backend.gateway().try_send(AskBarrier { wait, reply }).map_err(|error| refused(&error))?;
+    api.backend.door().count();
     match answer.await {
         Ok(Answer::BarrierPassed(number)) => Ok(number),
         Ok(Answer::NotExecuted(why)) => Err(unavailable(why)),

@@ -48,8 +48,12 @@ pub struct Options {
     pub entropy: u64,
     /// What `/metrics` shows. Its recorder must be installed before the server is built.
     pub prometheus: PrometheusHandle,
+    /// Whether the node is a gateway. One that is none says how it is, and nothing else.
+    pub is_gateway: bool,
     /// Metrics are at a listener of their own ([`watched`]), and not here.
     pub metrics_apart: bool,
+    /// Operators are answered at a listener of their own ([`administered`]), and not here.
+    pub admin_apart: bool,
     /// Whether callers present tokens. Nothing: everybody may do everything.
     pub auth: Option<Auth>,
     /// What the server shows to who connects. Nothing: it speaks plain HTTP.
@@ -104,8 +108,10 @@ pub fn listen(address: SocketAddr, reader_wait: Duration) -> io::Result<TcpListe
 /// When the listener cannot be used.
 pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options) -> io::Result<Server> {
     let (limits, api, has_metrics) = (backend.limits(), api(backend, &options), !options.metrics_apart);
+    let api = web::Data::new(if options.admin_apart { api.of_callers_only() } else { api });
     let serving = Serving::of(&limits, &options);
-    serve(listener, move || routes::app(api.clone(), move |config| routes::of_callers(config, has_metrics)), serving)
+    let routes = if options.is_gateway { routes::of_callers } else { routes::of_no_gateway };
+    serve(listener, move || routes::app(api.clone(), move |config| routes(config, has_metrics)), serving)
 }
 
 /// The server of the metrics of a node, and of its health, on a listener of their own.
@@ -113,13 +119,34 @@ pub fn server(listener: TcpListener, backend: Arc<dyn Backend>, options: Options
 /// # Errors
 /// When the listener cannot be used.
 pub fn watched(listener: TcpListener, backend: Arc<dyn Backend>, options: &Options) -> io::Result<Server> {
-    let (limits, api) = (backend.limits(), api(backend, options));
+    let (limits, api) = (backend.limits(), web::Data::new(api(backend, options)));
     serve_apart(listener, move || routes::app(api.clone(), routes::of_watchers), limits, options)
 }
 
-fn api(backend: Arc<dyn Backend>, options: &Options) -> web::Data<Api> {
+/// The server of operators, on a listener of their own: all of REST, since they read and call, too. `entropy` is not that of
+/// [`server`], or the two would give calls the same ids.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn administered(
+    listener: TcpListener,
+    backend: Arc<dyn Backend>,
+    entropy: u64,
+    options: &Options,
+) -> io::Result<Server> {
+    let (limits, has_metrics) = (backend.limits(), !options.metrics_apart);
+    let api = web::Data::new(api(backend, &Options { entropy, ..options.clone() }));
+    serve_apart(
+        listener,
+        move || routes::app(api.clone(), move |config| routes::of_callers(config, has_metrics)),
+        limits,
+        options,
+    )
+}
+
+fn api(backend: Arc<dyn Backend>, options: &Options) -> Api {
     let (prometheus, auth, tracer) = (options.prometheus.clone(), options.auth.clone(), options.tracer.clone());
-    web::Data::new(Api::new(backend, options.entropy, prometheus, auth, tracer))
+    Api::new(backend, options.entropy, prometheus, auth, tracer)
 }
 
 /// With a thread and connections of its own: callers cannot take those of who looks how the node is.

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod members;
 
-pub(crate) use members::{Acceptor, Add, Change, Leader, Remove, Replace, Transfer};
+pub(crate) use members::{Acceptor, Add, Change, Leader, Majority, Nodes, Remove, Replace, SetMajority, Transfer};
 mod security;
 
 pub(crate) use security::{
@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Say which nodes vote
     #[command(subcommand)]
     Acceptor(Acceptor),
+    /// Say which sets of nodes decide
+    #[command(subcommand)]
+    Majority(Majority),
     /// Say which node leads
     #[command(subcommand)]
     Leader(Leader),
@@ -88,6 +91,7 @@ impl Command {
             Self::Restore(restore) => restore.output,
             Self::Recover(recover) => recover.output,
             Self::Acceptor(acceptor) => acceptor.change().connection.output,
+            Self::Majority(Majority::Set(set)) => set.change.connection.output,
             Self::Leader(Leader::Transfer(transfer)) => transfer.change.connection.output,
             Self::Audit(Audit::Check(check)) => check.output,
             Self::Certificates(Certificates::Create(create)) => create.output,

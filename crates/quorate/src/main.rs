@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         Command::Restore(restore) => backup::restore(restore),
         Command::Recover(recover) => commands::recover::run(recover),
         Command::Acceptor(acceptor) => commands::acceptor::run(acceptor),
+        Command::Majority(majority) => commands::majority::run(majority),
         Command::Leader(leader) => commands::leader::run(leader),
         Command::Audit(audit) => commands::audit::run(audit),
         Command::Token(token) => commands::token::run(token),

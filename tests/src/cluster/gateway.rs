@@ -102,11 +102,16 @@ impl Gateway {
         .await;
     }
 
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap_or_default()
+    }
+
     /// Waits until a line of its log holds all of `texts`.
     pub async fn logged(&self, texts: &[&str]) {
         eventually(&format!("a line in the log with {texts:?}"), async || {
-            let log = std::fs::read_to_string(self.log.path()).unwrap_or_default();
-            log.lines().any(|line| texts.iter().all(|text| line.contains(text))).then_some(())
+            self.log().lines().any(|line| texts.iter().all(|text| line.contains(text))).then_some(())
         })
         .await;
     }
@@ -129,7 +134,7 @@ impl Drop for Gateway {
         _ = self.process.kill();
         _ = self.process.wait();
         if std::thread::panicking() {
-            eprintln!("--- the log of the gateway:\n{}", std::fs::read_to_string(self.log.path()).unwrap_or_default());
+            eprintln!("--- the log of the gateway:\n{}", self.log());
         }
     }
 }

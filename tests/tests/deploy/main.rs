@@ -13,6 +13,7 @@ mod kubernetes;
 mod project;
 mod prometheus;
 mod scaling;
+mod systemd;
 mod watching;
 
 /// A file of `deploy/`.

@@ -221,6 +221,82 @@ async fn a_gateway_stands_before_sealed_members() {
     gateway.ready().await;
 }
 
+/// The lines of a key, each of which would give a part of it away.
+fn lines_of_key(file: &Path) -> Vec<String> {
+    let pem = fs::read_to_string(file).expect("a key");
+    pem.lines().filter(|line| line.len() > 16 && !line.starts_with("---")).map(str::to_owned).collect()
+}
+
+/// RELIABILITY 6, row 8. What lies in the files that the configuration of nodes and gateways names is in no log, metric, error, data,
+/// nor in what `--print-config` shows: the keys of all certificates, and the gateway's token. Catches the one that is.
+#[tokio::test]
+async fn no_secret_of_the_configuration_is_anywhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cluster = sealed(directory.path()).await;
+    let files = cluster.certificates();
+    create_certificate_of_gateway(&files, "sealed", "front");
+    let looks = token(&cluster, json!({"name": "looks", "read": true})).await;
+    let secret = directory.path().join("looks");
+    write_secret(&secret, &looks);
+    let settings = [
+        format!("gateway.ca={}", files.join("ca.crt").display()),
+        format!("gateway.token_file={}", secret.display()),
+        format!("tls.http_certificate={}", files.join("front.crt").display()),
+        format!("tls.http_key={}", files.join("front.key").display()),
+        "log.level=debug".to_owned(),
+    ];
+    let gateway = Gateway::boot(&cluster, &[0], &settings);
+    gateway.ready().await;
+    let mut canaries = vec![crate::tokens::secret_of(&looks)];
+    for key in ["a.key", "b.key", "c.key", "front.key"] {
+        let lines = lines_of_key(&files.join(key));
+        assert!(lines.len() > 1, "{key} is no key");
+        canaries.extend(lines);
+    }
+    let mut shown = vec![gateway.log()];
+    for node in 0..3 {
+        let metrics = cluster.client().get(cluster.url(node, "/metrics")).bearer_auth(&looks);
+        shown.push(send(metrics).await.expect("a living node answers").text());
+        shown.push(cluster.log(node));
+        for canary in &canaries {
+            assert_eq!(crate::tokens::holding(&cluster.data_dir(node), canary), Vec::<String>::new());
+        }
+    }
+    let metrics = send(cluster.client().get(gateway.url("/metrics")).bearer_auth(&looks)).await.expect("an answer");
+    assert_eq!(metrics.status, 200);
+    shown.push(metrics.text());
+    for bad in [None, Some("quorate_wrong"), Some(looks.as_str())] {
+        shown.push(inbound(&cluster, &gateway, bad).await.text());
+    }
+    // Another node's key, in the place of its own and of a certificate.
+    for wrong in ["tls.http_key", "tls.peer_key", "tls.http_certificate"] {
+        let wrong = format!("{wrong}={}", files.join("b.key").display());
+        let output = cluster.command(0).args(["--set", &wrong]).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+        shown.push(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    for print in [cluster.command(0), of_settings(&settings)] {
+        let mut print = print;
+        let output = print.arg("--print-config").output().expect("the binary runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        shown.push(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    for canary in &canaries {
+        let found = shown.iter().find(|text| text.contains(canary.as_str()));
+        assert!(found.is_none(), "a secret is in {}", found.expect("it was found"));
+    }
+}
+
+/// A gateway by these settings.
+fn of_settings(settings: &[String]) -> std::process::Command {
+    let mut command = quorate();
+    command.args(["serve", "--set", "node.roles=gateway", "--set", "gateway.members=a:8080"]);
+    for set in settings {
+        command.args(["--set", set]);
+    }
+    command
+}
+
 /// Catches a gateway that takes members who want a token for another cluster's, or does not say which key is missing; and
 /// one that starts with a token or an authority that it cannot use.
 #[tokio::test]

@@ -33,6 +33,7 @@ mod power;
 mod reads;
 mod replacing;
 mod retries;
+mod roles;
 mod space;
 mod states;
 mod stops;

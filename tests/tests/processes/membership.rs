@@ -1,6 +1,6 @@
 //! Acceptors that come and go while clients call (ADR 0025).
 
-use quorate_tests::cluster::{Cluster, Load, eventually, send};
+use quorate_tests::cluster::{Cluster, Load, eventually, quorate, send};
 use serde_json::{Value, json};
 
 /// Asks for a change until nothing is in its way, and waits until all living nodes go by it.
@@ -84,6 +84,66 @@ async fn acceptors_change_under_load() {
         .assert_problem(422, "reserved_key");
     removed_node_comes_back(&mut cluster, 4).await;
     assert_eq!(acceptors(&cluster, 4).await, [(1, 1), (2, 1), (3, 1), (6, 1)]);
+}
+
+/// S-34: one node stands still while the membership changes. Catches a change of which nobody sees that a node has not applied it,
+/// or that the others go by it already; and one that is over and still shown.
+#[tokio::test]
+async fn a_change_says_who_has_not_applied_it() {
+    let mut cluster = Cluster::start("progress", 3, &[]).await;
+    for node in 0..3 {
+        let view = cluster.get(node, "/v1/cluster").await.json();
+        assert_eq!(view["membership"]["change"], Value::Null, "nothing has changed yet");
+    }
+    cluster.freeze(2);
+    change(&cluster, "cluster.set_acceptor", &json!({"node": "b", "weight": 2})).await;
+    let waits = json!({"in_force": true, "not_applied": [{"id": 3, "name": "c"}]});
+    for node in [0, 1] {
+        eventually("the change in force", async || {
+            (cluster.get(node, "/v1/cluster").await.json()["membership"]["change"] == waits).then_some(())
+        })
+        .await;
+    }
+    let mut status = quorate();
+    status.args(["status", "--url", &cluster.url(0, "")]);
+    let output = tokio::task::spawn_blocking(move || status.output()).await.expect("no panic").expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(": in force; not applied by c\n"), "{said}");
+    cluster.thaw(2);
+    for node in 0..3 {
+        eventually("the end of the change", async || {
+            let view = cluster.get(node, "/v1/cluster").await.json();
+            (view["membership"]["number"] != 0 && view["membership"]["change"] == Value::Null).then_some(())
+        })
+        .await;
+    }
+}
+
+/// A1c: an operator says which sets decide, by the command. Catches sets that are not the ones named, a dry run that changes
+/// them, a change that is not in force, and disjoint sets that are taken, or refused without their names.
+#[tokio::test]
+async fn an_operator_says_which_sets_decide() {
+    let cluster = Cluster::start("sets", 3, &[]).await;
+    let set = async |words: &[&str]| {
+        let mut command = quorate();
+        command.args(["majority", "set", "--url", &cluster.url(1, "")]).args(words);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), said)
+    };
+    let rule = async || cluster.get(1, "/v1/cluster").await.json()["rule"].clone();
+    let before = rule().await;
+    let (code, said) = set(&["a,b", "b,c", "--dry-run"]).await;
+    assert!(code == Some(0) && said.contains("majority sets: {a, b} {b, c}\n"), "{said}");
+    assert_eq!(rule().await, before, "a dry run");
+    let (code, said) = set(&["a,b", "b,c"]).await;
+    assert!(code == Some(0) && said.contains("majority sets: {a, b} {b, c}\nacceptors: a, b, c\n"), "{said}");
+    eventually("the rule in force", async || (rule().await != before).then_some(())).await;
+    let (code, said) = set(&["a,b", "c", "--wait", "5s"]).await;
+    assert!(code == Some(1) && said.contains("{a, b} and {c} have no node in common"), "{said}");
+    let (code, said) = set(&["--weights", "--wait", "30s"]).await;
+    assert!(code == Some(0) && said.contains("majority: more than half of the weights\n"), "{said}");
+    eventually("weights again", async || (rule().await == before).then_some(())).await;
 }
 
 /// Starts a listed node that was removed while it was down, and does what it says.

@@ -1,6 +1,6 @@
 //! Functions, values and refusals, through every node.
 
-use quorate_tests::cluster::{Cluster, Gateway, Reply, eventually, send};
+use quorate_tests::cluster::{Cluster, Gateway, Reply, eventually, quorate, send};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -131,6 +131,38 @@ async fn metrics_have_a_listener_of_their_own() {
         ask(callers).await.assert_problem(404, "unknown_route");
     }
     assert_eq!(gateway.get("/v1/cluster").await.status, 200);
+}
+
+/// RELIABILITY 6, row 16. Catches a node that answers operators at the port of callers though they have one of their own, or
+/// does not at theirs, and a gateway without data that opens what the port of callers has shut.
+#[tokio::test]
+async fn operators_have_a_listener_of_their_own() {
+    // Free when it was asked for; nobody else gets it soon.
+    let at = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+    let cluster = Cluster::start("operators", 1, &[&format!("listen.admin={at}")]).await;
+    let gateway = Gateway::start(&cluster, &[0]).await;
+    let set = async |base: &str| {
+        let url = format!("{base}/v1/cluster/acceptors?dry_run=true");
+        send(cluster.client().post(url).json(&json!({"node": "a", "weight": 2}))).await.expect("it answers")
+    };
+    set(&cluster.url(0, "")).await.assert_problem(403, "not_at_this_port");
+    let through = set(&gateway.url("")).await;
+    assert_eq!((through.status, &through.json()["code"]), (403, &json!("not_at_this_port")), "{}", through.text());
+    cluster.call(0, "cluster.remove", &json!({"node": "a"})).await.assert_problem(403, "not_at_this_port");
+    cluster.get(0, "/v1/backup").await.assert_problem(403, "not_at_this_port");
+    let put = cluster.call(0, "kv.put", &json!({"key": "k", "value": 1})).await;
+    assert_eq!((put.status, cluster.get(0, "/v1/cluster").await.status), (200, 200), "callers are as they were");
+
+    let own = format!("http://{at}");
+    assert_eq!(set(&own).await.status, 200, "{}", set(&own).await.text());
+    for words in [vec!["status"], vec!["get", "k"], vec!["acceptor", "add", "a", "--weight", "2"]] {
+        let mut command = quorate();
+        command.args(&words).args(["--url", &own]);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("it runs");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let backup = send(cluster.client().get(format!("{own}/v1/backup"))).await.expect("it answers");
+    assert_eq!(backup.status, 200, "{backup:?}");
 }
 
 /// Catches calls of one request that are mixed up, stop at the first refusal, or are told to

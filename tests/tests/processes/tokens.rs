@@ -36,8 +36,13 @@ async fn as_caller(cluster: &Cluster, node: usize, path: &str, token: &str) -> R
     send(cluster.client().get(cluster.url(node, path)).bearer_auth(token)).await.expect("a living node answers")
 }
 
+/// What only the owner of a token knows of its text, `quorate_ID_SECRET`; there may be a `_` in it.
+pub(crate) fn secret_of(token: &str) -> String {
+    token.splitn(3, '_').nth(2).expect("it has parts").to_owned()
+}
+
 /// All files below a directory that hold a text.
-fn holding(directory: &Path, text: &str) -> Vec<String> {
+pub(crate) fn holding(directory: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("a directory").flatten() {
         let path = entry.path();
@@ -109,7 +114,7 @@ async fn a_token_counts_at_every_node_until_it_is_revoked() {
     cluster.logged(0, &["audit", "who=\"canary\"", "denied"]).await;
 
     // Nothing but what the operator was shown has the secrets: no log, no metric, no error, no data.
-    let secret = token.rsplit_once('_').expect("it has parts").1.to_owned();
+    let secret = secret_of(&token);
     for canary in [ROOT, &secret] {
         for node in 0..3 {
             assert_eq!(holding(&cluster.data_dir(node), canary), Vec::<String>::new());

@@ -43,6 +43,8 @@ pub enum Denied {
     Confined,
     /// This node may not have heard that it was revoked.
     NotCurrent,
+    /// It is for operators, who are answered at another port.
+    Elsewhere,
 }
 
 impl Denied {
@@ -55,6 +57,7 @@ impl Denied {
             Self::Expired => "expired_token",
             Self::Forbidden | Self::Confined => "forbidden",
             Self::NotCurrent => "not_current",
+            Self::Elsewhere => "not_at_this_port",
         }
     }
 }

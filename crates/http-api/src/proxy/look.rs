@@ -95,12 +95,13 @@ impl Proxy {
             tracing::warn!(
                 address,
                 ours = self.cluster,
-                "this is no member of cluster.name; nothing is passed on to it"
+                "this is no member of cluster.name, or it is without the role gateway; nothing is passed on to it"
             );
         }
     }
 
-    /// A member says that a request was for another cluster: it is no member of ours, whatever it was before.
+    /// A member says that a request was for another cluster, or that it is no gateway: whatever it was before, it takes no
+    /// request for ours.
     pub(super) fn misdirected(&self, address: &str) {
         self.say_foreign(address);
         self.members.send_modify(|members| members.misdirected(address));

@@ -18,7 +18,7 @@ enum State {
     Denied,
     /// It does not answer.
     Gone,
-    /// It belongs to another cluster: nothing is passed on to it.
+    /// It belongs to another cluster, or is no gateway: nothing is passed on to it.
     Foreign,
 }
 
@@ -40,7 +40,7 @@ struct Member {
 pub(crate) enum Seen {
     /// No answer, or none of a node; why.
     Silent(String),
-    /// It belongs to another cluster.
+    /// It belongs to another cluster, or is no gateway.
     Foreign,
     /// It wants another token.
     Denied,
@@ -142,7 +142,7 @@ impl Members {
         }
     }
 
-    /// It says that it belongs to another cluster.
+    /// It says that it belongs to another cluster, or is no gateway.
     pub(crate) fn misdirected(&mut self, address: &str) {
         if let Some(member) = self.all.iter_mut().find(|member| member.address == address) {
             member.state = State::Foreign;
@@ -165,7 +165,7 @@ impl Members {
         self.all.iter().any(|member| member.address == address && member.state == State::Denied)
     }
 
-    /// Whether it is known to belong to another cluster.
+    /// Whether it is known to belong to another cluster, or to be no gateway.
     pub(crate) fn is_foreign(&self, address: &str) -> bool {
         self.all.iter().any(|member| member.address == address && member.state == State::Foreign)
     }
@@ -193,7 +193,7 @@ impl Members {
             State::Unknown => "not asked yet".to_owned(),
             State::Denied => "wants another token, see gateway.token_file".to_owned(),
             State::Gone => format!("no answer: {}", member.why),
-            State::Foreign => "of another cluster, see cluster.name".to_owned(),
+            State::Foreign => "of another cluster, see cluster.name, or without the role gateway".to_owned(),
         };
         let member = |member: &Member| {
             format!("{} {} ({})", member.name.as_deref().unwrap_or("?"), member.address, word(member))

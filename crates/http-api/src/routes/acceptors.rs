@@ -1,5 +1,7 @@
 //! Who votes: changes of the membership, by the functions `cluster.*`.
 
+use std::collections::BTreeMap;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use serde::Deserialize;
@@ -76,6 +78,40 @@ pub(crate) async fn remove(request: HttpRequest, api: web::Data<Api>) -> Result<
     let arguments = [("node", node), ("weight", Value::from(0))];
     let arguments = arguments.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
     change(&api, &request, SET, arguments, dry_run, wishes).await.map(call::Reply::respond)
+}
+
+/// Which sets of acceptors are majority sets: one of the two.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used: the function reads the arguments")]
+pub(crate) struct Majority {
+    /// The sets, each a list of nodes by id or name; any two must share a node, and the nodes in them are the acceptors. An empty
+    /// list: those that weigh more than half of all.
+    majority_sets: Option<Vec<Vec<Value>>>,
+    /// Acceptors, by id or name, of each zone: a majority set is a majority of the zones with a majority of the nodes of each.
+    zones: Option<BTreeMap<String, Vec<Value>>>,
+}
+
+/// Says which sets of acceptors are majority sets. Replies when that is issued.
+#[utoipa::path(post, path = "/v1/cluster/majority", operation_id = "set_majority", tag = "cluster",
+    params(("dry_run" = Option<bool>, Query, description = "Only say what would be done"), super::openapi::CallHeaders),
+    request_body(content = Majority, content_type = "application/json"),
+    responses(
+        (status = 200, description = "It is so; `command` is null if it was", body = Executed),
+        (status = 202, description = "Taken in (`Prefer: respond-async`)", body = Accepted),
+        (status = 404, description = "No such node", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "Two sets, which are named, have no node in common; or not now: a node has not caught up, the majority would be lost, another change is under way", body = ProblemDocument, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn set_majority(
+    request: HttpRequest,
+    payload: web::Payload,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, Problem> {
+    let dry_run = dry_run(&request)?;
+    let wishes = Wishes::of(&request, api.limits.wait_max)?;
+    let arguments =
+        arguments(&request, payload, &api, "the body is an object with majority_sets, or with zones").await?;
+    change(&api, &request, "cluster.set_rule", arguments, dry_run, wishes).await.map(call::Reply::respond)
 }
 
 /// The body of a request about the cluster: `what` it is.

@@ -36,7 +36,7 @@ pub(crate) struct Successor {
         (status = 200, description = "It leads, or it did", body = Executed),
         (status = 202, description = "Taken in (`Prefer: respond-async`)", body = Accepted),
         (status = 404, description = "No such node", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "It could not lead: it is no acceptor, has not the role, is not heard, has not caught up, does not hear enough of the others, or has no room on its disk", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "It could not lead: it has not the role, is not heard, has not caught up, does not hear enough of the others, or has no room on its disk", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 504, description = "It has not taken the lead over in time, and may not; calls go on", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn hand_over(

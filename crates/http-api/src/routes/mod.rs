@@ -14,6 +14,7 @@ use crate::core::access::Need;
 use crate::gate::{Needs, gate};
 use crate::observe::{self, Requests};
 use crate::problem::Problem;
+use crate::request::may_have_run_before;
 
 pub(crate) mod acceptors;
 pub(crate) mod calls;
@@ -30,7 +31,7 @@ pub(crate) mod tokens;
 mod tests;
 
 /// All patterns, with the methods of each.
-pub(crate) const ROUTES: [(&str, &str); 22] = [
+pub(crate) const ROUTES: [(&str, &str); 23] = [
     ("/v1/functions", "GET, HEAD"),
     ("/v1/functions/{name}", "POST"),
     ("/v1/calls", "POST"),
@@ -41,6 +42,7 @@ pub(crate) const ROUTES: [(&str, &str); 22] = [
     ("/v1/cluster", "GET, HEAD"),
     ("/v1/cluster/acceptors", "POST"),
     ("/v1/cluster/acceptors/{id}", "DELETE"),
+    ("/v1/cluster/majority", "POST"),
     ("/v1/cluster/leader", "POST"),
     ("/v1/digest", "GET, HEAD"),
     ("/v1/backup", "GET"),
@@ -68,8 +70,8 @@ pub(crate) fn app(
         InitError = (),
     >,
 > {
-    let app = App::new().app_data(api).app_data(web::Data::new(Requests::new())).configure(routes);
-    app.default_service(web::to(no_route)).wrap(middleware::from_fn(observe::observe))
+    let app = App::new().app_data(api).app_data(web::Data::new(Requests::new()));
+    app.default_service(web::to(no_route)).configure(routes).wrap(middleware::from_fn(observe::observe))
 }
 
 /// The routes of callers; with metrics where these have no listener of their own.
@@ -90,6 +92,7 @@ pub(crate) fn of_callers(config: &mut ServiceConfig, has_metrics: bool) {
         .service(resource("/v1/cluster", all(Need::Look)).route(get().to(cluster::view)))
         .service(resource("/v1/cluster/acceptors", all(Need::Operate)).route(web::post().to(acceptors::set)))
         .service(resource("/v1/cluster/acceptors/{id}", all(Need::Operate)).route(web::delete().to(acceptors::remove)))
+        .service(resource("/v1/cluster/majority", all(Need::Operate)).route(web::post().to(acceptors::set_majority)))
         .service(resource("/v1/cluster/leader", all(Need::Operate)).route(web::post().to(leader::hand_over)))
         .service(resource("/v1/digest", all(Need::Read)).route(get().to(cluster::digest)))
         .service(resource("/v1/backup", all(Need::Operate)).route(web::get().to(cluster::backup)))
@@ -106,6 +109,15 @@ pub(crate) fn of_callers(config: &mut ServiceConfig, has_metrics: bool) {
     if has_metrics {
         metrics(config);
     }
+}
+
+/// What a node answers that is no gateway: how it is; with metrics where these have no listener of their own.
+pub(crate) fn of_no_gateway(config: &mut ServiceConfig, has_metrics: bool) {
+    health(config);
+    if has_metrics {
+        metrics(config);
+    }
+    config.default_service(web::to(no_gateway));
 }
 
 /// The routes of a listener for those who watch.
@@ -157,6 +169,14 @@ pub(crate) async fn no_route() -> Result<HttpResponse, Problem> {
         "unknown_route",
         "there is no such route; GET /openapi.json describes all, GET /docs shows them",
     ))
+}
+
+/// Another node may have had the call before. Gateways without data take this status for a node that is not to be asked.
+async fn no_gateway(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let detail = "this node is no gateway (node.roles): it answers /livez, /readyz, /healthz and /metrics, and nothing else; \
+                  ask one that is, GET /v1/cluster there says which nodes are";
+    let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, "not_a_gateway", detail);
+    Err(if may_have_run_before(&request) { problem.unknown() } else { problem })
 }
 
 async fn no_method(request: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -63,7 +63,7 @@ pub(crate) struct ReadParameters {
         calls::functions, calls::execute, calls::batch, calls::stored,
         state::get, state::list, state::put, state::delete,
         commands::list, cluster::view, cluster::digest, cluster::backup,
-        acceptors::set, acceptors::remove, leader::hand_over,
+        acceptors::set, acceptors::remove, acceptors::set_majority, leader::hand_over,
         tokens::create, tokens::list, tokens::revoke,
         probes::livez, probes::readyz, probes::healthz, probes::metrics,
         pages::description, pages::docs, pages::home,

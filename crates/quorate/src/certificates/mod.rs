@@ -201,7 +201,10 @@ impl Set {
                 Err(why) => self.fail(seen, &why),
             }
         }
-        self.warn_of_expiry();
+        for (certificate, at) in self.expiring(wall_clock()) {
+            let at = humantime::format_rfc3339_seconds(at);
+            warn!(certificate, "a certificate expires at {at}; replace it: nothing is restarted for that");
+        }
         self.measure();
     }
 
@@ -234,21 +237,19 @@ impl Set {
         }
     }
 
-    fn warn_of_expiry(&mut self) {
-        let now = wall_clock();
+    /// Those to be warned of now, and when they expire.
+    fn expiring(&mut self, now: SystemTime) -> Vec<(&'static str, SystemTime)> {
         let warned = self.warned.and_then(|warned| now.duration_since(warned).ok());
         if warned.is_some_and(|since| since < WARNED_EVERY) {
-            return;
+            return Vec::new();
         }
-        let soon = now + EXPIRES_SOON;
-        for (name, not_after) in &self.expiry {
-            let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(*not_after).unwrap_or_default());
-            if at < soon {
-                self.warned = Some(now);
-                let at = humantime::format_rfc3339_seconds(at);
-                warn!(certificate = name, "a certificate expires at {at}; replace it: nothing is restarted for that");
-            }
+        let at = |not_after: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or_default());
+        let all = self.expiry.iter().map(|(name, not_after)| (*name, at(*not_after)));
+        let soon: Vec<_> = all.filter(|(_, at)| *at < now + EXPIRES_SOON).collect();
+        if !soon.is_empty() {
+            self.warned = Some(now);
         }
+        soon
     }
 }
 

@@ -100,6 +100,27 @@ fn a_file_that_is_not_usable_is_named() {
     assert!(wrong(&|tls| http(tls, "b.key")).contains("everybody on this machine may read it (mode 0604)"));
 }
 
+/// Catches a certificate that expires before anybody was warned of it, one that is warned of at every look, and one that was
+/// replaced and is warned of still.
+#[test]
+fn who_expires_soon_is_warned_of_once_a_day() {
+    let directory = tempfile::tempdir().expect("a directory");
+    create(directory.path(), "a").expect("created");
+    let mut certificates = Certificates::read(&config(directory.path(), "a")).expect("usable");
+    let day = |days: u32| WARNED_EVERY * days;
+    let begun = wall_clock();
+    let peer = &mut certificates.sets[1];
+    let mut names = |at: SystemTime| peer.expiring(at).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    // Those of a node are made for 60 days here, the authority for longer.
+    assert_eq!(names(begun + day(29)), Vec::<&str>::new());
+    assert_eq!(names(begun + day(31)), ["peer"]);
+    assert_eq!(names(begun + day(31) + WARNED_EVERY / 2), Vec::<&str>::new(), "it was said today");
+    assert_eq!(names(begun + day(32)), ["peer"], "and is said again");
+    assert_eq!(names(begun + day(90)), ["peer"], "when it is too late, too");
+    peer.expiry = vec![("peer", i64::MAX)];
+    assert!(peer.expiring(begun + day(92)).is_empty());
+}
+
 /// RELIABILITY 6, row 4. Catches new files that do not come into force, unusable ones that do, or that are complained of
 /// while they are half replaced, and a certificate of another node that takes the place of this one's.
 #[test]

@@ -91,6 +91,52 @@ impl Acceptor {
     }
 }
 
+/// `quorate majority`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Majority {
+    /// Say which sets of acceptors are majority sets: a list, those of zones, or whichever weigh more than half
+    Set(SetMajority),
+}
+
+/// `quorate majority set`.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("rule").required(true).args(["sets", "zones", "weights"]),
+    after_help = "Any two sets must share a node; the nodes that are named are the acceptors from then on, and must have caught up.\n\nExamples:\n  quorate majority set a,b b,c a,c\n  quorate majority set --zone east=a,b,c --zone west=d,e,f --zone third=g\n      a majority of the zones, with a majority of the nodes of each: the loss of one zone is survived\n  quorate majority set --weights\n      more than half of the weights, as at first (`quorate acceptor add NODE --weight W`)\n  quorate majority set a,b b,c a,c --dry-run"
+)]
+pub(crate) struct SetMajority {
+    /// The majority sets, each of nodes by name or id with commas between
+    #[arg(value_name = "NODE,NODE...", value_delimiter = None, value_parser = nodes)]
+    pub(crate) sets: Vec<Nodes>,
+    /// Instead: a zone and its nodes; given for each zone
+    #[arg(long = "zone", value_name = "ZONE=NODE,NODE...", value_parser = zone)]
+    pub(crate) zones: Vec<(String, Nodes)>,
+    /// Instead: those that weigh more than half of all
+    #[arg(long)]
+    pub(crate) weights: bool,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// Some nodes, by name or id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Nodes(pub(crate) Vec<String>);
+
+fn nodes(text: &str) -> Result<Nodes, String> {
+    let nodes: Vec<String> = text.split(',').map(|node| node.trim().to_owned()).collect();
+    if nodes.iter().any(String::is_empty) {
+        Err("must be nodes with commas between, such as a,b".to_owned())
+    } else {
+        Ok(Nodes(nodes))
+    }
+}
+
+fn zone(text: &str) -> Result<(String, Nodes), String> {
+    let wrong = || "must be a zone and its nodes, such as east=a,b,c".to_owned();
+    let (zone, members) = text.split_once('=').filter(|(zone, _)| !zone.is_empty()).ok_or_else(wrong)?;
+    Ok((zone.to_owned(), nodes(members).map_err(|_| wrong())?))
+}
+
 /// `quorate leader`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Leader {
@@ -101,7 +147,7 @@ pub(crate) enum Leader {
 /// `quorate leader transfer`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The node must be an acceptor with the role leader that has caught up (`quorate status`). A leader that is asked to\nstop (SIGTERM) hands over by itself.\n\nExamples:\n  quorate leader transfer b\n  quorate leader transfer b --dry-run"
+    after_help = "The node must have the role leader and have caught up (`quorate status`). A leader that is asked to\nstop (SIGTERM) hands over by itself.\n\nExamples:\n  quorate leader transfer b\n  quorate leader transfer b --dry-run"
 )]
 pub(crate) struct Transfer {
     /// The node, by name or id

@@ -61,7 +61,7 @@ pub(super) fn ask(method: Method, path: String, body: &Value, change: &Change) -
 }
 
 /// Who votes, and by which command.
-fn said(answer: &Value, dry_run: bool) -> String {
+pub(super) fn said(answer: &Value, dry_run: bool) -> String {
     let nodes = answer["result"]["membership"]["nodes"].as_array().cloned().unwrap_or_default();
     let voters = nodes.iter().filter(|node| node["weight"].as_u64() > Some(0)).map(|node| {
         let (name, weight) = (node["name"].as_str().unwrap_or("?"), node["weight"].as_u64().unwrap_or(1));

@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod call;
 pub(crate) mod health;
 pub(crate) mod leader;
+pub(crate) mod majority;
 pub(crate) mod recover;
 pub(crate) mod serve;
 pub(crate) mod state;

@@ -35,6 +35,7 @@ fn table(cluster: &Value, seen_by: &str) -> String {
     };
     let mut lines =
         format!("cluster {}: {leads}, majority {}, seen by {seen_by}\n", text(cluster, "name"), text(cluster, "rule"));
+    lines.push_str(&change_of(cluster));
     let head = ["ID", "NAME", "STATE", "WEIGHT", "BALLOT", "ISSUED", "APPLIED", "DURABLE", "REST", "PEER", "ROLES"];
     let mut rows: Vec<Vec<String>> = vec![head.iter().map(ToString::to_string).collect()];
     for node in cluster.get("nodes").and_then(Value::as_array).into_iter().flatten() {
@@ -68,6 +69,19 @@ fn table(cluster: &Value, seen_by: &str) -> String {
         lines.push('\n');
     }
     lines
+}
+
+/// A change of the membership that not all have applied.
+fn change_of(cluster: &Value) -> String {
+    let membership = &cluster["membership"];
+    let change = &membership["change"];
+    if !change.is_object() {
+        return String::new();
+    }
+    let waits = change["not_applied"].as_array().into_iter().flatten().filter_map(|node| node["name"].as_str());
+    let waits = waits.collect::<Vec<_>>().join(", ");
+    let far = if change["in_force"] == true { "in force" } else { "not in force yet" };
+    format!("change of the membership, command {}: {far}; not applied by {waits}\n", membership["number"])
 }
 
 /// What keeps a node that is up from its part, as far as the node that was asked knows.
@@ -120,6 +134,20 @@ mod tests {
         }
         let away = json!({"id": 1, "reachable": false, "silent": "yes", "space": "out"});
         assert!(table(&json!({"nodes": [away]}), "a").contains("not heard  "), "what it said is not so any more");
+    }
+
+    /// Catches a change of the membership that nobody sees, or one that is over and still shown.
+    #[test]
+    fn a_change_under_way_is_said() {
+        let said = |change: Value| table(&json!({"membership": {"number": 17, "change": change}}), "a");
+        let waits = json!({"in_force": false, "not_applied": [{"id": 2, "name": "b"}, {"id": 3, "name": "c"}]});
+        let line = "\nchange of the membership, command 17: not in force yet; not applied by b, c\n";
+        assert!(said(waits).contains(line));
+        assert!(
+            said(json!({"in_force": true, "not_applied": [{"id": 3, "name": "c"}]}))
+                .contains(": in force; not applied by c\n")
+        );
+        assert!(!said(Value::Null).contains("change"));
     }
 
     /// Catches a table that calls a dead node up, or a leader that is not marked.

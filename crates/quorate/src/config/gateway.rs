@@ -44,7 +44,7 @@ pub(crate) struct GatewayOnly {
 }
 
 /// Sections of which a gateway has nothing, and single keys.
-const NOT_ITS_OWN: [&str; 14] = [
+const NOT_ITS_OWN: [&str; 15] = [
     "protocol.",
     "detector.",
     "storage.",
@@ -57,6 +57,7 @@ const NOT_ITS_OWN: [&str; 14] = [
     "cluster.join",
     "cluster.leave",
     "listen.advertise",
+    "listen.admin",
     "limits.waiting_calls",
     "tls.peer_",
 ];
@@ -180,6 +181,7 @@ mod tests {
             "storage.soft_free=2GiB",
             "idempotency.retention=1h",
             "listen.http=0.0.0.0:1",
+            "listen.admin=127.0.0.1:1",
             "auth.enabled=true",
             "auth.root_token_file=t",
             "tls.peer_ca=ca.pem",

@@ -44,8 +44,9 @@ pub(crate) const KEYS: &[Key] = &[
         "node.roles",
         Shape::Texts,
         r#"["acceptor", "learner", "leader", "gateway"]"#,
-        "a list of \"acceptor\", \"learner\", \"leader\", \"gateway\"; \"acceptor\" and \"leader\" imply \"learner\", and \
-         \"gateway\" must be there; [\"gateway\"] alone keeps no data and needs gateway.members",
+        "a list of \"acceptor\", \"learner\", \"leader\", \"gateway\"; \"acceptor\" and \"leader\" imply \"learner\", which \
+         every node with data has; one without \"gateway\" serves health and metrics only; [\"gateway\"] alone keeps no data \
+         and needs gateway.members",
     ),
     key("cluster.name", Shape::Text, "\"quorate\"", "1 to 64 letters, digits, '.', '_' or '-', the same on every node"),
     key(
@@ -124,6 +125,13 @@ pub(crate) const KEYS: &[Key] = &[
         "\"\"",
         "an IP address and a port, such as 127.0.0.1:9080, at which /metrics is, and at listen.http no more; empty: it is at \
          listen.http",
+    ),
+    key(
+        "listen.admin",
+        Shape::Text,
+        "\"\"",
+        "an IP address and a port, such as 127.0.0.1:8090, at which operators do what they do (POST and DELETE /v1/cluster/…, \
+         /v1/tokens, /v1/backup, calls of cluster.* and auth.*), and at listen.http no more; empty: at listen.http",
     ),
     key(
         "listen.advertise",

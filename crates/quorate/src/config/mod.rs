@@ -12,18 +12,17 @@
 //! value, where it came from and what would be right; the process exits with code 2.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::LearnFrom;
-use protocol::message::Heartbeat;
 
 mod cluster;
 mod gateway;
 mod keys;
 mod layers;
 mod limits;
+mod listen;
 mod print;
 mod replacement;
 pub(crate) mod size;
@@ -36,6 +35,7 @@ pub(crate) use cluster::Cluster;
 pub(crate) use gateway::GatewayOnly;
 pub(crate) use layers::{ConfigError, Settings, Sources};
 pub(crate) use limits::Limits;
+pub(crate) use listen::Listen;
 pub(crate) use replacement::Replacement;
 pub(crate) use tls::Tls;
 pub(crate) use traces::Tracing;
@@ -100,7 +100,7 @@ pub(crate) enum NodeRole {
     Learner,
     /// May become the leader.
     Leader,
-    /// Serves REST.
+    /// Serves REST. A node without it says over HTTP how it is, and nothing else.
     Gateway,
 }
 
@@ -112,21 +112,6 @@ impl NodeRole {
         (Self::Leader, "leader"),
         (Self::Gateway, "gateway"),
     ];
-}
-
-/// `[listen]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Listen {
-    /// REST.
-    pub(crate) http: SocketAddr,
-    /// Metrics, where REST has none.
-    pub(crate) metrics: Option<SocketAddr>,
-    /// The other nodes.
-    pub(crate) peer: SocketAddr,
-    /// The REST address that others are told, `host:port`; that of `http` by default.
-    pub(crate) advertise: String,
-    /// Where the other nodes reach `peer`, `host:port`.
-    pub(crate) advertise_peer: String,
 }
 
 /// `[auth]`, where it is enabled.
@@ -216,8 +201,8 @@ impl Config {
     pub(crate) fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
         let tls = Tls::from_settings(settings)?;
         let auth = Auth::from_settings(settings)?;
-        let listen = Listen::from_settings(settings, &tls, auth.is_some())?;
         let node = Node::from_settings(settings)?;
+        let listen = Listen::from_settings(settings, &tls, auth.is_some(), node.roles.contains(&NodeRole::Gateway))?;
         let cluster = Cluster::from_settings(settings, &node, &listen.advertise_peer)?;
         let learn_from = settings.text("protocol.learn_from")?;
         let learn_from = [LearnFrom::Leader, LearnFrom::Voters].into_iter().find(|way| way.name() == learn_from);
@@ -296,74 +281,7 @@ impl Node {
             let needs = "leave it out: only a node whose node.roles is [\"gateway\"] asks others for everything";
             return Err(settings.refuse(key, needs));
         }
-        if !roles.contains(&NodeRole::Gateway) {
-            let needs = "a node without \"gateway\" is not yet available in this version: every node serves REST";
-            return Err(settings.refuse("node.roles", needs));
-        }
         Ok(Self { name, data_dir: data_dir.into(), roles })
-    }
-}
-
-impl Listen {
-    /// An address to listen on: beyond loopback only where that is safe, or an operator says so.
-    fn address(settings: &Settings, key: &'static str, is_safe: bool, lacks: &str) -> Result<SocketAddr, ConfigError> {
-        let address: SocketAddr = settings.text(key)?.parse().map_err(|_| settings.wrong(key))?;
-        if !settings.flag("listen.insecure")? && !is_safe && !address.ip().is_loopback() {
-            let needs = format!(
-                "{lacks}, so it listens on loopback (127.0.0.1 or [::1]) only; on a network that you trust, set \
-                 listen.insecure = true"
-            );
-            return Err(settings.refuse(key, &needs));
-        }
-        Ok(address)
-    }
-
-    /// For metrics, on the same terms as for REST.
-    fn metrics(settings: &Settings, http: SocketAddr, is_safe: bool) -> Result<Option<SocketAddr>, ConfigError> {
-        const KEY: &str = "listen.metrics";
-        if settings.text(KEY)?.is_empty() {
-            return Ok(None);
-        }
-        let lacks = "without what listen.http needs for that (TLS, and tokens) anybody could read";
-        let metrics = Self::address(settings, KEY, is_safe, lacks)?;
-        if metrics == http && metrics.port() != 0 {
-            return Err(settings.refuse(KEY, "must differ from listen.http; leave it out to have both there"));
-        }
-        Ok(Some(metrics))
-    }
-
-    fn from_settings(settings: &Settings, tls: &Tls, has_auth: bool) -> Result<Self, ConfigError> {
-        let is_safe = tls.http.is_some() && has_auth;
-        let http = Self::address(
-            settings,
-            "listen.http",
-            is_safe,
-            "without TLS (tls.http_certificate, tls.http_key) and authentication (auth.enabled) anybody could read and call",
-        )?;
-        let metrics = Self::metrics(settings, http, is_safe)?;
-        let peer = Self::address(
-            settings,
-            "listen.peer",
-            tls.peer.is_some(),
-            "without TLS between the nodes (tls.peer_certificate, tls.peer_key, tls.peer_ca) anybody could take part",
-        )?;
-        if (http == peer || metrics == Some(peer)) && peer.port() != 0 {
-            return Err(settings.refuse("listen.peer", "must differ from listen.http and listen.metrics"));
-        }
-        let advertise = match settings.text("listen.advertise")? {
-            text if text.is_empty() && http.ip().is_unspecified() => format!("{}:{}", host_name()?, http.port()),
-            text if text.is_empty() => http.to_string(),
-            // What the other nodes would refuse in every heartbeat must not start.
-            text if protocol::membership::is_address(&text) && text.len() <= Heartbeat::HTTP_BYTES_MAX => text,
-            _ => return Err(settings.wrong("listen.advertise")),
-        };
-        let advertise_peer = match settings.text("listen.advertise_peer")? {
-            text if text.is_empty() && peer.ip().is_unspecified() => format!("{}:{}", host_name()?, peer.port()),
-            text if text.is_empty() => peer.to_string(),
-            text if protocol::membership::is_address(&text) => text,
-            _ => return Err(settings.wrong("listen.advertise_peer")),
-        };
-        Ok(Self { http, metrics, peer, advertise, advertise_peer })
     }
 }
 

@@ -25,7 +25,7 @@ use super::disks::Disks;
 use super::members::{REMOVED, what_to_do};
 use super::router::Router;
 use super::status::Status;
-use super::{Node, admission};
+use super::{Node, admission, changing, ports};
 use crate::backup::Manifest;
 use crate::config::{Config, NodeRole};
 
@@ -142,7 +142,8 @@ impl NodeBackend {
         let plays = |role: NodeRole| match role {
             NodeRole::Acceptor => membership.is_acceptor(id),
             NodeRole::Leader => last.can_lead,
-            NodeRole::Learner | NodeRole::Gateway => true,
+            NodeRole::Learner => true,
+            NodeRole::Gateway => !last.http.is_empty(),
         };
         let roles = NodeRole::ALL.into_iter().filter(|(role, _)| plays(*role));
         let roles = roles.map(|(_, word)| word.to_owned()).collect();
@@ -389,6 +390,7 @@ impl Backend for NodeBackend {
     fn cluster(&self) -> ClusterView {
         let (cluster, membership) = (&self.config.cluster, self.router.membership());
         let view = self.view.borrow().clone();
+        let heard = ports::heard(&view, cluster.me, &self.disks, self.status.progress().applied);
         let node_view = |id| if id == cluster.me { self.own_view() } else { self.peer_view(id, &membership, &view) };
         ClusterView {
             name: cluster.name.clone(),
@@ -402,6 +404,7 @@ impl Backend for NodeBackend {
                     .iter()
                     .map(|id| AcceptorView { id: id.0, weight: membership.majority().weight(*id) })
                     .collect(),
+                change: changing::change(&membership, &heard, &view),
             },
             rule: membership.majority().rule().to_owned(),
         }

@@ -52,6 +52,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quorate_auth_enabled", Gauge, "auth.enabled: 1 where callers need tokens"),
     ("quorate_window_commands", Gauge, "protocol.window: the most commands that may be proposed and not issued"),
     ("quorate_mailbox_wait_seconds", Histogram, "How long a message to this role waits, tried every second"),
+    ("quorate_mailbox_depth", Gauge, "Messages that wait for this role, tried every second"),
     ("quorate_mailbox_refused_total", Counters, "Messages lost because the mailbox of this role was full"),
     ("quorate_store_bytes", Gauge, "What this part of the data directory takes on the disk"),
     ("quorate_store_memory_bytes", Gauge, "What the stores keep in memory: unwritten `tables`, the `cache` of blocks"),
@@ -226,6 +227,8 @@ pub(super) async fn watch(backend: Arc<NodeBackend>, router: Arc<Router>, config
         if trying.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
             let router = Arc::clone(&router);
             trying = Some(actix::spawn(async move { router.measure_mailboxes().await }));
+        } else {
+            router.show_depths();
         }
     }
 }

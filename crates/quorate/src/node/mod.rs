@@ -17,10 +17,12 @@
 
 mod admission;
 mod backend;
+mod changing;
 mod cores;
 mod current;
 mod disks;
 mod ending;
+mod listeners;
 mod mailbox;
 mod members;
 mod meters;
@@ -33,7 +35,7 @@ mod status;
 mod threads;
 mod waiting;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ use actix::{Actor as _, Addr, Arbiter, System};
 use anyhow::Context as _;
 use failure_detector::actor::FailureDetectorActor;
 use functions::Registry;
+use futures_util::future::join_all;
 use http_api::actor::EndCalls;
 use http_api::{Auth, Door, Gateway, GatewayActor};
 use leader::actor::LeaderActor;
@@ -57,7 +60,7 @@ use transport::{Runtimes, Transport};
 
 use crate::audit;
 use crate::certificates::Certificates;
-use crate::config::{Config, Limits, NodeRole};
+use crate::config::{Config, NodeRole};
 use crate::failure::Failure;
 use crate::seat::Came;
 use crate::stop::Requests;
@@ -65,6 +68,7 @@ use crate::traces::Traces;
 use backend::NodeBackend;
 use disks::Disks;
 use ending::Ending;
+use listeners::Listeners;
 use members::Members;
 use ports::Ports;
 use router::Router;
@@ -72,6 +76,7 @@ use space::Room;
 use status::Status;
 use waiting::Waiting;
 
+pub(crate) use listeners::{bind_http, http_workers};
 pub(crate) use meters::{install as install_metrics, keep as keep_metrics};
 pub(crate) use outside::chance;
 
@@ -94,10 +99,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         crate::files::allow(config.limits.connections);
         let certificates = Certificates::read(&config.tls)?;
         let auth = auth(&config)?;
-        let http = bind_http("listen.http", config.listen.http, &config.limits)?;
-        let metrics = config.listen.metrics.map(|at| bind_http("listen.metrics", at, &config.limits)).transpose()?;
-        let peer = bind(config.listen.peer, "listen.peer", TcpListener::bind)?;
-        let listeners = Listeners { http, metrics, peer, certificates, auth };
+        let listeners = Listeners::bind(&config, certificates, auth)?;
         let waiting = Waiting::begin(&config, &listeners).await?;
         let seated = be_seated(&mut config, listeners.certificates.peer(), &waiting, stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };
@@ -135,34 +137,6 @@ fn auth(config: &Config) -> Result<Option<Auth>, Failure> {
 struct Watched {
     prometheus: PrometheusHandle,
     traces: Option<Traces>,
-}
-
-struct Listeners {
-    http: TcpListener,
-    metrics: Option<TcpListener>,
-    peer: TcpListener,
-    certificates: Certificates,
-    auth: Option<Auth>,
-}
-
-/// Listens for callers, or for those who watch.
-///
-/// # Errors
-/// An address that cannot be used.
-pub(crate) fn bind_http(key: &str, address: SocketAddr, limits: &Limits) -> Result<TcpListener, Failure> {
-    bind(address, key, |address| http_api::listen(address, limits.reader_wait))
-}
-
-fn bind(
-    address: SocketAddr,
-    key: &str,
-    listen: impl FnOnce(SocketAddr) -> std::io::Result<TcpListener>,
-) -> Result<TcpListener, Failure> {
-    listen(address).map_err(|error| {
-        let line =
-            format!("{key} = \"{address}\" cannot be listened on ({error}); stop what uses it, or choose another port");
-        Failure::Usage(line)
-    })
 }
 
 /// Finds out who this node is; one that joins asks the cluster first. `None`: it was asked to stop meanwhile.
@@ -210,19 +184,6 @@ fn open(config: &Config, came: Came) -> Result<Stores, Failure> {
     Ok(stores)
 }
 
-fn options(config: &Config, listeners: &Listeners, watched: &Watched) -> anyhow::Result<http_api::Options> {
-    Ok(http_api::Options {
-        workers: http_workers(),
-        entropy: outside::chance(),
-        prometheus: watched.prometheus.clone(),
-        metrics_apart: listeners.metrics.is_some(),
-        auth: listeners.auth.clone(),
-        tls: listeners.certificates.server_config()?,
-        grace: config.shutdown_grace,
-        tracer: watched.traces.as_ref().map(Traces::tracer),
-    })
-}
-
 async fn serve(
     config: Arc<Config>,
     listeners: Listeners,
@@ -233,7 +194,7 @@ async fn serve(
     mut stop: Requests,
 ) -> anyhow::Result<()> {
     let (failed, mut failure) = mpsc::unbounded_channel();
-    let options = options(&config, &listeners, &watched)?;
+    let options = listeners.options(&config, &watched)?;
     let node = Node::start(Arc::clone(&config), stores, came, failed, options.tracer.clone())?;
     let transport = node.connect(came, listeners.peer, listeners.certificates.peer().cloned())?;
     waiting.says("it waits for calls of those who may know it");
@@ -255,10 +216,7 @@ async fn serve(
     ));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
     waiting.end().await;
-    if let Some(listener) = listeners.metrics {
-        let watched = http_api::watched(listener, Arc::clone(&backend) as _, &options);
-        actix::spawn(watched.context("the HTTP server of metrics")?);
-    }
+    let operators = listeners::serve_apart([listeners.metrics, listeners.admin], &backend, &options)?;
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
     let http = server.handle();
     let server = actix::spawn(server);
@@ -276,7 +234,8 @@ async fn serve(
     backend.stop();
     // Those who still wait near the end of the grace are told so while they can be.
     let margin = (config.shutdown_grace / 4).min(Duration::from_secs(1));
-    let mut answered = std::pin::pin!(http.stop(true));
+    let servers = operators.iter().chain([&http]);
+    let mut answered = std::pin::pin!(join_all(servers.map(|server| server.stop(true))));
     let (began, grace) = (tokio::time::Instant::now(), config.shutdown_grace - margin);
     // First, while all of it works: what is in flight is finished by who leads then.
     _ = tokio::time::timeout(grace, node.router.hand_over()).await;
@@ -327,11 +286,6 @@ async fn repeat_leader(router: Arc<Router>) {
     }
 }
 
-/// HTTP threads: half of the processors, since the roles need the other half.
-pub(crate) fn http_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 8))
-}
-
 /// The membership in force in the state of this node. A change is durable before anybody hears of it.
 fn membership(config: &Config, stores: &Stores) -> anyhow::Result<Arc<Membership>> {
     let start = &config.cluster.start;
@@ -378,9 +332,8 @@ impl Node {
             durable: stores.state.durable(),
         });
         let room = Arc::new(Room::new(config.storage.clone(), config.node.data_dir.clone()));
-        let highest = image.last_tried.max(image.next_ballot);
+        let (last_tried, highest) = (image.last_tried, image.last_tried.max(image.next_ballot));
         let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), room));
-        let last_tried = image.last_tried;
         let membership = membership(&config, &stores)?;
         // On every node: which of them are asked for votes is for the membership to say; and any may be barred.
         let core = cores::acceptor(&config, &membership, outside::chance());
@@ -401,19 +354,19 @@ impl Node {
         let (seen, view) = watch::channel(failure_detector::core::View::default());
 
         let actor = AcceptorActor::new(acceptor, stores.log.clone(), ports.acceptor());
-        router.acceptor.set(AcceptorActor::start_in_arbiter(&threads::named(c"acceptor").handle(), |_| actor)).ok();
+        router.acceptor.set(AcceptorActor::start_in_arbiter(&threads::named(c"acceptor").handle(), |_| actor));
         let core = cores::learner(&config, Arc::clone(&membership));
         let core = learner::Learner::new(core, learner::Stored::of(&*stores.state));
         let actor = LearnerActor::new(core, stores.state.clone(), config.history, ports.learner(), progress)
             .receiving(config.storage.receive_rate);
         let learner = LearnerActor::start_in_arbiter(&threads::named(c"learner").handle(), |_| actor);
-        router.learner.set(learner.clone()).ok();
+        router.learner.set(learner.clone());
         if config.node.roles.contains(&NodeRole::Leader) {
             let core = cores::leader(&config, Arc::clone(&membership));
             let core = leader::core::Leader::new(core, last_tried, applied);
             let (log, state) = (stores.log.clone(), stores.state.clone());
             let actor = LeaderActor::new(core, log, state, functions.clone(), ports.leader(view.clone()));
-            router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor)).ok();
+            router.leader.set(LeaderActor::start_in_arbiter(&core_thread.handle(), |_| actor));
         }
         let core = Gateway::new(cores::gateway(&config), outside::chance());
         let actor = GatewayActor::new(core, ports.send("gateway"), Box::new(outside::now));
@@ -421,11 +374,12 @@ impl Node {
         let actor = actor.following(tracer, config.cluster.me);
         let door = actor.door();
         let gateway = GatewayActor::start_in_arbiter(&core_thread.handle(), |_| actor);
-        router.gateway.set(gateway.clone()).ok();
+        router.gateway.set(gateway.clone());
+        router.door.set(Arc::clone(&door)).ok();
         let core = failure_detector::core::FailureDetector::new(cores::detector(&config, membership));
         let actor = FailureDetectorActor::new(core, ports.detector(), seen);
         let detector = FailureDetectorActor::start_in_arbiter(&detector_thread.handle(), |_| actor);
-        router.detector.set(detector).ok();
+        router.detector.set(detector);
 
         let queries = Queries::new(stores.state.clone(), progressed, learner);
         Ok(Self {

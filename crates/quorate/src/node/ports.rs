@@ -1,5 +1,6 @@
 //! What each role asks of the rest of its node.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use functions::Heard;
 use leader::actor::LeaderPorts;
 use leader::core::Input;
 use learner::LearnerPorts;
-use protocol::{Ballot, Message, NodeId, Space, Tracer};
+use protocol::{Ballot, CommandNumber, Message, NodeId, Space, Tracer};
 use rand::Rng as _;
 use storage::rocksdb::Position;
 use tokio::sync::{mpsc, watch};
@@ -104,19 +105,7 @@ impl Ports {
         let status = || Arc::clone(&self.status);
         let (room, own, handing, waiting) = (status(), status(), status(), status());
         let (me, known) = (self.router.me(), Arc::clone(&self.disks));
-        let heard = move || {
-            let view = view.borrow();
-            // One that has another disk than it had never votes.
-            let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !known.is_replaced(**id));
-            let peers: Vec<_> = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, last))).collect();
-            let hears = peers.iter().map(|(id, _)| *id).chain([me]);
-            let own = Heard {
-                speaks: known.silence().is_none(),
-                can_lead: !known.is_barred(),
-                ..Heard::well(own.progress().applied, hears)
-            };
-            peers.into_iter().map(|(id, last)| (id, Heard::of(last))).chain([(me, own)]).collect()
-        };
+        let heard = move || heard(&view.borrow(), me, &known, own.progress().applied);
         let disks = Arc::clone(&self.disks);
         let mut chance = rand::make_rng::<rand::rngs::SmallRng>();
         LeaderPorts {
@@ -170,6 +159,16 @@ impl Ports {
             clock: Box::new(outside::now),
         }
     }
+}
+
+/// Who is heard by this node, itself included, and how each is; what it has applied itself.
+pub(super) fn heard(view: &View, me: NodeId, disks: &Disks, applied: CommandNumber) -> BTreeMap<NodeId, Heard> {
+    // One that has another disk than it had never votes.
+    let peers = view.peers.iter().filter(|(id, peer)| peer.heard && !disks.is_replaced(**id));
+    let peers: Vec<_> = peers.filter_map(|(id, peer)| peer.last.as_ref().map(|last| (*id, last))).collect();
+    let hears = peers.iter().map(|(id, _)| *id).chain([me]);
+    let own = Heard { speaks: disks.silence().is_none(), can_lead: !disks.is_barred(), ..Heard::well(applied, hears) };
+    peers.into_iter().map(|(id, last)| (id, Heard::of(last))).chain([(me, own)]).collect()
 }
 
 #[cfg(test)]

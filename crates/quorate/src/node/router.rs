@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use acceptor::actor::AcceptorActor;
-use actix::Addr;
 use failure_detector::actor::FailureDetectorActor;
-use http_api::GatewayActor;
 use http_api::actor::{FromLeader, IsInFlight, LeaderIs};
+use http_api::{Door, GatewayActor};
 use leader::actor::LeaderActor;
 use learner::LearnerActor;
 use protocol::message::{ToAcceptor, ToLeader, ToLearner};
@@ -17,7 +16,7 @@ use tokio::sync::watch;
 use transport::{Lane, PeerEvent};
 
 use super::disks::Disks;
-use super::mailbox::{Unanswered, measure, tell};
+use super::mailbox::{Mailbox, Unanswered};
 use super::removal::Removal;
 use super::status::Status;
 
@@ -40,11 +39,13 @@ pub(super) struct Router {
     /// Held while the gateway is told who leads: two roles know something of it, on two threads.
     telling: Mutex<()>,
     pub(super) transport: OnceLock<transport::Handle>,
-    pub(super) acceptor: OnceLock<Addr<AcceptorActor>>,
-    pub(super) leader: OnceLock<Addr<LeaderActor>>,
-    pub(super) learner: OnceLock<Addr<LearnerActor>>,
-    pub(super) gateway: OnceLock<Addr<GatewayActor>>,
-    pub(super) detector: OnceLock<Addr<FailureDetectorActor>>,
+    pub(super) acceptor: Mailbox<AcceptorActor>,
+    pub(super) leader: Mailbox<LeaderActor>,
+    pub(super) learner: Mailbox<LearnerActor>,
+    pub(super) gateway: Mailbox<GatewayActor>,
+    pub(super) detector: Mailbox<FailureDetectorActor>,
+    /// By which callers come to the gateway.
+    pub(super) door: OnceLock<Arc<Door>>,
 }
 
 impl Router {
@@ -59,11 +60,12 @@ impl Router {
             unanswered: Unanswered::default(),
             telling: Mutex::new(()),
             transport: OnceLock::new(),
-            acceptor: OnceLock::new(),
-            leader: OnceLock::new(),
-            learner: OnceLock::new(),
-            gateway: OnceLock::new(),
-            detector: OnceLock::new(),
+            acceptor: Mailbox::of("acceptor"),
+            leader: Mailbox::of("leader"),
+            learner: Mailbox::of("learner"),
+            gateway: Mailbox::of("gateway"),
+            detector: Mailbox::of("failure_detector"),
+            door: OnceLock::new(),
         }
     }
 
@@ -85,9 +87,9 @@ impl Router {
     /// missed in a full mailbox.
     pub(super) fn change_membership(&self, membership: Arc<Membership>) {
         let learners = acceptor::core::Input::Learners(membership.learners().collect());
-        tell(&self.acceptor, acceptor::actor::Deliver(learners), "acceptor");
+        self.acceptor.tell(acceptor::actor::Deliver(learners));
         let known = failure_detector::core::Input::Membership(Arc::clone(&membership));
-        tell(&self.detector, failure_detector::actor::Deliver(known), "failure_detector");
+        self.detector.tell(failure_detector::actor::Deliver(known));
         if let Some(transport) = self.transport.get() {
             transport.set_peers(self.peers_until_they_know(&membership), membership.last_id());
         }
@@ -130,7 +132,7 @@ impl Router {
                     self.status.heard(next.ballot);
                 }
                 let input = acceptor::core::Input::Message { from, message };
-                tell(&self.acceptor, acceptor::actor::Deliver(input), "acceptor");
+                self.acceptor.tell(acceptor::actor::Deliver(input));
             }
             Message::Leader(message) => self.deliver_to_leader(from, message),
             Message::Learner(message) => {
@@ -146,9 +148,9 @@ impl Router {
                 self.status.heard(heartbeat.ballot);
                 self.disks.heard(from, heartbeat.promise, heartbeat.voted);
                 let input = failure_detector::core::Input::Heartbeat { from, heartbeat };
-                tell(&self.detector, failure_detector::actor::Deliver(input), "failure_detector");
+                self.detector.tell(failure_detector::actor::Deliver(input));
             }
-            Message::Gateway(message) => tell(&self.gateway, FromLeader { from, message }, "gateway"),
+            Message::Gateway(message) => self.gateway.tell(FromLeader { from, message }),
         }
     }
 
@@ -167,25 +169,38 @@ impl Router {
     pub(super) async fn measure_mailboxes(&self) {
         let (space, unanswered) = (acceptor::core::Input::Space(self.status.room.space()), &self.unanswered);
         futures_util::future::join4(
-            measure("gateway", self.gateway.get(), IsInFlight(RequestId::Gateway(0)), unanswered),
-            measure("leader", self.leader.get(), leader::actor::Deliver(leader::core::Input::Tick), unanswered),
-            measure("acceptor", self.acceptor.get(), acceptor::actor::Deliver(space), unanswered),
-            measure("learner", self.learner.get(), learner::Deliver(learner::Input::Tick), unanswered),
+            self.gateway.measure(IsInFlight(RequestId::Gateway(0)), || self.of_callers(), unanswered),
+            self.leader.measure(leader::actor::Deliver(leader::core::Input::Tick), || 0, unanswered),
+            self.acceptor.measure(acceptor::actor::Deliver(space), || 0, unanswered),
+            self.learner.measure(learner::Deliver(learner::Input::Tick), || 0, unanswered),
         )
         .await;
     }
 
+    /// What callers have sent to the gateway.
+    fn of_callers(&self) -> u64 {
+        self.door.get().map_or(0, |door| door.let_in())
+    }
+
+    /// Shows how many messages wait while mailboxes are being measured.
+    pub(super) fn show_depths(&self) {
+        self.gateway.show_depth(|| self.of_callers(), &self.unanswered);
+        self.leader.show_depth(|| 0, &self.unanswered);
+        self.acceptor.show_depth(|| 0, &self.unanswered);
+        self.learner.show_depth(|| 0, &self.unanswered);
+    }
+
     pub(super) fn tell_leader(&self, input: leader::core::Input) {
-        tell(&self.leader, leader::actor::Deliver(input), "leader");
+        self.leader.tell(leader::actor::Deliver(input));
     }
 
     pub(super) fn tell_learner(&self, input: learner::Input) {
-        tell(&self.learner, learner::Deliver(input), "learner");
+        self.learner.tell(learner::Deliver(input));
     }
 
     /// The learner of this node has issued and applied all up to `issued`.
     pub(super) fn learned(&self, issued: CommandId) {
-        tell(&self.acceptor, acceptor::actor::Deliver(acceptor::core::Input::Issued(issued)), "acceptor");
+        self.acceptor.tell(acceptor::actor::Deliver(acceptor::core::Input::Issued(issued)));
         self.tell_leader(leader::core::Input::Learned(issued));
     }
 
@@ -206,7 +221,7 @@ impl Router {
 
     /// Votes up to here may be forgotten.
     pub(super) fn forget_votes(&self, durable: CommandNumber) {
-        tell(&self.acceptor, acceptor::actor::Deliver(acceptor::core::Input::Forget(durable)), "acceptor");
+        self.acceptor.tell(acceptor::actor::Deliver(acceptor::core::Input::Forget(durable)));
     }
 
     /// The leader of this node leads that ballot, or none.
@@ -230,9 +245,9 @@ impl Router {
         let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         change(&self.status);
         let leader = self.status.leader();
-        tell(&self.gateway, LeaderIs(leader.map(|ballot| ballot.node)), "gateway");
+        self.gateway.tell(LeaderIs(leader.map(|ballot| ballot.node)));
         if let Some(ballot) = leader.filter(|_| self.disks.silence().is_some()) {
-            tell(&self.acceptor, acceptor::actor::Deliver(acceptor::core::Input::Led(ballot)), "acceptor");
+            self.acceptor.tell(acceptor::actor::Deliver(acceptor::core::Input::Led(ballot)));
         }
     }
 
@@ -253,12 +268,12 @@ impl Router {
             PeerEvent::Closed { peer, .. } => Input::Closed(peer),
             PeerEvent::Unreachable { peer, .. } => Input::Unreachable(peer),
         };
-        tell(&self.detector, failure_detector::actor::Deliver(input), "failure_detector");
+        self.detector.tell(failure_detector::actor::Deliver(input));
     }
 
     /// A peer has noted the disk of this node.
     pub(super) fn noted(&self, peer: NodeId) {
-        tell(&self.acceptor, acceptor::actor::Deliver(acceptor::core::Input::Noted(peer)), "acceptor");
+        self.acceptor.tell(acceptor::actor::Deliver(acceptor::core::Input::Noted(peer)));
     }
 
     /// Waits until the leader of this node has given up its lead, if it had one.

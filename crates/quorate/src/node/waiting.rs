@@ -17,7 +17,7 @@ impl Waiting {
     pub(super) async fn begin(config: &Config, listeners: &Listeners) -> anyhow::Result<Self> {
         let (reason, _) = watch::channel("it starts".to_owned());
         let mut servers = Vec::new();
-        for listener in [Some(&listeners.http), listeners.metrics.as_ref()].into_iter().flatten() {
+        for listener in listeners.of_http() {
             let (listener, tls) = (listener.try_clone()?, listeners.certificates.server_config()?);
             let (name, cluster) = (&config.node.name, &config.cluster.name);
             let server = http_api::waiting(listener, [name, cluster], reason.subscribe(), tls)?;

@@ -104,6 +104,10 @@ fn only_a_server(params: &mut CertificateParams) {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
 }
 
+fn only_a_client(params: &mut CertificateParams) {
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+}
+
 #[expect(clippy::disallowed_methods, reason = "certificates are of today")]
 fn now() -> SystemTime {
     SystemTime::now()
@@ -314,6 +318,7 @@ async fn a_dialer_says_nothing_to_an_impostor() {
     for (shows, speaks, reason) in [
         (other.issue(&[URI_B]), &version::TLS13, "unknown_authority"),
         (authority.issue_with(&[URI_B], expired), &version::TLS13, "certificate_expired"),
+        (authority.issue_with(&[URI_B], only_a_client), &version::TLS13, "certificate_purpose"),
         (authority.issue(&["quorate://test/c"]), &version::TLS13, "other_certificate"),
         (authority.issue(&["quorate://other/b"]), &version::TLS13, "other_certificate"),
         (authority.issue(&[]), &version::TLS13, "other_certificate"),

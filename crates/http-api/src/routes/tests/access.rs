@@ -55,8 +55,8 @@ fn opens(operation: &str) -> Option<[bool; 4]> {
         "execute_calls" | "get_call" => [true; 4],
         "get_value" | "get_cluster" | "get_digest" | "metrics" | "home" => read,
         "list_state" | "list_commands" => [true, false, false, false],
-        "set_acceptor" | "remove_acceptor" | "hand_over" | "get_backup" | "create_token" | "list_tokens"
-        | "revoke_token" => operate,
+        "set_acceptor" | "remove_acceptor" | "set_majority" | "hand_over" | "get_backup" | "create_token"
+        | "list_tokens" | "revoke_token" => operate,
         other => panic!("{other} is new: say here who may ask it"),
     })
 }
@@ -141,6 +141,50 @@ async fn every_route_asks_for_its_token() {
     }
     assert!(operations >= 24, "{operations}");
     assert_eq!(world.get("/nowhere").await.problem(), not_executed(404, "unknown_route"));
+}
+
+/// RELIABILITY 6, row 16: every operation of the description at the port of callers, where operators have one of their own, with
+/// the token that may do everything. Catches anything of operators that is answered there: a route, a function by its
+/// name, one of many in a request; anything of callers that is not; and a call that may have been done at the other port, and is
+/// said to be undone.
+#[actix_web::test]
+async fn operators_are_answered_at_their_port_only() {
+    let world = world();
+    let description = world.get("/openapi.json").await.json();
+    let world = world.of_callers_only(ROOT);
+    let root = ("Authorization", format!("Bearer {ROOT}"));
+    let elsewhere = not_executed(403, "not_at_this_port");
+    let mut of_operators = 0;
+    for (path, methods) in description["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let reply = world.ask(request(method, path).insert_header(root.clone())).await;
+            if opens(operation["operationId"].as_str().expect("an id")) == Some([false, false, true, false]) {
+                of_operators += 1;
+                assert_eq!(reply.problem(), elsewhere, "{method} {path}");
+                assert!(reply.text().contains("listen.admin"), "{}", reply.text());
+                let anybody = world.ask(request(method, path)).await;
+                assert_eq!(anybody.problem(), elsewhere, "{method} {path}: nobody need show a token for that");
+            } else {
+                assert!(reply.status != 403, "{method} {path}: {}", reply.text());
+            }
+        }
+    }
+    assert!(of_operators >= 8, "{of_operators}");
+    let ask = async |uri: &str, body: Value, header: (&str, &str)| {
+        let request = TestRequest::post().uri(uri).set_payload(body.to_string()).insert_header(root.clone());
+        world.ask(request.insert_header(("Content-Type", "application/json")).insert_header(header)).await
+    };
+    let (plain, keyed) = (("Accept", "*/*"), ("Idempotency-Key", "k"));
+    for function in ["cluster.remove", "cluster.set_rule", "auth.token_create"] {
+        let uri = format!("/v1/functions/{function}");
+        assert_eq!(ask(&uri, json!({}), plain).await.problem(), elsewhere, "{function}");
+        let (status, code, outcome) = ask(&uri, json!({}), keyed).await.problem();
+        assert_eq!((status, code.as_str(), outcome.as_str()), (403, "not_at_this_port", "unknown"));
+    }
+    let calls = json!([{"function": "kv.put", "arguments": {}}, {"function": "cluster.remove", "arguments": {}}]);
+    let many = ask("/v1/calls", calls, plain).await.json();
+    assert_eq!((&many[0]["status"], &many[1]["code"]), (&json!(200), &json!("not_at_this_port")), "{many}");
+    assert!(world.calls().iter().all(|call| call.function != "cluster.remove"));
 }
 
 /// Catches a node that is cut off, or behind, and lets in by a token that was revoked meanwhile; one that keeps out the root

@@ -34,6 +34,26 @@ async fn acceptors_are_changed_by_a_function() {
     assert_eq!(bad.problem(), not_executed(400, "invalid_query"));
 }
 
+/// Catches majority sets that are changed by another function, or not the ones that were sent; a dry run that is none; and two
+/// disjoint sets for which the words of the request are blamed.
+#[actix_web::test]
+async fn majority_sets_are_changed_by_a_function() {
+    let world = World::new(|_| {
+        let message = "the majority sets {a} and {b} have no node in common".into();
+        Some(Outcome::Refused { at: CommandNumber(9), code: "two_disjoint_sets".into(), message })
+    });
+    let sets = json!({"majority_sets": [["a"], ["b"]]});
+    let refused = world.post("/v1/cluster/majority", sets.to_string()).await;
+    assert_eq!(refused.problem(), not_executed(409, "two_disjoint_sets"));
+    assert!(refused.text().contains("{a} and {b}"), "{}", refused.text());
+    world.post("/v1/cluster/majority?dry_run=true", r#"{"zones": {"x": ["a"]}}"#).await;
+    let calls = world.calls();
+    let asked = |index: usize| serde_json::from_slice::<Value>(&calls[index].arguments).expect("JSON");
+    assert!(calls.iter().all(|call| call.function == "cluster.set_rule"));
+    assert_eq!((asked(0), asked(1)), (sets, json!({"zones": {"x": ["a"]}, "dry_run": true})));
+    assert_eq!(world.post("/v1/cluster/majority", "[]").await.problem(), not_executed(400, "invalid_arguments"));
+}
+
 /// API.md: catches a lead that goes to somebody else, an answer before the node leads or for one that does not, and a dry
 /// run that waits for what will not be.
 #[actix_web::test]

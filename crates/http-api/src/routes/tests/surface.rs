@@ -98,8 +98,8 @@ fn the_page_for_users_lists_every_code() {
         }
     }
     assert!(listed > 30, "only {listed} were found");
-    use Denied::{Confined, Expired, Forbidden, NoToken, NotCurrent, Unknown};
-    for denied in [NoToken, Unknown, Expired, Forbidden, Confined, NotCurrent] {
+    use Denied::{Confined, Elsewhere, Expired, Forbidden, NoToken, NotCurrent, Unknown};
+    for denied in [NoToken, Unknown, Expired, Forbidden, Confined, NotCurrent, Elsewhere] {
         assert!(page.contains(&format!("`{}`", denied.name())), "docs/api.md does not list {}", denied.name());
     }
 }

@@ -114,6 +114,13 @@ impl World {
         Self { api, ..world }
     }
 
+    /// The same, at the port of callers where operators have a listener of their own.
+    pub(super) fn of_callers_only(self, root: &str) -> Self {
+        let prometheus = PrometheusBuilder::new().build_recorder().handle();
+        let api = Api::new(self.backend.clone(), 8, prometheus, Some(Auth::new(Some(root))), None).of_callers_only();
+        Self { api: web::Data::new(api), ..self }
+    }
+
     /// A node that knows of no leader.
     pub(super) fn without_leader(script: Script) -> Self {
         Self::begun(script, None)
@@ -478,7 +485,7 @@ impl Backend for FakeBackend {
             name: "<demo>".into(),
             nodes: vec![node],
             leader: Some(LeaderView { id: 2, name: "b".into() }),
-            membership: MembershipView { number: 0, acceptors: vec![AcceptorView { id: 2, weight: 1 }] },
+            membership: MembershipView { number: 0, acceptors: vec![AcceptorView { id: 2, weight: 1 }], change: None },
             rule: "1 of 1".into(),
         }
     }
