@@ -35,9 +35,9 @@ fn main() {
             world.run(1);
         }
     }
-    let sent = world.events()[before..].iter().filter_map(|event| match event {
-        Event::Sent { from, to, message } if from != to => Some(message),
-        _ => None,
+    let sent = world.events()[before..].iter().filter_map(|event| {
+        let Event::Sent { from, to, message } = event else { return None };
+        (from != to).then_some(message)
     });
     let bytes: usize = sent.map(over_the_wire).sum();
     let last = world.checks().issued();
@@ -77,9 +77,11 @@ fn gateway(calls: u64) {
         let deadline = now + Duration::from_secs(10);
         gateway.handle(Input::Submit { ticket, call, deadline, applied: CommandNumber(ticket) }, now, &mut effects);
         now = now + Duration::from_millis(1);
-        let sent = effects.drain(..).find_map(|effect| match effect {
-            Effect::Send { message: Message::Leader(ToLeader::ExecuteFunction(call)), .. } => Some(call),
-            _ => None,
+        let sent = effects.drain(..).find_map(|effect| {
+            let Effect::Send { message: Message::Leader(ToLeader::ExecuteFunction(call)), .. } = effect else {
+                return None;
+            };
+            Some(call)
         });
         let Call { request, fingerprint, copy, .. } = sent.expect("the call is sent");
         let outcome = Outcome::Issued { command: CommandNumber(ticket + 1), result: "{}".into() };

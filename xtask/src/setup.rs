@@ -24,7 +24,8 @@ const NEEDS: [Need; 3] = [
 ];
 
 /// What some tests need, which are skipped without: the program by which it is known, and the Debian package.
-const WANTED: [(&str, &str); 3] = [("strace", "strace"), ("eatmydata", "eatmydata"), ("promtool", "prometheus")];
+const WANTED: [(&str, &str); 4] =
+    [("strace", "strace"), ("eatmydata", "eatmydata"), ("promtool", "prometheus"), ("valgrind", "valgrind")];
 
 /// A tool of PyPI that some tests need.
 const VALIDATOR: &str = "kubernetes-validate";
