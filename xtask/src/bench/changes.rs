@@ -1,6 +1,7 @@
 //! What callers notice while the lead or the acceptors change: calls that failed, p99, and the longest time without a
 //! success.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -73,26 +74,97 @@ fn happens(cluster: &mut Cluster<'_>, way: Way) -> anyhow::Result<()> {
     }
 }
 
-/// A fourth acceptor joins and is removed again, under 64 clients.
+/// One change of the acceptors.
+#[derive(Clone, Copy)]
+enum Change {
+    /// A new node joins.
+    Joins,
+    /// The last one that joined is removed.
+    Goes,
+    /// This node, which does not lead, has no vote any more: the first or the second of those.
+    Rests(usize),
+    /// It has its vote again.
+    Returns(usize),
+}
+
+/// Three acceptors become five, three, one, and three again.
+const CHANGES: [(&str, Change, u64); 8] = [
+    ("3_to_4", Change::Joins, 4),
+    ("4_to_5", Change::Joins, 5),
+    ("5_to_4", Change::Goes, 4),
+    ("4_to_3", Change::Goes, 3),
+    ("3_to_2", Change::Rests(0), 2),
+    ("2_to_1", Change::Rests(1), 1),
+    ("1_to_2", Change::Returns(0), 2),
+    ("2_to_3", Change::Returns(1), 3),
+];
+
+/// Acceptors come and go, one at a time, under 64 clients.
 pub(super) fn members(arguments: &Arguments, binary: &Path) -> anyhow::Result<Value> {
     let mut cluster = arguments.cluster(binary)?;
     finished(cluster.bench(&cluster.all(), &SETUP)?)?;
     let without = beside(&mut cluster, "6", |_| Ok(()))?;
-    let (mut added, mut removed) = (Vec::new(), Vec::new());
+    let mut times: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    let mut newcomers = Newcomers::default();
     for time in 1..=arguments.kills {
-        crate::step(&format!("an acceptor joins and goes, {time} of {}", arguments.kills));
-        let mut newcomer = None;
-        added.push(beside(&mut cluster, "8", |cluster| {
-            newcomer = Some(joins(cluster, arguments, u16::try_from(time)?)?);
-            let voters = |cluster: &Cluster<'_>| (acceptors(cluster)? == 4).then_some(());
-            cluster.until("its vote", LONG, voters).map(drop)
-        })?);
-        let (name, mut process) = newcomer.context("it was started")?;
-        removed.push(beside(&mut cluster, "6", |cluster| cluster.run(&["acceptor", "remove", &name, "--for-good"]))?);
+        let (_, followers) = cluster.leader()?;
+        let followers: Vec<String> = followers.into_iter().map(|node| cluster.nodes[node].0.clone()).collect();
+        for (name, change, then) in CHANGES {
+            crate::step(&format!("acceptors, {}: {time} of {}", name.replace('_', " "), arguments.kills));
+            let seen = beside(&mut cluster, "8", |cluster| {
+                match change {
+                    Change::Joins => newcomers.joins(cluster, arguments)?,
+                    Change::Goes => {
+                        let (name, _) = newcomers.up.last().context("one has joined")?;
+                        cluster.run(&["acceptor", "remove", name, "--for-good"])?;
+                    }
+                    Change::Rests(place) => cluster.run(&["acceptor", "remove", &followers[place]])?,
+                    Change::Returns(place) => cluster.run(&["acceptor", "add", &followers[place]])?,
+                }
+                let so_many = |cluster: &Cluster<'_>| (acceptors(cluster)? == then).then_some(());
+                cluster.until("the change", LONG, so_many).map(drop)
+            })?;
+            if let Change::Goes = change {
+                newcomers.end_last()?;
+            }
+            times.entry(name).or_default().push(seen);
+        }
+    }
+    let mut measured = json!({ "without": without });
+    for (name, times) in times {
+        measured[name] = summary(&times)?;
+    }
+    Ok(measured)
+}
+
+/// Nodes that have joined.
+#[derive(Default)]
+struct Newcomers {
+    up: Vec<(String, Child)>,
+    so_far: u16,
+}
+
+impl Newcomers {
+    fn joins(&mut self, cluster: &Cluster<'_>, arguments: &Arguments) -> anyhow::Result<()> {
+        self.so_far += 1;
+        self.up.push(joins(cluster, arguments, self.so_far)?);
+        Ok(())
+    }
+
+    fn end_last(&mut self) -> anyhow::Result<()> {
+        let (_, mut process) = self.up.pop().context("one has joined")?;
         process.kill()?;
         process.wait()?;
+        Ok(())
     }
-    Ok(json!({"without": without, "added": summary(&added)?, "removed": summary(&removed)?}))
+}
+
+impl Drop for Newcomers {
+    fn drop(&mut self) {
+        while !self.up.is_empty() {
+            self.end_last().ok();
+        }
+    }
 }
 
 /// Starts a node that joins; an empty directory each time.
@@ -113,10 +185,10 @@ fn joins(cluster: &Cluster<'_>, arguments: &Arguments, time: u16) -> anyhow::Res
     Ok((name, process))
 }
 
-fn acceptors(cluster: &Cluster<'_>) -> Option<usize> {
+fn acceptors(cluster: &Cluster<'_>) -> Option<u64> {
     let answer = cluster.get(0, "/v1/cluster")?;
     let view: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-    Some(view["membership"]["acceptors"].as_array()?.len())
+    u64::try_from(view["membership"]["acceptors"].as_array()?.len()).ok()
 }
 
 /// What 64 clients that ask again notice of an act that is over before they are.
