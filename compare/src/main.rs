@@ -178,7 +178,8 @@ fn rest(hosts: Vec<String>, accounts: u64) -> anyhow::Result<Rest> {
     let last = accounts - 1;
     let body = format!(r#"{{"from": "w$int(0,{last})", "to": "w$distinct(0,{last})", "amount": 1}}"#);
     Ok(Rest {
-        path: "/v1/functions/inventory.transfer".to_owned(),
+        function: "inventory.transfer".to_owned(),
+        batch: 1,
         template: Template::parse(&body).map_err(anyhow::Error::msg)?,
         targets: hosts.into_iter().map(load::Target::plain).collect(),
         retry: false,

@@ -88,6 +88,11 @@ pub trait System {
     /// Whatever keeps it from ever making a call.
     fn client(&self, number: u32) -> impl Future<Output = anyhow::Result<Self::Client>>;
 
+    /// How many calls its clients bring in each request: they share its latency.
+    fn calls_each(&self) -> u64 {
+        1
+    }
+
     /// The syncs that each of its servers has done so far; servers that do not count them are absent.
     fn syncs(&self) -> impl Future<Output = BTreeMap<String, u64>>;
 }
@@ -98,11 +103,13 @@ pub trait Client: 'static {
     fn call(&mut self, sequence: u64, dice: &mut Dice) -> impl Future<Output = Done>;
 }
 
-/// How a call ended.
+/// How a call ended, or many that came in one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Why it did not succeed, as a short code; none when it did.
+    /// Why it did not succeed, as a short code; none when it did. Of many: why none did.
     pub error: Option<String>,
+    /// Of many, the codes of those that failed.
+    pub failed: Vec<String>,
     /// It did not because the system refused it.
     pub refusal: Option<Refusal>,
     /// How often it was sent again.
@@ -125,6 +132,8 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(5);
 struct Run {
     /// The number of calls after which the measurement ends.
     calls: Option<u64>,
+    /// Calls in each request.
+    each: u64,
     enough: Notify,
     record: RefCell<Record>,
     /// What has completed, for the progress line: successes, others.
@@ -154,6 +163,7 @@ pub async fn measure<S: System>(plan: &Plan, system: &S) -> anyhow::Result<Repor
     }
     let run = Rc::new(Run {
         calls: plan.calls,
+        each: system.calls_each(),
         enough: Notify::new(),
         record: RefCell::new(Record::new(now())),
         completed: RefCell::new((0, 0)),
@@ -204,13 +214,16 @@ async fn client_loop<C: Client>(run: Rc<Run>, number: usize, mut client: C, mut 
             None => now(),
         };
         run.under_way.borrow_mut()[number] = Some(due);
-        run.record.borrow_mut().sent += 1;
+        run.record.borrow_mut().sent += run.each;
         let done = client.call(sequence, &mut dice).await;
         run.under_way.borrow_mut()[number] = None;
         run.record.borrow_mut().retries += done.retries;
         match done.error {
-            None => run.success(due),
-            Some(code) => run.error(&code, done.refusal),
+            None => {
+                done.failed.iter().for_each(|code| run.error(code, None));
+                run.success(due, run.each.saturating_sub(done.failed.len() as u64));
+            }
+            Some(code) => (0..run.each).for_each(|_| run.error(&code, done.refusal)),
         }
         if done.refusal.is_some() && run.pace.is_none() {
             tokio::time::sleep(REFUSED_PAUSE).await;
@@ -220,9 +233,9 @@ async fn client_loop<C: Client>(run: Rc<Run>, number: usize, mut client: C, mut 
 }
 
 impl Run {
-    fn success(&self, due: Instant) {
-        self.record.borrow_mut().success(due, now());
-        self.completed.borrow_mut().0 += 1;
+    fn success(&self, due: Instant, calls: u64) {
+        self.record.borrow_mut().success(due, now(), calls);
+        self.completed.borrow_mut().0 += calls;
         self.count();
     }
 
@@ -301,7 +314,7 @@ mod tests {
         async fn call(&mut self, sequence: u64, _: &mut Dice) -> Done {
             let Ok(_room) = self.0.room.try_acquire() else {
                 let refusal = Refusal { after: Duration::from_millis(2), says_when: sequence.is_multiple_of(2) };
-                return Done { error: Some("overloaded".to_owned()), refusal: Some(refusal), retries: 0 };
+                return Done { error: Some("overloaded".to_owned()), refusal: Some(refusal), ..Done::default() };
             };
             let at = tokio::time::Instant::now();
             let (from, until) = (self.0.start + self.0.stall.0, self.0.start + self.0.stall.0 + self.0.stall.1);

@@ -55,10 +55,13 @@ impl Record {
         }
     }
 
-    /// A call that was due then succeeded.
-    pub(crate) fn success(&mut self, due: Instant, now: Instant) {
+    /// So many calls of one request that was due then succeeded.
+    pub(crate) fn success(&mut self, due: Instant, now: Instant, calls: u64) {
         self.age(due, now);
-        self.successes += 1;
+        self.successes += calls;
+        if calls == 0 {
+            return;
+        }
         self.close_gap(now);
         self.last_success = now;
     }
@@ -130,7 +133,7 @@ mod tests {
         let gap = |successes: &[u64], end: u64| {
             let mut record = Record::new(start);
             for millis in successes {
-                record.success(at(millis.saturating_sub(1)), at(*millis));
+                record.success(at(millis.saturating_sub(1)), at(*millis), 1);
             }
             record.finish(at(end));
             let (gap, from) = record.longest_gap();

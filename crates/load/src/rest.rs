@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::connection::{Answer, Connection, Target};
@@ -26,8 +27,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 
 /// Nodes that answer over REST.
 pub struct Rest {
-    /// Where to post, such as `/v1/functions/inventory.transfer`.
-    pub path: String,
+    /// The function to call.
+    pub function: String,
+    /// How many calls go in each request; one alone goes to the route of its function.
+    pub batch: u32,
     /// The body of a call.
     pub template: Template,
     /// The nodes; clients are spread over them.
@@ -45,7 +48,13 @@ impl System for Rc<Rest> {
 
     async fn client(&self, number: u32) -> anyhow::Result<Caller> {
         let host = usize::try_from(number).unwrap_or(0);
-        Ok(Caller { rest: Self::clone(self), number: number.into(), connection: None, host, body: String::new() })
+        let path = if self.batch > 1 { "/v1/calls".to_owned() } else { format!("/v1/functions/{}", self.function) };
+        let body = String::new();
+        Ok(Caller { rest: Self::clone(self), number: number.into(), path, connection: None, host, body })
+    }
+
+    fn calls_each(&self) -> u64 {
+        self.batch.into()
     }
 
     async fn syncs(&self) -> BTreeMap<String, u64> {
@@ -63,6 +72,7 @@ impl System for Rc<Rest> {
 pub struct Caller {
     rest: Rc<Rest>,
     number: u64,
+    path: String,
     connection: Option<Connection>,
     /// Counts up; modulo the number of nodes, the one to ask.
     host: usize,
@@ -74,14 +84,17 @@ impl Client for Caller {
         let rest = Rc::clone(&self.rest);
         let mut body = std::mem::take(&mut self.body);
         body.clear();
-        rest.template.render(Turn { client: self.number, sequence }, dice, &mut body);
-        let key = rest.retry.then(|| format!("{}-{}-{sequence}", rest.run_key, self.number));
+        rest.write(self.number, sequence, dice, &mut body);
+        let key = (rest.retry && rest.batch == 1).then(|| rest.key(self.number, sequence));
         let deadline = now() + rest.timeout;
         let (mut pause, mut retries) = (PAUSES.0, 0);
-        let (error, refusal) = loop {
+        let (error, failed, refusal) = loop {
             let sent = now();
             let (code, refusal, may_pass) = match self.attempt(&rest, key.as_deref(), &body, deadline).await {
-                Ok(answer) if (200..300).contains(&answer.status) => break (None, None),
+                Ok(answer) if (200..300).contains(&answer.status) => match rest.failed(&answer) {
+                    Ok(failed) => break (None, failed, None),
+                    Err(code) => (code.to_owned(), None, false),
+                },
                 Ok(answer) => {
                     let refusal = Refusal { after: now() - sent, says_when: answer.has_retry_after };
                     let refusal = REFUSALS.contains(&answer.status).then_some(refusal);
@@ -98,13 +111,58 @@ impl Client for Caller {
                 pause = PAUSES.1.min(pause * 2);
             }
             if !again {
-                break (Some(code), refusal);
+                break (Some(code), Vec::new(), refusal);
             }
             retries += 1;
         };
         self.body = body;
-        Done { error, refusal, retries }
+        Done { error, failed, refusal, retries }
     }
+}
+
+impl Rest {
+    fn key(&self, client: u64, number: u64) -> String {
+        format!("{}-{client}-{number}", self.run_key)
+    }
+
+    /// The body of a request: the arguments of one call, or many calls.
+    fn write(&self, client: u64, sequence: u64, dice: &mut Dice, body: &mut String) {
+        if self.batch == 1 {
+            return self.template.render(Turn { client, sequence }, dice, body);
+        }
+        let first = sequence * u64::from(self.batch);
+        for number in first..first + u64::from(self.batch) {
+            body.push_str(if number == first { "[" } else { "," });
+            body.push_str(&format!(r#"{{"function":{},"#, Value::from(&*self.function)));
+            if self.retry {
+                body.push_str(&format!(r#""idempotency_key":"{}","#, self.key(client, number)));
+            }
+            body.push_str(r#""arguments":"#);
+            self.template.render(Turn { client, sequence: number }, dice, body);
+            body.push('}');
+        }
+        body.push(']');
+    }
+
+    /// The codes of the calls that failed, of many.
+    fn failed(&self, answer: &Answer) -> Result<Vec<String>, &'static str> {
+        if self.batch == 1 {
+            return Ok(Vec::new());
+        }
+        let outcomes: Vec<Outcome<'_>> = serde_json::from_slice(&answer.body).map_err(|_| "not_an_answer_to_many")?;
+        if outcomes.len() != usize::try_from(self.batch).unwrap_or(usize::MAX) {
+            return Err("answers_are_missing");
+        }
+        let failed = outcomes.into_iter().filter(|outcome| !(200..300).contains(&outcome.status));
+        Ok(failed.map(|outcome| outcome.code.unwrap_or("no_code").to_owned()).collect())
+    }
+}
+
+/// What matters of the outcome of one call of many.
+#[derive(Deserialize)]
+struct Outcome<'a> {
+    status: u16,
+    code: Option<&'a str>,
 }
 
 impl Caller {
@@ -121,7 +179,7 @@ impl Caller {
             Some(connection) => connection,
             None => Connection::open(&rest.targets[self.host % rest.targets.len()], wait.min(CONNECT_WAIT)).await?,
         };
-        let (answer, usable) = tokio::time::timeout(wait, connection.post(&rest.path, key, body)).await??;
+        let (answer, usable) = tokio::time::timeout(wait, connection.post(&self.path, key, body)).await??;
         self.connection = usable.then_some(connection);
         Ok(answer)
     }
@@ -148,3 +206,55 @@ const ERROR_CODES: [(ErrorKind, &str); 4] = [
     (ErrorKind::InvalidData, "not_an_http_answer"),
     (ErrorKind::AddrNotAvailable, "no_local_port_left"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Law;
+
+    fn rest(batch: u32, retry: bool) -> Rest {
+        Rest {
+            function: "kv.put".to_owned(),
+            batch,
+            template: Template::parse(r#"{"key": "k$client-$sequence"}"#).expect("a template"),
+            targets: Vec::new(),
+            retry,
+            timeout: CONNECT_WAIT,
+            run_key: "run".to_owned(),
+        }
+    }
+
+    /// Catches a body that is not what the route takes, a call that is sent twice in different requests, and keys that are not
+    /// those of their calls.
+    #[test]
+    fn many_calls_go_in_one_request() {
+        let written = |batch, retry, sequence| {
+            let mut body = String::new();
+            rest(batch, retry).write(7, sequence, &mut Dice::new(1, 7, Rc::new(Law::Even)), &mut body);
+            serde_json::from_str::<Value>(&body).expect("JSON")
+        };
+        assert_eq!(written(1, true, 3), serde_json::json!({"key": "k7-3"}));
+        let call =
+            |number: u64| serde_json::json!({"function": "kv.put", "arguments": {"key": format!("k7-{number}")}});
+        assert_eq!(written(2, false, 3), serde_json::json!([call(6), call(7)]));
+        let with_key = written(2, true, 4);
+        assert_eq!(with_key[1]["idempotency_key"], "run-7-9");
+        assert_eq!(with_key[1]["arguments"]["key"], "k7-9");
+    }
+
+    /// Catches calls of a request that count as successes although they failed, and an answer that is not one for all.
+    #[test]
+    fn each_call_of_a_request_has_an_outcome() {
+        let failed = |batch, body: &str| {
+            let answer = Answer { status: 200, has_retry_after: false, body: body.as_bytes().to_vec() };
+            rest(batch, false).failed(&answer)
+        };
+        assert_eq!(failed(1, "{}"), Ok(Vec::new()));
+        let good = r#"{"status":200,"command":4,"result":{}}"#;
+        let bad = r#"{"type":"about:blank","status":422,"code":"insufficient_stock","detail":"a \"few\""}"#;
+        assert_eq!(failed(2, &format!("[{good},{good}]")), Ok(Vec::new()));
+        assert_eq!(failed(2, &format!("[{good},{bad}]")), Ok(vec!["insufficient_stock".to_owned()]));
+        assert_eq!(failed(2, &format!("[{good}]")), Err("answers_are_missing"));
+        assert_eq!(failed(2, "{}"), Err("not_an_answer_to_many"));
+    }
+}

@@ -27,7 +27,8 @@ pub(crate) fn run(bench: &Bench) -> Result<(), Failure> {
     let plan = plan(bench, &template)?;
     allow(bench.clients)?;
     let rest = Rc::new(Rest {
-        path: format!("/v1/functions/{}", percent_encode(&bench.function)),
+        function: if bench.batch == 1 { percent_encode(&bench.function) } else { bench.function.clone() },
+        batch: bench.batch,
         template,
         targets: bench.urls.iter().map(|url| target(url, &bench.trust)).collect::<Result<Vec<Target>, Failure>>()?,
         retry: bench.retry,

@@ -404,6 +404,9 @@ pub(crate) struct Bench {
     /// Clients at once; each has one call under way at a time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub(crate) clients: u32,
+    /// Send so many calls in one request (POST /v1/calls): latency is that of the request, all else is told by the call
+    #[arg(long, value_name = "CALLS", default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) batch: u32,
     /// Calls a second that are due, whatever became of those before (open loop); latency counts from then
     #[arg(long, value_name = "CALLS")]
     pub(crate) rate: Option<f64>,
@@ -457,4 +460,5 @@ Examples:
   quorate bench --setup inventory:1000 --clients 64
   quorate bench --setup inventory:100000 --warehouses 100000 --zipf 1.2 --clients 256 --rate 5000
   quorate bench kv.put --arguments '{\"key\": \"k$int(0,9999)\", \"value\": \"$text(256)\"}' --seconds 10
+  quorate bench --setup inventory:1000 --clients 16 --batch 100
   quorate bench --url http://127.0.0.1:8080,http://127.0.0.1:8081,http://127.0.0.1:8082 --retry --seconds 20";

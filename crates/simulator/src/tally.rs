@@ -69,8 +69,8 @@ const READS: [&str; 8] = [
 /// What goes on after the faults outside of the core.
 const OUTSIDE: [&str; 3] = ["flapping_outside", "suspicion_outside", "restart_outside"];
 
-/// Cores of a membership that has changed.
-const CORES: [&str; 2] = ["core_after_changes", "core_widened"];
+/// Cores of a membership that has changed; and those in which two nodes have no link with each other.
+const CORES: [&str; 3] = ["core_after_changes", "core_widened", "core_in_part"];
 
 /// What becomes of stored outcomes.
 const OUTCOMES: [&str; 2] = ["outcome_forgotten", "executed_anew"];
@@ -128,8 +128,8 @@ pub struct Tally {
     pub micros: u64,
     /// After the faults, outside of the core: links that began to flap, campaigns for no reason, and starts.
     pub outside: [u64; OUTSIDE.len()],
-    /// After the faults, where the membership had changed: cores that are not all that is needed, and those that a later change
-    /// made larger.
+    /// After the faults: where the membership had changed, cores that are not all that is needed, and those that a later change
+    /// made larger; and those in which two nodes have no link with each other.
     pub cores: [u64; CORES.len()],
     /// Outcomes of calls that were forgotten, and calls that became a command again after that.
     pub outcomes: [u64; OUTCOMES.len()],
@@ -220,7 +220,7 @@ impl Tally {
     pub fn missing(&self) -> Vec<&'static str> {
         let of_changes = |name| {
             name == "change"
-                || CORES.contains(&name)
+                || CORES[..2].contains(&name)
                 || Fault::KINDS[Fault::KINDS.len() - Fault::OF_CHANGES..].contains(&name)
         };
         // Of dozens or hundreds of worlds one has these.

@@ -1,7 +1,8 @@
 //! The end of the faults, and of the run.
 //!
 //! Not all is mended: a random *core*, which holds a majority set of nodes that can take part, is
-//! up, connected, and stays so. What becomes of all others, the seed says ([`Rest`]): they are cut off
+//! up, connected, and stays so. Now and then two of it have no link with each other, and somebody who has one with both may
+//! lead; then clients ask none of these two, since a gateway passes calls to who leads and through nobody else. What becomes of all others, the seed says ([`Rest`]): they are cut off
 //! from the core, in both directions or in one, and stay down where they are down; or they are a
 //! *fringe*, which has links with some of the core and campaigns, flaps and starts again for ever.
 
@@ -18,6 +19,8 @@ use crate::network::Link;
 use crate::schedule::Event;
 use crate::swarm::{Rest, Swarm};
 
+/// In so many of ten thousand worlds whose membership does not change two nodes of the core have no link with each other.
+const PARTLY: u32 = 2_000;
 /// After all is answered, so that those who are behind catch up.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 /// By then they must have: a learner may first hope for the rest of a state that nobody has any more, distrust who sent a
@@ -80,11 +83,26 @@ impl World {
             }
             self.restart(id);
         }
+        self.part_core();
         let all = self.welcome().into_iter().all(|id| core.contains(&id) || !self.watchers.is_needed(id));
         self.watchers.tally.cores[0] += u64::from(!all && self.watchers.membership().1 > 0);
         self.tell(&Fact::Healed { core: core.clone() });
         self.clients.healed(now, &self.asked_of(&core));
         self.await_clients();
+    }
+
+    /// Two nodes of the core may have no link with each other.
+    fn part_core(&mut self) {
+        if self.swarm.changes > 0 || self.core.len() < 3 || !self.chance.happens(PARTLY) {
+            return;
+        }
+        let mut core = self.core.clone();
+        self.chance.shuffle(&mut core);
+        let leads = |id: &NodeId| self.can_lead(*id) && self.node(*id).is_sound();
+        let Some(middle) = core.iter().copied().find(leads) else { return };
+        core.retain(|id| *id != middle);
+        self.cut(Shape::Rest, &[(core[0], core[1]), (core[1], core[0])]);
+        self.watchers.tally.cores[2] += 1;
     }
 
     /// A call for which nobody waited any more has changed the membership: who is needed now may not be there.
@@ -154,10 +172,13 @@ impl World {
         met.len() == core.len()
     }
 
-    /// Whom clients ask: those of the core that are members. Others may be there because nobody else knows of a change.
+    /// Whom clients ask: those of the core that are members, and reach all others of it. Others may be there because nobody
+    /// else knows of a change.
     fn asked_of(&self, core: &[NodeId]) -> Vec<NodeId> {
         let (membership, _) = self.watchers.membership();
-        let members: Vec<NodeId> = core.iter().copied().filter(|id| membership.node(*id).is_some()).collect();
+        let reaches_all = |id: NodeId| core.iter().all(|other| *other == id || self.network.connects(id, *other));
+        let members = core.iter().copied().filter(|id| membership.node(*id).is_some() && reaches_all(*id));
+        let members: Vec<NodeId> = members.collect();
         if members.is_empty() { core.to_vec() } else { members }
     }
 
@@ -224,11 +245,11 @@ impl World {
         silent.into_iter().filter(must).collect()
     }
 
-    /// Whether who leads is outside of the core and does not reach this node, or is not reached by it. It is the leader that
+    /// Whether who leads does not reach this node, or is not reached by it. It is the leader that
     /// tells a damaged node what to learn, and nobody passes that on.
     fn is_led_from_afar(&self, id: NodeId) -> bool {
         let led = self.nodes.values().filter_map(|node| node.roles.as_ref()?.leader.leads()).max();
-        led.is_some_and(|ballot| !self.core.contains(&ballot.node) && !self.network.connects(ballot.node, id))
+        led.is_some_and(|ballot| ballot.node != id && !self.network.connects(ballot.node, id))
     }
 
     /// Whether enough acceptors of the core can note the disk of a node. One with a disk in the place of a lost one does not
@@ -237,6 +258,7 @@ impl World {
         let Some(roles) = &self.node(id).roles else { return false };
         let notes = |other: NodeId| {
             let met = self.core.contains(&other) && self.knows(id, other) && self.knows(other, id);
+            let met = met && self.network.connects(id, other);
             met && !self.node(other).replaced
         };
         let acceptors = roles.began_in.majority();
