@@ -19,8 +19,9 @@ use crate::network::Link;
 use crate::schedule::Event;
 use crate::swarm::{Rest, Swarm};
 
-/// In so many of ten thousand worlds whose membership does not change two nodes of the core have no link with each other.
-const PARTLY: u32 = 2_000;
+/// Of ten thousand worlds whose membership does not change, and whose rest is no fringe, so many have a core in which two nodes
+/// have no link with each other.
+const PARTLY: u32 = 4_000;
 /// After all is answered, so that those who are behind catch up.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 /// By then they must have: a learner may first hope for the rest of a state that nobody has any more, distrust who sent a
@@ -91,9 +92,11 @@ impl World {
         self.await_clients();
     }
 
-    /// Two nodes of the core may have no link with each other.
+    /// Two nodes of the core may have no link with each other. Not where somebody outside of it may lead (a fringe), whom
+    /// then nobody might reach that clients ask.
     fn part_core(&mut self) {
-        if self.swarm.changes > 0 || self.core.len() < 3 || !self.chance.happens(PARTLY) {
+        let may = self.swarm.changes == 0 && self.swarm.rest != Rest::Fringe && self.core.len() > 2;
+        if !may || !self.chance.happens(PARTLY) {
             return;
         }
         let mut core = self.core.clone();
@@ -461,6 +464,29 @@ mod tests {
         assert_eq!(behind([&two, &three, &all], 1), ids(&[4]), "2 knows 3, which knows nobody");
         assert_eq!(behind([&two, &four, &all], 1), ids(&[2, 3, 4]), "2 knows 3, which knows 4");
         assert_eq!(behind([&two, &three, &all], 2), ids(&[1, 2, 3, 4]), "nobody is there");
+    }
+
+    /// A13, S-28: catches a core in which nobody who may lead reaches all others, clients that ask one of the two that do not reach
+    /// each other, and worlds that are never, or always, like that.
+    #[test]
+    fn two_of_a_core_may_not_reach_each_other() {
+        let mut parted = 0;
+        for seed in 0..60 {
+            let swarm = Swarm { rest: Rest::CutOff, ..Swarm::calm(5) };
+            let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+            let mut world = World::new(swarm, seed, watchers);
+            let core: Vec<NodeId> = (1..=4).map(NodeId).collect();
+            world.mend_core(core.clone(), &[]);
+            let far = |one: &NodeId| core.iter().any(|other| other != one && !world.network.connects(*one, *other));
+            let far: Vec<NodeId> = core.iter().copied().filter(far).collect();
+            let asked = world.asked_of(&core);
+            assert_eq!(asked, core.iter().copied().filter(|id| !far.contains(id)).collect::<Vec<_>>());
+            assert!(far.is_empty() || far.len() == 2, "{far:?}");
+            assert!(asked.iter().any(|id| world.can_lead(*id)));
+            parted += u64::from(!far.is_empty());
+            assert_eq!(world.watchers.tally.cores[2], u64::from(!far.is_empty()));
+        }
+        assert!((10..40).contains(&parted), "{parted}");
     }
 
     /// S-16: catches a new disk that stays unknown and is not asked for, and one that is asked for although too few of the
