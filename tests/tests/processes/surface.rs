@@ -133,6 +133,20 @@ async fn metrics_have_a_listener_of_their_own() {
     assert_eq!(gateway.get("/v1/cluster").await.status, 200);
 }
 
+/// SECURITY, callers and nodes. Catches a node or a gateway without data that is open to a network and says nothing of it in its
+/// log, and one that cries wolf.
+#[tokio::test]
+async fn who_is_open_to_a_network_says_so() {
+    let open = ["listen.insecure=true".to_owned(), "listen.metrics=0.0.0.0:0".to_owned()];
+    let cluster = Cluster::start("open", 1, &open.each_ref().map(String::as_str)).await;
+    let says = ["WARN", "listen.insecure", "listen.metrics = 0.0.0.0:0 without TLS and tokens"];
+    let line = cluster.logged(0, &says).await;
+    assert!(!line.contains("listen.http") && !line.contains("listen.peer"), "they are on loopback: {line}");
+    Gateway::boot(&cluster, &[0], &open).logged(&says).await;
+    let closed = Gateway::start(&cluster, &[0]).await;
+    assert!(!closed.log().contains("listen.insecure"), "{}", closed.log());
+}
+
 /// RELIABILITY 6, row 16. Catches a node that answers operators at the port of callers though they have one of their own, or
 /// does not at theirs, and a gateway without data that opens what the port of callers has shut.
 #[tokio::test]
