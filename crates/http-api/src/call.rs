@@ -76,7 +76,7 @@ pub(crate) fn new_call(
     asked: &Asked,
 ) -> Result<Call, Problem> {
     if is_for_operators(&function) {
-        check_port(api, matches!(asked.request, RequestId::Caller(_)))?;
+        check_port(api, access, &function, matches!(asked.request, RequestId::Caller(_)))?;
     }
     check_call(api, access, &function, &arguments)?;
     let request = asked.request.clone();
