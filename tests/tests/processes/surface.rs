@@ -161,7 +161,13 @@ async fn operators_have_a_listener_of_their_own() {
     };
     set(&cluster.url(0, "")).await.assert_problem(403, "not_at_this_port");
     let through = set(&gateway.url("")).await;
-    assert_eq!((through.status, &through.json()["code"]), (403, &json!("not_at_this_port")), "{}", through.text());
+    // Under a key of the gateway's own, which it sent nowhere else.
+    through.assert_problem(403, "not_at_this_port");
+    let removed = send(cluster.client().delete(gateway.url("/v1/cluster/acceptors/a"))).await.expect("it answers");
+    removed.assert_problem(403, "not_at_this_port");
+    let keyed = cluster.client().post(gateway.url("/v1/functions/cluster.remove")).header("Idempotency-Key", "k");
+    let keyed = send(keyed.json(&json!({"node": "a"}))).await.expect("it answers");
+    assert_eq!((keyed.status, &keyed.json()["outcome"]), (403, &json!("unknown")), "{}", keyed.text());
     cluster.call(0, "cluster.remove", &json!({"node": "a"})).await.assert_problem(403, "not_at_this_port");
     cluster.get(0, "/v1/backup").await.assert_problem(403, "not_at_this_port");
     let put = cluster.call(0, "kv.put", &json!({"key": "k", "value": 1})).await;
