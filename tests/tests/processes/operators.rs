@@ -86,3 +86,82 @@ async fn who_operates_at_the_port_of_callers_is_in_the_audit_log() {
     let lines = log.lines().filter(|line| line.contains("at the port of callers")).count();
     assert_eq!(lines, 4, "nobody knows the others");
 }
+
+/// Catches a port of operators that asks for no token, takes any, or lets in who may only read; one without TLS; and one that keeps
+/// out who may operate.
+#[tokio::test]
+async fn the_port_of_operators_asks_for_tokens() {
+    let node = Guarded::start("asks").await;
+    node.create("gone").await;
+    let sets = json!({"majority_sets": [["a"]]});
+    let changes = json!({"node": "a", "weight": 2, "dry_run": true});
+    for (method, path, body) in [
+        (Method::GET, "/v1/backup", None),
+        (Method::GET, "/v1/tokens", None),
+        (Method::POST, "/v1/tokens", Some(json!({"name": "more", "read": true}))),
+        (Method::POST, "/v1/cluster/acceptors?dry_run=true", Some(heavier())),
+        (Method::POST, "/v1/cluster/majority?dry_run=true", Some(sets)),
+        (Method::POST, "/v1/cluster/leader", Some(json!({"node": "a"}))),
+        (Method::POST, "/v1/functions/cluster.set_acceptor", Some(changes)),
+        (Method::DELETE, "/v1/tokens/gone", None),
+    ] {
+        let ask = async |token| node.ask(&node.admin, token, method.clone(), path, body.clone()).await;
+        ask(None).await.assert_problem(401, "no_token");
+        ask(Some("garbage")).await.assert_problem(401, "invalid_token");
+        ask(Some(&node.reader)).await.assert_problem(403, "forbidden");
+        let root = ask(Some(ROOT)).await;
+        assert!(root.status < 300, "{method} {path}: {}", root.text());
+    }
+    let read = node.ask(&node.admin, Some(&node.reader), Method::GET, "/v1/cluster", None).await;
+    assert_eq!(read.status, 200, "who may read reads there, too: {}", read.text());
+    let plain = node.admin.replace("https", "http");
+    assert!(send(node.cluster.client().get(format!("{plain}/livez"))).await.is_err(), "it answers without TLS");
+}
+
+/// Catches a way around the port: another method, another spelling of a path or a name, a call that nobody waits for, and one of
+/// many in a request; with the token that may do everything.
+#[tokio::test]
+async fn no_way_leads_around_the_port_of_operators() {
+    let node = Guarded::start("around").await;
+    let command = async || {
+        let listed = node.ask(&node.admin, Some(ROOT), Method::GET, "/v1/commands?limit=1000", None).await.json();
+        listed["commands"].as_array().expect("commands").len()
+    };
+    let before = command().await;
+    let set = "/v1/functions/cluster.set_acceptor";
+    for (method, path, refused) in [
+        (Method::HEAD, "/v1/backup", (403, "")),
+        (Method::HEAD, "/v1/tokens", (403, "")),
+        (Method::OPTIONS, "/v1/cluster/acceptors", (403, "not_at_this_port")),
+        (Method::PUT, "/v1/cluster/acceptors", (403, "not_at_this_port")),
+        (Method::PATCH, "/v1/cluster/acceptors", (403, "not_at_this_port")),
+        (Method::POST, set, (403, "not_at_this_port")),
+        (Method::POST, "/v1/functions/cluster%2Eset_acceptor", (403, "not_at_this_port")),
+        (Method::POST, "/v1/%63luster/acceptors", (403, "not_at_this_port")),
+        (Method::POST, "/v1/cluster/%61cceptors", (403, "not_at_this_port")),
+        (Method::POST, "/v1/functions/CLUSTER.set_acceptor", (404, "unknown_function")),
+        (Method::POST, "/V1/cluster/acceptors", (404, "unknown_route")),
+        (Method::POST, "//v1/cluster/acceptors", (404, "unknown_route")),
+        (Method::POST, "/v1//cluster/acceptors", (404, "unknown_route")),
+        (Method::POST, "/v1/cluster%2Facceptors", (404, "unknown_route")),
+        (Method::POST, "/v1/cluster/acceptors/", (404, "unknown_route")),
+    ] {
+        let reply = node.at_callers(ROOT, method.clone(), path, heavier()).await;
+        let code = if method == Method::HEAD { Value::from("") } else { reply.json()["code"].clone() };
+        assert_eq!((reply.status, code.as_str()), (refused.0, Some(refused.1)), "{method} {path}: {reply:?}");
+    }
+    for path in ["/v1/cluster/acceptors", set] {
+        let asked = node.cluster.client().post(format!("{}{path}", node.callers)).bearer_auth(ROOT);
+        let reply = send(asked.header("Prefer", "respond-async").json(&heavier())).await.expect("the node answers");
+        reply.assert_problem(403, "not_at_this_port");
+    }
+    let call = |key: &str| json!({"function": "cluster.set_acceptor", "arguments": heavier(), "idempotency_key": key});
+    let many = node.at_callers(ROOT, Method::POST, "/v1/calls", json!([call("k"), call("l")])).await.json();
+    for outcome in many.as_array().expect("outcomes") {
+        assert_eq!((&outcome["status"], &outcome["code"]), (&json!(403), &json!("not_at_this_port")), "{many}");
+        assert_eq!(outcome["outcome"], "unknown", "it may have been made at the other port: {many}");
+    }
+    assert_eq!(command().await, before, "nothing was done");
+    let done = node.ask(&node.admin, Some(ROOT), Method::POST, "/v1/cluster/acceptors", Some(heavier())).await;
+    assert_eq!((done.status, command().await), (200, before + 1), "it would have been: {}", done.text());
+}
