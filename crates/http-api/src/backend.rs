@@ -285,9 +285,10 @@ pub struct MembershipView {
 /// A change of the membership that not all members have applied, as far as the answering node knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ChangeView {
-    /// Whether a majority set that is heard has applied it. Until then the next change is refused.
+    /// Whether a majority set that is heard has applied it. Until then the next change is refused; a leader may refuse it for
+    /// longer, since of these acceptors it counts only those that have promised to it.
     pub in_force: bool,
-    /// The members that have not.
+    /// The members that have not, by what this node has heard since it began: one that it has not heard is among them.
     pub not_applied: Vec<MemberView>,
 }
 

@@ -63,6 +63,8 @@ impl Done {
 /// Which call it is, from where, and how long its caller waits.
 pub(crate) struct Asked {
     pub(crate) request: RequestId,
+    /// Whether the caller gave its key: then another node may have had it. One who does not wait is given a key here.
+    pub(crate) is_keyed: bool,
     pub(crate) caller: Option<SpanContext>,
     pub(crate) wait: Option<Duration>,
 }
@@ -76,7 +78,7 @@ pub(crate) fn new_call(
     asked: &Asked,
 ) -> Result<Call, Problem> {
     if is_for_operators(&function) {
-        check_port(api, matches!(asked.request, RequestId::Caller(_)))?;
+        check_port(api, access, &function, asked.is_keyed)?;
     }
     check_call(api, access, &function, &arguments)?;
     let request = asked.request.clone();
@@ -145,9 +147,9 @@ pub(crate) async fn run(
 ) -> Result<Reply, Problem> {
     let access = access_of(request);
     let Wishes { key, wait, respond_async } = wishes;
-    let given = key.as_ref().and_then(instance);
+    let (given, is_keyed) = (key.as_ref().and_then(instance), key.is_some());
     let named = || if respond_async { api.caller_key() } else { api.request_id() };
-    let asked = Asked { request: key.unwrap_or_else(named), caller: api.traces.caller(request), wait };
+    let asked = Asked { request: key.unwrap_or_else(named), is_keyed, caller: api.traces.caller(request), wait };
     api.traces.label(request, &asked.request);
     let told = audit::call(&access, &function, &arguments, || api.traces.of(&asked.request));
     let reply = if respond_async {

@@ -3,7 +3,7 @@
 
 use actix_web::body::{BoxBody, EitherBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpRequest, ResponseError as _, web};
@@ -50,8 +50,9 @@ pub(crate) async fn gate(
 }
 
 fn enter(api: &Api, need: Need, request: &HttpRequest) -> Result<Access, Problem> {
-    if need == Need::Operate {
-        check_port(api, may_have_run_before(request))?;
+    if need == Need::Operate && !api.is_for_operators {
+        tell_of(api, request.headers(), need);
+        return Err(elsewhere(may_have_run_before(request)));
     }
     let Some(auth) = &api.auth else { return Ok(Access::everything()) };
     if need == Need::Nothing {
@@ -66,13 +67,34 @@ fn enter(api: &Api, need: Need, request: &HttpRequest) -> Result<Access, Problem
     Ok(access)
 }
 
-/// Whether operators are answered at this port. What may have been done at another one before is not called undone.
-pub(crate) fn check_port(api: &Api, may_have_run: bool) -> Result<(), Problem> {
+/// Leaves a line in the audit log of a token that is good and was presented at the wrong port: it may have leaked. How old the
+/// state is by which it is known does not matter, nobody is let in.
+fn tell_of(api: &Api, headers: &HeaderMap, need: Need) {
+    let identified = api.auth.as_ref().map(|auth| auth.identify(&*api.backend, headers, true));
+    if let Some(Ok(Ok(access))) = identified {
+        api.refusals.denied(&access, &at_wrong_port(&format!("{need:?}")));
+    }
+}
+
+fn at_wrong_port(what: &str) -> String {
+    format!("{what} at the port of callers")
+}
+
+/// What may have been done at another port before is not called undone.
+fn elsewhere(may_have_run: bool) -> Problem {
+    let problem = denied(Denied::Elsewhere);
+    if may_have_run { problem.unknown() } else { problem }
+}
+
+/// Whether a function that only operators call is called at a port where they are answered.
+pub(crate) fn check_port(api: &Api, access: &Access, function: &str, may_have_run: bool) -> Result<(), Problem> {
     if api.is_for_operators {
         return Ok(());
     }
-    let problem = denied(Denied::Elsewhere);
-    Err(if may_have_run { problem.unknown() } else { problem })
+    if api.auth.is_some() {
+        api.refusals.denied(access, &at_wrong_port(function));
+    }
+    Err(elsewhere(may_have_run))
 }
 
 /// Whether who asks may make this call: the function, and with a token that is confined to some keys, those that the

@@ -49,6 +49,7 @@ pub(crate) fn run(config: &GatewayOnly, stop_with_parent: bool) -> Result<(), Fa
             prometheus: node::install_metrics()?,
             traces: Traces::start(config.tracing.as_ref(), &config.cluster, &config.name, node::chance())?,
         };
+        node::say_exposed(&config.exposed());
         serve(config, begun, stop).await?;
         Ok(())
     })

@@ -25,6 +25,7 @@ mod lost;
 mod membership;
 mod modes;
 mod nemesis;
+mod operators;
 mod overload;
 mod owners;
 mod partial;

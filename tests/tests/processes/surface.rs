@@ -133,6 +133,20 @@ async fn metrics_have_a_listener_of_their_own() {
     assert_eq!(gateway.get("/v1/cluster").await.status, 200);
 }
 
+/// SECURITY, callers and nodes. Catches a node or a gateway without data that is open to a network and says nothing of it in its
+/// log, and one that cries wolf.
+#[tokio::test]
+async fn who_is_open_to_a_network_says_so() {
+    let open = ["listen.insecure=true".to_owned(), "listen.metrics=0.0.0.0:0".to_owned()];
+    let cluster = Cluster::start("open", 1, &open.each_ref().map(String::as_str)).await;
+    let says = ["WARN", "listen.insecure", "listen.metrics = 0.0.0.0:0 without TLS and tokens"];
+    let line = cluster.logged(0, &says).await;
+    assert!(!line.contains("listen.http") && !line.contains("listen.peer"), "they are on loopback: {line}");
+    Gateway::boot(&cluster, &[0], &open).logged(&says).await;
+    let closed = Gateway::start(&cluster, &[0]).await;
+    assert!(!closed.log().contains("listen.insecure"), "{}", closed.log());
+}
+
 /// RELIABILITY 6, row 16. Catches a node that answers operators at the port of callers though they have one of their own, or
 /// does not at theirs, and a gateway without data that opens what the port of callers has shut.
 #[tokio::test]
@@ -147,7 +161,13 @@ async fn operators_have_a_listener_of_their_own() {
     };
     set(&cluster.url(0, "")).await.assert_problem(403, "not_at_this_port");
     let through = set(&gateway.url("")).await;
-    assert_eq!((through.status, &through.json()["code"]), (403, &json!("not_at_this_port")), "{}", through.text());
+    // Under a key of the gateway's own, which it sent nowhere else.
+    through.assert_problem(403, "not_at_this_port");
+    let removed = send(cluster.client().delete(gateway.url("/v1/cluster/acceptors/a"))).await.expect("it answers");
+    removed.assert_problem(403, "not_at_this_port");
+    let keyed = cluster.client().post(gateway.url("/v1/functions/cluster.remove")).header("Idempotency-Key", "k");
+    let keyed = send(keyed.json(&json!({"node": "a"}))).await.expect("it answers");
+    assert_eq!((keyed.status, &keyed.json()["outcome"]), (403, &json!("unknown")), "{}", keyed.text());
     cluster.call(0, "cluster.remove", &json!({"node": "a"})).await.assert_problem(403, "not_at_this_port");
     cluster.get(0, "/v1/backup").await.assert_problem(403, "not_at_this_port");
     let put = cluster.call(0, "kv.put", &json!({"key": "k", "value": 1})).await;

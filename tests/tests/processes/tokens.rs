@@ -11,7 +11,7 @@ use quorate_tests::cluster::{Cluster, Gateway, Link, Reply, Taps, eventually, qu
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const ROOT: &str = "canary-root-5f1d0c7b9e2a4d6c8b0f";
+pub(crate) const ROOT: &str = "canary-root-5f1d0c7b9e2a4d6c8b0f";
 
 fn run(command: &mut Command) -> Output {
     command.output().expect("the binary runs")
@@ -22,12 +22,12 @@ fn text(output: &Output) -> String {
 }
 
 /// A cluster that asks for tokens, with that root token.
-fn guarded(name: &str) -> (Cluster, tempfile::TempDir) {
+pub(crate) fn guarded(name: &str, nodes: usize) -> (Cluster, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("root-token");
     fs::write(&file, format!("{ROOT}\n")).expect("written");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("changed");
-    let mut cluster = Cluster::new(name, 3, &["auth.enabled=true"]);
+    let mut cluster = Cluster::new(name, nodes, &["auth.enabled=true"]);
     cluster.set(&format!("auth.root_token_file={}", file.display()));
     (cluster, directory)
 }
@@ -60,7 +60,7 @@ pub(crate) fn holding(directory: &Path, text: &str) -> Vec<String> {
 /// that cannot present it, an operator who is not audited, and a secret that is anywhere but where it was shown.
 #[tokio::test]
 async fn a_token_counts_at_every_node_until_it_is_revoked() {
-    let (mut cluster, directory) = guarded("guarded");
+    let (mut cluster, directory) = guarded("guarded", 3);
     cluster.boot_all();
     cluster.wait_begun().await;
     let url = cluster.url(0, "");
@@ -133,7 +133,7 @@ async fn a_token_counts_at_every_node_until_it_is_revoked() {
 /// Catches a node that starts with a root token that is none, or that everybody may read.
 #[tokio::test]
 async fn a_root_token_must_be_one() {
-    let (cluster, directory) = guarded("roots");
+    let (cluster, directory) = guarded("roots", 3);
     let file = directory.path().join("root-token");
     let refused = |says: &str| {
         let refused = run(&mut cluster.command(0));
@@ -173,7 +173,7 @@ fn remembers(pid: u32, text: &str) -> bool {
 /// the node needs its hash only. Whoever presents it sends it again.
 #[tokio::test]
 async fn a_node_forgets_its_root_token() {
-    let (mut cluster, directory) = guarded("forgets");
+    let (mut cluster, directory) = guarded("forgets", 3);
     cluster.boot_all();
     cluster.wait_begun().await;
     let file = directory.path().join("root-token");
@@ -191,7 +191,7 @@ const CUT_OFF_MAX: Duration = Duration::from_secs(9);
 /// and one that does not take tokens again when it hears of the others.
 #[tokio::test]
 async fn a_node_that_is_cut_off_soon_takes_no_tokens() {
-    let (mut cluster, _directory) = guarded("cut-off");
+    let (mut cluster, _directory) = guarded("cut-off", 3);
     let taps = Taps::between(&mut cluster).await;
     cluster.boot_all();
     cluster.wait_begun().await;
@@ -230,7 +230,7 @@ async fn a_node_that_is_cut_off_soon_takes_no_tokens() {
 /// changes keys of others, functions whose keys the node does not find in their arguments, and keys that are forgotten.
 #[tokio::test]
 async fn a_token_is_confined_to_its_keys_at_every_door() {
-    let (mut cluster, directory) = guarded("confined");
+    let (mut cluster, directory) = guarded("confined", 3);
     cluster.boot_all();
     cluster.wait_begun().await;
     let url = cluster.url(0, "");

@@ -47,13 +47,14 @@ pub(super) fn hand_over(context: &mut ExecutionContext<'_>, arguments: HandOver)
     Ok(HandedOver { node: node.0, name: name_of(&membership, node), leads })
 }
 
-/// Who takes over from a leader that stops: of those that can, who has applied the most.
+/// Who takes over from a leader that stops: of those that can, one that votes before one that does not (that may be a spare, or
+/// about to leave), then who has applied the most.
 #[must_use]
 pub fn successor(cluster: &Cluster<'_>) -> Option<NodeId> {
     let (membership, heard) = (cluster.membership, (cluster.heard)());
     let can = |node: &NodeId| *node != cluster.me && check_can_take_over(membership, &heard, *node).is_ok();
     let able = membership.nodes().keys().copied().filter(can);
-    able.max_by_key(|node| (heard.get(node).map(|heard| heard.applied), Reverse(*node)))
+    able.max_by_key(|node| (membership.is_acceptor(*node), heard.get(node).map(|heard| heard.applied), Reverse(*node)))
 }
 
 fn check_can_take_over(
@@ -207,5 +208,21 @@ mod tests {
         let mut alone = all_well();
         alone.retain(|node, _| *node == NodeId(1));
         assert_eq!(succeeds(alone), None);
+    }
+
+    /// Catches a leader that stops and hands over to a node that does not vote, a spare or one about to leave, although one that
+    /// votes could lead; and one that hands over to nobody where only such a node is left.
+    #[test]
+    fn who_votes_succeeds_before_who_has_applied_more() {
+        let genesis = Membership::of_equals(3).weighing(NodeId(2), 0).expect("two are left");
+        let succeeds = |words: Words| {
+            let heard = || words.clone();
+            successor(&Cluster { me: NodeId(1), membership: &genesis, heard: &heard, votes: &|_| true })
+        };
+        assert_eq!(succeeds(all_well()), Some(NodeId(3)), "a learner of a lower id");
+        assert_eq!(succeeds(with(|two| two.applied = CommandNumber(10_001))), Some(NodeId(3)), "one that is ahead");
+        let mut only_a_learner = all_well();
+        only_a_learner.get_mut(&NodeId(3)).expect("it is heard").can_lead = false;
+        assert_eq!(succeeds(only_a_learner), Some(NodeId(2)));
     }
 }

@@ -10,17 +10,19 @@
 
 use std::time::Duration;
 
+use actix_web::body::{BoxBody, MessageBody as _};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use bytes::Bytes;
 use futures_util::stream;
+use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::members::Members;
 use super::{HEAD_KIB, Proxy};
 use crate::names;
-use crate::problem::Problem;
+use crate::problem::{Executed, Problem};
 use crate::request::{self, Wishes, may_have_run_before};
 use crate::traces::Forwarded;
 
@@ -71,6 +73,8 @@ struct Passed {
     /// It may be sent again although a member may have it.
     is_safe: bool,
     is_call: bool,
+    /// Its idempotency key was made here: nobody else has sent it under that.
+    is_keyed_here: bool,
     /// What the caller waits.
     wait: Duration,
     followed: Option<Forwarded>,
@@ -124,6 +128,7 @@ async fn pass_on(request: &HttpRequest, proxy: &Proxy, passed: &Passed) -> Resul
                 Ok(reply) if may_have_run && SPEAK_FOR_ONE.contains(&reply.status()) => {
                     return Err(no_outcome(OF_A_CALL));
                 }
+                Ok(reply) if passed.is_keyed_here && refused.is_none() => return Ok(not_executed(reply)),
                 Ok(reply) => return Ok(reply),
                 Err(Broken::NotSent) => {}
                 Err(Broken::Sent) if passed.is_safe => may_have_run = passed.is_call,
@@ -150,6 +155,26 @@ fn no_outcome(detail: &str) -> Problem {
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_outcome", detail).unknown().retry_later()
 }
 
+/// The reply of the only member that had a call. If it forbids the call, nobody has executed it; the member could not say so: of
+/// a call with a key another one may have had it, for all that it knows.
+fn not_executed(reply: HttpResponse) -> HttpResponse {
+    if reply.status() != StatusCode::FORBIDDEN {
+        return reply;
+    }
+    reply.map_body(|_, body| match body.try_into_bytes() {
+        Ok(problem) => BoxBody::new(with_outcome(problem, Executed::NotExecuted)),
+        Err(body) => body,
+    })
+}
+
+/// A problem with another outcome; what is none stays as it is.
+fn with_outcome(problem: Bytes, outcome: Executed) -> Bytes {
+    let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&problem) else { return problem };
+    let Some(told) = fields.get_mut("outcome") else { return problem };
+    *told = json!(outcome);
+    Value::Object(fields).to_string().into()
+}
+
 impl Passed {
     async fn of(request: &HttpRequest, payload: web::Payload, proxy: &Proxy) -> Result<Self, Problem> {
         let limits = &proxy.limits;
@@ -158,7 +183,8 @@ impl Passed {
         let wait = Wishes::of(request, limits.wait_max)?.wait.unwrap_or(limits.wait);
         let body = request::body_within(request, payload, limits, &proxy.arriving).await?;
         let mut headers = passed_on(request.headers());
-        if is_call && !is_batch && !headers.contains_key(&names::IDEMPOTENCY_KEY) {
+        let is_keyed_here = is_call && !is_batch && !headers.contains_key(&names::IDEMPOTENCY_KEY);
+        if is_keyed_here {
             headers.insert(names::IDEMPOTENCY_KEY, proxy.fresh_key());
         }
         let forwards = proxy.forwards.as_ref().filter(|_| is_call && !is_batch);
@@ -170,7 +196,7 @@ impl Passed {
         let method = if is_head { Method::GET } else { request.method().clone() };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
         check_path(request.uri().path(), &path)?;
-        Ok(Self { method, path, headers, body, is_safe: !is_call || !is_batch, is_call, wait, followed })
+        Ok(Self { method, path, headers, body, is_safe: !is_call || !is_batch, is_call, is_keyed_here, wait, followed })
     }
 }
 

@@ -238,13 +238,14 @@ fn start(
     caller: Option<SpanContext>,
     wait: Option<Duration>,
 ) -> (Option<Told>, Result<Started, Problem>) {
+    let is_keyed = call.idempotency_key.is_some();
     let request = match call.idempotency_key.map(RequestId::caller).transpose() {
         Ok(key) => key.unwrap_or_else(|| api.request_id()),
         Err(detail) => return (None, Err(Problem::bad_request("invalid_idempotency_key", detail))),
     };
     let arguments = Bytes::copy_from_slice(call.arguments.get().as_bytes());
     let told = audit::call(access, &call.function, &arguments, || api.traces.of(&request));
-    let asked = Asked { request, caller, wait };
+    let asked = Asked { request, is_keyed, caller, wait };
     let begin = || {
         let call = call::new_call(api, access, call.function, arguments, &asked)?;
         let instance = call::instance(&call.request);

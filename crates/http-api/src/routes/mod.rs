@@ -117,7 +117,7 @@ pub(crate) fn of_no_gateway(config: &mut ServiceConfig, has_metrics: bool) {
     if has_metrics {
         metrics(config);
     }
-    config.default_service(web::to(no_gateway));
+    config.default_service(web::to(move |request| no_gateway(request, has_metrics)));
 }
 
 /// The routes of a listener for those who watch.
@@ -172,9 +172,12 @@ pub(crate) async fn no_route() -> Result<HttpResponse, Problem> {
 }
 
 /// Another node may have had the call before. Gateways without data take this status for a node that is not to be asked.
-async fn no_gateway(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let detail = "this node is no gateway (node.roles): it answers /livez, /readyz, /healthz and /metrics, and nothing else; \
-                  ask one that is, GET /v1/cluster there says which nodes are";
+async fn no_gateway(request: HttpRequest, has_metrics: bool) -> Result<HttpResponse, Problem> {
+    let answered = if has_metrics { "/livez, /readyz, /healthz and /metrics" } else { "/livez, /readyz and /healthz" };
+    let detail = format!(
+        "this node is no gateway (node.roles): here it answers {answered}, and nothing else; ask one that is, GET /v1/cluster \
+         there says which nodes are"
+    );
     let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, "not_a_gateway", detail);
     Err(if may_have_run_before(&request) { problem.unknown() } else { problem })
 }

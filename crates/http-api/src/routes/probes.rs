@@ -18,7 +18,8 @@ pub(crate) async fn livez(request: HttpRequest, api: web::Data<Api>) -> Result<H
     report(&request, "livez", &api.backend.health().live)
 }
 
-/// Whether this node can serve calls now; when not, send them to another.
+/// Whether this node can serve calls now; when not, send them to another. Of a node without the role gateway: whether it takes part;
+/// it serves no calls, so balancers must be given gateways only.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operation",
     params(("verbose" = Option<String>, Query, description = "Show each check")),
     responses((status = 200, description = "It can", body = String, content_type = "text/plain"),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use protocol::membership;
 
 use super::layers::{ConfigError, Settings};
+use super::listen::exposed;
 use super::{HOUR, Limits, Listen, Log, Tls, Tracing, node_name};
 
 /// See the module.
@@ -63,6 +64,14 @@ const NOT_ITS_OWN: [&str; 15] = [
 ];
 
 impl GatewayOnly {
+    /// The listeners that `listen.insecure` has opened to others than this machine. Tokens are for members to judge; where they
+    /// do, this gateway has one, too.
+    pub(crate) fn exposed(&self) -> Vec<String> {
+        let guards = [(self.tls.http.is_some(), "TLS"), (self.token.is_some(), "tokens")];
+        let all = [("listen.http", Some(self.http)), ("listen.metrics", self.metrics)];
+        all.into_iter().filter_map(|(key, address)| exposed(key, address, &guards)).collect()
+    }
+
     /// `None` where the node is more than a gateway.
     ///
     /// # Errors
@@ -138,6 +147,19 @@ mod tests {
     fn read(sets: &[&str]) -> Result<Option<GatewayOnly>, String> {
         let settings = Settings::collect(&sources(sets)).map_err(|error| error.to_string())?;
         GatewayOnly::from_settings(&settings).map_err(|error| error.to_string())
+    }
+
+    /// Catches a gateway that is open to a network and does not say so.
+    #[test]
+    fn a_gateway_that_is_open_says_so() {
+        let only = ["node.roles=gateway", "gateway.members=a:8080", "listen.insecure=true"];
+        let of = |sets: &[&str]| gateway_of(&[&only[..], sets].concat()).exposed();
+        assert_eq!(of(&["gateway.token_file=t"]), Vec::<String>::new(), "on loopback");
+        let open = ["listen.http=0.0.0.0:8080", "listen.metrics=0.0.0.0:9080", "gateway.token_file=t"];
+        assert_eq!(of(&open), ["listen.http = 0.0.0.0:8080 without TLS", "listen.metrics = 0.0.0.0:9080 without TLS"]);
+        let with_tls = ["tls.http_certificate=c", "tls.http_key=k"];
+        assert_eq!(of(&[&open[..1], &with_tls].concat()), ["listen.http = 0.0.0.0:8080 without tokens"]);
+        assert_eq!(of(&[&open[..], &with_tls].concat()), Vec::<String>::new());
     }
 
     /// Catches a gateway that begins a cluster of its own, one that is told what it ignores, and a node that is taken for

@@ -137,8 +137,8 @@ pub(crate) const KEYS: &[Key] = &[
         "listen.advertise",
         Shape::Text,
         "\"\"",
-        "the host:port at which callers reach this node's REST; empty: listen.http, or the name of the host where that is \
-         every address",
+        "the host:port at which callers reach this node's REST, left out without \"gateway\" in node.roles; empty: listen.http, \
+         or the name of the host where that is every address",
     ),
     key(
         "listen.advertise_peer",

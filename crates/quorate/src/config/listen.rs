@@ -137,6 +137,13 @@ impl Listen {
     }
 }
 
+/// A listener that others than this machine reach, and what it lacks of `guards`: there is one only with `listen.insecure`.
+pub(super) fn exposed(key: &str, address: Option<SocketAddr>, guards: &[(bool, &str)]) -> Option<String> {
+    let address = address.filter(|address| !address.ip().is_loopback())?;
+    let lacks: Vec<&str> = guards.iter().filter(|(is_there, _)| !is_there).map(|(_, guard)| *guard).collect();
+    (!lacks.is_empty()).then(|| format!("{key} = {address} without {}", lacks.join(" and ")))
+}
+
 /// Port 0 is another one each time.
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     one == other && one.port() != 0

@@ -194,6 +194,20 @@ impl Config {
         }
     }
 
+    /// The listeners that `listen.insecure` has opened to others than this machine.
+    pub(crate) fn exposed(&self) -> Vec<String> {
+        let Listen { http, metrics, admin, peer, .. } = self.listen;
+        let rest = [(self.tls.http.is_some(), "TLS"), (self.auth.is_some(), "tokens")];
+        let between_nodes = [(self.tls.peer.is_some(), "TLS")];
+        let all = [
+            listen::exposed("listen.http", Some(http), &rest),
+            listen::exposed("listen.metrics", metrics, &rest),
+            listen::exposed("listen.admin", admin, &rest),
+            listen::exposed("listen.peer", Some(peer), &between_nodes),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
     /// Checks what was collected.
     ///
     /// # Errors

@@ -50,6 +50,29 @@ fn without_anything_it_is_a_cluster_of_one_on_loopback() {
     assert_eq!(config.replacement, Replacement::default(), "nobody is replaced");
 }
 
+/// Catches a listener that is open to a network and is not told of, and one that is told of though it is guarded or on loopback.
+#[test]
+fn a_node_that_is_open_says_where() {
+    const HTTP: [&str; 3] = ["listen.http=0.0.0.0:8080", "listen.metrics=0.0.0.0:9080", "listen.admin=[::]:8090"];
+    const PEER: [&str; 2] = ["listen.peer=0.0.0.0:7080", "listen.advertise_peer=a:7080"];
+    let of = |sets: &[&[&str]]| load(&[&["listen.insecure=true"], &sets.concat()[..]].concat()).exposed();
+    assert_eq!(of(&[]), Vec::<String>::new(), "all on loopback");
+    let peer = "listen.peer = 0.0.0.0:7080 without TLS";
+    let rest = |lacks: &str| {
+        ["listen.http = 0.0.0.0:8080", "listen.metrics = 0.0.0.0:9080", "listen.admin = [::]:8090"]
+            .map(|listener| format!("{listener} without {lacks}"))
+            .to_vec()
+    };
+    assert_eq!(of(&[&HTTP, &PEER]), [rest("TLS and tokens"), vec![peer.to_owned()]].concat());
+    let (tls, tokens) = (["tls.http_certificate=c", "tls.http_key=k"], ["auth.enabled=true"]);
+    assert_eq!(of(&[&HTTP, &tls]), rest("tokens"));
+    assert_eq!(of(&[&HTTP, &tokens]), rest("TLS"));
+    assert_eq!(of(&[&HTTP, &tls, &tokens]), Vec::<String>::new());
+    let between = ["tls.peer_certificate=c", "tls.peer_key=k", "tls.peer_ca=a"];
+    assert_eq!(of(&[&PEER]), [peer]);
+    assert_eq!(of(&[&PEER, &between]), Vec::<String>::new());
+}
+
 /// Catches a layer that is left out or wins over a later one, and an origin that is not told.
 #[test]
 fn later_layers_win_and_each_value_says_where_it_came_from() {

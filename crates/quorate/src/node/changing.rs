@@ -8,7 +8,8 @@ use http_api::backend::{ChangeView, MemberView};
 use protocol::{CommandNumber, Membership, NodeId};
 
 /// How far the change has come that made this membership; nothing where all members have applied it. Of who is not heard what it
-/// said last counts.
+/// said last counts; of who has said nothing since this node began, nothing, so it seems to wait. A leader may refuse the next change
+/// for longer than this is not in force: it asks for promises, too.
 pub(super) fn change(membership: &Membership, heard: &BTreeMap<NodeId, Heard>, view: &View) -> Option<ChangeView> {
     let last = |node: NodeId| view.peers.get(&node)?.last.as_ref().map(|last| last.applied);
     let applied = |node: NodeId| heard.get(&node).map(|heard| heard.applied).or_else(|| last(node)).unwrap_or_default();

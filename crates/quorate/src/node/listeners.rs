@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use http_api::{Auth, ServerHandle};
+use tracing::warn;
 
 use super::backend::NodeBackend;
 use super::{Watched, outside};
@@ -77,6 +78,14 @@ pub(super) fn serve_apart(
     let handle = server.handle();
     actix::spawn(server);
     Ok(Some(handle))
+}
+
+/// Says which listeners `listen.insecure` has opened to others than this machine.
+pub(crate) fn say_exposed(listeners: &[String]) {
+    if !listeners.is_empty() {
+        let listeners = listeners.join("; ");
+        warn!(listeners, "listen.insecure: whoever reaches these ports may do what is done there, or listen in");
+    }
 }
 
 /// Listens for callers, or for those who watch.

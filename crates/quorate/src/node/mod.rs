@@ -76,7 +76,7 @@ use space::Room;
 use status::Status;
 use waiting::Waiting;
 
-pub(crate) use listeners::{bind_http, http_workers};
+pub(crate) use listeners::{bind_http, http_workers, say_exposed};
 pub(crate) use meters::{install as install_metrics, keep as keep_metrics};
 pub(crate) use outside::chance;
 
@@ -100,6 +100,7 @@ pub(crate) fn run(mut config: Config, stop_with_parent: bool) -> Result<(), Fail
         let certificates = Certificates::read(&config.tls)?;
         let auth = auth(&config)?;
         let listeners = Listeners::bind(&config, certificates, auth)?;
+        say_exposed(&config.exposed());
         let waiting = Waiting::begin(&config, &listeners).await?;
         let seated = be_seated(&mut config, listeners.certificates.peer(), &waiting, stop.next()).await?;
         let Some(came) = seated else { return Ok(()) };

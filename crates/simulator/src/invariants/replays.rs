@@ -181,6 +181,10 @@ mod tests {
             let (at, message) = (CommandNumber(0), String::new());
             Outcome::Refused { at, code: code.to_owned(), message }
         };
+        let unknown = || {
+            let (code, message) = ("unknown_node".into(), "there is no node 9; the nodes are n1, n2, n3".into());
+            Outcome::Refused { at: CommandNumber(0), code, message }
+        };
         let membership = |membership: &Membership| -> serde_json::Value {
             serde_json::from_slice(&membership.to_value()).expect("it is JSON")
         };
@@ -194,7 +198,9 @@ mod tests {
         }
         assert_fails(said(&over, unchanged(&json!({"node": 1, "name": "n1", "leads": true}))), "not so at 0");
         assert_eq!(said(&over, refused("not_connected")), Ok(()));
-        assert_fails(said(&over, refused("not_an_acceptor")), "not so at 0");
+        // Who is a node stands in the state: it is looked at, and not believed.
+        assert_fails(said(&over, unknown()), "not so at 0");
+        assert_eq!(said(&call("r3", "cluster.hand_over", &json!({"node": 9})), unknown()), Ok(()));
     }
 
     /// Catches an answer that nobody looks at because no node has applied its number before the end of the run: one that is

@@ -178,6 +178,8 @@ async fn operators_are_answered_at_their_port_only() {
     for function in ["cluster.remove", "cluster.set_rule", "auth.token_create"] {
         let uri = format!("/v1/functions/{function}");
         assert_eq!(ask(&uri, json!({}), plain).await.problem(), elsewhere, "{function}");
+        let not_waited_for = ask(&uri, json!({}), ("Prefer", "respond-async")).await;
+        assert_eq!(not_waited_for.problem(), elsewhere, "{function}: nobody else knows the key that it was given here");
         let (status, code, outcome) = ask(&uri, json!({}), keyed).await.problem();
         assert_eq!((status, code.as_str(), outcome.as_str()), (403, "not_at_this_port", "unknown"));
     }

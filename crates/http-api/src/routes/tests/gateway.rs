@@ -7,7 +7,7 @@ use actix_web::dev::ServerHandle;
 use super::wire::{LONG, Served, exchange, options};
 use crate::backend::Limits;
 use crate::proxy::{self, Proxy};
-use crate::server::listen;
+use crate::server::{Options, listen};
 
 /// A gateway of the cluster `ours` that looks at nobody by itself.
 struct Front {
@@ -73,6 +73,30 @@ async fn a_member_that_was_not_looked_at_takes_nothing_of_another_cluster() {
         assert!(named.starts_with("HTTP/1.1 200 "), "{named}");
     }
     for handle in [front.handle, ours.handle, theirs.handle] {
+        handle.stop(false).await;
+    }
+}
+
+/// Catches a gateway that lets its caller fear that a call was executed which the only member that had it forbids, because that
+/// member takes the gateway's key for one that others know; and one that promises the same of a caller's key.
+#[actix_web::test]
+async fn a_call_under_a_key_of_the_gateway_is_undone_where_it_is_forbidden() {
+    let member = Served::with(Options { admin_apart: true, ..options() });
+    member.world.backend.cluster.set("ours").expect("it is said once");
+    let front = Front::start(&[&member]);
+    for (path, key, outcome) in [
+        ("/v1/functions/cluster.remove", "", "not_executed"),
+        ("/v1/cluster/leader", "", "not_executed"),
+        ("/v1/functions/cluster.remove", "Idempotency-Key: k\r\n", "unknown"),
+    ] {
+        let head =
+            format!("Host: a\r\nConnection: close\r\n{key}Content-Type: application/json\r\nContent-Length: 2\r\n");
+        let reply = exchange(front.address, format!("POST {path} HTTP/1.1\r\n{head}\r\n{{}}").as_bytes()).await;
+        assert!(reply.starts_with("HTTP/1.1 403 ") && reply.contains("\"code\":\"not_at_this_port\""), "{reply}");
+        assert!(reply.contains(&format!("\"outcome\":\"{outcome}\"")), "{path} {key}: {reply}");
+        assert!(reply.contains("\r\nquorate-node: b\r\n"), "it is the member's: {reply}");
+    }
+    for handle in [front.handle, member.handle] {
         handle.stop(false).await;
     }
 }

@@ -49,6 +49,44 @@ async fn the_table_of_routes_is_what_is_served() {
     }
 }
 
+/// ADR 0044. Catches a route of callers that a node without the role gateway answers, with any method; how it is that it does not
+/// tell; a call that another node may have had and that it calls undone; and metrics that it has at another listener, or promises
+/// where they are not.
+#[actix_web::test]
+async fn a_node_that_is_no_gateway_says_how_it_is_and_nothing_else() {
+    let world = world();
+    for has_metrics in [true, false] {
+        let ask = async |method: &Method, path: &str, header: (&str, &str)| {
+            let request = TestRequest::with_uri(path).method(method.clone()).insert_header(header);
+            world.ask_no_gateway(request.set_payload("{}"), has_metrics).await
+        };
+        let answers = |pattern: &str| match pattern {
+            "/livez" | "/readyz" | "/healthz" => true,
+            "/metrics" => has_metrics,
+            _ => false,
+        };
+        for (pattern, _) in ROUTES {
+            for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE] {
+                let reply = ask(&method, &example(pattern), ("Idempotency-Key", "k")).await;
+                let reads = [Method::GET, Method::HEAD].contains(&method);
+                if answers(pattern) {
+                    let refused = !reads;
+                    assert_eq!(reply.status == 405, refused, "{method} {pattern}: {}", reply.status);
+                    continue;
+                }
+                let outcome = if reads { "not_executed" } else { "unknown" };
+                let problem = (421, "not_a_gateway".to_owned(), outcome.to_owned());
+                assert_eq!(reply.problem(), problem, "{method} {pattern}");
+                assert_eq!(reply.text().contains("/metrics"), has_metrics, "{}", reply.text());
+            }
+        }
+        let plain = ask(&Method::POST, "/v1/functions/kv.put", ("Accept", "*/*")).await;
+        assert_eq!(plain.problem(), not_executed(421, "not_a_gateway"));
+        let batch = ask(&Method::POST, "/v1/calls", ("Accept", "*/*")).await;
+        assert_eq!(batch.problem(), (421, "not_a_gateway".to_owned(), "unknown".to_owned()));
+    }
+}
+
 /// RELIABILITY 6, row 16. Catches metrics that stay at the port of callers though they have a listener of their own, anything
 /// else of callers there, and metrics without a token there.
 #[actix_web::test]

@@ -24,11 +24,15 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn start() -> Self {
+        Self::with(options())
+    }
+
+    pub(super) fn with(options: Options) -> Self {
         let result = Bytes::from_static(b"{}");
         let world = World::new(move |_| Some(Outcome::Issued { command: CommandNumber(17), result: result.clone() }));
         let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), LONG).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let server = server(listener, world.backend.clone(), options()).expect("it listens");
+        let server = server(listener, world.backend.clone(), options).expect("it listens");
         let handle = server.handle();
         actix::spawn(server);
         Self { world, address, handle }

@@ -209,6 +209,13 @@ impl World {
         [reply, Self::reply(test::call_service(&watched, request().to_request()).await).await]
     }
 
+    /// The same of a node that is no gateway.
+    pub(super) async fn ask_no_gateway(&self, request: test::TestRequest, has_metrics: bool) -> Reply {
+        let routes = move |config: &mut web::ServiceConfig| routes::of_no_gateway(config, has_metrics);
+        let app = test::init_service(routes::app(self.api.clone(), routes)).await;
+        Self::reply(test::call_service(&app, request.to_request()).await).await
+    }
+
     async fn reply(response: ServiceResponse<impl MessageBody>) -> Reply {
         let (status, headers) = (response.status(), response.headers().clone());
         let reply = Reply { status, headers, body: test::read_body(response).await };
