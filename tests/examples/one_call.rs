@@ -41,6 +41,7 @@ fn main() {
     });
     let bytes: usize = sent.map(over_the_wire).sum();
     let last = world.checks().issued();
+    assert_eq!(last, WAREHOUSES + calls, "each call is one command");
     gateway(calls);
     println!("{calls} calls: {last} commands issued, {bytes} bytes of messages");
 }

@@ -3,8 +3,8 @@
 //!
 //! `tests/examples/one_call.rs` plays calls through the cores of three nodes; callgrind counts inside of one function at a
 //! time. The counts of a few calls are taken from those of many, so that beginning and end do not count. What was recorded
-//! is kept in `tests/examples/instructions.txt`; another compiler gives other counts, so these are compared only where its
-//! version is the recorded one.
+//! is kept in `tests/examples/instructions.txt`; another compiler gives other counts, so these are compared only where it,
+//! the processors that it compiles for and valgrind are the recorded ones.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     record: bool,
 }
 
-/// What is counted: a name, the nodes that do it for each call, and the function as callgrind knows it.
+/// What is counted: a name, and the function as callgrind knows it.
 const ROWS: [(&str, &str); 5] = [
     ("gateway", "quorate_http_api::core::Gateway::handle*"),
     ("leader", "quorate_leader::core::Leader::handle*"),
@@ -118,9 +118,17 @@ fn counted(program: &Path, function: &str, calls: u64) -> anyhow::Result<u64> {
     collected.and_then(|count| count.parse().ok()).with_context(|| format!("callgrind said no count:\n{said}"))
 }
 
+/// The compiler, for which processors it compiles, and the counter.
 fn compiler() -> anyhow::Result<String> {
-    let done = Command::new("rustc").arg("--version").current_dir(crate::workspace()).output().context("rustc")?;
-    Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    let says = |program: &str, argument: &str| -> anyhow::Result<String> {
+        let done = Command::new(program).arg(argument).current_dir(crate::workspace()).output();
+        let done = done.with_context(|| format!("{program} is not installed"))?;
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    };
+    let compiler = says("rustc", "-vV")?;
+    let line =
+        |begins: &str| compiler.lines().find_map(|line| line.strip_prefix(begins)).unwrap_or_default().to_owned();
+    Ok(format!("rustc {}, {}, {}", line("rustc "), line("host: "), says("valgrind", "--version")?.trim()))
 }
 
 fn written(compiler: &str, counts: &BTreeMap<String, u64>) -> String {

@@ -57,11 +57,11 @@ impl Record {
 
     /// So many calls of one request that was due then succeeded.
     pub(crate) fn success(&mut self, due: Instant, now: Instant, calls: u64) {
-        self.age(due, now);
-        self.successes += calls;
         if calls == 0 {
             return;
         }
+        self.age(due, now);
+        self.successes += calls;
         self.close_gap(now);
         self.last_success = now;
     }
@@ -143,5 +143,18 @@ mod tests {
         assert_eq!(gap(&[500, 510], 520), (500, 0));
         assert_eq!(gap(&[10, 20], 900), (880, 20));
         assert_eq!(gap(&[], 700), (700, 0));
+    }
+
+    /// Catches a request of which nothing succeeded whose time counts as that of a success, or ends a gap.
+    #[test]
+    fn a_request_of_which_nothing_succeeded_is_no_success() {
+        let start = now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let mut record = Record::new(start);
+        record.success(at(1), at(5), 0);
+        record.success(at(7), at(8), 3);
+        record.finish(at(9));
+        assert_eq!((record.successes, record.latencies.len(), record.latencies.max()), (3, 1, 1_000));
+        assert_eq!(record.longest_gap().0, Duration::from_millis(8));
     }
 }

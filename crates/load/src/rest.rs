@@ -29,7 +29,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 pub struct Rest {
     /// The function to call.
     pub function: String,
-    /// How many calls go in each request; one alone goes to the route of its function.
+    /// How many calls go in each request; one alone goes to the route of its function. More than one are not sent again.
     pub batch: u32,
     /// The body of a call.
     pub template: Template,
@@ -85,7 +85,7 @@ impl Client for Caller {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         rest.write(self.number, sequence, dice, &mut body);
-        let key = (rest.retry && rest.batch == 1).then(|| rest.key(self.number, sequence));
+        let key = rest.retry.then(|| format!("{}-{}-{sequence}", rest.run_key, self.number));
         let deadline = now() + rest.timeout;
         let (mut pause, mut retries) = (PAUSES.0, 0);
         let (error, failed, refusal) = loop {
@@ -121,10 +121,6 @@ impl Client for Caller {
 }
 
 impl Rest {
-    fn key(&self, client: u64, number: u64) -> String {
-        format!("{}-{client}-{number}", self.run_key)
-    }
-
     /// The body of a request: the arguments of one call, or many calls.
     fn write(&self, client: u64, sequence: u64, dice: &mut Dice, body: &mut String) {
         if self.batch == 1 {
@@ -134,9 +130,6 @@ impl Rest {
         for number in first..first + u64::from(self.batch) {
             body.push_str(if number == first { "[" } else { "," });
             body.push_str(&format!(r#"{{"function":{},"#, Value::from(&*self.function)));
-            if self.retry {
-                body.push_str(&format!(r#""idempotency_key":"{}","#, self.key(client, number)));
-            }
             body.push_str(r#""arguments":"#);
             self.template.render(Turn { client, sequence: number }, dice, body);
             body.push('}');
@@ -212,34 +205,30 @@ mod tests {
     use super::*;
     use crate::Law;
 
-    fn rest(batch: u32, retry: bool) -> Rest {
+    fn rest(batch: u32) -> Rest {
         Rest {
             function: "kv.put".to_owned(),
             batch,
             template: Template::parse(r#"{"key": "k$client-$sequence"}"#).expect("a template"),
             targets: Vec::new(),
-            retry,
+            retry: false,
             timeout: CONNECT_WAIT,
             run_key: "run".to_owned(),
         }
     }
 
-    /// Catches a body that is not what the route takes, a call that is sent twice in different requests, and keys that are not
-    /// those of their calls.
+    /// Catches a body that is not what the route takes, and a call that is sent twice in different requests.
     #[test]
     fn many_calls_go_in_one_request() {
-        let written = |batch, retry, sequence| {
+        let written = |batch, sequence| {
             let mut body = String::new();
-            rest(batch, retry).write(7, sequence, &mut Dice::new(1, 7, Rc::new(Law::Even)), &mut body);
+            rest(batch).write(7, sequence, &mut Dice::new(1, 7, Rc::new(Law::Even)), &mut body);
             serde_json::from_str::<Value>(&body).expect("JSON")
         };
-        assert_eq!(written(1, true, 3), serde_json::json!({"key": "k7-3"}));
+        assert_eq!(written(1, 3), serde_json::json!({"key": "k7-3"}));
         let call =
             |number: u64| serde_json::json!({"function": "kv.put", "arguments": {"key": format!("k7-{number}")}});
-        assert_eq!(written(2, false, 3), serde_json::json!([call(6), call(7)]));
-        let with_key = written(2, true, 4);
-        assert_eq!(with_key[1]["idempotency_key"], "run-7-9");
-        assert_eq!(with_key[1]["arguments"]["key"], "k7-9");
+        assert_eq!(written(2, 3), serde_json::json!([call(6), call(7)]));
     }
 
     /// Catches calls of a request that count as successes although they failed, and an answer that is not one for all.
@@ -247,7 +236,7 @@ mod tests {
     fn each_call_of_a_request_has_an_outcome() {
         let failed = |batch, body: &str| {
             let answer = Answer { status: 200, has_retry_after: false, body: body.as_bytes().to_vec() };
-            rest(batch, false).failed(&answer)
+            rest(batch).failed(&answer)
         };
         assert_eq!(failed(1, "{}"), Ok(Vec::new()));
         let good = r#"{"status":200,"command":4,"result":{}}"#;

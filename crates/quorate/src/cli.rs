@@ -405,7 +405,7 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub(crate) clients: u32,
     /// Send so many calls in one request (POST /v1/calls): latency is that of the request, all else is told by the call
-    #[arg(long, value_name = "CALLS", default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "CALLS", default_value_t = 1, conflicts_with_all = ["rate", "retry"], value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) batch: u32,
     /// Calls a second that are due, whatever became of those before (open loop); latency counts from then
     #[arg(long, value_name = "CALLS")]

@@ -6,12 +6,12 @@ use leader::core::Note;
 use protocol::{Ballot, CommandNumber, NodeId, Now, RequestId};
 use storage::{LogRecord, Standing};
 
-use crate::fact::{Consistency, Fact, Observer, Question, Read, Sought, Told};
+use crate::fact::{Consistency, Fact, Observer, Question, Read, Seen, Sought, Told};
 use crate::fault::{Fault, Shape};
 use crate::invariants::Disks;
 
 /// What 1,000 seeds must bring at least when faults last up to [`GOALS_FAULTS`] (RELIABILITY 5, row 1b).
-const GOALS: [(&str, u64); 35] = [
+const GOALS: [(&str, u64); 36] = [
     ("loss", 100_000),
     ("duplicate", 50_000),
     ("reorder", 500_000),
@@ -47,6 +47,7 @@ const GOALS: [(&str, u64); 35] = [
     ("given_up", 200),
     ("down_in_change", 1_000),
     ("partition_in_change", 1_000),
+    ("core_in_part", 50),
 ];
 /// The same for shapes: in percent of all partitions.
 const SHARES: [(&str, u64); 3] = [("one_way", 30), ("of_other_shape", 30), ("any_flapping", 10)];
@@ -224,7 +225,7 @@ impl Tally {
                 || Fault::KINDS[Fault::KINDS.len() - Fault::OF_CHANGES..].contains(&name)
         };
         // Of dozens or hundreds of worlds one has these.
-        let rare = ["stood_aside", "ruinous", "ruined", CORES[1]];
+        let rare = ["stood_aside", "ruinous", "ruined", CORES[1], CORES[2]];
         let usual = self.counts().into_iter().filter(|(name, _)| !rare.contains(name));
         let never = usual.filter(|(_, count)| *count == 0).map(|(name, _)| name);
         never.filter(|name| self.changing > 0 || !of_changes(name)).collect()
@@ -272,6 +273,15 @@ impl Tally {
     #[must_use]
     pub fn led(&self) -> Option<NodeId> {
         self.led.map(|ballot| ballot.node)
+    }
+}
+
+/// Whether there is something in it that could be wrong: no entry may be as wrong as another one.
+fn shows(seen: &Seen) -> bool {
+    match seen {
+        Seen::Entries(_) => true,
+        Seen::Call(stored) => stored.is_some(),
+        Seen::Commands(commands) => commands.as_ref().is_some_and(|commands| !commands.is_empty()),
     }
 }
 
@@ -332,7 +342,9 @@ impl Observer for Tally {
                 }
             }
             Fact::Told { ticket, answer, .. } => {
-                if let (Some(kinds), Told::Shown { .. }) = (self.reading.remove(ticket), answer) {
+                if let (Some(kinds), Told::Shown { seen, .. }) = (self.reading.remove(ticket), answer)
+                    && shows(seen)
+                {
                     kinds.into_iter().for_each(|kind| self.reads[kind] += 1);
                 }
             }
@@ -421,6 +433,7 @@ mod tests {
             retries: 20_000,
             ruinous: [40, 0],
             changes: 4_000,
+            cores: [0, 0, 100],
             ..Tally::default()
         };
         for (name, count) in Fault::KINDS.iter().zip(&mut tally.faults.0) {

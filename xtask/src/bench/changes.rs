@@ -107,7 +107,7 @@ pub(super) fn members(arguments: &Arguments, binary: &Path) -> anyhow::Result<Va
     let mut times: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     let mut newcomers = Newcomers::default();
     for time in 1..=arguments.kills {
-        let (_, followers) = cluster.leader()?;
+        let (leader, followers) = cluster.leader()?;
         let followers: Vec<String> = followers.into_iter().map(|node| cluster.nodes[node].0.clone()).collect();
         for (name, change, then) in CHANGES {
             crate::step(&format!("acceptors, {}: {time} of {}", name.replace('_', " "), arguments.kills));
@@ -124,6 +124,7 @@ pub(super) fn members(arguments: &Arguments, binary: &Path) -> anyhow::Result<Va
                 let so_many = |cluster: &Cluster<'_>| (acceptors(cluster)? == then).then_some(());
                 cluster.until("the change", LONG, so_many).map(drop)
             })?;
+            ensure!(cluster.leader()?.0 == leader, "the lead has changed: what followed would be another measurement");
             if let Change::Goes = change {
                 newcomers.end_last()?;
             }

@@ -78,6 +78,8 @@ mod tests {
             body.time = time;
         }
         bodies[2].forget.callers = Timestamp(2);
+        // Asked again after that, it is a new call.
+        bodies.push(CommandBody { time: Timestamp(4), ..bodies[0].clone() });
         let stored = |place: usize| StoredOutcome {
             command: CommandNumber(place as u64 + 1),
             fingerprint: bodies[place].fingerprint,
@@ -91,6 +93,8 @@ mod tests {
         assert_eq!(shows("r1", 1, Some(stored(0))), Ok(()));
         assert_eq!(shows("r1", 2, Some(stored(0))), Ok(()));
         assert_eq!(shows("r1", 3, None), Ok(()), "it is forgotten");
+        assert_eq!(shows("r1", 4, Some(stored(3))), Ok(()), "it is there again");
+        assert_fails(shows("r1", 4, Some(stored(0))), "at 4 as");
         assert_eq!(shows("r2", 1, None), Ok(()), "it is not there yet");
         assert_eq!(shows("never", 3, None), Ok(()));
         assert_fails(shows("r1", 3, Some(stored(0))), "at 3 as");

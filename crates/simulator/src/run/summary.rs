@@ -30,7 +30,7 @@ const STUCK_FEW: usize = 3;
 
 /// In 99 % of the seeds nobody waits longer for an answer after the faults, in hundredths of the longest election timeout:
 /// three nodes that do not answer, one after the other, and what the fourth one needs: who leads from a fringe may be out of
-/// reach for some of the core. Measured: 4.4 to 6.0, and 10.1 in the slowest seed. The bound of each seed is far above, since
+/// reach for some of the core. Measured: 4.4 to 6.1, and 15.9 in the slowest seed. The bound of each seed is far above, since
 /// the slowest of very many are slower.
 const SLOWEST_USUAL: u64 = 800;
 
@@ -299,6 +299,7 @@ mod tests {
         (often.installed, often.leader_changes, often.handed_over) = (5_000, 5_000, 5_000);
         (often.retries, often.changes, often.ruinous) = (5_000, 5_000, [5_000, 0]);
         often.faults.0.fill(900_000);
+        often.cores[2] = 50;
         often.shapes = [300_000, 300_000, 90_000, 1, 1, 1, 1, 45_000, 45_000];
         assert_eq!(complaint(usual, 1_000, &often), "", "half of the changes of the lead, and of the retries");
         often.leader_changes -= 1;
