@@ -180,13 +180,7 @@ async fn a_gateway_stands_before_sealed_members() {
     let caller = token(&cluster, json!({"name": "caller", "call": ["inventory.*"]})).await;
     let secret = directory.path().join("looks");
     write_secret(&secret, &looks);
-    let settings = [
-        format!("gateway.ca={}", files.join("ca.crt").display()),
-        format!("gateway.token_file={}", secret.display()),
-        format!("tls.http_certificate={}", files.join("front.crt").display()),
-        format!("tls.http_key={}", files.join("front.key").display()),
-        "tls.reload=1s".to_owned(),
-    ];
+    let settings = sealed_settings(&files, &secret, "tls.reload=1s");
     let gateway = Gateway::boot(&cluster, &[0], &settings);
     gateway.ready().await;
     for _ in 0..4 {
@@ -227,6 +221,17 @@ fn lines_of_key(file: &Path) -> Vec<String> {
     pem.lines().filter(|line| line.len() > 16 && !line.starts_with("---")).map(str::to_owned).collect()
 }
 
+/// A gateway that speaks TLS with its callers and looks at the nodes with a token; and one setting more.
+fn sealed_settings(files: &Path, secret: &Path, more: &str) -> [String; 5] {
+    [
+        format!("gateway.ca={}", files.join("ca.crt").display()),
+        format!("gateway.token_file={}", secret.display()),
+        format!("tls.http_certificate={}", files.join("front.crt").display()),
+        format!("tls.http_key={}", files.join("front.key").display()),
+        more.to_owned(),
+    ]
+}
+
 /// RELIABILITY 6, row 8. What lies in the files that the configuration of nodes and gateways names is in no log, metric, error, data,
 /// nor in what `--print-config` shows: the keys of all certificates, and the gateway's token. Catches the one that is.
 #[tokio::test]
@@ -238,13 +243,7 @@ async fn no_secret_of_the_configuration_is_anywhere() {
     let looks = token(&cluster, json!({"name": "looks", "read": true})).await;
     let secret = directory.path().join("looks");
     write_secret(&secret, &looks);
-    let settings = [
-        format!("gateway.ca={}", files.join("ca.crt").display()),
-        format!("gateway.token_file={}", secret.display()),
-        format!("tls.http_certificate={}", files.join("front.crt").display()),
-        format!("tls.http_key={}", files.join("front.key").display()),
-        "log.level=debug".to_owned(),
-    ];
+    let settings = sealed_settings(&files, &secret, "log.level=debug");
     let gateway = Gateway::boot(&cluster, &[0], &settings);
     gateway.ready().await;
     let mut canaries = vec![crate::tokens::secret_of(&looks)];

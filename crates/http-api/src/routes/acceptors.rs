@@ -47,16 +47,8 @@ pub(crate) async fn set(
     payload: web::Payload,
     api: web::Data<Api>,
 ) -> Result<HttpResponse, Problem> {
-    let dry_run = dry_run(&request)?;
-    let wishes = Wishes::of(&request, api.limits.wait_max)?;
-    let arguments = arguments(
-        &request,
-        payload,
-        &api,
-        "the body is an object with node, and perhaps weight, replaces and for_good",
-    )
-    .await?;
-    change(&api, &request, SET, arguments, dry_run, wishes).await.map(call::Reply::respond)
+    let what = "the body is an object with node, and perhaps weight, replaces and for_good";
+    changed(&request, payload, &api, SET, what).await
 }
 
 /// Makes an acceptor a learner. Replies when that is issued.
@@ -107,11 +99,22 @@ pub(crate) async fn set_majority(
     payload: web::Payload,
     api: web::Data<Api>,
 ) -> Result<HttpResponse, Problem> {
-    let dry_run = dry_run(&request)?;
-    let wishes = Wishes::of(&request, api.limits.wait_max)?;
-    let arguments =
-        arguments(&request, payload, &api, "the body is an object with majority_sets, or with zones").await?;
-    change(&api, &request, "cluster.set_rule", arguments, dry_run, wishes).await.map(call::Reply::respond)
+    let what = "the body is an object with majority_sets, or with zones";
+    changed(&request, payload, &api, "cluster.set_rule", what).await
+}
+
+/// Calls a function that changes the membership with the arguments in the body: `what` that is.
+async fn changed(
+    request: &HttpRequest,
+    payload: web::Payload,
+    api: &Api,
+    function: &str,
+    what: &str,
+) -> Result<HttpResponse, Problem> {
+    let dry_run = dry_run(request)?;
+    let wishes = Wishes::of(request, api.limits.wait_max)?;
+    let arguments = arguments(request, payload, api, what).await?;
+    change(api, request, function, arguments, dry_run, wishes).await.map(call::Reply::respond)
 }
 
 /// The body of a request about the cluster: `what` it is.
