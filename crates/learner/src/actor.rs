@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use protocol::message::{CatchUp, Commands, ToLearner};
 use protocol::trace::Stage;
-use protocol::{Command, CommandId, CommandNumber, NodeId};
+use protocol::{Command, CommandId, CommandNumber, Membership, NodeId};
 use storage::{StateStore, StorageError};
 use tokio::sync::{oneshot, watch};
 
@@ -87,6 +87,8 @@ pub struct LearnerActor {
     next_waiter: u64,
     /// What the other roles were told last.
     told: CommandId,
+    /// The number of the membership in the state, as far as it was looked at. Who joined was told of a later one.
+    changed_at: CommandNumber,
     syncing: bool,
     forgetting: bool,
     forgettable: CommandNumber,
@@ -111,8 +113,11 @@ impl LearnerActor {
         progress: watch::Sender<Progress>,
     ) -> Self {
         assert_eq!(core.issued(), store.applied(), "a learner begins with what its store has applied");
+        // What cannot be read now is found when something is applied.
+        let stored = Membership::stored_from(CommandNumber::NULL, &*store).ok().flatten();
         Self {
             told: core.issued(),
+            changed_at: stored.map_or(CommandNumber::NULL, |stored| stored.number()),
             core,
             store,
             history,
@@ -214,18 +219,22 @@ impl LearnerActor {
 
     /// Looks for a later membership in what was applied. It is durable here before anybody hears that it is applied:
     /// whoever votes above a change does so because its learner has applied it, so once anything above is issued,
-    /// all up to the change is in durable states of a majority set of the new acceptors. The old ones may then go.
+    /// all up to the change is in durable states of a majority set of the new acceptors. The old ones may then go. A node that
+    /// was told of the change when it joined is no exception.
     fn take_membership(&mut self) -> Result<(), StorageError> {
-        let later = self.core.membership().later_in(&*self.store);
-        let Some(later) = later.map_err(|error| StorageError::Failed(error.to_string()))? else { return Ok(()) };
+        let stored = Membership::stored_from(self.changed_at.next(), &*self.store);
+        let Some(stored) = stored.map_err(|error| StorageError::Failed(error.to_string()))? else { return Ok(()) };
         self.store.sync()?;
-        tracing::info!(number = %later.number(), nodes = later.nodes().len(), "the membership is applied");
-        let now = (self.ports.clock)();
-        self.effects.extend(self.core.handle(Input::Membership(Arc::clone(&later)), now));
+        self.changed_at = stored.number();
+        tracing::info!(number = %stored.number(), nodes = stored.nodes().len(), "the membership is applied");
+        let (now, is_new) = ((self.ports.clock)(), stored.number() > self.core.membership().number());
+        self.effects.extend(self.core.handle(Input::Membership(Arc::clone(&stored)), now));
         // No other sync says so before there is another command: an idle cluster would wait for it.
         let kept = Input::Kept { durable: self.store.durable(), kept_from: self.store.kept_from() };
         self.effects.extend(self.core.handle(kept, now));
-        (self.ports.membership)(later);
+        if is_new {
+            (self.ports.membership)(stored);
+        }
         Ok(())
     }
 

@@ -153,6 +153,8 @@ pub(crate) struct Roles {
     pub(crate) progress: Progress,
     /// What the other roles were told last to be issued and applied.
     pub(crate) told: CommandId,
+    /// The number of the membership in the state, as far as it was looked at.
+    pub(crate) changed_at: CommandNumber,
     /// Which votes may go, until that is written.
     pub(crate) forget: Option<CommandNumber>,
     /// Commands are being forgotten.
@@ -335,6 +337,8 @@ impl Node {
             self.state.sync()?;
         }
         let durable = self.state.durable();
+        let stored = Membership::stored_from(CommandNumber::NULL, &self.state).expect("memory does not fail");
+        let changed_at = stored.map_or(CommandNumber::NULL, |stored| stored.number());
         let shared = || Arc::clone(&membership);
         let config = acceptor::core::Config { nonce: chance, ..acceptor_config(self.id, swarm, &membership) };
         let acceptor = Acceptor::new(config, image, applied);
@@ -354,6 +358,7 @@ impl Node {
             status: Status { me: self.id, leads: None, seen: None, highest, hands_over: None },
             progress: Progress { issued: applied.number, applied: applied.number, durable },
             told: applied,
+            changed_at,
             forget: None,
             forgetting: false,
             jobs: VecDeque::new(),

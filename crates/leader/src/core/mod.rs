@@ -37,15 +37,13 @@ mod rounds;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod unapplied;
 
 use std::sync::Arc;
 
-use protocol::message::{
-    BallotInfo, BarrierPassed, Executed, MyNextBal, ReadBarrier, Rejoin, Stored, Success, ToAcceptor, ToGateway,
-    ToLeader, ToLearner, Voted,
-};
-use protocol::{Ballot, Call, CommandId, MajoritySets, Membership, Message, NodeId, Outcome, Vote};
+use protocol::message::{BallotInfo, MyNextBal, Rejoin, ToAcceptor, ToLeader, Voted};
+use protocol::{Ballot, CommandId, CommandNumber, Membership, NodeId, Vote};
 use storage::LogRecord;
 
 pub use history::initial_history;
@@ -56,6 +54,7 @@ use kept::Calls;
 use leading::Leading;
 use preparing::{Arrived, Before, Preparing};
 use seen::Seen;
+use turn::Turn;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
@@ -68,6 +67,8 @@ enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leader {
     config: Arc<Config>,
+    /// The number of the last membership that it was told of.
+    told: CommandNumber,
     /// The last ballot that this node began: durable before it is sent.
     last_tried: Ballot,
     /// The highest ballot heard of.
@@ -81,63 +82,6 @@ pub struct Leader {
     phase: Phase,
 }
 
-/// One input being handled: what it may look at and what it wants done.
-struct Turn<'a> {
-    config: &'a Config,
-    world: &'a World<'a>,
-    effects: &'a mut Vec<Effect>,
-}
-
-impl Turn<'_> {
-    fn ask_acceptor(&mut self, to: NodeId, message: ToAcceptor) {
-        self.effects.push(Effect::Send { to, message: Message::Acceptor(message) });
-    }
-
-    /// The majority sets of the membership in force.
-    fn acceptors(&self) -> &MajoritySets {
-        self.config.membership.majority()
-    }
-
-    fn tell_other_learners(&mut self, success: &Success) {
-        for learner in self.config.membership.learners().filter(|learner| *learner != self.config.me) {
-            self.tell_learner(learner, success.clone());
-        }
-    }
-
-    fn tell_learner(&mut self, to: NodeId, success: Success) {
-        self.effects.push(Effect::Send { to, message: Message::Learner(ToLearner::Success(success)) });
-    }
-
-    fn reply(&mut self, to: NodeId, reply: ToGateway) {
-        self.effects.push(Effect::Send { to, message: Message::Gateway(reply) });
-    }
-
-    fn reply_outcome(&mut self, to: NodeId, call: &Call, outcome: Outcome) {
-        self.reply_stored(to, call, outcome, Stored::No);
-    }
-
-    fn reply_stored(&mut self, to: NodeId, call: &Call, outcome: Outcome, stored: Stored) {
-        let (request, copy, fingerprint) = (call.request.clone(), Some(call.copy), call.fingerprint);
-        self.reply(to, ToGateway::Executed(Executed { request, copy, fingerprint, outcome, stored }));
-    }
-
-    fn refuse_call(&mut self, to: NodeId, call: &Call) {
-        self.reply_outcome(to, call, Outcome::NotLeader);
-    }
-
-    fn refuse_barrier(&mut self, to: NodeId, barrier: &ReadBarrier) {
-        self.reply(to, ToGateway::BarrierPassed(BarrierPassed { id: barrier.id, at: None }));
-    }
-
-    fn ignore(&mut self, reason: IgnoreReason) {
-        self.effects.push(Effect::Ignored(reason));
-    }
-
-    fn note(&mut self, note: Note) {
-        self.effects.push(Effect::Note(note));
-    }
-}
-
 impl Leader {
     /// A leader that leads nothing. `last_tried` is what its log says, `learned` what the learner of its
     /// node has applied.
@@ -145,6 +89,7 @@ impl Leader {
     pub fn new(config: Config, last_tried: Ballot, learned: CommandId) -> Self {
         let highest = last_tried.max(learned.ballot);
         Self {
+            told: config.membership.number(),
             config: Arc::new(config),
             last_tried,
             highest,
@@ -258,7 +203,7 @@ impl Leader {
         let now = turn.world.now.tick;
         let first = self.learned.number.next();
         let preparing = Preparing::new(ballot, first, now, now + turn.config.resend, before);
-        ask_for_promises(&preparing, turn);
+        turn.ask_for_promises(&preparing);
         turn.note(Note::Campaigns(ballot));
         self.phase = Phase::Preparing(Box::new(preparing));
     }
@@ -302,8 +247,8 @@ impl Leader {
             Err(error) => return turn.effects.push(Effect::Failed(error)),
         }
         if self.learned.number < turn.config.membership.number() {
-            // M(p) is ahead. Below the change other acceptors have decided.
-            return;
+            // Below the change other acceptors decide.
+            return self.go_by_the_state(turn);
         }
         let Some((issued, peer)) = preparing.majority(turn.acceptors()) else { return };
         if issued.number > self.learned.number {
@@ -312,6 +257,10 @@ impl Leader {
         }
         let Phase::Preparing(preparing) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
         match Leading::new(&preparing, self.learned, turn) {
+            Ok(leading) if self.told > self.learned.number && leading.barrier.is_none() => {
+                self.phase = Phase::Preparing(preparing);
+                self.become_idle("a change that this node was told of is in no promise", None, turn);
+            }
             Ok(leading) => {
                 let mut leading = Box::new(leading);
                 turn.effects.push(Effect::Leads(Some(preparing.ballot)));
@@ -322,6 +271,18 @@ impl Leader {
                 self.phase = Phase::Preparing(preparing);
                 self.become_idle(reason, None, turn);
             }
+        }
+    }
+
+    /// This node was told of a change that is not learned here: M(p) is ahead, or it joined after the change. Then perhaps
+    /// nobody is left who knows it issued, so it leads under what its state has, as who was not told does (ADR 0025).
+    fn go_by_the_state(&mut self, turn: &mut Turn<'_>) {
+        match Membership::stored_from(CommandNumber::NULL, turn.world.machine) {
+            Ok(Some(stored)) if stored.number() <= self.learned.number && stored.may_lead(turn.config.me) => {
+                self.change_membership(stored, turn);
+            }
+            Ok(_) => {}
+            Err(error) => turn.effects.push(Effect::Failed(error)),
         }
     }
 
@@ -396,7 +357,7 @@ impl Leader {
         }
     }
 
-    /// A later membership is in force in M(p), which may be ahead of what this leader has heard.
+    /// Another membership is in force in M(p), which may be ahead of what this leader has heard.
     fn change_membership(&mut self, later: Arc<Membership>, turn: &mut Turn<'_>) {
         const REASON: &str = "it may not lead under the new membership";
         // Still under the one before: whoever was told of every command hears of this one too.
@@ -412,6 +373,7 @@ impl Leader {
         };
         let (number, nodes, acceptors) = (later.number(), later.nodes().len(), later.majority().nodes().len());
         turn.note(Note::Membership { number, nodes, acceptors });
+        self.told = self.told.max(number);
         Arc::make_mut(&mut self.config).membership = later;
         let config = Arc::clone(&self.config);
         let turn = &mut Turn { config: &config, world: turn.world, effects: turn.effects };
@@ -424,7 +386,7 @@ impl Leader {
             }
             (None, Phase::Preparing(preparing)) if may_lead => {
                 preparing.retain(config.membership.majority());
-                ask_for_promises(preparing, turn);
+                turn.ask_for_promises(preparing);
                 self.lead_when_ready(turn);
             }
             (None, Phase::Preparing(_)) => self.become_idle(REASON, None, turn),
@@ -442,7 +404,7 @@ impl Leader {
                 }
                 if now >= preparing.resend_at {
                     preparing.resend_at = now + turn.config.resend;
-                    ask_for_promises(preparing, turn);
+                    turn.ask_for_promises(preparing);
                 }
                 self.lead_when_ready(turn);
             }
@@ -486,13 +448,5 @@ impl Leader {
         if before.leads_on {
             turn.effects.push(Effect::Leads(None));
         }
-    }
-}
-
-/// Asks those for their promises who have not given them.
-fn ask_for_promises(preparing: &Preparing, turn: &mut Turn<'_>) {
-    let config = turn.config;
-    for acceptor in config.membership.majority().nodes().iter().filter(|node| preparing.awaits(**node)) {
-        turn.ask_acceptor(*acceptor, ToAcceptor::NextBallot(preparing.question()));
     }
 }

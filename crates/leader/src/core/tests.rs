@@ -20,10 +20,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use functions::{ExecutionContext, Failure, Function, Heard, Placement, Refusal, Registry};
-use protocol::message::{BallotInfo, BeginBallot, HandOver, MyNextBal, NextBallot};
+use protocol::message::{
+    BarrierPassed, BeginBallot, Executed, HandOver, NextBallot, ReadBarrier, Stored, Success, ToAcceptor, ToGateway,
+    ToLearner,
+};
 use protocol::{
-    Command, CommandBody, CommandNumber, Effect as StateEffect, Fingerprint, Forget, Key, LearnFrom, Now, RequestId,
-    Run, Tick, Timestamp, Verdict,
+    Call, Command, CommandBody, Effect as StateEffect, Fingerprint, Forget, Key, LearnFrom, Message, Now, Outcome,
+    RequestId, Run, Tick, Timestamp, Verdict,
 };
 use serde_json::{Value, json};
 use storage::StateStore;

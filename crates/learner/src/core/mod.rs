@@ -261,7 +261,8 @@ impl Learner {
 
     /// From now on others learn, and others' votes count: those of ballots that are led under it.
     fn on_membership(&mut self, membership: Arc<Membership>) {
-        if membership.number() <= self.config.membership.number() {
+        // Who was told of it before learns now that it is in force.
+        if membership.number() < self.config.membership.number() {
             return;
         }
         self.config.membership = membership;

@@ -238,13 +238,21 @@ impl Disks {
             is_there(node)
                 && !self.followers.contains(node)
                 && self.membership.may_lead(*node)
-                && self.has_noted(*node) <= known
+                && (self.has_noted(*node) <= known || self.leads_by_its_state(*node, known, &is_there))
                 && self.disks.get(node).is_some_and(Disk::may_lead)
         };
         let most_learn = self.membership.learners().filter(is_there).count() > self.membership.nodes().len() / 2;
         let speaks = |disk: &Disk| disk.speaks() && (most_learn || !disk.regains);
         self.hold(|node| is_there(&node) && self.disks.get(&node).is_some_and(speaks))
             && self.membership.learners().any(|node| may_lead(&node))
+    }
+
+    /// Whether a node that has noted a later membership leads under the one of a state up to this number (ADR 0025). What
+    /// lists the first members is in no state; who has left since then is a stranger to the node.
+    fn leads_by_its_state(&self, node: NodeId, known: CommandNumber, is_there: impl Fn(&NodeId) -> bool) -> bool {
+        let stored = self.membership_at(known);
+        let speaks = |node| is_there(&node) && self.membership.node(node).is_some() && self.disks[&node].speaks();
+        stored.number() > CommandNumber::NULL && stored.may_lead(node) && stored.majority().holds(speaks)
     }
 
     /// What the first of these is that a cluster lacks which cannot decide anything, of [`Disks::WHY_STUCK`].
@@ -604,6 +612,26 @@ mod tests {
         assert!(!disks.can_decide(), "nobody's does");
         disks.learn(&synced(2, 2));
         assert!(disks.can_decide());
+    }
+
+    /// ADR 0025, seed 1796036925686: catches a node that is excused although its state has a membership in which it may lead,
+    /// and one that is not although nobody is left of that.
+    #[test]
+    fn who_has_noted_more_than_its_state_has_leads_by_that() {
+        let (larger, _) = three().joined("d", "d:1").expect("a new node");
+        let smaller = larger.weighing(NodeId(3), 0).expect("others vote");
+        let put = |membership: &Membership| vec![Effect::Put { key: membership::key(), value: membership.to_value() }];
+        let commands = chain_of(&[body("r1", put(&larger)), body("r2", put(&smaller))]);
+        let all: Vec<&Command> = commands.iter().collect();
+        let up = (1..=3).map(|node| started(node, 1, &[]));
+        let mut disks = disks(&up.chain([votes(1, 1, &all), votes(2, 1, &all), synced(1, 1)]).collect::<Vec<_>>());
+        let note = Note::Membership { number: CommandNumber(2), nodes: 4, acceptors: 2 };
+        for node in 1..=3 {
+            disks.learn(&Fact::Noted { node: NodeId(node), note: note.clone() });
+        }
+        assert!(disks.can_decide(), "the state of 1 has the first change");
+        disks.learn(&Fact::Fault(Fault::StateLost(NodeId(1))));
+        assert!(!disks.can_decide(), "no state has a membership");
     }
 
     /// DESIGN 8: catches votes that are kept for learners that are gone, or forgotten on the word of too few.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use learner::{Effect, Input, Progress};
 use protocol::message::{CatchUp, Commands, Snapshot, ToLearner};
-use protocol::{Command, CommandNumber, Message, NodeId, Position, SnapshotId, Space, Timestamp};
+use protocol::{Command, CommandNumber, Membership, Message, NodeId, Position, SnapshotId, Space, Timestamp};
 use storage::memory::Fault as DiskFault;
 use storage::{Checkpoint, Installation, Retention, StateStore as _};
 
@@ -156,10 +156,19 @@ impl World {
     fn take_membership(&mut self, id: NodeId) -> bool {
         let node = self.node(id);
         let Some(roles) = &node.roles else { return false };
-        let later = roles.learner.membership().later_in(&node.state).expect("memory does not fail");
-        let Some(later) = later else { return true };
+        let told = roles.learner.membership().number();
+        let stored = Membership::stored_from(roles.changed_at.next(), &node.state).expect("memory does not fail");
+        let Some(later) = stored else { return true };
         if !self.make_durable(id) {
             return false;
+        }
+        if let Some(roles) = &mut self.node_mut(id).roles {
+            roles.changed_at = later.number();
+        }
+        if later.number() <= told {
+            self.put_surely(id, Mail::Learner(Input::Membership(later)));
+            self.take_kept(id);
+            return true;
         }
         // It is noted beside the data soon after, unless the node goes down before.
         if !self.chance.happens(1_000) {

@@ -323,6 +323,76 @@ fn a_candidate_looks_for_the_membership_of_its_state() {
     assert_eq!(bench.leader.config.membership.number(), second.number);
 }
 
+/// Node 1 was told of command 3, a change that gives node 5 a vote, and has learned those before it. It campaigns in ballot 10.
+fn told_of_a_change() -> (Bench, Vec<Command>) {
+    let mut other = five();
+    let commands = proposed(&change(&mut other, "promote", "cluster.set_acceptor", json!({"node": 5})));
+    let mut all = other.machine.commands(number(1), 10, usize::MAX).expect("memory").expect("kept");
+    other.ack_all();
+    other.learn(&commands);
+    let mut bench = Bench::with(|config| config.membership = Arc::clone(&other.leader.config.membership));
+    bench.feed(Input::Campaign { above: foreign(9) });
+    let strange = chain(foreign(7), CommandId::NULL, 1);
+    let first = bench.promise(5, CommandId::NULL, vec![vote_for(foreign(8), &strange[0])]);
+    assert_eq!((asked(&first), bench.leader.leads()), (vec![], None), "the state says nothing yet");
+    let effects = bench.learn(&all);
+    assert_eq!(asked(&effects), [1, 2, 3].map(|to| (to, ballot(10), 1)), "5 was none: {effects:?}");
+    all.extend(commands);
+    (bench, all)
+}
+
+/// Seed 1796036925686: who joined after a change was told of it, and the only one who knew it issued has lost its disk.
+/// Catches a candidate that waits for ever to learn of it, one that leads above it under the membership before, and one that
+/// takes up what somebody voted for who had no vote then.
+#[test]
+fn who_was_told_of_a_change_that_nobody_knows_issued_leads_under_the_one_before() {
+    let (mut bench, all) = told_of_a_change();
+    let above = chain(foreign(8), all[2].id, 1);
+    let votes = vec![vote_for(foreign(8), &all[2]), vote_for(foreign(8), &above[0])];
+    assert_eq!(bench.put("a", 1), [], "kept");
+    bench.promise(2, all[1].id, votes.clone());
+    let effects = bench.promise(3, all[1].id, Vec::new());
+    assert_eq!((proposed(&effects), led_under(&effects)), (all[2..].to_vec(), vec![2; 3]));
+    bench.ack_all();
+    let effects = bench.learn(&all[2..]);
+    assert_eq!(asked(&effects), [1, 2, 3, 5].map(|to| (to, ballot(11), 4)));
+    bench.sent = (None, 0);
+    for node in [2, 3] {
+        bench.promise(node, all[2].id, votes[1..].to_vec());
+    }
+    let effects = bench.promise(5, all[2].id, Vec::new());
+    let ids: Vec<_> = proposed(&effects).iter().map(|command| command.id).collect();
+    assert_eq!((ids, led_under(&effects)), (vec![above[0].id, id(ballot(11), 5)], vec![3; 4]));
+}
+
+/// The same where the change is in no promise of a majority set: they have lost it. Catches a candidate that puts another
+/// command in its place.
+#[test]
+fn who_was_told_of_a_change_that_is_lost_does_not_lead() {
+    let (mut bench, all) = told_of_a_change();
+    bench.promise(2, all[1].id, Vec::new());
+    let effects = bench.promise(3, all[1].id, Vec::new());
+    let reason = "a change that this node was told of is in no promise";
+    assert_eq!(
+        effects,
+        [Effect::Note(Note::StepsDown { ballot: ballot(10), reason, superseded_by: None, unissued: 0 })]
+    );
+}
+
+/// Catches a candidate that goes by a membership of which it is no member, and then never campaigns again.
+#[test]
+fn who_is_no_member_in_its_state_learns_on_first() {
+    let other = five();
+    let stored = other.machine.commands(number(1), 10, usize::MAX).expect("memory").expect("kept");
+    let told = other.leader.config.membership.without(NodeId(3)).expect("others are left");
+    let told = told.written_by(number(3));
+    let mut bench = Bench::with(|config| (config.me, config.membership) = (NodeId(5), Arc::new(told)));
+    bench.feed(Input::Campaign { above: foreign(9) });
+    assert_eq!(asked(&bench.learn(&stored[..1])), []);
+    let ballot = Ballot::new(9, NodeId(5));
+    assert_eq!(asked(&bench.learn(&stored[1..])), [1, 2, 3].map(|to| (to, ballot, 1)));
+}
+
 /// Catches a candidate that a change makes no member and that leads all the same, and one in the middle of asking.
 #[test]
 fn a_candidate_that_is_removed_gives_up() {
