@@ -206,9 +206,9 @@ fn find(membership: &Membership, node: &NodeArgument) -> Result<NodeId, Failure>
 /// A node that has not caught up would be a vote that is missing.
 fn check_caught_up(context: &ExecutionContext<'_>, membership: &Membership, node: NodeId) -> Result<(), Failure> {
     let name = name_of(membership, node);
-    let heard = context.cluster().heard();
+    let (me, heard) = (context.cluster().me, context.cluster().heard());
     let newest = heard.values().map(|heard| heard.applied).max().unwrap_or_default();
-    let Some(Heard { applied, speaks, .. }) = heard.get(&node) else {
+    let Some(Heard { applied, speaks, hears, .. }) = heard.get(&node) else {
         let text = format!("node {name} is not heard; start it, and see that the leader's node can reach it");
         return Err(refusal("not_caught_up", text, true));
     };
@@ -217,7 +217,16 @@ fn check_caught_up(context: &ExecutionContext<'_>, membership: &Membership, node
             format!("the acceptor of node {name} is silent; its log and its /readyz say why, and what it waits for");
         return Err(refusal("not_caught_up", text, true));
     }
-    if applied.0.saturating_add(BEHIND_MAX) < newest.0 {
+    // Its own words come over connections that it made. What it must hear comes over those that lead to its address.
+    if node != me && !hears.contains(&me) {
+        let address = membership.node(node).map_or("", |member| member.address.as_str());
+        let text = format!(
+            "node {name} is heard, and does not hear the leader's node: see that {address} (its listen.advertise_peer) can be \
+             reached from there"
+        );
+        return Err(refusal("not_connected", text, true));
+    }
+    if applied.0.saturating_add(BEHIND_MAX) < newest.0 || *applied < membership.number() {
         let text = format!("node {name} has applied {applied} of {newest} commands; wait until it has caught up");
         return Err(refusal("not_caught_up", text, true));
     }
@@ -241,18 +250,20 @@ fn change(
     node: Option<NodeId>,
     dry_run: bool,
 ) -> Result<Changed, Failure> {
-    let heard = context.cluster().heard();
+    let (me, heard) = (context.cluster().me, context.cluster().heard());
     if !is_in_force(now, &heard) {
         let number = now.number();
         let text = format!("the change before this one, command {number}, is not in force everywhere yet; ask again");
         return Err(refusal("another_change", text, true));
     }
-    let speaks = |node: NodeId| heard.get(&node).is_some_and(|heard| heard.speaks);
-    if !next.majority().holds(speaks) {
-        let absent = next.majority().nodes().iter().filter(|node| !speaks(**node));
+    let hears_me = |node: NodeId, heard: &Heard| node == me || heard.hears.contains(&me);
+    let votes = |node: NodeId| heard.get(&node).is_some_and(|heard| heard.speaks && hears_me(node, heard));
+    if !next.majority().holds(votes) {
+        let absent = next.majority().nodes().iter().filter(|node| !votes(**node));
         let absent: Vec<String> = absent.map(|node| name_of(next, *node)).collect();
         let text = format!(
-            "the nodes that are heard and whose acceptors speak would be no majority set any more; bring back {} first",
+            "the acceptors that speak, and that the leader's node hears and is heard by, would be no majority set any more; \
+             bring back {} first",
             absent.join(", ")
         );
         return Err(refusal("would_lose_majority", text, true));

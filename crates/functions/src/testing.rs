@@ -26,6 +26,8 @@ pub(crate) struct MapState {
     pub(crate) heard: BTreeMap<NodeId, CommandNumber>,
     /// Those of them whose acceptors are silent.
     pub(crate) silent: BTreeSet<NodeId>,
+    /// Those of them that hear nobody.
+    pub(crate) deaf: BTreeSet<NodeId>,
     /// Those of them that cannot lead.
     pub(crate) followers: BTreeSet<NodeId>,
 }
@@ -39,6 +41,7 @@ impl Default for MapState {
             genesis: (*Membership::of_equals(3)).clone(),
             heard: (1..=3).map(|id| (NodeId(id), CommandNumber::NULL)).collect(),
             silent: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             followers: BTreeSet::new(),
         }
     }
@@ -80,7 +83,8 @@ impl MapState {
         let heard = || {
             let of = |(node, applied): (&NodeId, &CommandNumber)| {
                 let (speaks, can_lead) = (!self.silent.contains(node), !self.followers.contains(node));
-                (*node, Heard { speaks, can_lead, ..Heard::well(*applied, self.heard.keys().copied()) })
+                let hears = self.heard.keys().copied().filter(|_| !self.deaf.contains(node));
+                (*node, Heard { speaks, can_lead, ..Heard::well(*applied, hears) })
             };
             self.heard.iter().map(of).collect()
         };

@@ -166,6 +166,27 @@ fn who_is_silent_is_no_vote() {
     state.call("cluster.set_acceptor", r#"{"node": 4}"#).expect("all speak");
 }
 
+/// S-19: catches a node that gets a vote although nothing reaches it: its own words come over connections that it makes. And one
+/// that has not applied the change by which it came, in a cluster with fewer commands than a node may be behind.
+#[test]
+fn who_cannot_be_reached_is_no_vote() {
+    let mut state = with_learner();
+    state.deaf.insert(NodeId(4));
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 4}), "not_connected", true);
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 4, "weight": 3}), "not_connected", true);
+    let failed = state.execute("cluster.set_acceptor", r#"{"node": 4}"#).result;
+    let Err(Failure::Refused(Refusal { message, .. })) = failed else { panic!("{failed:?}") };
+    assert!(message.contains("see that d:7080 (its listen.advertise_peer) can be reached"), "{message}");
+    state.deaf = [NodeId(3)].into();
+    refuses(&state, "cluster.remove", &json!({"node": 2}), "would_lose_majority", true);
+    state.deaf.clear();
+    state.heard.insert(NodeId(4), CommandNumber(0));
+    refuses(&state, "cluster.set_acceptor", &json!({"node": 4}), "not_caught_up", true);
+    state.heard.insert(NodeId(4), now(&state).number());
+    state.deaf.insert(NodeId(1));
+    state.call("cluster.set_acceptor", r#"{"node": 4}"#).expect("the leader's own word about itself does not matter");
+}
+
 /// Catches a change after which nobody who is there could lead.
 #[test]
 fn somebody_who_is_there_can_lead_afterwards() {

@@ -38,7 +38,7 @@ const VOTE_WAIT: Duration = Duration::from_secs(5);
 /// How long it waits after a refusal that does not pass by itself, such as a rule of majority sets without it.
 const VOTE_REFUSED: Duration = Duration::from_secs(60);
 /// Refusals that pass. They are the function's own codes.
-const PASSING: [&str; 4] = ["another_change", "would_lose_majority", "not_caught_up", "still_heard"];
+const PASSING: [&str; 5] = ["another_change", "would_lose_majority", "not_caught_up", "not_connected", "still_heard"];
 
 /// What is known of the disk that the seat is written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
