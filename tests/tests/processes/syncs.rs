@@ -238,6 +238,26 @@ async fn a_node_whose_disk_hangs_is_not_ready() {
     load.finish().await.assert_kept(&cluster.assert_agreement().await);
 }
 
+/// S-34: the same where nobody has anything to write. Catches a node that is ready as long as nobody needs it.
+#[tokio::test]
+async fn a_node_whose_disk_hangs_is_not_ready_while_nothing_is_written_either() {
+    if !can_be_traced() {
+        return;
+    }
+    let cluster = Cluster::start("idle-hangs", 3, &[]).await;
+    let node = cluster.follower().await;
+    let hangs = Tampered::begin(&cluster, node, HANGS).await;
+    let said = eventually("a disk that hangs", async || {
+        let reply = cluster.get(node, "/readyz").await;
+        (reply.status == 503).then(|| reply.text())
+    });
+    let said = said.await;
+    assert!(said.contains("[-]disk failed: ") && said.contains("PROBE is being written and synced for "), "{said}");
+    assert!(said.contains("[+]roles ok"), "{said}");
+    hangs.end();
+    cluster.wait_ready().await;
+}
+
 /// RELIABILITY 1 (ALICE): catches a file `IDENTITY`, which says that the data directory is there as a whole, that is durable
 /// before the names on the way to it are: a power cut would take those, and all that the node had promised.
 #[tokio::test]

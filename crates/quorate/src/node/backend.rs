@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use super::current::{self, Current};
 use super::disks::Disks;
 use super::members::{REMOVED, what_to_do};
+use super::probe::SYNC_WAIT_MAX;
 use super::router::Router;
 use super::status::Status;
 use super::{Node, admission, changing, ports};
@@ -49,9 +50,6 @@ pub(super) struct NodeBackend {
     /// One backup at a time.
     backups: Arc<Semaphore>,
 }
-
-/// The state is synced every second; a disk that needs longer than this cannot be worked with.
-const SYNC_WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// A role that answers nothing for longer waits for a disk that hangs, or for a processor.
 const ROLE_WAIT_MAX: Duration = Duration::from_secs(15);
@@ -110,8 +108,10 @@ impl NodeBackend {
     }
 
     fn own_view(&self) -> NodeView {
-        let local = self.status.local();
-        let is_acceptor = self.router.membership().is_acceptor(self.config.cluster.me);
+        let (local, membership) = (self.status.local(), self.router.membership());
+        let is_acceptor = membership.is_acceptor(self.config.cluster.me);
+        // As the others know it, while they do.
+        let listed = membership.node(self.config.cluster.me).map(|member| member.address.clone());
         let plays = |role: &NodeRole| match role {
             NodeRole::Acceptor => is_acceptor,
             NodeRole::Learner | NodeRole::Leader | NodeRole::Gateway => self.config.node.roles.contains(role),
@@ -122,7 +122,7 @@ impl NodeBackend {
             name: self.config.node.name.clone(),
             roles: roles.map(|(_, word)| (*word).to_owned()).collect(),
             addresses: Addresses {
-                peer: self.config.listen.advertise_peer.clone(),
+                peer: listed.unwrap_or_else(|| self.config.listen.advertise_peer.clone()),
                 http: self.config.listen.advertise.clone(),
             },
             reachable: true,
@@ -162,19 +162,21 @@ impl NodeBackend {
         }
     }
 
-    /// A disk that takes no more syncs shows in a durable number that stands still below what is
-    /// applied. (One that reports an error ends the process.)
+    /// A disk that takes no more syncs shows in a durable number that stands still below what is applied, and where nothing is
+    /// applied, in what is written for that alone. (One that reports an error to a role ends the process.)
     fn disk(&self) -> Check {
         let (progress, now) = (self.status.progress(), super::outside::now().tick);
         let mut seen = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.0 != progress.durable || progress.durable == progress.applied {
             *seen = (progress.durable, now);
         }
-        let standing = now.since(seen.1);
+        let (stands, trouble) = (now.since(seen.1) >= SYNC_WAIT_MAX, self.status.probe.trouble());
+        let detail = format!("durable {} of applied {}", progress.durable, progress.applied);
+        let ok = !stands && trouble.is_none();
         Check {
             name: "disk",
-            ok: standing < SYNC_WAIT_MAX,
-            detail: format!("durable {} of applied {}", progress.durable, progress.applied),
+            ok,
+            detail: trouble.map_or_else(|| detail.clone(), |trouble| format!("{detail}; {trouble}")),
         }
     }
 

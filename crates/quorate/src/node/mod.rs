@@ -28,6 +28,7 @@ mod members;
 mod meters;
 mod outside;
 mod ports;
+mod probe;
 mod removal;
 mod router;
 mod space;
@@ -71,6 +72,7 @@ use ending::Ending;
 use listeners::Listeners;
 use members::Members;
 use ports::Ports;
+use probe::Probe;
 use router::Router;
 use space::Room;
 use status::Status;
@@ -216,6 +218,7 @@ async fn serve(
         node.stores.clone(),
     ));
     actix::spawn(space::watch(Arc::clone(&node.status.room)));
+    actix::spawn(probe::watch(Arc::clone(&node.status.probe)));
     waiting.end().await;
     let operators = listeners::serve_apart([listeners.metrics, listeners.admin], &backend, &options)?;
     let server = http_api::server(listeners.http, Arc::clone(&backend) as _, options).context("the HTTP server")?;
@@ -334,7 +337,8 @@ impl Node {
         });
         let room = Arc::new(Room::new(config.storage.clone(), config.node.data_dir.clone()));
         let (last_tried, highest) = (image.last_tried, image.last_tried.max(image.next_ballot));
-        let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), room));
+        let probe = Arc::new(Probe::new(config.node.data_dir.clone()));
+        let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), (room, probe)));
         let membership = membership(&config, &stores)?;
         // On every node: which of them are asked for votes is for the membership to say; and any may be barred.
         let core = cores::acceptor(&config, &membership, outside::chance());

@@ -164,15 +164,17 @@ impl Router {
         self.tell_leader(leader::core::Input::Message { from, message });
     }
 
-    /// Measures how long messages wait for the roles, by messages that change nothing. Nothing waits for the failure
-    /// detector: its thread never blocks.
+    /// Measures how long messages wait for the roles, by messages that change nothing. Nobody waits for the failure detector, but
+    /// who is heard and who leads is as old as its last word.
     pub(super) async fn measure_mailboxes(&self) {
         let (space, unanswered) = (acceptor::core::Input::Space(self.status.room.space()), &self.unanswered);
-        futures_util::future::join4(
+        let tick = failure_detector::core::Input::Tick(self.status.local());
+        futures_util::future::join5(
             self.gateway.measure(IsInFlight(RequestId::Gateway(0)), || self.of_callers(), unanswered),
             self.leader.measure(leader::actor::Deliver(leader::core::Input::Tick), || 0, unanswered),
             self.acceptor.measure(acceptor::actor::Deliver(space), || 0, unanswered),
             self.learner.measure(learner::Deliver(learner::Input::Tick), || 0, unanswered),
+            self.detector.measure(failure_detector::actor::Deliver(tick), || 0, unanswered),
         )
         .await;
     }
@@ -188,6 +190,7 @@ impl Router {
         self.leader.show_depth(|| 0, &self.unanswered);
         self.acceptor.show_depth(|| 0, &self.unanswered);
         self.learner.show_depth(|| 0, &self.unanswered);
+        self.detector.show_depth(|| 0, &self.unanswered);
     }
 
     pub(super) fn tell_leader(&self, input: leader::core::Input) {

@@ -9,6 +9,7 @@ use protocol::message::HandOver;
 use protocol::{Ballot, NodeId};
 use tokio::sync::watch;
 
+use super::probe::Probe;
 use super::space::Room;
 
 /// Shared by the actors of one node.
@@ -24,6 +25,8 @@ pub(super) struct Status {
     stopping: AtomicBool,
     /// On the disk of this node.
     pub(super) room: Arc<Room>,
+    /// Whether that disk takes a write.
+    pub(super) probe: Arc<Probe>,
     /// What the failure detector says of the room of all nodes.
     takes_calls: AtomicBool,
 }
@@ -37,12 +40,17 @@ struct Ballots {
 }
 
 impl Status {
-    pub(super) fn new(me: NodeId, highest: Ballot, progress: watch::Receiver<Progress>, room: Arc<Room>) -> Self {
+    pub(super) fn new(
+        me: NodeId,
+        highest: Ballot,
+        progress: watch::Receiver<Progress>,
+        (room, probe): (Arc<Room>, Arc<Probe>),
+    ) -> Self {
         let ballots = Mutex::new(Ballots { leads: None, seen: None, highest, hands_over: None });
         let (draining, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
         let (takes_calls, waits) = (AtomicBool::new(true), AtomicBool::new(false));
         let handing_over = watch::Sender::new(false);
-        Self { me, ballots, handing_over, progress, waits, draining, stopping, room, takes_calls }
+        Self { me, ballots, handing_over, progress, waits, draining, stopping, room, probe, takes_calls }
     }
 
     fn ballots(&self) -> std::sync::MutexGuard<'_, Ballots> {
@@ -158,7 +166,7 @@ impl Status {
         let marks = crate::config::Storage { soft_free: 1, hard_free: 0, receive_rate: 1 };
         let room = Arc::new(Room::new(marks, ".".into()));
         let (_, progress) = watch::channel(Progress::default());
-        Self::new(NodeId(1), Ballot::default(), progress, room)
+        Self::new(NodeId(1), Ballot::default(), progress, (room, Arc::new(Probe::new(".".into()))))
     }
 }
 
