@@ -53,6 +53,22 @@ fn who_watches_finds_the_port() {
     }
 }
 
+/// Catches callers who are led to a pod that is no gateway, which would tell them 421.
+#[test]
+fn rest_is_asked_of_those_who_serve_it() {
+    let read = |file: &str| std::fs::read_to_string(deploy("kubernetes").join(file)).expect("a manifest");
+    let selects = "selector: {app.kubernetes.io/name: quorate, app.kubernetes.io/component: member}";
+    let services = read("services.yaml");
+    let rest = services.split("\n---\n").find(|service| service.contains("port: 8080")).expect("a service of REST");
+    assert!(rest.contains(selects), "{rest}");
+    let is_member = |file: &str| {
+        read(file).contains("labels: {app.kubernetes.io/name: quorate, app.kubernetes.io/component: member}")
+    };
+    let has_roles = |file: &str| read(file).contains("- {name: QUORATE_NODE__ROLES");
+    assert!(is_member("nodes.yaml") && !has_roles("nodes.yaml"), "without a word about roles a node has all of them");
+    assert!(!is_member("acceptors.yaml"));
+}
+
 /// Catches a manifest that the kustomization does not name, and settings that a node would refuse.
 #[test]
 fn the_kustomization_has_it_all() {

@@ -16,6 +16,8 @@ pub(crate) struct Project {
     compose: &'static [&'static str],
     /// The image of Prometheus, where it is started, too; it goes away after its containers.
     prometheus: Option<Image>,
+    /// What else compose is told.
+    pub(crate) settings: Vec<(&'static str, &'static str)>,
     pub(crate) client: reqwest::Client,
 }
 
@@ -39,7 +41,7 @@ impl Project {
             return None;
         };
         let name = format!("{name}-{}", std::process::id());
-        Some(Self { name, image, compose, prometheus: None, client: client() })
+        Some(Self { name, image, compose, prometheus: None, settings: Vec::new(), client: client() })
     }
 
     /// The services of the profile `watch` are there from now on.
@@ -59,6 +61,7 @@ impl Project {
             ("WATCH_PROMETHEUS", "0"),
             ("WATCH_GRAFANA", "0"),
         ]);
+        command.envs(self.settings.iter().copied());
         if let Some(prometheus) = &self.prometheus {
             command.env("COMPOSE_PROFILES", "watch").env("PROMETHEUS_IMAGE", &prometheus.0);
         }

@@ -12,9 +12,11 @@ use super::project::{Project, SERVICES};
 /// Calls between two changes.
 const PROGRESS: u64 = 30;
 
-async fn started(name: &str) -> Option<(Project, Load)> {
-    let project = Project::new(name)?;
-    done(&mut project.compose(&["up", "--detach"]));
+async fn started(name: &str, settings: &[(&'static str, &'static str)], scales: &[&str]) -> Option<(Project, Load)> {
+    let mut project = Project::new(name)?;
+    project.settings = settings.to_vec();
+    let scales = scales.iter().flat_map(|scale| ["--scale", *scale]);
+    done(&mut project.compose(&["up", "--detach"].into_iter().chain(scales).collect::<Vec<_>>()));
     project.healthy(&SERVICES).await;
     project.healthy(&["gateway"]).await;
     let load = Load::through(&project.client, project.url("gateway", ""), "load", 4).await;
@@ -30,14 +32,17 @@ async fn assert_kept(project: &Project, load: Load) {
     project.assert_equal(&SERVICES, history.last()).await;
 }
 
-/// Waits until so many acceptors vote, by the view of `a`.
-async fn acceptors(project: &Project, wanted: usize) {
+/// Waits until so many acceptors vote, by the view of `a`, and says who they are.
+async fn acceptors(project: &Project, wanted: usize) -> Vec<String> {
     eventually(&format!("{wanted} acceptors"), async || {
         let view = project.view("a").await;
         let acceptors = view["membership"]["acceptors"].as_array().expect("a list");
-        (acceptors.len() == wanted).then_some(())
+        let votes = |node: &&Value| acceptors.iter().any(|acceptor| acceptor["id"] == node["id"]);
+        let nodes = view["nodes"].as_array().expect("a list").iter();
+        let names = nodes.filter(votes).map(|node| node["name"].as_str().expect("a name").to_owned());
+        (acceptors.len() == wanted).then(|| names.collect())
     })
-    .await;
+    .await
 }
 
 /// Asks `a` for a change until nothing is in its way.
@@ -56,8 +61,10 @@ async fn vote(project: &Project, node: &str, weight: u64) {
 /// no vote, one that keeps its vote when it is stopped, and a vote that is lost with the change.
 #[tokio::test]
 async fn acceptors_are_scaled_from_three_to_five_to_one_and_back_under_load() {
-    let Some((project, load)) = started("quorate-scale").await else { return };
-    for (scale, wanted) in [("acceptor=2", 5), ("acceptor=0", 3)] {
+    let Some((project, load)) = started("quorate-scale", &[], &[]).await else { return };
+    for (scale, wanted) in
+        [("acceptor=2", 5), ("acceptor=0", 3), ("acceptor=5", 8), ("acceptor=3", 6), ("acceptor=0", 3)]
+    {
         done(&mut project.compose(&["up", "--detach", "--no-recreate", "--scale", scale]));
         acceptors(&project, wanted).await;
         load.progress(PROGRESS).await;
@@ -67,6 +74,26 @@ async fn acceptors_are_scaled_from_three_to_five_to_one_and_back_under_load() {
         acceptors(&project, wanted).await;
         load.progress(PROGRESS).await;
     }
+    assert_kept(&project, load).await;
+}
+
+/// A1c, A11: catches a dead acceptor whose place no spare takes, one that takes it without being told to, or the wrong one, and
+/// a call that fails meanwhile.
+#[tokio::test]
+async fn a_spare_takes_the_place_of_an_acceptor_that_is_killed() {
+    let settings = [("REPLACE_AFTER", "5s")];
+    let started = started("quorate-spare", &settings, &["acceptor=1", "spare=1"]).await;
+    let Some((project, load)) = started else { return };
+    // A container without a name of its own has the beginning of its id.
+    let id = |service: &str| project.container(service)[..12].to_owned();
+    let (acceptor, spare) = (id("acceptor"), id("spare"));
+    let voting = acceptors(&project, 4).await;
+    assert!(voting.contains(&acceptor) && !voting.contains(&spare), "{voting:?} of {acceptor}, {spare}");
+    load.progress(PROGRESS).await;
+    done(Command::new("docker").args(["kill", "--signal", "KILL", &project.container("acceptor")]));
+    eventually("the spare votes", async || acceptors(&project, 4).await.contains(&spare).then_some(())).await;
+    assert!(!acceptors(&project, 4).await.contains(&acceptor));
+    load.progress(PROGRESS).await;
     assert_kept(&project, load).await;
 }
 
@@ -87,8 +114,12 @@ fn drops(project: &Project, to: &str, from: &str, is_dropped: bool) {
 }
 
 async fn another_leader(project: &Project, than: &str) {
-    let asked = SERVICES.into_iter().find(|service| *service != than).expect("three services");
+    let asked = other(than);
     eventually("another leader", async || (project.leader(asked).await != than).then_some(())).await;
+}
+
+fn other(than: &str) -> &'static str {
+    SERVICES.into_iter().find(|service| *service != than).expect("three services")
 }
 
 fn readiness(project: &Project, service: &str) -> std::process::Output {
@@ -101,42 +132,89 @@ fn is_reachable(view: &Value, node: &str) -> bool {
     node["reachable"] == true
 }
 
-/// A4, S-20, S-28: the leader's container stands still, is cut off from its peers, and from one of them in one direction.
-/// Catches a gateway that keeps asking it, a cluster that waits for it, one that calls itself ready without a majority or
-/// calls a silent one reachable, and an acknowledged call that the others never heard of.
-#[tokio::test]
-async fn a_leaders_container_that_stands_still_or_is_cut_off_is_replaced() {
-    let Some((project, load)) = started("quorate-cut").await else { return };
-    let leader = project.leader("a").await;
-    let container = project.container(&leader);
+/// Waits until a metric of a service has this value.
+async fn metric(project: &Project, service: &str, name: &str, wanted: f64) {
+    eventually(&format!("{name} of {service} is {wanted}"), async || {
+        let reply = send(project.client.get(project.url(service, "/metrics"))).await.ok()?;
+        let text = reply.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
+        (line == Some(wanted)).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the others do not hear this one, and say so.
+async fn unheard(project: &Project, service: &str, leads: bool) {
+    let other = other(service);
+    if leads {
+        another_leader(project, service).await;
+    }
+    eventually("a view without it", async || (!is_reachable(&project.view(other).await, service)).then_some(())).await;
+    metric(project, other, "quorate_members_unheard", 1.0).await;
+    metric(project, other, "quorate_ready", 1.0).await;
+}
+
+async fn stands_still(project: &Project, load: &Load, service: &str, leads: bool) {
+    let container = project.container(service);
     done(Command::new("docker").args(["pause", &container]));
-    another_leader(&project, &leader).await;
+    unheard(project, service, leads).await;
     load.progress(PROGRESS).await;
     done(Command::new("docker").args(["unpause", &container]));
     project.healthy(&SERVICES).await;
+    metric(project, other(service), "quorate_members_unheard", 0.0).await;
+}
 
-    let leader = project.leader("a").await;
-    let container = project.container(&leader);
-    let network = format!("{}_peers", project.name);
+/// Out of the network of peers, and into it again; the leader's with another address.
+async fn is_cut_off(project: &Project, load: &Load, service: &str, leads: bool) {
+    let (container, before) = (project.container(service), peer_address(project, service));
+    let (network, gateway) = (format!("{}_peers", project.name), project.container("gateway"));
     done(Command::new("docker").args(["network", "disconnect", &network, &container]));
-    another_leader(&project, &leader).await;
+    unheard(project, service, leads).await;
     load.progress(PROGRESS).await;
     eventually("a cut off node that is not ready", async || {
-        (!readiness(&project, &leader).status.success()).then_some(())
+        (!readiness(project, service).status.success()).then_some(())
     })
     .await;
-    let other = SERVICES.into_iter().find(|service| **service != leader).expect("three services");
-    eventually("a view without it", async || (!is_reachable(&project.view(other).await, &leader)).then_some(())).await;
-    let alias = format!("{leader}.peers");
+    metric(project, service, "quorate_ready", 0.0).await;
+    metric(project, service, "quorate_leader_leads", 0.0).await;
+    if leads {
+        // The first address that is free goes to somebody else.
+        done(Command::new("docker").args(["network", "connect", &network, &gateway]));
+    }
+    let alias = format!("{service}.peers");
     done(Command::new("docker").args(["network", "connect", "--alias", &alias, &network, &container]));
-    eventually("a node that is back", async || readiness(&project, &leader).status.success().then_some(())).await;
+    if leads {
+        assert_ne!(peer_address(project, service), before, "it should have another address now");
+    }
+    eventually("a node that is back", async || readiness(project, service).status.success().then_some(())).await;
+    metric(project, other(service), "quorate_members_unheard", 0.0).await;
     load.progress(PROGRESS).await;
+}
+
+/// A4, S-20, S-28: the leader's container, and that of another node, stands still, is cut off from its peers and comes back under
+/// another address; and the leader is cut off from one peer, in one direction and in both. Catches a gateway that keeps asking
+/// it, a cluster that waits for it, one that calls itself ready without a majority or calls a silent one reachable, an address
+/// that is looked up once and for ever, and an acknowledged call that the others never heard of.
+#[tokio::test]
+async fn containers_that_stand_still_or_are_cut_off_are_done_without() {
+    let Some((project, load)) = started("quorate-cut", &[], &[]).await else { return };
+    for leads in [true, false] {
+        let node = async || {
+            let leader = project.leader("a").await;
+            if leads { leader } else { other(&leader).to_owned() }
+        };
+        stands_still(&project, &load, &node().await, leads).await;
+        is_cut_off(&project, &load, &node().await, leads).await;
+    }
 
     let leader = project.leader("a").await;
-    let peer = SERVICES.into_iter().find(|service| **service != leader).expect("three services");
+    let peer = other(&leader);
     drops(&project, &leader, peer, true);
     load.progress(PROGRESS).await;
+    drops(&project, peer, &leader, true);
+    load.progress(PROGRESS).await;
     drops(&project, &leader, peer, false);
+    drops(&project, peer, &leader, false);
     project.healthy(&SERVICES).await;
     assert_kept(&project, load).await;
 }
