@@ -17,7 +17,7 @@ mod clients;
 mod durability;
 mod overload;
 
-use crate::cluster::{Cluster, finished};
+use crate::cluster::{Cluster, delayed, finished};
 
 /// What to measure.
 #[derive(Args)]
@@ -55,6 +55,12 @@ pub(crate) struct Arguments {
     /// Minutes under load during which memory is watched (part `memory`)
     #[arg(long, default_value_t = 10)]
     minutes: u64,
+    /// Delay every sync by so many milliseconds, as a cloud disk does (needs strace); nodes that were killed start again without
+    #[arg(long, value_name = "MILLISECONDS")]
+    sync_delay: Option<u32>,
+    /// What nodes are started with, such as protocol.window=64; as often as wanted
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// The program to measure, such as that of another version, instead of building it
     #[arg(long)]
     binary: Option<PathBuf>,
@@ -104,9 +110,12 @@ impl Arguments {
         self.cluster_with(binary, &[])
     }
 
-    /// The same with other settings.
+    /// The same with settings of the part's own; those that were asked for come after them.
     fn cluster_with<'a>(&self, binary: &'a Path, sets: &[&str]) -> anyhow::Result<Cluster<'a>> {
-        Cluster::start(self.directory()?.join("data"), (self.http_base, self.peer_base), binary, sets)
+        let (command, ports) = (delayed(binary, self.sync_delay), (self.http_base, self.peer_base));
+        let asked = self.set.iter().map(String::as_str);
+        let sets: Vec<&str> = sets.iter().copied().chain(asked).collect();
+        Cluster::start(command, self.directory()?.join("data"), ports, binary, &sets)
     }
 
     fn directory(&self) -> anyhow::Result<PathBuf> {

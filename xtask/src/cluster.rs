@@ -21,6 +21,17 @@ const TRANSFER: &str = "inventory.transfer";
 /// How often something is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// A command that runs a server, each of whose syncs takes so many milliseconds longer, if that is asked for.
+pub(crate) fn delayed(program: &Path, sync_delay: Option<u32>) -> Command {
+    let Some(millis) = sync_delay else { return Command::new(program) };
+    let mut command = Command::new("strace");
+    // The tracer is no parent of the server (-D), so that signals and CPU times are the server's; no other call is
+    // stopped for it (--seccomp-bpf).
+    command.args(["-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,msync"]);
+    command.arg("-e").arg(format!("inject=fsync,fdatasync,msync:delay_exit={}", millis * 1000)).arg(program);
+    command
+}
+
 /// A running cluster; its end stops it.
 pub(crate) struct Cluster<'a> {
     pub(crate) binary: &'a Path,
@@ -46,14 +57,9 @@ impl Drop for Cluster<'_> {
 }
 
 impl<'a> Cluster<'a> {
-    /// A new cluster, in the place of the last one's data, with REST from the first of two ports and peers from the
-    /// second one.
-    pub(crate) fn start(data: PathBuf, ports: (u16, u16), binary: &'a Path, sets: &[&str]) -> anyhow::Result<Self> {
-        Self::start_by(Command::new(binary), data, ports, binary, sets)
-    }
-
-    /// The same by a command that runs the program.
-    pub(crate) fn start_by(
+    /// A new cluster by a command that runs the program, in the place of the last one's data, with REST from the first of two
+    /// ports and peers from the second one.
+    pub(crate) fn start(
         mut command: Command,
         data: PathBuf,
         (http, peers): (u16, u16),

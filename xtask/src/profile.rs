@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     std::fs::create_dir_all(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
     let ports = (arguments.http_base, arguments.http_base.saturating_sub(1_000));
-    let cluster = Cluster::start(directory.join("data"), ports, &binary, &[])?;
+    let cluster = Cluster::start(Command::new(&binary), directory.join("data"), ports, &binary, &[])?;
     let length = Duration::from_secs(arguments.seconds.into());
     crate::step(&format!("{} clients for {} s", arguments.clients, arguments.seconds));
     let seconds = (length + 2 * MARGIN).as_secs_f64().to_string();

@@ -33,21 +33,21 @@ const KINDS: [Kind; 4] = [
     Kind { name: "idle", clients: 2_000, opening: b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", drip: b"", reads: true },
     Kind {
         name: "slow_head",
-        clients: 500,
+        clients: 1_000,
         opening: b"POST /v1/functions/kv.put HTTP/1.1\r\nHost: a\r\nX-Slow: ",
         drip: b"x",
         reads: true,
     },
     Kind {
         name: "slow_body",
-        clients: 500,
+        clients: 1_000,
         opening: b"POST /v1/functions/kv.put HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{",
         drip: b" ",
         reads: true,
     },
     Kind {
         name: "slow_reader",
-        clients: 200,
+        clients: 1_000,
         opening: b"GET /v1/state?prefix=large/&limit=1000&consistency=local HTTP/1.1\r\nHost: a\r\n\r\n",
         // Who is cut off hears of it when it speaks.
         drip: b"\r\n",

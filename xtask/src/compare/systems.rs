@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use super::{Kind, install, postgresql};
-use crate::cluster::{Cluster, clock, pause, signal};
+use crate::cluster::{Cluster, clock, delayed, pause, signal};
 
 /// How long a system may take until it is ready.
 pub(super) const READY: Duration = Duration::from_secs(60);
@@ -33,13 +33,7 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     /// Runs a server, its syncs delayed when that was asked for.
     pub(super) fn server(&self, program: &Path) -> Command {
-        let Some(millis) = self.sync_delay else { return Command::new(program) };
-        let mut command = Command::new("strace");
-        // The tracer is no parent of the server (-D), so that signals and CPU times are the server's; no other call is
-        // stopped for it (--seccomp-bpf).
-        command.args(["-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,msync"]);
-        command.arg("-e").arg(format!("inject=fsync,fdatasync,msync:delay_exit={}", millis * 1000)).arg(program);
-        command
+        delayed(program, self.sync_delay)
     }
 }
 
@@ -153,7 +147,7 @@ pub(super) fn local(port: u16) -> String {
 
 fn quorate<'a>(place: &Place<'a>, data: &Path) -> anyhow::Result<Running<'a>> {
     let ports = (place.ports, place.ports + 10);
-    let cluster = Cluster::start_by(place.server(place.binary), data.join("data"), ports, place.binary, &[])?;
+    let cluster = Cluster::start(place.server(place.binary), data.join("data"), ports, place.binary, &[])?;
     cluster.wait_until_all_are_heard()?;
     let version = output(place.binary, &["--version"])?;
     let about = format!("{}, three nodes (`quorate dev`), default settings, over REST", version.trim());
