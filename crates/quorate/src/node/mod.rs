@@ -187,6 +187,12 @@ fn open(config: &Config, came: Came) -> Result<Stores, Failure> {
     Ok(stores)
 }
 
+/// What is looked at on the disk of the node while it runs.
+fn disk(config: &Config) -> (Arc<Room>, Arc<Probe>) {
+    let directory = &config.node.data_dir;
+    (Arc::new(Room::new(config.storage.clone(), directory.clone())), Arc::new(Probe::new(directory.clone())))
+}
+
 async fn serve(
     config: Arc<Config>,
     listeners: Listeners,
@@ -335,10 +341,8 @@ impl Node {
             applied: applied.number,
             durable: stores.state.durable(),
         });
-        let room = Arc::new(Room::new(config.storage.clone(), config.node.data_dir.clone()));
         let (last_tried, highest) = (image.last_tried, image.last_tried.max(image.next_ballot));
-        let probe = Arc::new(Probe::new(config.node.data_dir.clone()));
-        let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), (room, probe)));
+        let status = Arc::new(Status::new(config.cluster.me, highest, progressed.clone(), disk(&config)));
         let membership = membership(&config, &stores)?;
         // On every node: which of them are asked for votes is for the membership to say; and any may be barred.
         let core = cores::acceptor(&config, &membership, outside::chance());

@@ -238,7 +238,7 @@ impl Disks {
             is_there(node)
                 && !self.followers.contains(node)
                 && self.membership.may_lead(*node)
-                && (self.has_noted(*node) <= known || self.leads_by_its_state(*node, known, &is_there))
+                && (self.has_noted(*node) <= known || self.leads_by_its_state(*node, known, is_there))
                 && self.disks.get(node).is_some_and(Disk::may_lead)
         };
         let most_learn = self.membership.learners().filter(is_there).count() > self.membership.nodes().len() / 2;
