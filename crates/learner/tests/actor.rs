@@ -136,8 +136,13 @@ struct Node {
 }
 
 fn start() -> Node {
+    start_in(Membership::of_equals(3))
+}
+
+/// One that was told of this membership.
+fn start_in(membership: Arc<Membership>) -> Node {
     let store = Arc::new(Noting { inner: MemoryState::new(), batches: Mutex::default() });
-    let (membership, timing) = (Membership::of_equals(3), Timing::default());
+    let timing = Timing::default();
     let config = Config { me: NodeId(1), membership, learn_from: LearnFrom::Leader, window: 64, timing };
     let (tell, told) = mpsc::channel();
     let (sent, learned, forgotten, failed) = (tell.clone(), tell.clone(), tell.clone(), tell.clone());
@@ -347,6 +352,23 @@ async fn a_change_of_the_membership_is_durable_before_it_is_told() {
     node.learner.send(Deliver(Input::Message { from: NodeId(4), message: question })).await.expect("delivered");
     node.queries.digest_at(None, LONG).await.expect("the turn has ended");
     assert_eq!(node.told.try_iter().collect::<Vec<_>>(), [Told::Sent(NodeId(4), commands(&c[2..], c[2].id))]);
+}
+
+/// The same of a node that joined after the change, and was told of it then. Catches one to which the change is none: it would vote
+/// above what a power cut takes from it.
+#[actix::test]
+async fn a_change_of_which_it_was_told_before_is_durable_too() {
+    let told = (*Membership::of_equals(4)).clone().written_by(CommandNumber(3));
+    let node = start_in(Arc::new(told));
+    let mut c = chain(3);
+    let mut body = CommandBody::decode(&c[2].body).expect("a body");
+    let value = Membership::of_equals(4).to_value();
+    body.effects = vec![Effect::Put { key: protocol::membership::key(), value }];
+    c[2].body = body.encode();
+    node.learner.do_send(success(&c));
+    assert!(node.queries.wait_applied(CommandNumber(3), LONG).await);
+    assert_eq!(node.store.durable(), CommandNumber(3), "not a second later");
+    assert_eq!(node.told.try_iter().collect::<Vec<_>>(), [Told::Learned(c[2].id)]);
 }
 
 /// ADR 0025: catches a state that is synced for a change and not counted as durable before another command comes: an idle

@@ -95,6 +95,20 @@ fn the_ballots_of_two_memberships_are_not_compared() {
     }
 }
 
+/// The same where this node was told of the change before: it joined after it. Catches a learner that goes by the ballot in which it
+/// learnt the change, since the change is none to it.
+#[test]
+fn who_was_told_of_a_change_goes_by_new_ballots_when_it_is_applied() {
+    let c = chain(2);
+    let mut learner = Learner::new(Config { membership: written(3, 1), ..config(LearnFrom::Leader) }, CommandId::NULL);
+    let (old, new) = (ballot(9, 3), ballot(5, 2));
+    learner.handle(success(old, c[0].id, &c[..1]), at(0));
+    learner.handle(bodies(new, &c[1..]), at(0));
+    assert_eq!(learner.handle(success(new, c[1].id, &[]), at(0)), ignored(IgnoreReason::OlderBallot));
+    learner.handle(changed(3, 1), at(0));
+    assert_eq!(learner.handle(success(new, c[1].id, &c[1..]), at(0)), [applies(&c[1..])]);
+}
+
 /// Catches a change that takes bodies away which the new leader has sent before this node knew of it.
 #[test]
 fn what_follows_the_change_is_kept() {
