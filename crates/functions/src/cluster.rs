@@ -226,7 +226,7 @@ fn check_caught_up(context: &ExecutionContext<'_>, membership: &Membership, node
         );
         return Err(refusal("not_connected", text, true));
     }
-    if applied.0.saturating_add(BEHIND_MAX) < newest.0 || *applied < membership.number() {
+    if applied.0.saturating_add(BEHIND_MAX) < newest.0 || *applied == CommandNumber::NULL {
         let text = format!("node {name} has applied {applied} of {newest} commands; wait until it has caught up");
         return Err(refusal("not_caught_up", text, true));
     }

@@ -33,8 +33,10 @@ use crate::seat::{Came, Seat};
 const DECISION: Duration = Duration::from_secs(4);
 /// How often a node that joined looks whether it can ask for its vote.
 const VOTE_SOUGHT: Duration = Duration::from_millis(250);
-/// How long it waits for the answer, and after a refusal.
+/// How long it waits for the answer.
 const VOTE_WAIT: Duration = Duration::from_secs(5);
+/// How long it waits after a refusal that passes, such as that the leader has not heard yet how far it is.
+const VOTE_AGAIN: Duration = Duration::from_secs(1);
 /// How long it waits after a refusal that does not pass by itself, such as a rule of majority sets without it.
 const VOTE_REFUSED: Duration = Duration::from_secs(60);
 /// Refusals that pass. They are the function's own codes.
@@ -217,7 +219,7 @@ impl Members {
                     _ = tokio::time::timeout(VOTE_WAIT, self.membership_of(number)).await;
                     ("granted".to_owned(), Duration::ZERO)
                 }
-                Err(why) if why.may_pass() => (why.to_string(), VOTE_WAIT),
+                Err(why) if why.may_pass() => (why.to_string(), VOTE_AGAIN),
                 Err(why) => (why.to_string(), VOTE_REFUSED),
             };
             drop(asking);

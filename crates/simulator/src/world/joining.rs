@@ -26,7 +26,7 @@ use crate::swarm::Trouble;
 /// More members than any world needs: each sends heartbeats to all others.
 const MEMBERS_MAX: usize = 8;
 /// Refusals that pass, as the binary knows them.
-const PASSING: [&str; 4] = ["another_change", "would_lose_majority", "not_caught_up", "still_heard"];
+const PASSING: [&str; 5] = ["another_change", "would_lose_majority", "not_caught_up", "not_connected", "still_heard"];
 /// How often a member that does not know yet what was decided looks again, and how many times.
 const LOOKS: Duration = Duration::from_millis(50);
 const LOOKS_MAX: u32 = 60;

@@ -71,7 +71,9 @@ impl Scene<'_> {
     fn stands_by(&self, node: NodeId) -> bool {
         let is_ready = |word: &Heartbeat| {
             let has_caught_up = word.applied.0.saturating_add(BEHIND_MAX) >= self.applied.0;
-            word.spare && !word.silent && has_caught_up && word.applied >= self.membership.number()
+            // Who does not hear this node would be refused, again and again.
+            let hears_me = word.hears.contains(&self.me);
+            word.spare && !word.silent && hears_me && has_caught_up && word.applied >= self.membership.number()
         };
         let is_it = (node == self.me && self.is_spare) || self.words().any(|(id, word)| id == node && is_ready(word));
         is_it && !self.membership.is_acceptor(node)
@@ -222,7 +224,8 @@ mod tests {
         unknown.peers.remove(&NodeId(3));
         assert_eq!(all(&unknown), None);
 
-        let not_ready: [fn(&mut Heartbeat); 4] = [
+        let not_ready: [fn(&mut Heartbeat); 5] = [
+            |word| word.hears.clear(),
             |word| word.spare = false,
             |word| word.silent = true,
             |word| word.applied = CommandNumber(20_000 - BEHIND_MAX - 1),
