@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler, Message};
 use protocol::message::Heartbeat;
 use protocol::{Ballot, CommandNumber, NodeId, Now};
 use tokio::sync::watch;
@@ -184,6 +184,19 @@ impl Handler<Deliver> for FailureDetectorActor {
 
     fn handle(&mut self, Deliver(input): Deliver, _: &mut Self::Context) {
         self.take(input);
+    }
+}
+
+/// Looks again now: whoever waits for the answer learns how long messages wait here.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Look;
+
+impl Handler<Look> for FailureDetectorActor {
+    type Result = ();
+
+    fn handle(&mut self, Look: Look, _: &mut Self::Context) {
+        self.take(Input::Tick((self.ports.status)()));
     }
 }
 

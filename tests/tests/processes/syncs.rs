@@ -38,7 +38,7 @@ fn strace(syncs: Syncs) -> Command {
         Syncs::Take(microseconds) => format!("delay_exit={microseconds}"),
     };
     let mut command = Command::new("strace");
-    command.args(["-f", "-ttt", "-e", "trace=fsync,fdatasync"]);
+    command.args(["-f", "-y", "-ttt", "-e", "trace=fsync,fdatasync"]);
     command.args(["-e", &format!("inject=fsync,fdatasync:{how}")]);
     command
 }
@@ -79,11 +79,14 @@ impl Tampered {
         self.tracer.wait().expect("our child");
     }
 
-    /// Waits for the tracer's end, and says how long the process lived after the first sync that failed, in seconds.
+    /// Waits for the tracer's end, and says how long the process lived after the first sync of a role that failed, in seconds.
     async fn lived(mut self) -> f64 {
         _ = eventually("the end of strace", async || self.tracer.try_wait().expect("our child")).await;
         let text = std::fs::read_to_string(&self.said).expect("what strace saw");
-        let first = text.lines().find(|line| line.contains("(INJECTED)")).expect("a sync was answered with an error");
+        let first = text
+            .lines()
+            .find(|line| line.contains("(INJECTED)") && !line.contains("/PROBE>"))
+            .expect("a sync was answered with an error");
         let last = text.lines().rfind(|line| line.contains("+++ ")).expect("the process ended");
         let time = |line: &str| -> f64 { line.split_whitespace().nth(1).expect("a time").parse().expect("seconds") };
         time(last) - time(first)

@@ -159,6 +159,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
         Counter,
         "Lines of the audit log that this process has written: the number of the last one",
     ),
+    ("quorate_http_connections", Gauge, "Connections of callers that are open"),
     ("quorate_http_requests_total", Counters, "Requests, by route and status"),
     ("quorate_http_denied_total", Counters, "Requests and calls turned away for their token, by reason"),
     ("quorate_http_request_duration_seconds", Histogram, "How long requests took, by route"),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::Tick;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::outside::now;
@@ -83,10 +84,16 @@ pub(super) async fn watch(probe: Arc<Probe>) {
     loop {
         interval.tick().await;
         probe.begin();
-        let writing = Arc::clone(&probe);
-        // An error is the end of the runtime.
-        let Ok(written) = tokio::task::spawn_blocking(move || writing.write()).await else { return };
-        probe.end(written);
+        let (writing, (done, written)) = (Arc::clone(&probe), oneshot::channel());
+        // Not on a thread of the runtime, whose end waits for what hangs there.
+        let begun = std::thread::Builder::new().name("probe".into()).spawn(move || _ = done.send(writing.write()));
+        match (begun, written) {
+            (Ok(_), written) => {
+                let panicked = |_| Err(io::Error::other("the thread that writes it has panicked"));
+                probe.end(written.await.unwrap_or_else(panicked));
+            }
+            (Err(error), _) => probe.end(Err(error)),
+        }
     }
 }
 

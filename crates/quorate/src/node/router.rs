@@ -168,13 +168,12 @@ impl Router {
     /// who is heard and who leads is as old as its last word.
     pub(super) async fn measure_mailboxes(&self) {
         let (space, unanswered) = (acceptor::core::Input::Space(self.status.room.space()), &self.unanswered);
-        let tick = failure_detector::core::Input::Tick(self.status.local());
         futures_util::future::join5(
             self.gateway.measure(IsInFlight(RequestId::Gateway(0)), || self.of_callers(), unanswered),
             self.leader.measure(leader::actor::Deliver(leader::core::Input::Tick), || 0, unanswered),
             self.acceptor.measure(acceptor::actor::Deliver(space), || 0, unanswered),
             self.learner.measure(learner::Deliver(learner::Input::Tick), || 0, unanswered),
-            self.detector.measure(failure_detector::actor::Deliver(tick), || 0, unanswered),
+            self.detector.measure(failure_detector::actor::Look, || 0, unanswered),
         )
         .await;
     }

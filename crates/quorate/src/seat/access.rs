@@ -14,9 +14,10 @@ use nix::unistd::{AccessFlags, access, geteuid};
 use crate::failure::Failure;
 
 /// The files of a node. They are replaced whole, so that reading is enough, but for [`LOCK`].
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "MARK",
     LOCK,
+    PROBE,
     "MEMBERSHIP",
     "MEMBERSHIP.copy",
     "IDENTITY",
@@ -29,6 +30,7 @@ const FILES: [&str; 12] = [
     "DAMAGED-state",
 ];
 const LOCK: &str = "LOCK";
+const PROBE: &str = "PROBE";
 const DATABASES: [&str; 2] = ["log", "state"];
 const CHECKPOINTS: &str = "checkpoints";
 /// What a recovery does not move.
@@ -54,7 +56,7 @@ pub(crate) fn check(dir: &Path) -> Result<(), Failure> {
     for name in FILES {
         let place = dir.join(name);
         if checked.is_there(&place, fs::Metadata::is_file, "file")? {
-            checked.opens(&place, name == LOCK)?;
+            checked.opens(&place, [LOCK, PROBE].contains(&name))?;
         }
     }
     Ok(())
