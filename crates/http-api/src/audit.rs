@@ -3,6 +3,7 @@
 //! present it in the wrong place. Who is refused again and again cannot fill it ([`Refusals`]).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use protocol::TraceId;
 use serde_json::{Map, Value};
 
-use crate::core::access::{Access, is_audited, without_secrets};
+use crate::core::access::{Access, Denied, is_audited, without_secrets};
 use crate::observe::clock;
 use crate::problem::Problem;
 
@@ -36,18 +37,36 @@ const REFUSALS_TIME: Duration = Duration::from_secs(10);
 /// Tokens whose refusals are counted at a time. Others are told of as if each were the first.
 const REFUSED_MAX: usize = 1_000;
 
-/// The tokens that were refused lately: since when these are counted, and how many there were.
+/// Who was refused lately.
 #[derive(Default)]
-pub(crate) struct Refusals(Mutex<BTreeMap<String, (Instant, u64)>>);
+pub(crate) struct Refusals {
+    tokens: Counts,
+    /// All who had no token that counts are one: anybody can come from a thousand addresses.
+    strangers: Counts,
+}
+
+/// The refusals of each: since when these are counted, and how many there were.
+#[derive(Default)]
+struct Counts(Mutex<BTreeMap<String, (Instant, u64)>>);
 
 impl Refusals {
     /// Somebody with a token was refused for what it allows.
     pub(crate) fn denied(&self, access: &Access, what: &str) {
-        if let Some(untold) = self.count(who(access), clock()) {
+        if let Some(untold) = self.tokens.count(who(access), clock()) {
             tracing::warn!(target: "audit", who = who(access), what = shown(what), untold, "denied");
         }
     }
 
+    /// Somebody presented a token from this address that is none here, or counts no more.
+    pub(crate) fn no_token(&self, from: Option<IpAddr>, why: Denied) {
+        let from = from.map_or_else(|| "unknown".to_owned(), |from| from.to_string());
+        if let Some(untold) = self.strangers.count("", clock()) {
+            tracing::warn!(target: "audit", from, why = why.name(), untold, "token refused");
+        }
+    }
+}
+
+impl Counts {
     /// How many were not told of before this one, where this one is.
     fn count(&self, who: &str, now: Instant) -> Option<u64> {
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +161,7 @@ mod tests {
     /// and one token's refusals that hide another's.
     #[test]
     fn who_is_refused_again_and_again_does_not_fill_the_log() {
-        let (refusals, begun) = (Refusals::default(), clock());
+        let (refusals, begun) = (Counts::default(), clock());
         let count = |who: &str, millis| refusals.count(who, begun + Duration::from_millis(millis));
         for n in 0..REFUSALS_TOLD {
             assert_eq!(count("weak", n), Some(0), "{n}");

@@ -4,6 +4,7 @@
 //!   connection only: who has had one reply could hold it for ever with half a line.
 //! - Between two requests no more than [`UNASKED_MAX`] comes. Who sends a body that is not wanted is told so, and the library
 //!   reads on for a moment, lest the reply be lost; from one who sends as fast as he can it would read nothing else.
+//! - No more than [`READ_AT_ONCE`] is read before others have their turn.
 //!
 //! What comes while no request is under way is a head, or not wanted. So a connection counts its requests: one begins when
 //! its head is there, and is over when its reply is written ([`Turn`]). Of a head that comes with the end of the request
@@ -25,6 +26,9 @@ pub(crate) const HEAD_WAIT: Duration = Duration::from_secs(5);
 
 /// More than any head, and more than a body that is just too long: its sender must hear of it.
 const UNASKED_MAX: usize = 8 << 20;
+
+/// What is read of one connection at a time: a sender as fast as he can would keep the thread from all others.
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// The requests of a connection so far.
 #[derive(Debug, Default)]
@@ -64,13 +68,27 @@ pub(crate) struct Bounded<S> {
     stream: S,
     turns: Rc<Turns>,
     unasked: Option<Unasked>,
+    /// Read since others had their turn.
+    read: usize,
     /// When it is looked whether a head takes too long: not for each, which most would come before.
     look: Option<Pin<Box<Sleep>>>,
 }
 
+impl<S> Drop for Bounded<S> {
+    fn drop(&mut self) {
+        open().decrement(1.0);
+    }
+}
+
+/// Connections that are open.
+fn open() -> metrics::Gauge {
+    metrics::gauge!("quorate_http_connections")
+}
+
 impl<S> Bounded<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, turns: Rc::default(), unasked: None, look: None }
+        open().increment(1.0);
+        Self { stream, turns: Rc::default(), unasked: None, read: 0, look: None }
     }
 
     pub(crate) fn turns(&self) -> Rc<Turns> {
@@ -119,9 +137,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         if self.is_late(cx) {
             return ends(io::ErrorKind::TimedOut, "the head of a request did not come in time");
         }
+        if self.read >= READ_AT_ONCE {
+            self.read = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if polled.is_pending() {
+            self.read = 0;
+        }
+        ready!(polled)?;
         let came = buffer.filled().len() - before;
+        self.read += came;
         if came > 0 && !self.takes(came) {
             return ends(io::ErrorKind::InvalidData, "more came than anybody asked for");
         }

@@ -59,6 +59,9 @@ fn enter(api: &Api, need: Need, request: &HttpRequest) -> Result<Access, Problem
         return Ok(Access::nothing());
     }
     let access = auth.identify(&*api.backend, request.headers(), need == Need::Look)?.map_err(|why| {
+        if [Denied::Unknown, Denied::Expired].contains(&why) {
+            api.refusals.no_token(request.peer_addr().map(|address| address.ip()), why);
+        }
         // Another node may have had the call before.
         let may_have_run = why == Denied::NotCurrent && may_have_run_before(request);
         if may_have_run { denied(why).unknown() } else { denied(why) }

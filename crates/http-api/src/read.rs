@@ -49,18 +49,21 @@ impl Ready {
         self.consistency
     }
 
-    /// Makes a page, on a thread for blocking work. Few are made at a time, and who has waited long enough is turned away.
+    /// Makes a page of at most so many bytes, on a thread for blocking work; `make` hears how many there is room for, and may
+    /// exceed them by its last entry. Few are made at a time, and who has waited long enough is turned away.
     pub(crate) async fn page<T: Send + 'static>(
         &self,
         api: &Api,
-        make: impl FnOnce() -> Result<T, StateError> + Send + 'static,
+        most: usize,
+        make: impl FnOnce(usize) -> Result<T, StateError> + Send + 'static,
     ) -> Result<T, Problem> {
         let turn = tokio::time::timeout(self.left, Arc::clone(&api.pages).acquire_owned()).await;
         let turn = turn.map_err(|_| Problem::overloaded())?;
+        let bytes = api.room.for_page(most);
         let made = web::block(move || {
             // Until it is made, even if its caller has gone meanwhile.
             let _turn = turn;
-            make()
+            make(bytes)
         });
         Ok(made.await.map_err(|_| Problem::stopping())??)
     }

@@ -30,8 +30,9 @@ use crate::problem::Problem;
 
 /// A reply of more bytes needs room; all others together, one for each connection, are bounded by their number.
 const PIECE: usize = 64 << 10;
-/// What large replies may weigh that are not taken yet, in KiB: some dozens of the largest pages.
-const ROOM_KIB: usize = 256 << 10;
+/// What large replies may weigh that are not taken yet, in KiB: some of the largest pages. Who asks for more pages than fit gets short
+/// ones, so that more would only be memory, and time of processors, for those who take nothing.
+const ROOM_KIB: usize = 64 << 10;
 
 /// What large replies may still weigh, of all threads of a server.
 pub(crate) struct Room(Arc<Semaphore>);
@@ -39,6 +40,11 @@ pub(crate) struct Room(Arc<Semaphore>);
 impl Room {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Semaphore::new(ROOM_KIB)))
+    }
+
+    /// How many bytes a page may have that needs up to `most`: so many while there is room for them, else so few that it needs none.
+    pub(crate) fn for_page(&self, most: usize) -> usize {
+        if self.0.available_permits() >= most >> 10 { most } else { most.min(PIECE / 4) }
     }
 
     /// Takes room for a reply to a read, or there is none. A call has been executed: its caller must hear of it.
@@ -164,6 +170,19 @@ mod tests {
         assert_eq!(reply(&Method::GET, PIECE, &room).status(), 200);
         drop(first);
         assert_eq!(reply(&Method::GET, 150 << 10, &room).status(), 200);
+    }
+
+    /// RELIABILITY 5, row 13. Catches large pages that are made and then refused, one after the other, for callers who take none of
+    /// them; and pages that are short although there is room.
+    #[actix_web::test]
+    async fn pages_are_short_where_there_is_no_room_for_large_ones() {
+        let room = Room(Arc::new(Semaphore::new(200)));
+        assert_eq!(room.for_page(200 << 10), 200 << 10);
+        let held = reply(&Method::GET, 100 << 10, &room);
+        assert_eq!((room.for_page(200 << 10), room.for_page(100 << 10)), (PIECE / 4, 100 << 10));
+        assert_eq!(reply(&Method::GET, 3 * (PIECE / 4), &room).status(), 200, "with what JSON adds it needs none");
+        drop(held);
+        assert_eq!(room.for_page(200 << 10), 200 << 10);
     }
 
     /// Catches a body that loses or repeats a part, or goes out in one piece, which the server would copy.

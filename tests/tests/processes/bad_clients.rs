@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use quorate_tests::cluster::{Cluster, DEADLINE, Load};
+use quorate_tests::skip::skipped;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -89,9 +91,43 @@ async fn slow_and_endless_requests_are_cut_off_while_others_are_served() {
     assert!(growth < ENDLESS / 4, "the node has grown by {growth} bytes");
 }
 
+/// Connections that somebody opens, uses once and keeps.
+const IDLE: usize = 2_000;
+
+/// RELIABILITY 5, row 13. Catches a node that serves nobody else while many keep idle connections, or pays much memory for each.
+#[tokio::test]
+async fn thousands_of_idle_connections_cost_others_nothing() {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    let files = u64::try_from(IDLE).expect("few") + 512;
+    if hard < files {
+        return skipped("a limit of open files above 2,512");
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(files), hard).expect("below the hard limit");
+    let cluster = Cluster::start("idle-clients", 1, &[]).await;
+    let before = most_memory(cluster.pid(0));
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        let mut stream = TcpStream::connect(cluster.http_address(0)).await.expect("it listens");
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("it reads");
+        idle.push(stream);
+    }
+    for stream in &mut idle {
+        let mut start = [0; 15];
+        tokio::time::timeout(DEADLINE, stream.read_exact(&mut start)).await.expect("in time").expect("a reply");
+        assert_eq!(&start, b"HTTP/1.1 200 OK");
+    }
+    for amount in 1..=50 {
+        let reply = cluster.call(0, "inventory.inbound", &json!({"warehouse": "A", "amount": 1})).await;
+        assert_eq!((reply.status, &reply.json()["result"]["stock"]), (200, &json!(amount)), "{}", reply.text());
+    }
+    assert!(cluster.metric(0, "quorate_http_connections").await >= 2_000.0, "they were cut off");
+    let growth = most_memory(cluster.pid(0)) - before;
+    assert!(growth < IDLE * (48 << 10), "the node has grown by {growth} bytes");
+}
+
 /// Values of which one page holds four.
 const LARGE: usize = 8;
-/// Together they ask for far more than the room for replies, 256 MiB.
+/// Together they ask for far more than the room for replies, 64 MiB.
 const READERS: usize = 160;
 
 /// RELIABILITY 5, rows 12 and 13. Catches pages that nobody takes and that fill the memory; readers who are kept for ever, or

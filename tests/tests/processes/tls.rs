@@ -2,11 +2,12 @@
 //! connections are made (`crates/transport/tests/transport/tls.rs`).
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quorate_tests::cluster::{Cluster, Load, client, create_certificates, eventually, quorate, send};
+use quorate_tests::skip::skipped;
 use serde_json::json;
 
 fn run(command: &mut Command) -> Output {
@@ -15,6 +16,44 @@ fn run(command: &mut Command) -> Output {
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// RELIABILITY 6, row 2: catches REST that speaks a version of TLS, or a cipher, that is broken. That it speaks the others shows that
+/// the client was not the one who declined.
+#[tokio::test]
+async fn rest_speaks_nothing_below_tls_1_2_with_aead() {
+    if !run(Command::new("openssl").arg("version")).status.success() {
+        return skipped("openssl");
+    }
+    let mut cluster = Cluster::new("ciphers", 1, &[]);
+    cluster.certify();
+    cluster.boot_all();
+    cluster.wait_begun().await;
+    let (address, ca) = (cluster.http_address(0).to_string(), cluster.certificates().join("ca.crt"));
+    for (flags, speaks) in [
+        (&["-tls1_3"][..], true),
+        (&["-tls1_2", "-cipher", "ECDHE+AESGCM"], true),
+        (&["-tls1_2", "-cipher", "ECDHE+AES128+SHA:@SECLEVEL=0"], false),
+        (&["-tls1_2", "-cipher", "AES128-GCM-SHA256:@SECLEVEL=0"], false),
+        (&["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], false),
+        (&["-tls1", "-cipher", "ALL:@SECLEVEL=0"], false),
+    ] {
+        let mut client = Command::new("openssl");
+        client
+            .args(["s_client", "-brief", "-verify_return_error", "-connect", &address, "-CAfile"])
+            .arg(&ca)
+            .args(flags);
+        let said = run(client.stdin(Stdio::null()));
+        if ["no protocols available", "no cipher match", "no ciphers available"]
+            .iter()
+            .any(|none| text(&said).contains(none))
+        {
+            skipped("an openssl that speaks what is broken");
+            continue;
+        }
+        assert_eq!(said.status.success(), speaks, "{flags:?}: {}", text(&said));
+        assert!(speaks || text(&said).contains("alert"), "the node must have declined {flags:?}: {}", text(&said));
+    }
 }
 
 /// Catches a cluster that does not work with TLS, newcomers included; REST that answers without it, or to who does not

@@ -112,6 +112,7 @@ async fn a_token_counts_at_every_node_until_it_is_revoked() {
     }
     cluster.logged(0, &["audit", "who=\"root\"", "auth.token_revoke", "outcome=\"done\"", "trace="]).await;
     cluster.logged(0, &["audit", "who=\"canary\"", "denied"]).await;
+    cluster.logged(0, &["audit", "from=\"127.0.0.1\"", "why=\"invalid_token\"", "token refused"]).await;
 
     // Nothing but what the operator was shown has the secrets: no log, no metric, no error, no data.
     let secret = secret_of(&token);

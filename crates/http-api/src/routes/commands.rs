@@ -88,11 +88,12 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let applied = api.backend.applied();
     let backend = api.backend.clone();
-    let made = ready.page(&api, move || -> Result<(Option<CommandNumber>, Vec<CommandView>), StateError> {
-        let commands = backend.commands(from, limit, PAGE_BYTES)?;
-        let first = commands.first().map(Command::number);
-        Ok((first, commands.iter().map(view).collect::<Result<_, _>>()?))
-    });
+    let made =
+        ready.page(&api, PAGE_BYTES, move |bytes| -> Result<(Option<CommandNumber>, Vec<CommandView>), StateError> {
+            let commands = backend.commands(from, limit, bytes)?;
+            let first = commands.first().map(Command::number);
+            Ok((first, commands.iter().map(view).collect::<Result<_, _>>()?))
+        });
     let (first, commands) = made.await?;
     let last = commands.last().map(|command| CommandNumber(command.number));
     let shown = last.unwrap_or_default().max(applied);

@@ -25,8 +25,8 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// A page ends when it has this many bytes of values, so that a reply stays in memory bounds.
 const PAGE_BYTES: usize = 4 << 20;
-/// How many entries are read at once: with the largest values, 16 MiB.
-const PIECE: usize = 16;
+/// How many entries are read at once, at first and at most: with the largest values, 2 and 16 MiB.
+const PIECES: [usize; 2] = [2, 16];
 
 /// A page of the state.
 #[derive(Serialize, ToSchema)]
@@ -110,9 +110,9 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     check_keys(&api, &access_of(&request), &prefix)?;
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let backend = api.backend.clone();
-    let made = ready.page(&api, move || -> Result<(CommandNumber, StatePage), StateError> {
+    let made = ready.page(&api, PAGE_BYTES, move |bytes| -> Result<(CommandNumber, StatePage), StateError> {
         let snapshot = backend.snapshot()?;
-        let page = page(&*snapshot.view, &prefix, after, limit)?;
+        let page = page(&*snapshot.view, &prefix, after, (limit, bytes))?;
         Ok((snapshot.at, page))
     });
     let (at, page) = made.await?;
@@ -125,17 +125,18 @@ fn page(
     view: &dyn protocol::StateView,
     prefix: &str,
     mut after: Option<String>,
-    limit: usize,
+    (limit, bytes_max): (usize, usize),
 ) -> Result<StatePage, StateError> {
     let mut entries: Vec<PageEntry> = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, [mut piece, most]) = (0, PIECES);
     loop {
         // One more than the page takes says whether there is a next page.
-        let want = PIECE.min(limit + 1 - entries.len());
-        let piece = view.scan(prefix, after.as_deref(), want)?;
-        let ended = piece.len() < want;
-        for (key, Entry { value, version }) in piece {
-            if entries.len() == limit || bytes >= PAGE_BYTES {
+        let want = piece.min(limit + 1 - entries.len());
+        piece = (2 * piece).min(most);
+        let found = view.scan(prefix, after.as_deref(), want)?;
+        let ended = found.len() < want;
+        for (key, Entry { value, version }) in found {
+            if entries.len() == limit || bytes >= bytes_max {
                 let next = entries.last().map(|entry| entry.key.clone());
                 return Ok(StatePage { entries, next });
             }

@@ -153,7 +153,8 @@ pub(crate) async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<Ht
     let wishes = Wishes::of(&request, api.limits.wait_max)?;
     let ready = read::ready(&api, &query, wishes.wait).await?;
     let backend = api.backend.clone();
-    let made = ready.page(&api, move || {
+    // All of them: they are few.
+    let made = ready.page(&api, 0, move |_| {
         let snapshot = backend.snapshot()?;
         let found = snapshot.view.scan(PREFIX, None, TOKENS_MAX)?;
         let views =

@@ -175,6 +175,15 @@ async fn what_can_be_routed_is_refused_with_a_problem() {
     let x = |bytes: usize| "x".repeat(bytes);
     for (request, status, code) in [
         (format!("FOO /livez HTTP/1.1\r\n{close}\r\n"), 405, "method_not_allowed"),
+        (format!("TRACE /livez HTTP/1.1\r\n{close}\r\n"), 405, "method_not_allowed"),
+        // What a browser asks before it lets a page of another site call.
+        (
+            format!(
+                "OPTIONS /v1/functions/f HTTP/1.1\r\n{close}Origin: https://b\r\nAccess-Control-Request-Method: POST\r\n\r\n"
+            ),
+            405,
+            "method_not_allowed",
+        ),
         (format!("CONNECT a:80 HTTP/1.1\r\n{close}\r\n"), 404, "unknown_route"),
         (format!("OPTIONS * HTTP/1.1\r\n{close}\r\n"), 404, "unknown_route"),
         (format!("GET /livez?{} HTTP/1.1\r\n{close}\r\n", x(9 << 10)), 414, "uri_too_long"),
@@ -189,6 +198,7 @@ async fn what_can_be_routed_is_refused_with_a_problem() {
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{start:?}: {head}");
         assert!(head.contains("\r\ncontent-type: application/problem+json\r\n"), "{start:?}: {head}");
         assert!(head.contains("\r\nquorate-node: b"), "{start:?}: {head}");
+        assert!(!head.contains("access-control-"), "{start:?}: pages of other sites are let in: {head}");
         let problem: serde_json::Value = serde_json::from_str(body).expect("one document");
         assert_eq!((problem["code"].as_str(), problem["outcome"].as_str()), (Some(code), Some("not_executed")));
     }
