@@ -17,6 +17,12 @@ fn assert_confined(project: &Project, service: &str) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", container["State"]["Pid"])).unwrap_or_default();
     // Where the engine runs elsewhere, there is no such process here.
     if !status.is_empty() {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", container["State"]["Pid"])).expect("limits");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("one of them");
+        assert!(
+            core.split_whitespace().rev().skip(1).take(2).all(|limit| limit == "0"),
+            "secrets may get to a disk: {core}"
+        );
         let none = "0000000000000000";
         let capabilities = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}:\t{none}"));
         let others = ["Uid:\t65532\t65532", "NoNewPrivs:\t1", "Seccomp:\t2"].map(str::to_owned);

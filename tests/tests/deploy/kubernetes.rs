@@ -29,6 +29,7 @@ fn manifests_are_what_the_api_takes() {
         "deployment/quorate-gateway",
         "service/quorate-peers",
         "poddisruptionbudget/quorate",
+        "poddisruptionbudget/quorate-gateway",
         "networkpolicy/quorate",
     ];
     for kind in kinds {

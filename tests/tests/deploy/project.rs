@@ -72,9 +72,13 @@ impl Project {
         done(&mut self.compose(&["ps", "--all", "-q", service]))
     }
 
+    /// All containers of a service that is scaled.
+    pub(crate) fn containers(&self, service: &str) -> Vec<String> {
+        self.container(service).lines().map(str::to_owned).collect()
+    }
+
     pub(crate) fn inspect(&self, service: &str) -> Value {
-        let said = done(Command::new("docker").args(["inspect", &self.container(service)]));
-        serde_json::from_str::<Value>(&said).expect("JSON")[0].clone()
+        inspect(&self.container(service))
     }
 
     /// Where REST of a service is published; another port after each start.
@@ -135,6 +139,12 @@ impl Project {
     pub(crate) fn exec(&self, service: &str, words: &[&str]) -> std::process::Output {
         Command::new("docker").arg("exec").arg(self.container(service)).args(words).output().expect("docker runs")
     }
+}
+
+/// What the engine says of a container.
+pub(crate) fn inspect(container: &str) -> Value {
+    let said = done(Command::new("docker").args(["inspect", container]));
+    serde_json::from_str::<Value>(&said).expect("JSON")[0].clone()
 }
 
 impl Drop for Project {

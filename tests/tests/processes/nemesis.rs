@@ -7,10 +7,11 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use quorate_tests::cluster::{Cluster, Link, Taps, Witnesses};
+use quorate_tests::cluster::{Cluster, Link, Taps, Witnesses, send};
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use serde_json::json;
 
 /// First seed, runs, and seconds of troubles in each.
 const USUAL: [u64; 3] = [1, 2, 15];
@@ -77,7 +78,7 @@ impl Nemesis {
 
     async fn strike(&mut self) {
         let (nodes, few) = (self.cluster.size(), (self.cluster.size() - 1) / 2);
-        match self.chance.random_range(0..10) {
+        match self.chance.random_range(0..12) {
             0..3 => {
                 let many = *[1, 1, few, few + 1, nodes].choose(&mut self.chance).expect("some");
                 let victims = self.victims(many).await;
@@ -100,8 +101,19 @@ impl Nemesis {
                     self.wait(LASTS.start..LASTS.end / 4).await;
                 }
             }
+            6..8 => self.reweigh(),
             _ => self.cut(),
         }
+    }
+
+    /// Asks for a change of who votes, and goes on: what comes next finds it half done, or refused.
+    fn reweigh(&mut self) {
+        let (node, weight) = (self.chance.random_range(0..self.cluster.size()), self.chance.random_range(0..=2_u64));
+        let Some(asked) = self.cluster.living().choose(&mut self.chance).copied() else { return };
+        self.note(&format!("weight {weight} of {node}, by {asked}"));
+        let call = self.cluster.client().post(self.cluster.url(asked, "/v1/functions/cluster.set_acceptor"));
+        let call = call.header("Prefer", "wait=5").json(&json!({"node": node + 1, "weight": weight}));
+        tokio::spawn(send(call));
     }
 
     /// Links of a shape, in either manner; what was cut before stays so.

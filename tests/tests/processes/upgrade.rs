@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use quorate_tests::cluster::{Cluster, Load, binary};
+use quorate_tests::cluster::{Cluster, Load, binary, eventually};
 use quorate_tests::skip::skipped;
+use serde_json::json;
 
 /// Acknowledged in each mixture of builds.
 const CALLS: u64 = 300;
@@ -14,14 +15,36 @@ fn previous() -> Option<PathBuf> {
 }
 
 /// The leader last, as operators do it.
-async fn replace_all(cluster: &mut Cluster, program: &Path, load: &Load) {
+async fn replace_all(cluster: &mut Cluster, before: &Path, program: &Path, load: &Load) {
     let leader = cluster.leader().await;
     let others = (0..cluster.size()).filter(|node| *node != leader);
-    for node in others.chain([leader]).collect::<Vec<_>>() {
+    let nodes: Vec<usize> = others.chain([leader]).collect();
+    for (place, node) in nodes.iter().copied().enumerate() {
         cluster.terminate(node);
         assert!(cluster.ended(node).await.success(), "it stops as asked");
         cluster.boot_build(node, program);
         cluster.wait_ready().await;
+        load.progress(CALLS).await;
+        if place == 0 {
+            happen_to(cluster, nodes[1], before, load).await;
+        }
+    }
+}
+
+/// What may come while both builds run: a crash, and changes of the membership that one build asks for and another decides.
+async fn happen_to(cluster: &mut Cluster, node: usize, build: &Path, load: &Load) {
+    cluster.kill9(node);
+    load.progress(CALLS).await;
+    cluster.boot_build(node, build);
+    cluster.wait_ready().await;
+    for weight in [2, 1] {
+        let change = json!({"node": node + 1, "weight": weight});
+        eventually("a change of the acceptors", async || {
+            let reply = cluster.call(node, "cluster.set_acceptor", &change).await;
+            assert!([200, 409].contains(&reply.status), "{}", reply.text());
+            (reply.status == 200).then_some(())
+        })
+        .await;
         load.progress(CALLS).await;
     }
 }
@@ -39,8 +62,8 @@ async fn a_cluster_is_upgraded_and_back_one_node_at_a_time_under_load() {
     cluster.wait_begun().await;
     let load = Load::start(&cluster, "load", 8).await;
     load.progress(CALLS).await;
-    for program in [binary(), previous, binary()] {
-        replace_all(&mut cluster, &program, &load).await;
+    for (before, program) in [(previous.clone(), binary()), (binary(), previous.clone()), (previous, binary())] {
+        replace_all(&mut cluster, &before, &program, &load).await;
     }
     load.finish().await.assert_kept(&cluster.assert_agreement().await);
 }

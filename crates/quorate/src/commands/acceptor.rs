@@ -15,20 +15,20 @@ use crate::failure::Failure;
 pub(crate) fn run(acceptor: &Acceptor) -> Result<(), Failure> {
     match acceptor {
         Acceptor::Add(Add { node, weight, change }) => {
-            call("cluster.set_acceptor", json!({"node": node_of(node), "weight": weight}), change)
+            call("cluster.set_acceptor", json!({"node": node_of(node), "weight": weight}), false, change)
         }
         Acceptor::Remove(Remove { node, for_good: false, change }) => {
-            call("cluster.set_acceptor", json!({"node": node_of(node), "weight": 0}), change)
+            call("cluster.set_acceptor", json!({"node": node_of(node), "weight": 0}), false, change)
         }
         Acceptor::Remove(Remove { node, for_good: true, change }) => {
-            call("cluster.remove", json!({"node": node_of(node)}), change)
+            call("cluster.remove", json!({"node": node_of(node)}), true, change)
         }
         Acceptor::Replace(Replace { old, new, weight, for_good, change }) => {
             let mut arguments = json!({"node": node_of(new), "replaces": node_of(old), "for_good": for_good});
             if let Some(weight) = weight {
                 arguments["weight"] = (*weight).into();
             }
-            call("cluster.set_acceptor", arguments, change)
+            call("cluster.set_acceptor", arguments, *for_good, change)
         }
     }
 }
@@ -38,12 +38,12 @@ pub(super) fn node_of(node: &str) -> Value {
     node.parse::<u64>().map_or_else(|_| Value::from(node), Value::from)
 }
 
-fn call(function: &str, mut arguments: Value, change: &Change) -> Result<(), Failure> {
+fn call(function: &str, mut arguments: Value, for_good: bool, change: &Change) -> Result<(), Failure> {
     arguments["dry_run"] = change.dry_run.into();
     let answer = ask(Method::POST, format!("/v1/functions/{function}"), &arguments, change)?;
     let text = match change.connection.output {
         Output::Json => format!("{answer}\n"),
-        Output::Text => said(&answer, change.dry_run),
+        Output::Text => said(&answer, change.dry_run) + &until_when(&answer, for_good && !change.dry_run),
     };
     Ok(show(text)?)
 }
@@ -75,6 +75,14 @@ pub(super) fn said(answer: &Value, dry_run: bool) -> String {
     }
 }
 
+/// How long the disk of a node is still needed that has left: until then it may be the one that has what was decided.
+fn until_when(answer: &Value, is_gone: bool) -> String {
+    let command = answer["command"].as_u64().filter(|_| is_gone);
+    command.map_or_else(String::new, |command| {
+        format!("keep its disk until DURABLE of most nodes is {command} or more: quorate status\n")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +97,8 @@ mod tests {
         assert!(said(&answer, true).starts_with("acceptors would be: a, b (2)\nnothing was changed"));
         let same = json!({"command": null, "result": {"membership": membership}});
         assert!(said(&same, false).contains("it was so"));
+        assert_eq!(until_when(&same, true) + &until_when(&answer, false), "");
+        assert!(until_when(&answer, true).contains("DURABLE of most nodes is 17 or more"));
         assert_eq!((node_of("3"), node_of("d")), (json!(3), json!("d")));
     }
 }
