@@ -148,8 +148,11 @@ impl<'a> Cluster<'a> {
     /// Whether the process of a node is over, be it waited for or not. Its command line is gone before its files are
     /// closed and its ports are free: only the state says it.
     pub(crate) fn has_ended(&self, node: usize) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.nodes[node].2)).unwrap_or_default();
-        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+        let process = PathBuf::from(format!("/proc/{}", self.nodes[node].2));
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+        // Its first thread may be gone while another one still waits for the disk: until that is back, the data is locked.
+        let threads = std::fs::read_dir(process.join("task")).map_or(0, Iterator::count);
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']) && threads <= 1)
     }
 
     /// Another command of the program, against all nodes.

@@ -111,7 +111,7 @@ pub(super) fn members(arguments: &Arguments, binary: &Path) -> anyhow::Result<Va
         let followers: Vec<String> = followers.into_iter().map(|node| cluster.nodes[node].0.clone()).collect();
         for (name, change, then) in CHANGES {
             crate::step(&format!("acceptors, {}: {time} of {}", name.replace('_', " "), arguments.kills));
-            let seen = beside(&mut cluster, "8", |cluster| {
+            let seen = beside(&mut cluster, "12", |cluster| {
                 match change {
                     Change::Joins => newcomers.joins(cluster, arguments)?,
                     Change::Goes => {

@@ -3,8 +3,9 @@
 //!
 //! Capacity is that of a closed loop right before and after, since the machine may be shared. The load of an open loop is
 //! made on the same processors, which are what bounds the cluster: more than some twice what it can execute cannot be sent
-//! there. A narrow window of commands is no substitute: what it lets through depends on the time of a round, and so on
-//! whatever else the processors do.
+//! there. So there is another way: disks that take long, and a narrow window (`--sync-delay 50 --set protocol.window=32`), of which
+//! the processors notice little. A narrow window alone is no substitute: what it lets through depends on the time of a round,
+//! and so on whatever else the processors do.
 
 use std::path::Path;
 use std::process::Child;
