@@ -3,6 +3,8 @@
 //! Each needs a program that is not everywhere, and says `skipped: needs …` where it is missing; `cargo xtask test`
 //! installs what it can, and makes the image.
 
+#![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
