@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::{Metadata, MetadataCommand, Package};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Which crate of ours may depend on which; tests of a crate count too. Roles never depend on
 /// roles, nothing depends on the binary, the gateway knows nothing but the vocabulary.
@@ -217,4 +217,44 @@ fn files_stay_small() {
     }
     assert!(checked > 100 && of_tests.len() > 10, "only {checked} files of code: the search is broken");
     assert_eq!(too_long, LONGER, "split what is new, at most {CODE_LINES_MAX} lines; take out what is split");
+}
+
+/// Programs beside the workspace that use crates of it, with lock files of their own: they are built with `--locked`.
+const BESIDE: [&str; 2] = ["compare/Cargo.lock", "fuzz/Cargo.lock"];
+
+/// What a lock file says that a package of it depends on, without versions; `None`: it is not there.
+fn locked<'a>(lock: &'a str, package: &str) -> Option<BTreeSet<&'a str>> {
+    let name = format!("\nname = \"{package}\"\n");
+    let entry = lock.split("[[package]]").find(|entry| entry.contains(&name))?;
+    let listed =
+        entry.split_once("dependencies = [").map_or("", |(_, rest)| rest.split(']').next().unwrap_or_default());
+    let names = listed.lines().map(|line| line.trim().trim_matches([',', '"'])).filter(|line| !line.is_empty());
+    Some(names.map(|line| line.split(' ').next().unwrap_or(line)).collect())
+}
+
+/// Catches a dependency that one of our crates gets and the lock file of a program beside the workspace has not: `cargo xtask
+/// compare` and `fuzz` would not build, and nobody sees it before.
+#[test]
+fn lock_files_beside_the_workspace_know_our_crates() {
+    let workspace = workspace();
+    let mut known = 0;
+    for file in BESIDE {
+        let path = workspace.workspace_root.join(file);
+        let lock = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        for package in workspace.workspace_packages() {
+            let Some(listed) = locked(&lock, &package.name) else { continue };
+            let wanted =
+                package.dependencies.iter().filter(|needed| needed.kind == DependencyKind::Normal && !needed.optional);
+            for needed in wanted {
+                let name = needed.name.as_str();
+                assert!(
+                    listed.contains(name),
+                    "{file} lacks {name} of {}: `cargo metadata` there adds it",
+                    package.name
+                );
+            }
+            known += 1;
+        }
+    }
+    assert!(known > 3, "{known} of our crates are in those files");
 }

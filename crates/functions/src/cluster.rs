@@ -226,7 +226,8 @@ fn check_caught_up(context: &ExecutionContext<'_>, membership: &Membership, node
         );
         return Err(refusal("not_connected", text, true));
     }
-    if applied.0.saturating_add(BEHIND_MAX) < newest.0 || *applied == CommandNumber::NULL {
+    let has_nothing = *applied == CommandNumber::NULL && newest > *applied;
+    if has_nothing || applied.0.saturating_add(BEHIND_MAX) < newest.0 {
         let text = format!("node {name} has applied {applied} of {newest} commands; wait until it has caught up");
         return Err(refusal("not_caught_up", text, true));
     }

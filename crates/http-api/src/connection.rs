@@ -29,6 +29,7 @@ const UNASKED_MAX: usize = 8 << 20;
 
 /// What is read of one connection at a time: a sender as fast as he can would keep the thread from all others.
 const READ_AT_ONCE: usize = 256 << 10;
+const RESTS: u8 = 2;
 
 /// The requests of a connection so far.
 #[derive(Debug, Default)]
@@ -70,6 +71,9 @@ pub(crate) struct Bounded<S> {
     unasked: Option<Unasked>,
     /// Read since others had their turn.
     read: usize,
+    /// How often nothing is said to have come, so that they have it: twice, since the library reads on at once when it has some of
+    /// a body that nobody wants.
+    rests: u8,
     /// When it is looked whether a head takes too long: not for each, which most would come before.
     look: Option<Pin<Box<Sleep>>>,
 }
@@ -88,7 +92,7 @@ fn open() -> metrics::Gauge {
 impl<S> Bounded<S> {
     pub(crate) fn new(stream: S) -> Self {
         open().increment(1.0);
-        Self { stream, turns: Rc::default(), unasked: None, read: 0, look: None }
+        Self { stream, turns: Rc::default(), unasked: None, read: 0, rests: 0, look: None }
     }
 
     pub(crate) fn turns(&self) -> Rc<Turns> {
@@ -138,7 +142,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
             return ends(io::ErrorKind::TimedOut, "the head of a request did not come in time");
         }
         if self.read >= READ_AT_ONCE {
-            self.read = 0;
+            (self.read, self.rests) = (0, RESTS);
+        }
+        if self.rests > 0 {
+            self.rests -= 1;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -168,5 +175,59 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    /// Always has more.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buffer.put_slice(&[b'x'; 4096]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// RELIABILITY 5, row 13. Catches a connection that is read for as long as it gives something, one that is never read again, and a
+    /// task that nobody wakes.
+    #[test]
+    fn a_fast_sender_lets_others_have_their_turn() {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut bounded = Bounded::new(Endless);
+        // A request is under way, so that all of it is wanted.
+        bounded.turns.begun.set(1);
+        for turn in 1..=3 {
+            let mut read = 0;
+            let mut poll = || {
+                let mut room = [0; 4096];
+                let mut buffer = ReadBuf::new(&mut room);
+                let polled = Pin::new(&mut bounded).poll_read(&mut Context::from_waker(&waker), &mut buffer);
+                polled.is_ready().then(|| buffer.filled().len())
+            };
+            while let Some(bytes) = poll() {
+                read += bytes;
+                assert!(read <= READ_AT_ONCE, "it reads on");
+            }
+            assert_eq!((read, poll()), (READ_AT_ONCE, None), "both times");
+            assert_eq!(woken.0.load(Ordering::SeqCst), 2 * turn);
+        }
     }
 }

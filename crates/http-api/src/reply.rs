@@ -42,9 +42,10 @@ impl Room {
         Self(Arc::new(Semaphore::new(ROOM_KIB)))
     }
 
-    /// How many bytes a page may have that needs up to `most`: so many while there is room for them, else so few that it needs none.
+    /// How many bytes a page may have that has up to `most`, and half as many again in JSON: so many while there is room for some of those,
+    /// since others are made meanwhile; else so few that it mostly needs none.
     pub(crate) fn for_page(&self, most: usize) -> usize {
-        if self.0.available_permits() >= most >> 10 { most } else { most.min(PIECE / 4) }
+        if self.0.available_permits() >= (4 * most) >> 10 { most } else { most.min(PIECE / 4) }
     }
 
     /// Takes room for a reply to a read, or there is none. A call has been executed: its caller must hear of it.
@@ -176,7 +177,7 @@ mod tests {
     /// them; and pages that are short although there is room.
     #[actix_web::test]
     async fn pages_are_short_where_there_is_no_room_for_large_ones() {
-        let room = Room(Arc::new(Semaphore::new(200)));
+        let room = Room(Arc::new(Semaphore::new(800)));
         assert_eq!(room.for_page(200 << 10), 200 << 10);
         let held = reply(&Method::GET, 100 << 10, &room);
         assert_eq!((room.for_page(200 << 10), room.for_page(100 << 10)), (PIECE / 4, 100 << 10));

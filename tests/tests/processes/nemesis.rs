@@ -7,11 +7,12 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use quorate_tests::cluster::{Cluster, Link, Taps, Witnesses, send};
+use quorate_tests::cluster::{Cluster, Link, Reply, Taps, Witnesses, send};
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 /// First seed, runs, and seconds of troubles in each.
 const USUAL: [u64; 3] = [1, 2, 15];
@@ -42,6 +43,8 @@ struct Nemesis {
     taps: Taps,
     chance: ChaCha8Rng,
     frozen: Vec<usize>,
+    /// Changes that were asked for.
+    changes: Vec<JoinHandle<Result<Reply, reqwest::Error>>>,
     /// What was done, for whoever reads a failure.
     done: String,
 }
@@ -54,7 +57,14 @@ impl Nemesis {
         cluster.boot_all();
         cluster.wait_begun().await;
         let chance = ChaCha8Rng::seed_from_u64(seed);
-        Self { cluster, taps, chance, frozen: Vec::new(), done: format!("seed {seed}, {nodes} nodes") }
+        Self {
+            cluster,
+            taps,
+            chance,
+            frozen: Vec::new(),
+            changes: Vec::new(),
+            done: format!("seed {seed}, {nodes} nodes"),
+        }
     }
 
     /// So many nodes that run: the leader among them in half of the cases, as far as anybody knows it.
@@ -113,7 +123,7 @@ impl Nemesis {
         self.note(&format!("weight {weight} of {node}, by {asked}"));
         let call = self.cluster.client().post(self.cluster.url(asked, "/v1/functions/cluster.set_acceptor"));
         let call = call.header("Prefer", "wait=5").json(&json!({"node": node + 1, "weight": weight}));
-        tokio::spawn(send(call));
+        self.changes.push(tokio::spawn(send(call)));
     }
 
     /// Links of a shape, in either manner; what was cut before stays so.
@@ -176,6 +186,12 @@ async fn run(seed: u64, lasts: Duration) -> Duration {
         rounds += 1;
     }
     nemesis.cluster.wait_ready().await;
+    // None is decided any more when the chain is read.
+    for change in std::mem::take(&mut nemesis.changes) {
+        if let Ok(reply) = change.await.expect("no panic") {
+            assert!(![400, 404].contains(&reply.status), "{}", reply.text());
+        }
+    }
     let testimony = witnesses.finish().await;
     let history = nemesis.cluster.assert_agreement().await;
     let [calls, refused, reads] = testimony.counts();

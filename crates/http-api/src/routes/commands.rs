@@ -67,7 +67,7 @@ pub(crate) enum EffectView {
 /// Issued commands, in order.
 #[utoipa::path(get, path = "/v1/commands", operation_id = "list_commands", tag = "commands",
     params(("from" = Option<u64>, Query, description = "The first number; 1 if absent"),
-        ("limit" = Option<u64>, Query, description = "The most commands, 1 to 1000; 100 if absent"),
+        ("limit" = Option<u64>, Query, description = "The most commands, 1 to 1000; 100 if absent. A page may have fewer: go by `next`"),
         super::openapi::ReadParameters),
     responses(
         (status = 200, description = "A page", body = CommandPage),

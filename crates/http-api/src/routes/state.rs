@@ -25,6 +25,8 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 /// A page ends when it has this many bytes of values, so that a reply stays in memory bounds.
 const PAGE_BYTES: usize = 4 << 20;
+/// What an entry takes in JSON beside its key and value, about.
+const ENTRY: usize = 64;
 /// How many entries are read at once, at first and at most: with the largest values, 2 and 16 MiB.
 const PIECES: [usize; 2] = [2, 16];
 
@@ -95,7 +97,7 @@ pub(crate) async fn get(request: HttpRequest, api: web::Data<Api>) -> Result<Htt
 #[utoipa::path(get, path = "/v1/state", operation_id = "list_state", tag = "state",
     params(("prefix" = Option<String>, Query, description = "Only keys that begin so"),
         ("after" = Option<String>, Query, description = "Only keys greater than this one"),
-        ("limit" = Option<u64>, Query, description = "The most entries, 1 to 1000; 100 if absent"),
+        ("limit" = Option<u64>, Query, description = "The most entries, 1 to 1000; 100 if absent. A page may have fewer: go by `next`"),
         super::openapi::ReadParameters),
     responses(
         (status = 200, description = "A page, all of one command number", body = StatePage),
@@ -140,9 +142,9 @@ fn page(
                 let next = entries.last().map(|entry| entry.key.clone());
                 return Ok(StatePage { entries, next });
             }
-            bytes += key.as_str().len() + value.len();
-            let value =
-                RawValue::from_string(json::value_text(&token::shown(&key, &value))).expect("the text was checked");
+            let text = json::value_text(&token::shown(&key, &value));
+            bytes += key.as_str().len() + text.len() + ENTRY;
+            let value = RawValue::from_string(text).expect("the text was checked");
             after = Some(key.as_str().to_owned());
             entries.push(PageEntry { key: key.as_str().to_owned(), value, version: version.0 });
         }

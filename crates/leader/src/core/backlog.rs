@@ -7,7 +7,7 @@
 //! is over when for as long again none had waited so: else, as soon as the queue is short, calls would be let in for another
 //! interval, and it would grow as long as it was.
 //!
-//! - While nothing is taken up nothing is learnt: a cluster without a majority set has no overload.
+//! - While nothing is taken up nothing is learnt, neither that there is an overload nor that it is over.
 //! - Calls of patient callers and of operators are only bounded by the number of all kept calls.
 
 use std::time::Duration;
