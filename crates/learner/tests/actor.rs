@@ -333,16 +333,22 @@ async fn what_a_majority_has_durable_is_forgotten() {
     assert!(told.contains(&nothing), "{told:?}");
 }
 
+/// Three commands, of which the last makes a membership of so many equals.
+fn chain_to(members: u64) -> Vec<Command> {
+    let mut c = chain(3);
+    let mut body = CommandBody::decode(&c[2].body).expect("a body");
+    let value = Membership::of_equals(members).to_value();
+    body.effects = vec![Effect::Put { key: protocol::membership::key(), value }];
+    c[2].body = body.encode();
+    c
+}
+
 /// ADR 0025: catches a change of the membership that others hear of, and vote above, before it is durable here: with the
 /// old acceptors gone, a power cut would lose what they had voted for.
 #[actix::test]
 async fn a_change_of_the_membership_is_durable_before_it_is_told() {
     let node = start();
-    let mut c = chain(3);
-    let mut body = CommandBody::decode(&c[2].body).expect("a body");
-    let value = Membership::of_equals(4).to_value();
-    body.effects = vec![Effect::Put { key: protocol::membership::key(), value }];
-    c[2].body = body.encode();
+    let c = chain_to(4);
     node.learner.do_send(success(&c));
     assert!(node.queries.wait_applied(CommandNumber(3), LONG).await);
     assert_eq!(node.store.durable(), CommandNumber(3), "not a second later");
@@ -360,11 +366,7 @@ async fn a_change_of_the_membership_is_durable_before_it_is_told() {
 async fn a_change_of_which_it_was_told_before_is_durable_too() {
     let told = (*Membership::of_equals(4)).clone().written_by(CommandNumber(3));
     let node = start_in(Arc::new(told));
-    let mut c = chain(3);
-    let mut body = CommandBody::decode(&c[2].body).expect("a body");
-    let value = Membership::of_equals(4).to_value();
-    body.effects = vec![Effect::Put { key: protocol::membership::key(), value }];
-    c[2].body = body.encode();
+    let c = chain_to(4);
     node.learner.do_send(success(&c));
     assert!(node.queries.wait_applied(CommandNumber(3), LONG).await);
     assert_eq!(node.store.durable(), CommandNumber(3), "not a second later");
@@ -376,11 +378,7 @@ async fn a_change_of_which_it_was_told_before_is_durable_too() {
 #[actix::test]
 async fn what_a_change_makes_durable_counts_at_once() {
     let node = start();
-    let mut c = chain(3);
-    let mut body = CommandBody::decode(&c[2].body).expect("a body");
-    let value = Membership::of_equals(5).to_value();
-    body.effects = vec![Effect::Put { key: protocol::membership::key(), value }];
-    c[2].body = body.encode();
+    let c = chain_to(5);
     node.learner.do_send(success(&c));
     assert!(node.queries.wait_applied(CommandNumber(3), LONG).await);
     for peer in [2, 3] {
