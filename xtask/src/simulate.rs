@@ -84,11 +84,22 @@ fn compare_builds() -> anyhow::Result<()> {
     }
 }
 
-/// A seed that nobody has run, most likely: far above those that people choose.
+/// A seed that nobody has run, most likely: far above those that people choose. Each state of the files in a clean
+/// checkout has its own, so that who tries a commit tries the seeds that it will be judged by, and none of them fails for
+/// the first time after it; elsewhere it is another one each time.
 #[expect(clippy::disallowed_methods, reason = "a fresh seed is to differ each time; it is printed")]
 fn fresh() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX / 2)
+    let asked = |arguments: &[&str]| {
+        let git = Command::new("git").args(arguments).current_dir(crate::workspace()).output().ok()?;
+        git.status.success().then(|| String::from_utf8_lossy(&git.stdout).trim().to_owned())
+    };
+    let is_clean = asked(&["status", "--porcelain"]).is_some_and(|changed| changed.is_empty());
+    let tree = asked(&["rev-parse", "HEAD^{tree}"]).filter(|_| is_clean);
+    let of_tree = tree.and_then(|tree| u64::from_str_radix(tree.get(..12)?, 16).ok());
+    of_tree.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_millis()).unwrap_or(u64::MAX / 2)
+    })
 }
 
 /// The simulator, built when it is not.

@@ -244,8 +244,12 @@ impl World {
         let core: BTreeMap<NodeId, Option<Silence>> = members.filter_map(|id| Some((*id, state(*id)?))).collect();
         let noted = |id| self.can_be_noted(id);
         let silent = must_speak(&core, membership.nodes().len(), |speaks| self.watchers.hold(speaks), noted);
-        let must = |id: &NodeId| core[id] != Some(Silence::Damaged) || !self.is_led_from_afar(*id);
-        silent.into_iter().filter(must).collect()
+        let is_alone = |id| match core[&id] {
+            Some(Silence::Damaged) => self.is_led_from_afar(id) || self.hears_too_few(id),
+            Some(Silence::Behind) => self.hears_too_few(id),
+            Some(Silence::Fresh | Silence::Replaced) | None => false,
+        };
+        silent.into_iter().filter(|id| !is_alone(*id)).collect()
     }
 
     /// Whether who leads does not reach this node, or is not reached by it. It is the leader that
@@ -253,6 +257,15 @@ impl World {
     fn is_led_from_afar(&self, id: NodeId) -> bool {
         let led = self.nodes.values().filter_map(|node| node.roles.as_ref()?.leader.leads()).max();
         led.is_some_and(|ballot| ballot.node != id && !self.network.connects(ballot.node, id))
+    }
+
+    /// Whether this node hears fewer than a majority of all learners, itself among them. What is durable each says of itself,
+    /// in its heartbeats, and nobody passes that on.
+    fn hears_too_few(&self, id: NodeId) -> bool {
+        let (membership, _) = self.watchers.membership();
+        let learners = membership.nodes();
+        let heard = |other: &NodeId| *other == id || self.core.contains(other) && self.network.works(*other, id);
+        learners.keys().filter(|other| heard(other)).count() <= learners.len() / 2
     }
 
     /// Whether enough acceptors of the core can note the disk of a node. One with a disk in the place of a lost one does not
@@ -507,6 +520,23 @@ mod tests {
         assert!(can(&world));
         world.stop(NodeId(5), Stop::Killed);
         assert!(!can(&world), "it is down");
+    }
+
+    /// Seed 1796049681705: catches a damaged node that is asked for although half of the learners are all that it hears, and
+    /// one that is let off although it hears more.
+    #[test]
+    fn who_hears_a_majority_knows_what_is_durable() {
+        let swarm = Swarm::calm(4);
+        let watchers = Watchers::new(Invariants::new(&swarm.genesis(), swarm.timeout_max), 0);
+        let mut world = World::new(swarm, 1, watchers);
+        let [one, two, three] = [1, 2, 3].map(NodeId);
+        world.core = vec![one, two, three];
+        assert!(!world.hears_too_few(one));
+        world.cut(Shape::Rest, &[(one, three)]);
+        assert!(!world.hears_too_few(one), "it is the other one that does not hear");
+        world.cut(Shape::Rest, &[(three, one)]);
+        assert!(world.hears_too_few(one), "whoever is not of the core may be gone");
+        assert!(!world.hears_too_few(two));
     }
 
     /// A13: catches runs that end well although clients have no good answers, or although a node of the core has not applied
