@@ -48,6 +48,13 @@ impl Room {
         if self.0.available_permits() >= (4 * most) >> 10 { most } else { most.min(PIECE / 4) }
     }
 
+    /// There is none until this is dropped.
+    #[cfg(test)]
+    pub(crate) fn fill(&self) -> OwnedSemaphorePermit {
+        let all = u32::try_from(self.0.available_permits()).expect("KiB of some pages");
+        Arc::clone(&self.0).try_acquire_many_owned(all).expect("nobody else takes any")
+    }
+
     /// Takes room for a reply to a read, or there is none. A call has been executed: its caller must hear of it.
     fn take(&self, method: &Method, size: BodySize) -> Result<Option<OwnedSemaphorePermit>, Problem> {
         let BodySize::Sized(bytes) = size else { return Ok(None) };

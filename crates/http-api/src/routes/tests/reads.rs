@@ -190,6 +190,24 @@ async fn a_page_of_large_values_ends_early() {
     assert_eq!(page["next"], "2");
 }
 
+/// Catches a page that is made although there is no room for it, and then refused; one that is short while there is room;
+/// and a short one that does not say where to go on.
+#[actix_web::test]
+async fn a_page_for_which_there_is_no_room_is_short() {
+    let world = world();
+    for number in 0..8 {
+        world.put(&format!("{number}"), &vec![b'1'; 10 << 10], 1);
+    }
+    let taken = world.takes_room();
+    let page = world.get("/v1/state").await;
+    assert_eq!(page.status, 200);
+    let page = page.json();
+    assert_eq!(page["entries"].as_array().map(Vec::len), Some(2));
+    assert_eq!(page["next"], "1");
+    drop(taken);
+    assert_eq!(world.get("/v1/state").await.json()["entries"].as_array().map(Vec::len), Some(8));
+}
+
 /// Catches pages that are made all at once, however many are asked for, and take every processor from the calls; and who
 /// waits for one for ever.
 #[actix_web::test]

@@ -181,6 +181,11 @@ impl World {
         pages.try_acquire_many_owned(all).expect("nobody else makes one")
     }
 
+    /// There is no room for large replies until this is dropped.
+    pub(super) fn takes_room(&self) -> tokio::sync::OwnedSemaphorePermit {
+        self.api.room.fill()
+    }
+
     pub(super) fn calls(&self) -> Vec<Call> {
         self.backend.node.lock().expect("no test panics with it").calls.clone()
     }
