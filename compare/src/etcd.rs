@@ -13,7 +13,7 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-use crate::{CONFLICTS_MAX, STOCK, floors};
+use crate::{CONFLICTS_MAX, STOCK, done, floors};
 
 /// The most connections of all clients, each with many calls under way.
 pub const CONNECTIONS: u32 = 32;
@@ -110,17 +110,18 @@ struct TxnResponse {
 pub struct Etcd {
     at: Vec<String>,
     accounts: u64,
+    reads: bool,
     channels: Vec<Channel>,
 }
 
 impl Etcd {
     /// Opens the connections.
-    pub async fn connect(at: Vec<String>, accounts: u64, clients: u32) -> anyhow::Result<Self> {
+    pub async fn connect(at: Vec<String>, accounts: u64, clients: u32, reads: bool) -> anyhow::Result<Self> {
         let mut channels = Vec::new();
         for host in at.iter().cycle().take(clients.min(CONNECTIONS) as usize) {
             channels.push(channel(host).await?);
         }
-        Ok(Self { at, accounts, channels })
+        Ok(Self { at, accounts, reads, channels })
     }
 }
 
@@ -133,8 +134,12 @@ impl System for Etcd {
     type Client = EtcdClient;
 
     async fn client(&self, number: u32) -> anyhow::Result<EtcdClient> {
-        let channel = self.channels[number as usize % self.channels.len()].clone();
-        Ok(EtcdClient { grpc: Grpc::new(channel), accounts: self.accounts })
+        Ok(EtcdClient {
+            channels: self.channels.clone(),
+            at: number as usize,
+            accounts: self.accounts,
+            reads: self.reads,
+        })
     }
 
     async fn syncs(&self) -> BTreeMap<String, u64> {
@@ -156,16 +161,24 @@ impl System for Etcd {
 
 /// One client.
 pub struct EtcdClient {
-    grpc: Grpc<Channel>,
+    channels: Vec<Channel>,
+    /// Counts up after a failure; modulo the number of channels, the one to use.
+    at: usize,
     accounts: u64,
+    reads: bool,
 }
 
 impl Client for EtcdClient {
     async fn call(&mut self, _: u64, dice: &mut Dice) -> Done {
-        let (from, to) = dice.pair(self.accounts);
         let mut retries = 0;
-        let error = self.transfer(from, to, &mut retries).await.err();
-        Done { error, retries, ..Done::default() }
+        let error = if self.reads {
+            self.read(dice.below(self.accounts)).await.err()
+        } else {
+            let (from, to) = dice.pair(self.accounts);
+            self.transfer(from, to, &mut retries).await.err()
+        };
+        self.at += usize::from(error.is_some());
+        done(error, retries).await
     }
 }
 
@@ -197,10 +210,25 @@ impl EtcdClient {
         }
     }
 
+    /// Linearizably, as is etcd's default.
+    async fn read(&mut self, account: u64) -> Result<(), String> {
+        let answer: RangeResponse = self.ask("/etcdserverpb.KV/Range", RangeRequest { key: key(account) }).await?;
+        if answer.kvs.is_empty() { Err("no_such_account".to_owned()) } else { Ok(()) }
+    }
+
     async fn txn(&mut self, request: TxnRequest) -> Result<TxnResponse, String> {
-        self.grpc.ready().await.map_err(|_| "connection_lost".to_owned())?;
-        let path = PathAndQuery::from_static("/etcdserverpb.KV/Txn");
-        let answer = self.grpc.unary(tonic::Request::new(request), path, ProstCodec::default()).await;
+        self.ask("/etcdserverpb.KV/Txn", request).await
+    }
+
+    async fn ask<Q, A>(&mut self, method: &'static str, request: Q) -> Result<A, String>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        let mut grpc = Grpc::new(self.channels[self.at % self.channels.len()].clone());
+        grpc.ready().await.map_err(|_| "connection_lost".to_owned())?;
+        let (request, path) = (tonic::Request::new(request), PathAndQuery::from_static(method));
+        let answer = grpc.unary(request, path, ProstCodec::<Q, A>::default()).await;
         answer.map(tonic::Response::into_inner).map_err(|status| format!("grpc_{:?}", status.code()))
     }
 }
@@ -231,7 +259,7 @@ fn put(key: Vec<u8>, stock: i64) -> RequestOp {
 
 /// Makes accounts.
 pub async fn stock(host: &str, numbers: Range<u64>) -> anyhow::Result<()> {
-    let mut client = EtcdClient { grpc: Grpc::new(channel(host).await?), accounts: 0 };
+    let mut client = EtcdClient { channels: vec![channel(host).await?], at: 0, accounts: 0, reads: false };
     let mut first = numbers.start;
     while first < numbers.end {
         let end = numbers.end.min(first + BATCH);
@@ -260,5 +288,6 @@ mod tests {
         assert_eq!(compare.encode_to_vec(), [0x10, 2, 0x1a, 1, b'k', 0x30, 5]);
         let request = TxnRequest { success: vec![put(b"k".to_vec(), 7)], ..TxnRequest::default() };
         assert_eq!(request.encode_to_vec(), [0x12, 8, 0x12, 6, 0x0a, 1, b'k', 0x12, 1, b'7']);
+        assert_eq!(RangeRequest { key: b"k".to_vec() }.encode_to_vec(), [0x0a, 1, b'k']);
     }
 }

@@ -19,10 +19,17 @@ const APPEND: [u8; 512] = [7; 512];
 /// What goes there and back: less than a segment.
 const MESSAGE: usize = 128;
 
-/// An HTTP server that sends back what it gets.
+/// What is sent to a reader: as long as an account.
+const ENTRY: &str = r#"{"key":"inventory/goods/w123","value":1000000,"version":123456}"#;
+
+/// An HTTP server that sends back what it gets, and to who reads always the same.
 pub fn echo(port: u16) -> anyhow::Result<()> {
     let answer = |body: web::Bytes| async move { HttpResponse::Ok().content_type("application/json").body(body) };
-    let app = move || App::new().route("/v1/functions/{name}", web::post().to(answer));
+    let read = || async { HttpResponse::Ok().content_type("application/json").body(ENTRY) };
+    let app = move || {
+        let calls = App::new().route("/v1/functions/{name}", web::post().to(answer));
+        calls.route("/v1/state/{key:.*}", web::get().to(read))
+    };
     let server = HttpServer::new(app).bind(("127.0.0.1", port)).with_context(|| format!("port {port}"))?;
     actix_web::rt::System::new().block_on(server.run()).context("the echo")
 }

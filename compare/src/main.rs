@@ -12,6 +12,10 @@
 //! | `postgresql` | one call of a stored procedure that locks both rows in one order |
 //! | `echo` | the REST call of `quorate`, to a server that only sends the body back: a floor |
 //!
+//! With `--read` a call is one read of one account instead: of `quorate` one REST request, of `etcd` one `Range`, both of
+//! them linearizable; of `zookeeper` a `sync` and a read behind it, of `postgresql` a `SELECT` on the primary, the best that
+//! they have: one that is leader or primary no more may answer them too.
+//!
 //! One connection for each client (of etcd: at most [`etcd::CONNECTIONS`]), spread over all servers that
 //! take calls. The result is one JSON object, with the names of `quorate bench --output json`.
 
@@ -25,6 +29,7 @@ use load::{Law, Plan, Rest, System, Template};
 mod etcd;
 mod floors;
 mod postgresql;
+mod reads;
 mod zookeeper;
 
 /// The stock of an account at first: more than any run moves out of one.
@@ -32,6 +37,9 @@ const STOCK: i64 = load::STOCK as i64;
 
 /// Conflicts after which a transfer is given up.
 const CONFLICTS_MAX: u64 = 1_000;
+
+/// What `load` waits after a failure at first, too.
+const FAILED_PAUSE: Duration = Duration::from_millis(5);
 
 /// Loads systems and measures floors; started by `cargo xtask compare`.
 #[derive(Parser)]
@@ -100,6 +108,12 @@ struct Load {
     target: Target,
     #[arg(long)]
     accounts: u64,
+    /// Read accounts instead of transferring
+    #[arg(long)]
+    read: bool,
+    /// Send calls to Quorate again that came to nothing; clients of etcd and ZooKeeper make their next one at another server
+    #[arg(long)]
+    retry: bool,
     /// Draw accounts by Zipf's law with this exponent instead of evenly
     #[arg(long)]
     zipf: Option<f64>,
@@ -164,17 +178,20 @@ async fn stock(target: &Target, numbers: std::ops::Range<u64>) -> anyhow::Result
 
 async fn run(load: &Load) -> anyhow::Result<load::Report> {
     let target = &load.target;
-    let (at, accounts) = (target.at.clone(), load.accounts);
+    let (at, accounts, reads) = (target.at.clone(), load.accounts, load.read);
     match target.system {
-        Kind::Quorate | Kind::Echo => measure(load, &Rc::new(rest(at, accounts)?)).await,
-        Kind::Etcd => measure(load, &etcd::Etcd::connect(at, accounts, load.clients).await?).await,
-        Kind::Zookeeper => measure(load, &zookeeper::ZooKeeper { at, accounts }).await,
-        Kind::Postgresql => measure(load, &postgresql::PostgreSql::connect(at[0].clone(), accounts).await?).await,
+        Kind::Quorate | Kind::Echo if reads => measure(load, &reads::Rest::new(at, accounts)).await,
+        Kind::Quorate | Kind::Echo => measure(load, &Rc::new(rest(at, accounts, load.retry)?)).await,
+        Kind::Etcd => measure(load, &etcd::Etcd::connect(at, accounts, load.clients, reads).await?).await,
+        Kind::Zookeeper => measure(load, &zookeeper::ZooKeeper { at, accounts, reads, moves: load.retry }).await,
+        Kind::Postgresql => {
+            measure(load, &postgresql::PostgreSql::connect(at[0].clone(), accounts, reads).await?).await
+        }
     }
 }
 
 /// As `quorate bench` calls it.
-fn rest(hosts: Vec<String>, accounts: u64) -> anyhow::Result<Rest> {
+fn rest(hosts: Vec<String>, accounts: u64, retry: bool) -> anyhow::Result<Rest> {
     let last = accounts - 1;
     let body = format!(r#"{{"from": "w$int(0,{last})", "to": "w$distinct(0,{last})", "amount": 1}}"#);
     Ok(Rest {
@@ -182,7 +199,7 @@ fn rest(hosts: Vec<String>, accounts: u64) -> anyhow::Result<Rest> {
         batch: 1,
         template: Template::parse(&body).map_err(anyhow::Error::msg)?,
         targets: hosts.into_iter().map(load::Target::plain).collect(),
-        retry: false,
+        retry,
         timeout: Duration::from_secs(30),
         run_key: run_key()?,
     })
@@ -194,7 +211,7 @@ async fn measure<S: System>(load: &Load, system: &S) -> anyhow::Result<load::Rep
         None => Law::Even,
     };
     let plan = Plan {
-        what: "transfer".to_owned(),
+        what: if load.read { "read" } else { "transfer" }.to_owned(),
         clients: load.clients,
         rate: load.rate,
         warmup: Duration::from_secs_f64(load.warmup),
@@ -206,6 +223,14 @@ async fn measure<S: System>(load: &Load, system: &S) -> anyhow::Result<load::Rep
         progress: None,
     };
     load::measure(&plan, system).await
+}
+
+/// How a call ended. After a failure the next one waits a moment, lest whom nobody answers takes the processors.
+async fn done(error: Option<String>, retries: u64) -> load::Done {
+    if error.is_some() {
+        tokio::time::sleep(FAILED_PAUSE).await;
+    }
+    load::Done { error, retries, ..load::Done::default() }
 }
 
 /// Tells this run from others.

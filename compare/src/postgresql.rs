@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use anyhow::Context as _;
 use load::{Client, Dice, Done, System};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Statement};
 
-use crate::STOCK;
+use crate::{STOCK, done};
 
 /// Rows with room for a second version on their page, as one would set for a table that is mostly updated. The
 /// rows are locked in one order, so that no two transfers wait for each other.
@@ -38,15 +39,16 @@ END $$;
 pub struct PostgreSql {
     primary: String,
     accounts: u64,
+    reads: bool,
     /// For the question how often it has synced.
     watching: tokio_postgres::Client,
 }
 
 impl PostgreSql {
     /// Connects to it.
-    pub async fn connect(primary: String, accounts: u64) -> anyhow::Result<Self> {
+    pub async fn connect(primary: String, accounts: u64, reads: bool) -> anyhow::Result<Self> {
         let watching = connect(&primary).await?;
-        Ok(Self { primary, accounts, watching })
+        Ok(Self { primary, accounts, reads, watching })
     }
 }
 
@@ -65,8 +67,9 @@ impl System for PostgreSql {
 
     async fn client(&self, _: u32) -> anyhow::Result<PostgreSqlClient> {
         let session = connect(&self.primary).await?;
-        let statement = session.prepare("SELECT transfer($1, $2, 1)").await.context("PostgreSQL")?;
-        Ok(PostgreSqlClient { session, statement, accounts: self.accounts })
+        let asked = if self.reads { "SELECT stock FROM account WHERE id = $1" } else { "SELECT transfer($1, $2, 1)" };
+        let statement = session.prepare(asked).await.context("PostgreSQL")?;
+        Ok(PostgreSqlClient { session, statement, accounts: self.accounts, reads: self.reads })
     }
 
     async fn syncs(&self) -> BTreeMap<String, u64> {
@@ -82,20 +85,26 @@ pub struct PostgreSqlClient {
     session: tokio_postgres::Client,
     statement: Statement,
     accounts: u64,
+    reads: bool,
 }
 
 impl Client for PostgreSqlClient {
     async fn call(&mut self, _: u64, dice: &mut Dice) -> Done {
-        let (from, to) = dice.pair(self.accounts);
-        let (from, to) = (from.cast_signed(), to.cast_signed());
-        let error = match self.session.query_one(&self.statement, &[&from, &to]).await {
+        let accounts = if self.reads {
+            vec![dice.below(self.accounts).cast_signed()]
+        } else {
+            let (from, to) = dice.pair(self.accounts);
+            vec![from.cast_signed(), to.cast_signed()]
+        };
+        let parameters: Vec<&(dyn ToSql + Sync)> = accounts.iter().map(|account| account as _).collect();
+        let error = match self.session.query_one(&self.statement, &parameters).await {
             Ok(row) if row.get::<_, i64>(0) >= 0 => None,
             Ok(_) => Some("insufficient_stock".to_owned()),
             Err(error) => {
                 Some(error.code().map_or("connection_lost".to_owned(), |code| format!("sql_{}", code.code())))
             }
         };
-        Done { error, ..Done::default() }
+        done(error, 0).await
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::future::try_join;
 use load::{Client, Dice, Done, System};
 use zookeeper_client as zk;
 
-use crate::{CONFLICTS_MAX, STOCK, floors};
+use crate::{CONFLICTS_MAX, STOCK, done, floors};
 
 /// Below what a server takes in one request (1 MiB).
 const BATCH: u64 = 500;
@@ -19,14 +19,20 @@ pub struct ZooKeeper {
     pub at: Vec<String>,
     /// How many accounts there are.
     pub accounts: u64,
+    /// Read them, and transfer nothing.
+    pub reads: bool,
+    /// A client whose server is gone goes to another one.
+    pub moves: bool,
 }
 
 impl System for ZooKeeper {
     type Client = ZooKeeperClient;
 
     async fn client(&self, number: u32) -> anyhow::Result<ZooKeeperClient> {
-        let session = connect(&self.at[number as usize % self.at.len()]).await?;
-        Ok(ZooKeeperClient { session, accounts: self.accounts })
+        // One of all is drawn by the library, at first too.
+        let servers = if self.moves { self.at.join(",") } else { self.at[number as usize % self.at.len()].clone() };
+        let session = connect(&servers).await?;
+        Ok(ZooKeeperClient { session, accounts: self.accounts, reads: self.reads })
     }
 
     async fn syncs(&self) -> BTreeMap<String, u64> {
@@ -50,24 +56,35 @@ async fn connect(host: &str) -> anyhow::Result<zk::Client> {
 pub struct ZooKeeperClient {
     session: zk::Client,
     accounts: u64,
+    reads: bool,
 }
 
 impl Client for ZooKeeperClient {
     async fn call(&mut self, _: u64, dice: &mut Dice) -> Done {
+        if self.reads {
+            let error = read(&self.session, &path(dice.below(self.accounts))).await.err();
+            return done(error.map(|error| format!("zookeeper: {error}")), 0).await;
+        }
         let (from, to) = dice.pair(self.accounts);
         let paths = [path(from), path(to)];
         let mut retries = 0;
         loop {
             match transfer(&self.session, &paths).await {
-                Ok(()) => return Done { retries, ..Done::default() },
+                Ok(()) => return done(None, retries).await,
                 Err(code) if code == CONFLICT && retries < CONFLICTS_MAX => retries += 1,
-                Err(error) => return Done { error: Some(error), retries, ..Done::default() },
+                Err(error) => return done(Some(error), retries).await,
             }
         }
     }
 }
 
 const CONFLICT: &str = "conflicts";
+
+/// A server shows what it has applied; after a `sync` that is all that was acknowledged before. Both are sent at once, and
+/// done in their order.
+async fn read(session: &zk::Client, path: &str) -> Result<(), zk::Error> {
+    try_join(session.sync(path), session.get_data(path)).await.map(drop)
+}
 
 async fn transfer(session: &zk::Client, [from, to]: &[String; 2]) -> Result<(), String> {
     let code = |error: zk::Error| format!("zookeeper: {error}");

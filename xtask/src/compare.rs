@@ -1,5 +1,5 @@
 //! `cargo xtask compare`: Quorate beside etcd, ZooKeeper and PostgreSQL with one synchronous standby, all doing the
-//! same transfers on this machine, and the floors under them.
+//! same transfers on this machine, or the same reads, and the floors under them.
 //!
 //! All systems run at once and one of them is loaded at a time, in turn: A B C A B C. A machine that other people
 //! use is faster in one minute than in the next, and figures that were measured within the same minute can be
@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 mod install;
+mod kill;
 mod page;
 mod picture;
 mod postgresql;
@@ -39,6 +40,8 @@ const WATCH: f64 = 3.0;
   cargo xtask compare                     everything; about half an hour
   cargo xtask compare --quick             one run of 2 s with 1 and 64 clients on 1,000 accounts; two minutes
   cargo xtask compare --systems quorate,etcd --clients 64 --accounts 1000 --runs 5
+  cargo xtask compare --clients 64 --zipf 0 --accounts 1000 --reads
+  cargo xtask compare --kill 10           how long nobody succeeds after the leader was killed, ten times each
   cargo xtask compare --clients 64 --zipf 0 --accounts 1000 --sync-delay 1
   cargo xtask compare --systems quorate,postgresql --clients 64 --zipf 0 --accounts 1000 --rate 10000
   cargo xtask compare --docs              everything, then docs/performance.md, docs/compare.json, docs/compare.svg
@@ -65,6 +68,9 @@ pub(crate) struct Arguments {
     /// One run of 2 s with 1 and 64 clients on 1,000 accounts that are drawn evenly
     #[arg(long, conflicts_with_all = ["runs", "seconds", "clients", "accounts", "zipf"])]
     quick: bool,
+    /// Reads of one account each, instead of transfers
+    #[arg(long, conflicts_with = "docs")]
+    reads: bool,
     /// Calls a second on each system, in an open loop, instead of as many as it takes
     #[arg(long)]
     rate: Option<f64>,
@@ -72,6 +78,10 @@ pub(crate) struct Arguments {
     /// comparable
     #[arg(long, value_name = "MILLISECONDS")]
     sync_delay: Option<u32>,
+    /// Kill the leader of each system that has one so many times under 64 clients, instead of the rest
+    #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(conflicts_with_all = ["quick", "reads", "rate", "sync_delay", "docs"])]
+    kill: Option<u32>,
     /// The Quorate to measure, instead of building it
     #[arg(long)]
     binary: Option<PathBuf>,
@@ -130,12 +140,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         None => measure(arguments, &directory)?,
     };
+    if results["kills"].is_array() {
+        write(&directory.join("kills.json"), &format!("{results:#}\n"))?;
+        print!("{}", kill::page(&results));
+        return Ok(());
+    }
     let page = page::page(&results)?;
     write(&directory.join("results.md"), &page)?;
     write(&directory.join("compare.svg"), &picture::svg(&results))?;
     if arguments.docs {
-        if results["about"]["rate"].is_number() || results["about"]["sync_delay_ms"].is_number() {
-            bail!("--docs: the document compares systems without --rate and --sync-delay");
+        let about = &results["about"];
+        if about["rate"].is_number() || about["sync_delay_ms"].is_number() || about["reads"] == true {
+            bail!("--docs: the document compares systems without --reads, --rate and --sync-delay");
         }
         let docs = crate::workspace().join("docs");
         write(&docs.join("compare.json"), &format!("{:#}\n", results::summary(&results)))?;
@@ -161,6 +177,8 @@ struct Scope {
     zipf: Vec<f64>,
     runs: u32,
     seconds: f64,
+    /// Accounts are read, not transferred between.
+    reads: bool,
     rate: Option<f64>,
     /// Milliseconds.
     sync_delay: Option<u32>,
@@ -168,10 +186,10 @@ struct Scope {
 
 impl Scope {
     fn of(arguments: &Arguments) -> anyhow::Result<Self> {
-        let (rate, sync_delay) = (arguments.rate, arguments.sync_delay);
+        let (reads, rate, sync_delay) = (arguments.reads, arguments.rate, arguments.sync_delay);
         if arguments.quick {
             let (clients, accounts, zipf) = (vec![1, 64], vec![1000], vec![0.0]);
-            return Ok(Self { clients, accounts, zipf, runs: 1, seconds: 2.0, rate, sync_delay });
+            return Ok(Self { clients, accounts, zipf, runs: 1, seconds: 2.0, reads, rate, sync_delay });
         }
         let mut accounts = arguments.accounts.clone();
         accounts.sort_unstable();
@@ -179,7 +197,8 @@ impl Scope {
             bail!("--accounts: from 2; --seconds: from 0.1 to 3600");
         }
         let (clients, zipf) = (arguments.clients.clone(), arguments.zipf.clone());
-        Ok(Self { clients, accounts, zipf, runs: arguments.runs, seconds: arguments.seconds, rate, sync_delay })
+        let (runs, seconds) = (arguments.runs, arguments.seconds);
+        Ok(Self { clients, accounts, zipf, runs, seconds, reads, rate, sync_delay })
     }
 }
 
@@ -194,6 +213,9 @@ fn measure(arguments: &Arguments, directory: &Path) -> anyhow::Result<Value> {
     let loader = loader()?;
     let place =
         Place { directory, ports: arguments.ports, binary: &binary, loader: &loader, sync_delay: scope.sync_delay };
+    if let Some(times) = arguments.kill {
+        return kill::measure(&there, times, &place);
+    }
     let about = results::about(&binary, arguments.binary.is_some(), &scope);
     let mut running: Vec<Running<'_>> = Vec::new();
     for kind in there {
@@ -304,6 +326,9 @@ impl Comparison<'_> {
         flags.extend(["--seed", &seed, "--pids", &pids]);
         if cell.zipf > 0.0 {
             flags.extend(["--zipf", &zipf]);
+        }
+        if self.scope.reads {
+            flags.push("--read");
         }
         // A run without a number is the load after a start.
         if let Some(rate) = rate.as_ref().filter(|_| run > 0) {

@@ -42,7 +42,7 @@ const FAULTS: &str = "8";
 const USUAL_FAULTS: &str = "30";
 
 /// What every change must pass: the same seeds each time, so that a change that breaks one is seen,
-/// fresh ones, so that ever more of them have been run, and as many of full length as the goals are for.
+/// fresh ones, so that each change is tried with others, and as many of full length as the goals are for.
 pub(crate) fn prove() -> anyhow::Result<()> {
     compare_builds()?;
     let fresh = fresh();
@@ -85,8 +85,8 @@ fn compare_builds() -> anyhow::Result<()> {
 }
 
 /// A seed that nobody has run, most likely: far above those that people choose. Each state of the files in a clean
-/// checkout has its own, so that who tries a commit tries the seeds that it will be judged by, and none of them fails for
-/// the first time after it; elsewhere it is another one each time.
+/// checkout has its own, so that who tries a commit tries the seeds that it will be judged by; elsewhere, as beside a file that
+/// git does not know, it is another one each time.
 #[expect(clippy::disallowed_methods, reason = "a fresh seed is to differ each time; it is printed")]
 fn fresh() -> u64 {
     let asked = |arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! A connection that does one thing at little cost: post JSON and read the answer.
+//! A connection that does two things at little cost: post JSON or get a path, and read the answer.
 //!
 //! The load generator shares the machine with the nodes that it measures, so each microsecond
 //! that it takes is one that they lack. A general client costs several times as much a call.
@@ -154,13 +154,16 @@ impl Connection {
         self.exchange().await
     }
 
-    /// Gets a path.
+    /// Gets a path. The flag is that of [`Connection::post`].
     ///
     /// # Errors
     /// As [`Connection::post`].
-    pub async fn get(&mut self, path: &str) -> io::Result<Answer> {
-        self.outgoing = format!("GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n", self.head).into_bytes();
-        Ok(self.exchange().await?.0)
+    pub async fn get(&mut self, path: &str) -> io::Result<(Answer, bool)> {
+        self.outgoing.clear();
+        for part in ["GET ", path, " HTTP/1.1\r\n", &self.head, "\r\n"] {
+            self.outgoing.extend_from_slice(part.as_bytes());
+        }
+        self.exchange().await
     }
 
     async fn exchange(&mut self) -> io::Result<(Answer, bool)> {

@@ -100,7 +100,7 @@ fn process_of(stat: &str) -> Option<Process> {
 /// The syncs of one node so far; `None` when it does not answer or does not count them.
 pub(crate) async fn syncs(target: &Target, wait: Duration) -> Option<u64> {
     let asking = async { Connection::open(target, wait).await?.get("/metrics").await };
-    let answer = tokio::time::timeout(wait, asking).await.ok()?.ok()?;
+    let (answer, _) = tokio::time::timeout(wait, asking).await.ok()?.ok()?;
     syncs_of(&String::from_utf8_lossy(&answer.body))
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::page::{Measured, NAMES, count, drawn};
+use super::page::{self, Measured, NAMES, count, drawn};
 
 /// Told apart on white, one for each system of [`NAMES`].
 const COLOURS: [&str; 4] = ["#0068b0", "#c8480a", "#00805c", "#7a5c00"];
@@ -34,11 +34,11 @@ pub(super) fn svg(results: &Value) -> String {
     let measured = Measured::of(results);
     let mut text = String::new();
     // Writing to a text does not fail.
-    _ = draw(&mut text, &measured);
+    _ = draw(&mut text, &measured, page::work(results));
     text
 }
 
-fn draw(out: &mut String, measured: &Measured<'_>) -> std::fmt::Result {
+fn draw(out: &mut String, measured: &Measured<'_>, work: &str) -> std::fmt::Result {
     let there = |name: &str| measured.cells.values().any(|systems| systems.contains_key(name));
     let systems: Vec<_> = NAMES
         .iter()
@@ -59,9 +59,9 @@ fn draw(out: &mut String, measured: &Measured<'_>) -> std::fmt::Result {
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\">"
     )?;
-    writeln!(out, "<title>Transfers a second</title>\n<style>\n{STYLE}</style>")?;
+    writeln!(out, "<title>{work} a second</title>\n<style>\n{STYLE}</style>")?;
     writeln!(out, "<rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>")?;
-    writeln!(out, "<text class=\"title\" x=\"{MARGIN}\" y=\"26\">Transfers a second, by the number of clients</text>")?;
+    writeln!(out, "<text class=\"title\" x=\"{MARGIN}\" y=\"26\">{work} a second, by the number of clients</text>")?;
     for (place, (_, called, colour)) in systems.iter().enumerate() {
         let x = MARGIN + 110.0 * place as f64;
         writeln!(out, "<rect x=\"{x}\" y=\"38\" width=\"12\" height=\"12\" fill=\"{colour}\"/>")?;

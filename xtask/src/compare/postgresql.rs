@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::systems::{LOOK, Place, Processes, READY, Running, local, output, run, server};
+use super::systems::{LOOK, Place, Processes, READY, Running, Server, local, output, run};
 use super::{Kind, install};
 use crate::cluster::{clock, pause};
 use crate::setup::is_root;
@@ -36,7 +36,7 @@ pub(super) fn start<'a>(place: &Place<'a>, data: &Path) -> anyhow::Result<Runnin
     let start = |name: &str, port: &str| {
         let mut command = home.by("postgres", |program| place.server(program));
         command.args(["-D", name, "-p", port]).args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
-        server(command, data, name)
+        Server::start(command, data, name)
     };
     run(home.program("initdb").args(["-D", "primary", "-U", "postgres", "-A", "trust", "-E", "UTF8"]))?;
     processes.0.push(start("primary", &primary)?);

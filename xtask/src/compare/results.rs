@@ -99,36 +99,48 @@ fn median_of(mut values: Vec<f64>) -> Option<f64> {
     (!values.is_empty()).then(|| median(&values))
 }
 
-/// When, where and how.
-pub(super) fn about(binary: &Path, is_given: bool, scope: &Scope) -> Value {
-    let says = |program: &str, arguments: &[&str]| {
-        let done = Command::new(program).args(arguments).current_dir(crate::workspace()).output().ok()?;
-        let text = String::from_utf8_lossy(&done.stdout).trim().to_owned();
-        (done.status.success() && !text.is_empty()).then_some(text)
-    };
+/// What a program prints, if it succeeds and prints anything.
+fn says(program: &str, arguments: &[&str]) -> Option<String> {
+    let done = Command::new(program).args(arguments).current_dir(crate::workspace()).output().ok()?;
+    let text = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+    (done.status.success() && !text.is_empty()).then_some(text)
+}
+
+/// When and where.
+pub(super) fn about_machine() -> Value {
     let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let kib = file("/proc/meminfo").split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
     let system = file("/etc/os-release");
     let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"'));
-    let changed = says("git", &["status", "--porcelain", "--untracked-files=no"]).is_some();
-    let commit =
-        says("git", &["rev-parse", "--short", "HEAD"]).map(|id| id + if changed { " and changes" } else { "" });
-    // Nobody knows what a binary that was given was made from.
-    let commit = if is_given { None } else { commit };
     json!({
         "date": says("date", &["-u", "+%F"]),
-        "quorate": says(&binary.to_string_lossy(), &["--version"]),
-        "commit": commit,
         "system": system,
         "kernel": says("uname", &["-r"]),
         "processors": std::thread::available_parallelism().map_or(0, usize::from),
         "memory_gib": kib.map(|kib| (kib + (1 << 19)) >> 20),
         "load_average": file("/proc/loadavg").split(' ').next().and_then(|load| load.parse::<f64>().ok()),
-        "runs": scope.runs,
-        "seconds": scope.seconds,
-        "rate": scope.rate,
-        "sync_delay_ms": scope.sync_delay,
     })
+}
+
+/// When, where and how.
+pub(super) fn about(binary: &Path, is_given: bool, scope: &Scope) -> Value {
+    let changed = says("git", &["status", "--porcelain", "--untracked-files=no"]).is_some();
+    let commit =
+        says("git", &["rev-parse", "--short", "HEAD"]).map(|id| id + if changed { " and changes" } else { "" });
+    // Nobody knows what a binary that was given was made from.
+    let commit = if is_given { None } else { commit };
+    let mut about = about_machine();
+    let how = [
+        ("quorate", json!(says(&binary.to_string_lossy(), &["--version"]))),
+        ("commit", json!(commit)),
+        ("runs", json!(scope.runs)),
+        ("seconds", json!(scope.seconds)),
+        ("reads", json!(scope.reads)),
+        ("rate", json!(scope.rate)),
+        ("sync_delay_ms", json!(scope.sync_delay)),
+    ];
+    how.into_iter().for_each(|(name, value)| about[name] = value);
+    about
 }
 
 #[cfg(test)]

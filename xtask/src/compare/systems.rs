@@ -47,22 +47,53 @@ pub(super) struct Running<'a> {
     /// All its processes are these and those below them.
     pub(super) pids: Vec<u64>,
     processes: Processes,
-    /// Quorate stops its nodes itself.
-    _cluster: Option<Cluster<'a>>,
+    /// Quorate starts and stops its nodes itself.
+    cluster: Option<Cluster<'a>>,
 }
 
-/// Processes, and the signal that ends them.
-pub(super) struct Processes(pub(super) Vec<Child>, pub(super) &'static str);
+/// Servers, and the signal that ends them.
+pub(super) struct Processes(pub(super) Vec<Server>, pub(super) &'static str);
+
+/// A server, and how it is started.
+pub(super) struct Server {
+    command: Command,
+    process: Child,
+}
+
+impl Server {
+    /// Starts one whose words go into `NAME.log`.
+    pub(super) fn start(mut command: Command, data: &Path, name: &str) -> anyhow::Result<Self> {
+        let log = File::create(data.join(format!("{name}.log"))).context("a log file")?;
+        command.stdout(log.try_clone().context("a log file")?).stderr(log).current_dir(data);
+        let process = spawn(&mut command)?;
+        Ok(Self { command, process })
+    }
+
+    fn pid(&self) -> u64 {
+        u64::from(self.process.id())
+    }
+
+    /// Starts it again, once it has ended.
+    fn start_again(&mut self) -> anyhow::Result<()> {
+        self.process.wait().context("a server that ends")?;
+        self.process = spawn(&mut self.command)?;
+        Ok(())
+    }
+}
+
+fn spawn(command: &mut Command) -> anyhow::Result<Child> {
+    command.spawn().with_context(|| command.get_program().to_string_lossy().into_owned())
+}
 
 impl Drop for Processes {
     fn drop(&mut self) {
         let Self(processes, end) = self;
-        for process in &*processes {
+        for server in &*processes {
             // One that has ended needs none.
-            _ = signal(end, u64::from(process.id()));
+            _ = signal(end, server.pid());
         }
-        for process in processes {
-            _ = process.wait();
+        for server in processes {
+            _ = server.process.wait();
         }
     }
 }
@@ -85,23 +116,72 @@ impl<'a> Running<'a> {
     }
 
     pub(super) fn new(kind: Kind, about: String, at: Vec<String>, processes: Processes) -> Self {
-        let pids = processes.0.iter().map(|process| u64::from(process.id())).collect();
-        Self { kind, about, at, pids, processes, _cluster: None }
+        let pids = processes.0.iter().map(Server::pid).collect();
+        Self { kind, about, at, pids, processes, cluster: None }
+    }
+
+    /// Kills the server that leads, and says which one that was.
+    pub(super) fn kill_leader(&self) -> anyhow::Result<usize> {
+        let leader = match (&self.cluster, self.kind) {
+            (Some(cluster), _) => cluster.leader()?.0,
+            (None, Kind::Etcd) => self.which("GET /metrics HTTP/1.0\r\n\r\n", "\netcd_server_is_leader 1\n")?,
+            (None, Kind::Zookeeper) => self.which("srvr", "Mode: leader")?,
+            (None, Kind::Quorate | Kind::Postgresql | Kind::Echo) => bail!("{} elects no leader", self.kind.name()),
+        };
+        signal("KILL", self.pids[leader])?;
+        Ok(leader)
+    }
+
+    /// The server whose answer says this.
+    fn which(&self, question: &str, says: &str) -> anyhow::Result<usize> {
+        let leads = |host: &String| ask(host, question).is_some_and(|answer| answer.contains(says));
+        self.at.iter().position(leads).with_context(|| format!("no server of {} leads", self.kind.name()))
+    }
+
+    /// Starts a server again that was killed, and waits until there is a leader that all know.
+    pub(super) fn start_again(&mut self, server: usize) -> anyhow::Result<()> {
+        match &mut self.cluster {
+            Some(cluster) => {
+                cluster.until("the end of a node", READY, |cluster| cluster.has_ended(server).then_some(()))?;
+                cluster.boot(server)?;
+                cluster.wait_until_all_are_heard()?;
+                self.pids[server] = cluster.nodes[server].2;
+            }
+            None => {
+                self.processes.0[server].start_again()?;
+                self.pids[server] = self.processes.0[server].pid();
+                let begun = clock();
+                while !self.at.iter().all(|host| serves(self.kind, host)) {
+                    if begun.elapsed() > READY {
+                        bail!("{} was not ready again within {} s", self.kind.name(), READY.as_secs());
+                    }
+                    pause(LOOK);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Runs the loader on it.
     pub(super) fn load(&self, loader: &Path, job: &[&str], flags: &[&str]) -> anyhow::Result<String> {
         let at = self.at.join(",");
-        let target = ["--system", self.kind.name(), "--at", &at];
-        output(loader, &[job, &target, flags].concat())
+        output(loader, &[job, &["--system", self.kind.name(), "--at", &at], flags].concat())
+    }
+
+    /// Begins to run the loader on it.
+    pub(super) fn begin_load(&self, loader: &Path, flags: &[&str]) -> anyhow::Result<Child> {
+        let at = self.at.join(",");
+        let mut command = Command::new(loader);
+        command.args(["load", "--system", self.kind.name(), "--at", &at]).args(flags);
+        spawn(command.stdout(std::process::Stdio::piped()))
     }
 
     /// Waits until it is.
     fn ready(mut self, mut is_ready: impl FnMut(&Self) -> bool) -> anyhow::Result<Self> {
         let begun = clock();
         while !is_ready(&self) {
-            for process in &mut self.processes.0 {
-                if let Some(status) = process.try_wait()? {
+            for server in &mut self.processes.0 {
+                if let Some(status) = server.process.try_wait()? {
                     bail!("{} ended ({status}); what it said is in its data, *.log", self.kind.name());
                 }
             }
@@ -133,12 +213,14 @@ pub(super) fn output(program: &Path, arguments: &[&str]) -> anyhow::Result<Strin
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-/// Starts a server whose words go into `NAME.log`.
-pub(super) fn server(mut command: Command, data: &Path, name: &str) -> anyhow::Result<Child> {
-    let log = File::create(data.join(format!("{name}.log"))).context("a log file")?;
-    let program = command.get_program().to_string_lossy().into_owned();
-    command.stdout(log.try_clone().context("a log file")?).stderr(log).current_dir(data);
-    command.spawn().with_context(|| program)
+/// Whether a server takes calls.
+fn serves(kind: Kind, host: &str) -> bool {
+    let says = |question: &str, answer: &str| ask(host, question).is_some_and(|told| told.contains(answer));
+    match kind {
+        Kind::Etcd => says("GET /health HTTP/1.0\r\n\r\n", r#""health":"true""#),
+        Kind::Zookeeper => says("srvr", "Mode: "),
+        Kind::Quorate | Kind::Postgresql | Kind::Echo => TcpStream::connect(host).is_ok(),
+    }
 }
 
 pub(super) fn local(port: u16) -> String {
@@ -154,7 +236,7 @@ fn quorate<'a>(place: &Place<'a>, data: &Path) -> anyhow::Result<Running<'a>> {
     let at = cluster.nodes.iter().map(|(_, url, _)| url.trim_start_matches("http://").to_owned()).collect();
     let pids = cluster.nodes.iter().map(|(_, _, pid)| *pid).collect();
     let none = Processes(Vec::new(), "TERM");
-    Ok(Running { kind: Kind::Quorate, about, at, pids, processes: none, _cluster: Some(cluster) })
+    Ok(Running { kind: Kind::Quorate, about, at, pids, processes: none, cluster: Some(cluster) })
 }
 
 fn etcd<'a>(place: &Place<'a>, data: &Path) -> anyhow::Result<Running<'a>> {
@@ -170,18 +252,13 @@ fn etcd<'a>(place: &Place<'a>, data: &Path) -> anyhow::Result<Running<'a>> {
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--quota-backend-bytes", "8589934592"]);
-        processes.0.push(server(command, data, &name)?);
+        processes.0.push(Server::start(command, data, &name)?);
     }
     let version = output(Path::new("etcd"), &["--version"])?;
     let version = version.lines().next().unwrap_or_default().replace("etcd Version:", "etcd");
     let about = format!("{version}, three servers, default settings but a quota of 8 GiB, over gRPC");
     let at: Vec<String> = (0..3).map(|node| local(ports + node)).collect();
-    Running::new(Kind::Etcd, about, at, processes).ready(|etcd| {
-        let healthy = |host: &String| {
-            ask(host, "GET /health HTTP/1.0\r\n\r\n").is_some_and(|answer| answer.contains(r#""health":"true""#))
-        };
-        etcd.at.iter().all(healthy)
-    })
+    Running::new(Kind::Etcd, about, at, processes).ready(|etcd| etcd.at.iter().all(|host| serves(Kind::Etcd, host)))
 }
 
 fn zookeeper<'a>(place: &Place<'a>, data: &Path) -> anyhow::Result<Running<'a>> {
@@ -205,13 +282,12 @@ fn zookeeper<'a>(place: &Place<'a>, data: &Path) -> anyhow::Result<Running<'a>> 
         let mut command = place.server(Path::new("java"));
         command.args(["-Xms1g", "-Xmx1g", "-cp", install::ZOOKEEPER]);
         command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(home.join("zoo.cfg"));
-        processes.0.push(server(command, data, &name)?);
+        processes.0.push(Server::start(command, data, &name)?);
     }
     let about = "three servers with a heap of 1 GiB, default settings, a session for each client";
     let at: Vec<String> = (0..3).map(|node| local(ports + node)).collect();
-    let serves = |host: &String| ask(host, "srvr").is_some_and(|answer| answer.contains("Mode: "));
     let mut ensemble = Running::new(Kind::Zookeeper, about.to_owned(), at, processes)
-        .ready(|ensemble| ensemble.at.iter().all(serves))?;
+        .ready(|ensemble| ensemble.at.iter().all(|host| serves(Kind::Zookeeper, host)))?;
     // "Zookeeper version: 3.8.0-…"
     let says = ask(&ensemble.at[0], "srvr").unwrap_or_default();
     let version = says.split([':', '-']).nth(1).unwrap_or_default().trim().to_owned();
@@ -222,10 +298,10 @@ fn zookeeper<'a>(place: &Place<'a>, data: &Path) -> anyhow::Result<Running<'a>> 
 fn echo<'a>(port: u16, loader: &Path, data: &Path) -> anyhow::Result<Running<'a>> {
     let mut command = Command::new(loader);
     command.args(["echo", "--port", &port.to_string()]);
-    let processes = Processes(vec![server(command, data, "echo")?], "TERM");
-    let about = "actix-web, which sends the body of the transfer back".to_owned();
+    let processes = Processes(vec![Server::start(command, data, "echo")?], "TERM");
+    let about = "actix-web, which sends the body of a transfer back".to_owned();
     Running::new(Kind::Echo, about, vec![local(port)], processes)
-        .ready(|echo| echo.at.iter().all(|host| TcpStream::connect(host).is_ok()))
+        .ready(|echo| echo.at.iter().all(|host| serves(Kind::Echo, host)))
 }
 
 /// What a server answers until it closes the connection.
