@@ -19,8 +19,6 @@ use crate::cluster::{finished, pause};
 const AFTER: Duration = Duration::from_secs(4);
 /// What is measured begins before that, and lasts until each of the systems has long had a leader again.
 const LOAD: &str = "--accounts 1000 --clients 64 --seed 1 --warmup 1 --seconds 15 --retry";
-/// So long before the kill the longest time may have begun, in seconds: its last success, and the clocks of two programs.
-const EARLIER: f64 = 1.0;
 
 /// Kills the leader of each system so many times, one system after the other.
 pub(super) fn measure(kinds: &[Kind], times: u32, place: &Place<'_>) -> anyhow::Result<Value> {
@@ -55,15 +53,10 @@ fn once(system: &mut Running<'_>, place: &Place<'_>) -> anyhow::Result<(f64, Val
     let result = finished(load)?;
     system.start_again(leader)?;
     let figure = |name: &str| result[name].as_f64().with_context(|| format!("the result of the run names no {name}"));
-    let (gap, began) = (figure("longest_gap_ms")?, figure("longest_gap_after_s")?);
-    let seconds = figure("seconds")?;
-    let killed = AFTER.as_secs_f64() - 1.0;
-    ensure!(
-        (killed - EARLIER..killed + EARLIER).contains(&began) && began + gap / 1e3 < seconds - EARLIER,
-        "{}: the longest time without a success, {gap:.0} ms, began {began:.1} s after the start of {seconds:.0} s, and \
-         the leader was killed after {killed:.1} s: use a quiet machine",
-        system.kind.name()
-    );
+    // Where it began elsewhere in the run, the one of the kill was no longer.
+    let (gap, began, seconds) = (figure("longest_gap_ms")?, figure("longest_gap_after_s")?, figure("seconds")?);
+    let name = system.kind.name();
+    ensure!(began + gap / 1e3 < seconds, "{name}: nobody succeeded any more before the run was over");
     Ok((gap, result["errors"].clone()))
 }
 
